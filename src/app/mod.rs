@@ -1,0 +1,1 @@
+//! Composition root: builds, wires and drains; the command line.

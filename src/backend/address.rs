@@ -1,0 +1,59 @@
+//! How to reach a node.
+
+use std::fmt;
+
+/// A password; its `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// Wraps a password.
+    pub fn new(password: impl Into<String>) -> Self {
+        Self(password.into())
+    }
+
+    /// The password itself, for logging in and nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(***)")
+    }
+}
+
+/// How to reach a node, and whom the proxy itself logs in as: for its service connections (catalog
+/// look-ups, DDL, moves). Clients' statements run under the clients' own names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// The node's name in the shard map.
+    pub name: String,
+    /// A host name, an address, or the folder of a Unix socket (starts with `/`).
+    pub host: String,
+    /// The TCP port; for a Unix socket its suffix.
+    pub port: u16,
+    /// The role of the service connections: may create tables and slots.
+    pub user: String,
+    /// That role's password; `None` where the node trusts.
+    pub password: Option<Password>,
+}
+
+impl NodeAddress {
+    /// The settings of a service connection to `database` on this node, for `tokio_postgres`.
+    pub fn service_config(&self, database: &str) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&self.host)
+            .port(self.port)
+            .user(&self.user)
+            .dbname(database)
+            .application_name("foreshard")
+            .connect_timeout(std::time::Duration::from_secs(5));
+        if let Some(password) = &self.password {
+            config.password(password.reveal());
+        }
+        config
+    }
+}

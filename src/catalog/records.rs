@@ -1,0 +1,124 @@
+//! Typed records over the store, and the one place that knows every key.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
+use crate::shard_map::ShardMap;
+
+/// A type that the catalog stores. Keys in use, each in this file:
+/// `map`, `moves/`, `transactions/`, `decisions/`, `load/`.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Where records of this type stand: a full key, or a prefix that ends in `/`.
+    const PREFIX: &'static str;
+
+    /// The rest of the key; empty where there is only one record of the type. Numbers are padded,
+    /// so that keys sort as numbers do.
+    fn id(&self) -> String;
+}
+
+impl Record for ShardMap {
+    const PREFIX: &'static str = "map";
+
+    fn id(&self) -> String {
+        String::new()
+    }
+}
+
+/// A record and the commit that wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<R> {
+    /// The record.
+    pub record: R,
+    /// For [`Expect::At`].
+    pub revision: Revision,
+}
+
+/// The changes of one commit, built record by record.
+#[derive(Debug, Default)]
+pub struct Change(Vec<Op>);
+
+impl Change {
+    /// No change yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Also writes `record`, if what `expect` says is true of its key.
+    pub fn put<R: Record>(mut self, record: &R, expect: Expect) -> Result<Self, CatalogError> {
+        let key = key(record);
+        let value = serde_json::to_vec(record)
+            .map_err(|source| CatalogError::Corrupt { key: key.clone(), source })?;
+        self.0.push(Op { key, value: Some(value), expect });
+        Ok(self)
+    }
+
+    /// Also deletes `record`, if what `expect` says is true of its key.
+    #[must_use]
+    pub fn delete<R: Record>(mut self, record: &R, expect: Expect) -> Self {
+        self.0.push(Op { key: key(record), value: None, expect });
+        self
+    }
+}
+
+/// Reads and writes typed records. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    kv: Arc<dyn Kv>,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// A catalog in `kv`.
+    pub fn new(kv: Arc<dyn Kv>) -> Self {
+        Self { kv }
+    }
+
+    /// The record with this id; the id is empty for a type with one record.
+    pub async fn get<R: Record>(&self, id: &str) -> Result<Option<Versioned<R>>, CatalogError> {
+        let entry = self.kv.get(&format!("{}{id}", R::PREFIX)).await?;
+        entry.map(read).transpose()
+    }
+
+    /// All records of a type, in the order of their ids.
+    pub async fn list<R: Record>(&self) -> Result<Vec<Versioned<R>>, CatalogError> {
+        self.kv.range(R::PREFIX).await?.into_iter().map(read).collect()
+    }
+
+    /// Applies all of a change or nothing; durable when it returns.
+    pub async fn commit(&self, change: Change) -> Result<Revision, CatalogError> {
+        self.kv.commit(change.0).await
+    }
+
+    /// Writes one record.
+    pub async fn put<R: Record>(
+        &self,
+        record: &R,
+        expect: Expect,
+    ) -> Result<Revision, CatalogError> {
+        self.commit(Change::new().put(record, expect)?).await
+    }
+
+    /// Tells the newest revision; changes with each commit.
+    pub fn watch(&self) -> watch::Receiver<Revision> {
+        self.kv.watch()
+    }
+}
+
+fn key<R: Record>(record: &R) -> String {
+    format!("{}{}", R::PREFIX, record.id())
+}
+
+fn read<R: Record>(entry: Entry) -> Result<Versioned<R>, CatalogError> {
+    let record = serde_json::from_slice(&entry.value)
+        .map_err(|source| CatalogError::Corrupt { key: entry.key, source })?;
+    Ok(Versioned { record, revision: entry.revision })
+}

@@ -1,0 +1,1 @@
+//! The leader's loop: sample → forecast → propose → move.

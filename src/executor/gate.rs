@@ -1,0 +1,128 @@
+//! The gate of each shard: statements pass one by one, and wait while it is closed for a switch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::ids::ShardId;
+
+/// The gates of all shards. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gates(Arc<[Arc<Gate>]>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    inside: AtomicUsize,
+    closed: AtomicBool,
+    opened: Notify,
+    emptied: Notify,
+}
+
+/// The right to touch a shard until it is dropped: for a statement, or for a whole transaction.
+#[derive(Debug)]
+pub struct Pass(Arc<Gate>);
+
+/// A closed gate. Opens when it is dropped.
+#[derive(Debug)]
+pub struct ClosedGate(Arc<Gate>);
+
+impl Gates {
+    /// Open gates for shards 0 to `shard_count` - 1.
+    pub fn new(shard_count: usize) -> Self {
+        Self((0..shard_count).map(|_| Arc::default()).collect())
+    }
+
+    /// Passes if the gate is open. Look at the map in force only after this: a switch publishes its
+    /// map before it opens the gate.
+    pub fn try_enter(&self, shard: ShardId) -> Option<Pass> {
+        Gate::try_enter(&self.0[shard.index()])
+    }
+
+    /// Waits until the gate is open, and passes. Cancel safe.
+    pub async fn enter(&self, shard: ShardId) -> Pass {
+        let gate = &self.0[shard.index()];
+        loop {
+            let opened = gate.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            if let Some(pass) = Gate::try_enter(gate) {
+                return pass;
+            }
+            opened.await;
+        }
+    }
+
+    /// Closes a shard's gate; `None` if it is closed already.
+    pub fn close(&self, shard: ShardId) -> Option<ClosedGate> {
+        let gate = &self.0[shard.index()];
+        let was_closed = gate.closed.swap(true, Ordering::SeqCst);
+        (!was_closed).then(|| ClosedGate(Arc::clone(gate)))
+    }
+}
+
+impl Gate {
+    /// Counts itself in before it looks, so that a closer sees it or it sees the closer.
+    fn try_enter(self: &Arc<Self>) -> Option<Pass> {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let pass = Pass(Arc::clone(self));
+        (!self.closed.load(Ordering::SeqCst)).then_some(pass)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let left = self.0.inside.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == 0 && self.0.closed.load(Ordering::SeqCst) {
+            self.0.emptied.notify_waiters();
+        }
+    }
+}
+
+impl ClosedGate {
+    /// Waits until nobody is inside: all that passed before it closed has ended. Cancel safe; give
+    /// it a deadline.
+    pub async fn drained(&self) {
+        loop {
+            let emptied = self.0.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.0.inside.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+impl Drop for ClosedGate {
+    fn drop(&mut self) {
+        self.0.closed.store(false, Ordering::SeqCst);
+        self.0.opened.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Gates;
+    use crate::ids::ShardId;
+
+    #[tokio::test]
+    async fn a_closed_gate_drains_who_is_inside_and_holds_who_comes() {
+        let gates = Gates::new(2);
+        let inside = gates.try_enter(ShardId(1)).unwrap();
+        let closed = gates.close(ShardId(1)).unwrap();
+        assert!(gates.close(ShardId(1)).is_none());
+        assert!(gates.try_enter(ShardId(1)).is_none());
+        assert!(gates.try_enter(ShardId(0)).is_some());
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, closed.drained()).await.is_err());
+        drop(inside);
+        closed.drained().await;
+        assert!(tokio::time::timeout(soon, gates.enter(ShardId(1))).await.is_err());
+        drop(closed);
+        gates.enter(ShardId(1)).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! History → a distribution of the future, with its measured error.

@@ -1,0 +1,1 @@
+//! The client's side: listener, startup, authentication, session, cancel.

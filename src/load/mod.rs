@@ -1,0 +1,1 @@
+//! Load of each shard and node: counters, samples, history.

@@ -1,0 +1,3 @@
+//! The `foreshard` program.
+
+fn main() {}

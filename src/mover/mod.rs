@@ -1,0 +1,1 @@
+//! Performs a move: slot, copy, stream, verify, switch, clean up.

@@ -1,0 +1,1 @@
+//! (Statement, Route) → what is sent where; all rewriting of SQL.

@@ -1,0 +1,1 @@
+//! (Statement, parameters, &ShardMap) → which shards a statement needs, or why it is refused.

@@ -1,0 +1,320 @@
+//! The value itself and its look-ups.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::KeyType;
+use crate::ids::{Epoch, GroupId, NodeId, ShardId};
+use crate::sql::TableName;
+
+/// Groups, tables and placement at one epoch. Immutable; cheap look-ups.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "MapParts", into = "MapParts")]
+pub struct ShardMap {
+    parts: MapParts,
+    tables: HashMap<TableName, usize>,
+    /// For each group: the shard of `hash % len`.
+    slots: Vec<Vec<ShardId>>,
+}
+
+/// What a shard map is made of; checked when it becomes a [`ShardMap`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MapParts {
+    /// The version of this map.
+    pub epoch: Epoch,
+    /// The database whose tables the map describes; every other database is on the home node.
+    pub database: String,
+    /// The node that holds the home tables.
+    pub home: NodeId,
+    /// All nodes; a node's id is its index here.
+    pub nodes: Vec<Node>,
+    /// All groups; a group's id is its index here.
+    pub groups: Vec<Group>,
+    /// All shards of all groups; a shard's id is its index here.
+    pub shards: Vec<Shard>,
+    /// Sharded and reference tables. A table that is not here is a home table.
+    pub tables: Vec<Table>,
+}
+
+/// A node's name; how to reach it is configuration, not map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The name that the policy gives it.
+    pub name: String,
+}
+
+/// Sharded tables that share key type and bounds, so that equal keys live together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The name that the policy gives it.
+    pub name: String,
+    /// The type of each column of the shard key, in order.
+    pub key: Vec<KeyType>,
+}
+
+/// One slice of a group: the unit of placement and of moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// The group that it is a slice of.
+    pub group: GroupId,
+    /// Which keys it holds.
+    pub bounds: Bounds,
+    /// The node that owns it.
+    pub node: NodeId,
+}
+
+/// Which keys a shard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bounds {
+    /// `row_hash % modulus == remainder`, as in `PARTITION BY HASH`.
+    Hash {
+        /// Every modulus of a group is a factor of the next larger one.
+        modulus: u32,
+        /// Less than `modulus`.
+        remainder: u32,
+    },
+}
+
+/// A sharded or a reference table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its schema and name.
+    pub name: TableName,
+    /// How its rows are spread.
+    pub kind: TableKind,
+    /// Its columns in order, as the home node's catalog has them; empty while it does not exist.
+    pub columns: Vec<Column>,
+}
+
+/// How a table's rows are spread over the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TableKind {
+    /// By the shard key.
+    Sharded {
+        /// The group whose bounds it follows.
+        group: GroupId,
+        /// The names of the shard-key columns, in the order of the group's key.
+        key: Vec<String>,
+    },
+    /// A full copy on every node.
+    Reference,
+}
+
+/// A column of a table that the map knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name, as stored.
+    pub name: String,
+    /// `pg_type.oid` of its type.
+    pub type_oid: u32,
+    /// Whether it is GENERATED … STORED, so that COPY and INSERT leave it out.
+    pub generated: bool,
+}
+
+/// Why parts do not make a map.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidMap {
+    /// An id points past the end of its list.
+    #[error("{0} points at a {1} that is not in the map")]
+    Dangling(String, &'static str),
+    /// The bounds of a group's shards overlap or leave a gap.
+    #[error("the shards of group {0} do not hold each key exactly once")]
+    Cover(String),
+    /// A table stands twice, or its key does not fit its group's.
+    #[error("table {0}: {1}")]
+    Table(String, &'static str),
+}
+
+impl TryFrom<MapParts> for ShardMap {
+    type Error = InvalidMap;
+
+    fn try_from(parts: MapParts) -> Result<Self, InvalidMap> {
+        check_ids(&parts)?;
+        let slots = (0..parts.groups.len())
+            .map(|group| slots_of(&parts, group))
+            .collect::<Result<_, _>>()?;
+        let mut tables = HashMap::new();
+        for (index, table) in parts.tables.iter().enumerate() {
+            if tables.insert(table.name.clone(), index).is_some() {
+                return Err(InvalidMap::Table(table.name.to_string(), "stands twice"));
+            }
+        }
+        Ok(Self { parts, tables, slots })
+    }
+}
+
+impl From<ShardMap> for MapParts {
+    fn from(map: ShardMap) -> Self {
+        map.parts
+    }
+}
+
+/// Every id of `parts` is the index of something.
+fn check_ids(parts: &MapParts) -> Result<(), InvalidMap> {
+    let node = |id: NodeId, what: String| match parts.nodes.get(id.index()) {
+        Some(_) => Ok(()),
+        None => Err(InvalidMap::Dangling(what, "node")),
+    };
+    node(parts.home, "the home node".to_owned())?;
+    for (index, shard) in parts.shards.iter().enumerate() {
+        node(shard.node, format!("shard {index}"))?;
+        if parts.groups.get(shard.group.index()).is_none() {
+            return Err(InvalidMap::Dangling(format!("shard {index}"), "group"));
+        }
+    }
+    for table in &parts.tables {
+        let TableKind::Sharded { group, key } = &table.kind else { continue };
+        let Some(group) = parts.groups.get(group.index()) else {
+            return Err(InvalidMap::Dangling(table.name.to_string(), "group"));
+        };
+        if group.key.len() != key.len() {
+            let fault = "its shard key has another number of columns than its group's";
+            return Err(InvalidMap::Table(table.name.to_string(), fault));
+        }
+    }
+    Ok(())
+}
+
+/// The shard of each hash slot of a group, at the largest modulus in use.
+fn slots_of(parts: &MapParts, group: usize) -> Result<Vec<ShardId>, InvalidMap> {
+    let cover = || InvalidMap::Cover(parts.groups[group].name.clone());
+    let bounds: Vec<(ShardId, u32, u32)> = (0..)
+        .map(ShardId)
+        .zip(&parts.shards)
+        .filter(|(_, shard)| shard.group.index() == group)
+        .map(|(id, shard)| match shard.bounds {
+            Bounds::Hash { modulus, remainder } => (id, modulus, remainder),
+        })
+        .collect();
+    let largest = bounds.iter().map(|b| b.1).max().unwrap_or(0);
+    let mut slots: Vec<Option<ShardId>> = vec![None; largest as usize];
+    for (id, modulus, remainder) in bounds {
+        if modulus == 0 || remainder >= modulus || !largest.is_multiple_of(modulus) {
+            return Err(cover());
+        }
+        for slot in (remainder..largest).step_by(modulus as usize) {
+            if slots[slot as usize].replace(id).is_some() {
+                return Err(cover());
+            }
+        }
+    }
+    slots.into_iter().collect::<Option<Vec<_>>>().filter(|s| !s.is_empty()).ok_or_else(cover)
+}
+
+impl ShardMap {
+    /// The version of this map.
+    pub fn epoch(&self) -> Epoch {
+        self.parts.epoch
+    }
+
+    /// The database whose tables the map describes.
+    pub fn database(&self) -> &str {
+        &self.parts.database
+    }
+
+    /// The node that holds the home tables.
+    pub fn home(&self) -> NodeId {
+        self.parts.home
+    }
+
+    /// All nodes with their ids.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
+        (0u16..).map(NodeId).zip(&self.parts.nodes).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The node with this id. Panics on an id of another map with more nodes.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.parts.nodes[id.index()]
+    }
+
+    /// The node with this name.
+    pub fn node_named(&self, name: &str) -> Option<NodeId> {
+        self.nodes().find(|(_, node)| node.name == name).map(|(id, _)| id)
+    }
+
+    /// All groups, by index.
+    pub fn groups(&self) -> &[Group] {
+        &self.parts.groups
+    }
+
+    /// All shards with their ids.
+    pub fn shards(&self) -> impl Iterator<Item = (ShardId, &Shard)> {
+        (0u32..).map(ShardId).zip(&self.parts.shards)
+    }
+
+    /// The shard with this id.
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        self.parts.shards.get(id.index())
+    }
+
+    /// How many shards there are over all groups.
+    pub fn shard_count(&self) -> usize {
+        self.parts.shards.len()
+    }
+
+    /// The node that owns a shard. Panics on an id that is not in this map.
+    pub fn node_of(&self, shard: ShardId) -> NodeId {
+        self.parts.shards[shard.index()].node
+    }
+
+    /// The shards of `group` that `node` owns.
+    pub fn shards_on(&self, node: NodeId, group: GroupId) -> impl Iterator<Item = ShardId> + '_ {
+        self.shards().filter(move |(_, s)| s.node == node && s.group == group).map(|(id, _)| id)
+    }
+
+    /// The shard that holds the keys with this row hash ([`super::hash_key`]).
+    pub fn shard_of_hash(&self, group: GroupId, hash: u64) -> ShardId {
+        let slots = &self.slots[group.index()];
+        let slot = hash % slots.len() as u64;
+        slots[usize::try_from(slot).unwrap_or_default()]
+    }
+
+    /// Sharded and reference tables.
+    pub fn tables(&self) -> &[Table] {
+        &self.parts.tables
+    }
+
+    /// The sharded or reference table of this name; `None` for a home table.
+    pub fn table(&self, name: &TableName) -> Option<&Table> {
+        self.tables.get(name).map(|index| &self.parts.tables[*index])
+    }
+
+    /// The sharded tables of a group, in the order of the policy.
+    pub fn tables_of(&self, group: GroupId) -> impl Iterator<Item = &Table> {
+        self.parts.tables.iter().filter(
+            move |table| matches!(&table.kind, TableKind::Sharded { group: g, .. } if *g == group),
+        )
+    }
+
+    /// This map with `shard` on `node`, at the next epoch.
+    #[must_use]
+    pub fn with_shard_on(&self, shard: ShardId, node: NodeId) -> Self {
+        let mut moved = self.clone();
+        moved.parts.shards[shard.index()].node = node;
+        moved.parts.epoch = moved.parts.epoch.next();
+        moved
+    }
+
+    /// This map with the columns of `table` replaced, at the next epoch. No change of placement.
+    #[must_use]
+    pub fn with_columns(&self, table: &TableName, columns: Vec<Column>) -> Self {
+        let mut changed = self.clone();
+        if let Some(index) = self.tables.get(table) {
+            changed.parts.tables[*index].columns = columns;
+        }
+        changed.parts.epoch = changed.parts.epoch.next();
+        changed
+    }
+}
+
+/// The name of the leaf table of `table` that holds `shard`: `orders_s3`, cut so that it fits
+/// PostgreSQL's limit of 63 bytes.
+pub fn leaf_name(table: &TableName, shard: ShardId) -> TableName {
+    let suffix = format!("_s{shard}");
+    let mut stem = table.name.as_str();
+    while stem.len() + suffix.len() > 63 {
+        stem = &stem[..stem.floor_char_boundary(stem.len() - 1)];
+    }
+    TableName::new(table.schema.clone(), format!("{stem}{suffix}"))
+}

@@ -1,0 +1,8 @@
+//! SQL text: what a statement is about, and text that is safe to send.
+//!
+//! The only room that knows the parser's syntax tree. It does not know the shard map: which table
+//! is sharded is the router's business.
+
+mod quote;
+
+pub use quote::{Ident, Literal, TableName};
