@@ -51,6 +51,11 @@ pub struct LocalNode {
 }
 
 impl LocalNode {
+    /// Makes the node's data if it is new, and starts nothing.
+    pub async fn prepare(spec: &NodeSpec) -> Result<(), LocalNodeError> {
+        Cluster::prepare(spec).await.map(drop)
+    }
+
     /// Makes the node's data if it is new, starts the server and waits until it takes connections.
     /// A server that a crash of this program left running on the same folder is stopped first.
     /// Not cancel safe: if it is dropped midway, the server is told to stop.
