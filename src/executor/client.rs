@@ -6,7 +6,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::backend::Stream;
-use crate::wire::{Frame, Malformed, Reply, ServerError, frame_at};
+use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -55,6 +55,19 @@ impl Client {
     /// at the end of the stream.
     pub async fn frame(&mut self) -> Result<Option<Frame>, ClientError> {
         self.frame_after(0).await
+    }
+
+    /// The same for a frame of `limit` bytes at the most: from a client that has not logged in.
+    pub async fn frame_within(&mut self, limit: usize) -> Result<Option<Frame>, ClientError> {
+        while self.incoming.len() < HEADER {
+            if !self.receive().await? {
+                return Ok(None);
+            }
+        }
+        match frame_at(&self.incoming)? {
+            Some(frame) if frame.len > limit => Err(Malformed("a frame is too long").into()),
+            _ => self.frame().await,
+        }
     }
 
     /// The header of the frame that starts `at` bytes into what was received, once all of it is

@@ -88,8 +88,8 @@ fn closed() -> ColumnsError {
 }
 
 impl Session {
-    /// After DDL was committed: the map learns the new columns. If it can't, statements that need
-    /// them are refused until it can.
+    /// After a transaction with DDL: the map learns the new columns. If it can't, statements that
+    /// need them are refused until it can.
     pub(super) async fn read_changed_columns(&mut self) {
         let tables = std::mem::take(&mut self.transaction.changed_tables);
         if let Err(error) = self.engine.refresh_columns(&tables).await {

@@ -37,8 +37,6 @@ impl Session {
         let committed = self.try_commit().await;
         if committed.is_err() {
             self.rollback_members().await;
-        } else {
-            self.read_changed_columns().await;
         }
         self.finish().await?;
         committed

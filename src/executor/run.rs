@@ -1,17 +1,19 @@
 //! One node: the client's bytes go to it, and its answer goes back, both as they are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::pump::{Verdict, pump};
 use super::session::Member;
 use super::{Client, Fault, Session};
-use crate::backend::Connection;
+use crate::backend::{Connection, Settings};
 use crate::ids::{NodeId, ShardId};
 use crate::load::Access;
-use crate::wire::{Frame, TransactionStatus, frame_at};
+use crate::wire::{Frame, Reply, TransactionStatus, frame_at, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
 #[derive(Debug, Clone)]
@@ -20,6 +22,13 @@ pub struct Cost {
     pub shards: SmallVec<[ShardId; 2]>,
     /// Whether it may write.
     pub access: Access,
+}
+
+impl Cost {
+    /// Of a statement that touches no shard.
+    pub fn none(access: Access) -> Self {
+        Self { shards: SmallVec::new(), access }
+    }
 }
 
 impl Member {
@@ -80,6 +89,37 @@ impl Session {
         self.settle(node).await
     }
 
+    /// Runs a text on one node by the simple protocol and relays the answer without its
+    /// `ReadyForQuery`.
+    pub async fn run_text(
+        &mut self,
+        node: NodeId,
+        text: &str,
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        let member = self.member(node).await?;
+        member.send(&query_message(text)).await?;
+        member.skip_own_answers().await?;
+        let relayed = pump(&mut member.guard, client, |tag, _| match tag {
+            b'Z' => Verdict::DropLast,
+            _ => Verdict::Forward,
+        });
+        relayed.await?;
+        self.settle(node).await
+    }
+
+    /// Makes `node` part of the transaction block now, not only with its first statement.
+    pub async fn join_block(&mut self, node: NodeId) -> Result<(), Fault> {
+        let member = self.member(node).await?;
+        if !member.preface.is_empty() {
+            member.send(&[]).await?;
+            member.answers_to_skip -= 1;
+            member.skip_own_answers().await?;
+            member.guard.finish_command().await?;
+        }
+        Ok(())
+    }
+
     /// Counts a statement's cost: by shard, or by node where it touched none.
     pub fn record(&self, node: NodeId, cost: &Cost, busy: Duration, bytes: u64) {
         let counters = &self.engine.counters;
@@ -110,6 +150,16 @@ impl Session {
         }
     }
 
+    /// After an error that the proxy told: a transaction block has failed; outside of one, what the
+    /// statement held is let go of, and connections that are not clean are closed.
+    pub fn after_error(&mut self) {
+        if self.in_transaction() {
+            self.fail();
+        } else {
+            self.release();
+        }
+    }
+
     /// A text of several statements may have begun a transaction block on its own.
     fn adopt_block(&mut self, node: NodeId) {
         if self.in_transaction() {
@@ -124,6 +174,7 @@ impl Session {
         if self.transaction.settings_changed {
             self.read_settings().await?;
         }
+        self.read_changed_columns().await;
         self.release();
         Ok(())
     }
@@ -132,8 +183,11 @@ impl Session {
     async fn read_settings(&mut self) -> Result<(), Fault> {
         let mut newest = None;
         for member in &mut self.members {
-            let settings = std::sync::Arc::new(member.guard.read_settings().await?);
-            member.guard.settings = std::sync::Arc::clone(&settings);
+            let settings = Arc::new(member.guard.read_settings().await?);
+            member.guard.settings = Arc::clone(&settings);
+            if newest.is_none() {
+                self.search_path = member.guard.read_search_path().await?;
+            }
             newest.get_or_insert(settings);
         }
         if let Some(settings) = newest {
@@ -141,6 +195,36 @@ impl Session {
         }
         Ok(())
     }
+}
+
+impl Session {
+    /// Gives the session other settings, on a connection that it holds or gets; the client hears of
+    /// those that a server reports.
+    pub async fn change_settings(
+        &mut self,
+        settings: Arc<Settings>,
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        let node = self.any_node();
+        let member = self.member(node).await?;
+        let before = member.guard.parameters.clone();
+        member.guard.adopt(&settings).await?;
+        for (name, value) in &member.guard.parameters {
+            if before.get(name) != Some(value) {
+                client.put(Reply::ParameterStatus(name, value));
+            }
+        }
+        self.search_path = member.guard.read_search_path().await?;
+        self.settings = settings;
+        self.finish().await
+    }
+}
+
+/// A `Query` of this text.
+pub fn query_message(text: &str) -> BytesMut {
+    let mut message = BytesMut::new();
+    put_query(text, &mut message);
+    message
 }
 
 /// Passes the client's COPY data on to a node, up to its end. In the extended protocol that is the

@@ -70,7 +70,7 @@ impl Session {
 
     /// Sends the same messages to a node and drops the answer up to `ReadyForQuery`; the first
     /// error in it, as a frame.
-    pub(super) async fn run_unseen(
+    pub async fn run_unseen(
         &mut self,
         node: NodeId,
         messages: &[u8],

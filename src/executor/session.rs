@@ -25,7 +25,9 @@ pub struct Session {
     /// The settings that follow it.
     pub settings: Arc<Settings>,
     /// The settings of its start, which RESET goes back to.
-    pub(super) startup_settings: Arc<Settings>,
+    pub startup_settings: Arc<Settings>,
+    /// The schemas that its `search_path` means.
+    pub search_path: Vec<String>,
     pub(super) transaction: Transaction,
     /// What a cancel request for this session reaches.
     pub cancel: Arc<CancelTarget>,
@@ -55,10 +57,9 @@ pub(super) struct Transaction {
     pub begin: Option<String>,
     /// It can only be rolled back.
     pub failed: bool,
-    /// What a node that joins later must run after BEGIN: SET TRANSACTION, SET LOCAL.
+    /// What a node that joins later must run after BEGIN: SET TRANSACTION, SET, savepoints and the
+    /// way back to them, in the order in which the client gave them.
     pub prelude: Vec<String>,
-    /// A savepoint was made: a node that joins now would not have it.
-    pub has_savepoint: bool,
     /// The shards that it has touched stay where they are until it ends.
     pub passes: SmallVec<[(ShardId, Pass); 2]>,
     /// The map in force when it first touched a node.
@@ -95,6 +96,7 @@ impl Session {
             members: SmallVec::new(),
             startup_settings: Arc::clone(&settings),
             settings,
+            search_path: Vec::new(),
             transaction: Transaction::default(),
             cancel: Arc::default(),
         }
@@ -124,6 +126,44 @@ impl Session {
         for member in self.members.iter_mut().filter(|member| member.node == node) {
             member.begun = true;
         }
+    }
+
+    /// Leaves a transaction block that has touched no node.
+    pub fn forget_block(&mut self) {
+        self.transaction.begin = None;
+        self.transaction.failed = false;
+        self.release();
+    }
+
+    /// The text of the client's BEGIN, inside its transaction block.
+    pub fn begin_text(&self) -> Option<String> {
+        self.transaction.begin.clone()
+    }
+
+    /// A node that joins the transaction later must run `text` after BEGIN.
+    pub fn remember(&mut self, text: &str) {
+        self.transaction.prelude.push(text.to_owned());
+    }
+
+    /// A savepoint was gone back to: the transaction goes on.
+    pub fn unfail(&mut self) {
+        self.transaction.failed = false;
+    }
+
+    /// The nodes on which the transaction has begun.
+    pub fn begun_nodes(&self) -> SmallVec<[NodeId; 4]> {
+        self.members.iter().filter(|member| member.begun).map(|member| member.node).collect()
+    }
+
+    /// Some node has reported that the transaction failed, not only the proxy.
+    pub fn failed_on_node(&self) -> bool {
+        let failed = Some(TransactionStatus::Failed);
+        self.members.iter().any(|member| member.begun && member.guard.status == failed)
+    }
+
+    /// The connections that state keeps the session on.
+    pub fn pinned(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.iter_mut().filter(|member| member.pinned)
     }
 
     /// From now on only ROLLBACK helps, if there is a transaction block.
@@ -183,14 +223,6 @@ impl Session {
 
     /// Checks a connection to `node` out; its place among the members.
     async fn join(&mut self, node: NodeId) -> Result<usize, Fault> {
-        if self.transaction.has_savepoint && !self.members.is_empty() {
-            return Err(ServerError::refused(
-                "cannot touch another node after a savepoint",
-                "The node would not have the savepoint to go back to.",
-                "Touch every node that the transaction needs before its first SAVEPOINT.",
-            )
-            .into());
-        }
         let mut guard = self.pools[node.index()].checkout().await?;
         guard.adopt(&self.settings).await?;
         self.cancel.add(node, guard.key);
