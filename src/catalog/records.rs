@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
 use crate::shard_map::ShardMap;
+use crate::shard_move::Move;
 
 /// A type that the catalog stores. Keys in use, each in this file:
 /// `map`, `moves/`, `transactions/`, `decisions/`, `load/`.
@@ -25,6 +26,14 @@ impl Record for ShardMap {
 
     fn id(&self) -> String {
         String::new()
+    }
+}
+
+impl Record for Move {
+    const PREFIX: &'static str = "moves/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.id.0)
     }
 }
 

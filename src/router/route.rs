@@ -1,0 +1,63 @@
+//! What routing answers: where a statement goes, and what it means for the session.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{CopyIn, Ddl};
+use crate::ids::{GroupId, ShardId};
+
+/// What names in a statement mean: the session's database and search path.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The database that the session is connected to.
+    pub database: &'a str,
+    /// The schemas of `search_path` in order, `"$user"` already dropped.
+    pub search_path: &'a [String],
+}
+
+/// A statement's parameters, as Parse and Bind carry them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Params<'a> {
+    /// The declared type OIDs of Parse; missing or 0 where the server infers them.
+    pub types: &'a [u32],
+    /// Format codes of Bind: none (all text), one for all, or one each.
+    pub formats: &'a [i16],
+    /// The values; `None` for NULL.
+    pub values: &'a [Option<&'a [u8]>],
+}
+
+/// What a statement does to data, for load counters and read replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads only, as far as the text says.
+    Read,
+    /// May write, or take row locks.
+    Write,
+    /// Changes definitions.
+    Ddl,
+}
+
+/// Where a statement goes.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// Any one node gives the right answer: no tables at all, reference tables only, or no row can
+    /// match.
+    Anywhere,
+    /// The home node: home tables, the system catalogs, utility commands.
+    Home,
+    /// The one node that owns all of these shards at the template's epoch; the text verbatim. Never
+    /// empty, sorted, without doubles.
+    Shards(SmallVec<[ShardId; 2]>),
+    /// A SELECT over all shards of a group: the text verbatim on each node that owns one, results
+    /// concatenated in any order.
+    Scatter(GroupId),
+    /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All
+    /// nodes must report the same command tag and, with RETURNING, the same rows; one is shown.
+    EveryNode,
+    /// Definitions: `planner::ddl` says what runs on each node.
+    Ddl(Arc<Ddl>),
+    /// `COPY … FROM STDIN` into a sharded or reference table: the planner's `copy_in` says
+    /// how rows are split.
+    CopyIn(Arc<CopyIn>),
+}
