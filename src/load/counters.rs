@@ -143,26 +143,17 @@ mod tests {
     #[test]
     fn counts_of_all_clones_and_threads_add_up() {
         let counters = Counters::new(2, 1);
+        let work = |counters: Counters| {
+            for _ in 0..1000 {
+                counters.record_shard(ShardId(1), Access::Read, Duration::from_micros(3), 10);
+                counters.record_shard(ShardId(1), Access::Write, Duration::from_micros(1), 1);
+                counters.record_node(NodeId(0), Duration::from_micros(2));
+            }
+        };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let counters = counters.clone();
-                scope.spawn(move || {
-                    for _ in 0..1000 {
-                        counters.record_shard(
-                            ShardId(1),
-                            Access::Read,
-                            Duration::from_micros(3),
-                            10,
-                        );
-                        counters.record_shard(
-                            ShardId(1),
-                            Access::Write,
-                            Duration::from_micros(1),
-                            1,
-                        );
-                        counters.record_node(NodeId(0), Duration::from_micros(2));
-                    }
-                });
+                scope.spawn(move || work(counters));
             }
         });
         let now = counters.snapshot();
