@@ -127,7 +127,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
         Ok(Tree::Leaf(Value::Null))
     }
 
-    fn visit_none<E>(self) -> Result<Tree, E> {
+    fn visit_none<E: de::Error>(self) -> Result<Tree, E> {
         self.visit_unit()
     }
 
