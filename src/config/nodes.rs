@@ -1,6 +1,6 @@
 //! The nodes and users of a serve configuration, and where their passwords come from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::section::{Cursor, Fields};
 use crate::backend::{NodeAddress, Password};
@@ -11,12 +11,12 @@ const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];
 /// Reads the list of nodes.
 pub(super) fn read_nodes(nodes: &Cursor<'_>) -> Vec<NodeAddress> {
     let items = nodes.items();
-    let mut names = HashMap::new();
+    let mut names = HashSet::new();
     let mut addresses = HashMap::new();
     let mut found = Vec::new();
     for item in &items {
         let Some(node) = read_node(item) else { continue };
-        if names.insert(node.name.clone(), ()).is_some() {
+        if !names.insert(node.name.clone()) {
             item.fault(format!("there is a node {:?} already", node.name));
         }
         let other = addresses.insert((node.host.clone(), node.port), node.name.clone());
