@@ -1,7 +1,6 @@
 //! Why an action of a move failed, and whether another try may work.
 
 use std::error::Error;
-use std::fmt::Write as _;
 
 use crate::catalog::CatalogError;
 use crate::shard_move::InvalidEvent;
@@ -80,8 +79,12 @@ impl MoveError {
             Self::Refused(_) | Self::Stream(_) | Self::InvalidEvent(_) => false,
             Self::Node { source, .. } => source.code().is_none_or(|code| passing(code.code())),
             Self::WalSender { code, .. } => passing(code),
-            Self::Transport { .. } | Self::Timeout(_) | Self::Busy(_) | Self::Catalog(_) => true,
-            Self::Stopped | Self::Failpoint(_) => true,
+            Self::Transport { .. }
+            | Self::Timeout(_)
+            | Self::Busy(_)
+            | Self::Catalog(_)
+            | Self::Stopped
+            | Self::Failpoint(_) => true,
         }
     }
 
@@ -101,14 +104,13 @@ impl MoveError {
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            let _ = match error.downcast_ref::<tokio_postgres::error::DbError>() {
+            match error.downcast_ref::<tokio_postgres::error::DbError>() {
                 Some(db) => {
-                    write!(text, ": {} ({})", db.message(), db.code().code()).and_then(|()| {
-                        db.detail().map_or(Ok(()), |detail| write!(text, ". {detail}"))
-                    })
+                    text += &format!(": {} ({})", db.message(), db.code().code());
+                    text += &db.detail().map(|detail| format!(". {detail}")).unwrap_or_default();
                 }
-                None => write!(text, ": {error}"),
-            };
+                None => text += &format!(": {error}"),
+            }
             cause = error.source();
         }
         text
