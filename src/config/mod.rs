@@ -6,6 +6,7 @@
 
 mod fault;
 mod fit;
+mod network;
 mod nodes;
 mod policy;
 mod section;
@@ -14,6 +15,7 @@ mod tree;
 
 pub use fault::{Fault, Faults};
 pub use fit::PolicyMismatch;
+pub use network::Network;
 pub use policy::{GroupPolicy, Policy, TablePolicy};
 pub use serve::Serve;
 
