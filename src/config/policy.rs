@@ -17,7 +17,7 @@ const SHARDS_MAX: u32 = 4_096;
 /// Longest identifier of PostgreSQL, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The keys of a policy.
-const KEYS: [&str; 8] =
+pub(super) const KEYS: [&str; 8] =
     ["database", "home", "groups", "reference_tables", "load", "forecast", "placement", "mover"];
 
 /// What a DBA decides. The default shards nothing: every table lives on the home node.

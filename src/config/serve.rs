@@ -14,7 +14,7 @@ use crate::executor;
 use crate::frontend;
 
 /// The keys of a serve configuration.
-const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 9] = [
     "frontend",
     "users",
     "trust",
