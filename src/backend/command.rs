@@ -83,6 +83,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Reads the schemas that `search_path` means now, in order.
+    pub async fn read_search_path(&mut self) -> Result<Vec<String>, CommandError> {
+        let schemas = self.command("SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))");
+        Ok(schemas.await?.rows.into_iter().flatten().flatten().collect())
+    }
+
     /// Reads the settings that the session has made, after a statement that may have changed them.
     pub async fn read_settings(&mut self) -> Result<Settings, CommandError> {
         let command = self.command(READ).await?;

@@ -32,6 +32,17 @@ impl Connection {
         login: &Login,
         deadline: Duration,
     ) -> Result<Self, ConnectError> {
+        Self::open_with(node, address, login, deadline, &[]).await
+    }
+
+    /// The same with further startup parameters, such as `replication`.
+    pub async fn open_with(
+        node: NodeId,
+        address: &NodeAddress,
+        login: &Login,
+        deadline: Duration,
+        extra: &[(&str, &str)],
+    ) -> Result<Self, ConnectError> {
         let opened = timeout(deadline, async {
             let stream = Stream::connect(&address.host, address.port).await.map_err(|source| {
                 ConnectError::Unreachable {
@@ -41,7 +52,7 @@ impl Connection {
                 }
             })?;
             let mut connection = Self::new(node, &address.name, &login.user, stream);
-            connection.log_in(login).await?;
+            connection.log_in(login, extra).await?;
             Ok(connection)
         });
         let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
@@ -66,9 +77,12 @@ impl Connection {
         }
     }
 
-    async fn log_in(&mut self, login: &Login) -> Result<(), ConnectError> {
+    async fn log_in(&mut self, login: &Login, extra: &[(&str, &str)]) -> Result<(), ConnectError> {
         let mut out = BytesMut::new();
-        put_startup(&[("user", &login.user), ("database", &login.database)], &mut out);
+        let mut parameters =
+            vec![("user", login.user.as_str()), ("database", login.database.as_str())];
+        parameters.extend_from_slice(extra);
+        put_startup(&parameters, &mut out);
         self.send(&out).await.map_err(|error| self.failed(&error))?;
         let mut scram = None;
         loop {

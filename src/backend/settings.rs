@@ -35,7 +35,7 @@ impl Settings {
         let (late, early): (Vec<_>, Vec<_>) = self.0.iter().partition(|(name, _)| last(name));
         for (name, value) in early.into_iter().chain(late.into_iter().rev()) {
             let (name, value) = (Literal(name), Literal(value));
-            sql.push_str(&format!("SELECT pg_catalog.set_config({name},{value},false);"));
+            sql += &format!("SELECT pg_catalog.set_config({name},{value},false);");
         }
         sql
     }

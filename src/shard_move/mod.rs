@@ -10,5 +10,5 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use record::{Cause, Move, MovedTable, Object, ObjectKind, Proof, Step};
+pub use record::{Cause, Move, MovedColumn, MovedTable, Object, ObjectKind, Proof, Step};
 pub use state::{Action, Event, InvalidEvent, State};

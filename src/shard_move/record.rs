@@ -87,9 +87,20 @@ pub struct MovedTable {
     /// The shard-key columns, in the order of the partition key.
     pub key: Vec<String>,
     /// Every column but the generated ones, in the order of the source's leaf.
-    pub columns: Vec<String>,
+    pub columns: Vec<MovedColumn>,
     /// Whether the leaf has no primary key, so that rows are told apart by all their columns.
     pub whole_row_identity: bool,
+    /// Whether all its types are PostgreSQL's own, of the same object id on every node.
+    pub builtin_types: bool,
+}
+
+/// A column of a moved table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedColumn {
+    /// Its name, as stored.
+    pub name: String,
+    /// Its type with modifiers, qualified, as `format_type` gives it with an empty search_path.
+    pub type_name: String,
 }
 
 /// Something that the move makes on a node. Recorded before it is created.

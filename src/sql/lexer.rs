@@ -12,7 +12,7 @@ pub(super) enum Kind {
     Quoted(String),
     /// A string constant of known value: `'…'`, `E'…'`, `$$…$$`.
     String(String),
-    /// A constant whose value is not derived: `U&'…'`, `B'…'`, `X'…'`, `N'…'`, `U&"…"`.
+    /// A constant whose value is not derived: `U&'…'`, `B'…'`, `X'…'`, `N'…'`.
     Opaque,
     /// Digits only.
     Integer,
@@ -22,7 +22,9 @@ pub(super) enum Kind {
     Param(u16),
     /// An operator, or one of `( ) [ ] , ; . : :: := .. =>`.
     Symbol,
-    /// Not PostgreSQL: a string or comment that never ends, `1abc`, a stray character.
+    /// What versions of PostgreSQL read in different ways, or not derived: `1abc`, `U&"…"`.
+    Odd,
+    /// Not PostgreSQL: a string or comment that never ends, a stray character.
     Bad,
 }
 
@@ -155,7 +157,7 @@ impl Lexer<'_> {
             b'u' | b'U' if self.peek(1) == b'&' && quote_after(2) => opaque(&self.string(2, false)),
             b'u' | b'U' if self.peek(1) == b'&' && self.peek(2) == b'"' => {
                 self.at += 2;
-                opaque(&self.quoted())
+                if self.quoted() == Kind::Bad { Kind::Bad } else { Kind::Odd }
             }
             b'"' => self.quoted(),
             b'$' => self.dollar(),
@@ -318,7 +320,7 @@ impl Lexer<'_> {
         if starts_name(self.peek(0)) {
             // `1abc`: two tokens to version 15, an error to 16, a number to neither or both (`0x1f`).
             self.word();
-            kind = Kind::Bad;
+            kind = Kind::Odd;
         }
         kind
     }
@@ -399,7 +401,7 @@ mod tests {
         assert_eq!(value("$x$ $$ ' $x$"), string(" $$ ' "));
         assert_eq!(value("U&'\\0041'"), Kind::Opaque);
         assert_eq!(value("'never"), Kind::Bad);
-        assert_eq!(value("0x1F"), Kind::Bad);
+        assert_eq!(value("0x1F"), Kind::Odd);
         assert_eq!(value("1e3"), Kind::Decimal);
         assert_eq!(value("$12"), Kind::Param(12));
         assert_eq!(value("\"A\"\"b\""), Kind::Quoted("A\"b".to_owned()));

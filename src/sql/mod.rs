@@ -2,10 +2,31 @@
 //!
 //! The only room that knows the parser's syntax tree. It does not know the shard map: which table
 //! is sharded is the router's business.
+//!
+//! [`parse`] reads with tokens of our own (`lexer`), so that byte positions, operators and escapes
+//! are PostgreSQL's. Queries go on to the grammar (`bridge`, then `walk`); everything that it
+//! misreads or does not know is read by hand (`control`, `copy`, `ddl`).
 
+mod bridge;
+mod constants;
 mod control;
+mod copy;
+mod cursor;
+mod ddl;
+mod from;
 mod lexer;
+mod parse;
 mod quote;
+mod statement;
+mod walk;
 
 pub use control::{Control, Discard};
+pub use copy::{CopyFormat, CopyOptions, CopyStatement};
+pub use cursor::Name;
+pub use ddl::DdlStatement;
+pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
+pub use statement::{
+    Call, ColumnRef, Condition, Constant, ConstantValue, Features, Insert, Join, JoinKind, Level,
+    Parsed, Query, Source, Statement, StatementKind, TableRef, Target, Test, Verb,
+};

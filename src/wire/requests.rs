@@ -89,6 +89,14 @@ impl<'a> Bind<'a> {
         Ok(Self { portal, statement, formats, values, tail })
     }
 
+    /// Appends it for the unnamed statement and the unnamed portal.
+    pub fn put_unnamed(&self, out: &mut BytesMut) {
+        put_frame(b'B', out, |out| {
+            out.put_slice(b"\0\0");
+            out.put_slice(self.tail);
+        });
+    }
+
     /// Appends it with another statement name.
     pub fn put_as(&self, statement: &[u8], out: &mut BytesMut) {
         put_frame(b'B', out, |out| {

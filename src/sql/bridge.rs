@@ -1,0 +1,207 @@
+//! Our tokens → the grammar's tokens, less what the grammar misreads or lacks (facts: crates.md §2).
+//!
+//! Positions are byte offsets on line 1, so that spans need no conversion. Only edits that keep the
+//! meaning, as far as routing looks at it, are made here; what the grammar would misread is an error.
+
+use sqlparser::ast::Statement as Ast;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Location, Span, Token as Grammar, TokenWithSpan};
+
+use super::cursor::Cursor;
+use super::lexer::{Kind, Token, stored};
+
+/// What edits removed and the tree does not show.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Removed {
+    /// `ONLY`
+    pub(super) only: bool,
+}
+
+/// How deep parentheses, functions and queries may nest.
+const DEPTH_MAX: usize = 200;
+
+/// Parses one statement.
+///
+/// # Errors
+/// Why it could not be read.
+pub(super) fn parse(text: &str, tokens: &[Token]) -> Result<(Ast, Removed), String> {
+    let (tokens, removed) = translate(text, tokens)?;
+    let dialect = PostgreSqlDialect {};
+    let mut parser =
+        Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
+    let statement = parser.parse_statement().map_err(|error| error.to_string())?;
+    match parser.peek_token().token {
+        Grammar::EOF => Ok((statement, removed)),
+        other => Err(format!("unexpected {other}")),
+    }
+}
+
+fn translate(text: &str, tokens: &[Token]) -> Result<(Vec<TokenWithSpan>, Removed), String> {
+    let mut cursor = Cursor::new(text, tokens);
+    let mut out = Vec::with_capacity(tokens.len() + 4);
+    let mut removed = Removed::default();
+    while let Some(token) = cursor.token() {
+        if !edit(&mut cursor, &mut out, &mut removed)? {
+            push(&mut out, grammar_token(text, token)?, token);
+            cursor.at += 1;
+        }
+    }
+    Ok((out, removed))
+}
+
+fn push(out: &mut Vec<TokenWithSpan>, grammar: Grammar, token: &Token) {
+    let location = |offset: usize| Location::new(1, offset as u64 + 1);
+    out.push(TokenWithSpan::new(grammar, Span::new(location(token.start), location(token.end))));
+}
+
+fn word(text: &str) -> Grammar {
+    Grammar::make_word(text, None)
+}
+
+/// Edits at the cursor, and moves past what it edited; false if nothing is to be edited here.
+fn edit(
+    cursor: &mut Cursor<'_>,
+    out: &mut Vec<TokenWithSpan>,
+    removed: &mut Removed,
+) -> Result<bool, String> {
+    let (Some(here), Some(token)) = (cursor.word(), cursor.token()) else { return Ok(false) };
+    let before = cursor.at.checked_sub(1).map(|at| Cursor { at, ..*cursor });
+    let after_word = |words: &[&str]| {
+        before.and_then(|b| b.word()).is_some_and(|before| words.contains(&before))
+    };
+    let after_symbol = |symbol| before.is_some_and(|b| b.symbol_ahead(0, symbol));
+    if after_word(&["as"]) || after_symbol(".") {
+        return Ok(false);
+    }
+    match here {
+        "only" if after_word(&["from", "join", "update", "using"]) || after_symbol(",") => {
+            if cursor.symbol_ahead(1, "(") {
+                return Err("ONLY (…) is not supported".to_owned());
+            }
+            removed.only = true;
+            cursor.at += 1;
+        }
+        "table" if cursor.at == 0 => {
+            for grammar in [word("SELECT"), Grammar::Mul, word("FROM")] {
+                push(out, grammar, token);
+            }
+            cursor.at += 1;
+        }
+        "isnull" | "notnull" if cursor.at > 0 && !cursor.symbol_ahead(1, "(") => {
+            let not = (here == "notnull").then(|| word("NOT"));
+            for grammar in std::iter::once(word("IS")).chain(not).chain([word("NULL")]) {
+                push(out, grammar, token);
+            }
+            cursor.at += 1;
+        }
+        "no" if after_word(&["for"]) && cursor.word_ahead(1) == Some("key") => cursor.at += 2,
+        "key" if after_word(&["for"]) && cursor.word_ahead(1) == Some("share") => cursor.at += 1,
+        "overriding" if cursor.word_ahead(2) == Some("value") => cursor.at += 3,
+        "variadic" if after_symbol("(") || after_symbol(",") => cursor.at += 1,
+        "symmetric" if after_word(&["between"]) => cursor.at += 1,
+        "conflict" if after_word(&["on"]) && cursor.symbol_ahead(1, "(") => {
+            push(out, word("CONFLICT"), token);
+            cursor.at += 1;
+            skip_conflict_target(cursor);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// `(lower(email)) WHERE active` before DO: says only which index arbitrates.
+fn skip_conflict_target(cursor: &mut Cursor<'_>) {
+    let start = cursor.at;
+    while !cursor.at_end() {
+        match cursor.word() {
+            Some("do") => return,
+            Some("select") => break,
+            _ if cursor.symbol_ahead(0, "(") => {
+                let inside = cursor.parenthesized().unwrap_or_default();
+                if inside.iter().any(|t| t.kind == Kind::Word("select".to_owned())) {
+                    break;
+                }
+            }
+            _ => cursor.at += 1,
+        }
+    }
+    cursor.at = start;
+}
+
+fn grammar_token(text: &str, token: &Token) -> Result<Grammar, String> {
+    let source = &text[token.span()];
+    Ok(match &token.kind {
+        Kind::Word(name) => Grammar::make_word(&stored(name.clone()), None),
+        Kind::Quoted(name) => Grammar::make_word(&stored(name.clone()), Some('"')),
+        Kind::String(value) => Grammar::SingleQuotedString(value.clone()),
+        Kind::Opaque => Grammar::HexStringLiteral(String::new()),
+        Kind::Integer | Kind::Decimal => Grammar::Number(source.to_owned(), false),
+        Kind::Param(_) => Grammar::Placeholder(source.to_owned()),
+        Kind::Symbol => symbol(source)?,
+        Kind::Bad | Kind::Odd => {
+            return Err(format!("syntax error at or near \"{}\"", shortened(source)));
+        }
+    })
+}
+
+fn shortened(source: &str) -> &str {
+    &source[..source.floor_char_boundary(30)]
+}
+
+fn symbol(source: &str) -> Result<Grammar, String> {
+    Ok(match source {
+        "(" => Grammar::LParen,
+        ")" => Grammar::RParen,
+        "[" => Grammar::LBracket,
+        "]" => Grammar::RBracket,
+        "," => Grammar::Comma,
+        ";" => Grammar::SemiColon,
+        "." => Grammar::Period,
+        ":" => Grammar::Colon,
+        "::" => Grammar::DoubleColon,
+        ":=" => Grammar::Assignment,
+        "=>" => Grammar::RArrow,
+        ".." => return Err("unexpected ..".to_owned()),
+        "=" => Grammar::Eq,
+        "<>" | "!=" => Grammar::Neq,
+        "<" => Grammar::Lt,
+        ">" => Grammar::Gt,
+        "<=" => Grammar::LtEq,
+        ">=" => Grammar::GtEq,
+        "+" => Grammar::Plus,
+        "-" => Grammar::Minus,
+        "*" => Grammar::Mul,
+        "/" => Grammar::Div,
+        "%" => Grammar::Mod,
+        "^" => Grammar::Caret,
+        "||" => Grammar::StringConcat,
+        "->" => Grammar::Arrow,
+        "->>" => Grammar::LongArrow,
+        "#>" => Grammar::HashArrow,
+        "#>>" => Grammar::HashLongArrow,
+        "@>" => Grammar::AtArrow,
+        "<@" => Grammar::ArrowAt,
+        "?" => Grammar::Question,
+        "?|" => Grammar::QuestionPipe,
+        "?&" => Grammar::QuestionAnd,
+        "&&" => Grammar::Overlap,
+        "~" => Grammar::Tilde,
+        "@" => Grammar::AtSign,
+        "|/" => Grammar::PGSquareRoot,
+        "||/" => Grammar::PGCubeRoot,
+        "~*" => Grammar::TildeAsterisk,
+        "!~" => Grammar::ExclamationMarkTilde,
+        "!~*" => Grammar::ExclamationMarkTildeAsterisk,
+        "~~" => Grammar::DoubleTilde,
+        "~~*" => Grammar::DoubleTildeAsterisk,
+        "!~~" => Grammar::ExclamationMarkDoubleTilde,
+        "!~~*" => Grammar::ExclamationMarkDoubleTildeAsterisk,
+        "&" => Grammar::Ampersand,
+        "|" => Grammar::Pipe,
+        "#" => Grammar::Sharp,
+        "<<" => Grammar::ShiftLeft,
+        ">>" => Grammar::ShiftRight,
+        other => Grammar::CustomBinaryOperator(other.to_owned()),
+    })
+}

@@ -1,0 +1,214 @@
+//! Text → statements. Never panics, never fails: what can't be read is [`StatementKind::Other`].
+
+use std::collections::BTreeSet;
+
+use super::lexer::{Kind, Token, stored, tokens};
+use super::statement::{Parsed, Query, Statement, StatementKind};
+use super::{bridge, control, copy, ddl, walk};
+
+/// The most tokens of a statement that the grammar is tried on.
+const TOKENS_MAX: usize = 500_000;
+
+/// Stack for each token: a chain of operators is a tree as deep as it is long, and it is dropped
+/// recursively.
+const STACK_BYTES_PER_TOKEN: usize = 512;
+
+/// How deep strings in strings are searched for names.
+const STRING_DEPTH_MAX: usize = 4;
+
+/// Reads a text of any number of statements.
+pub fn parse(text: &str) -> Parsed {
+    let tokens = tokens(text);
+    let statements = split(text, &tokens).into_iter().map(|part| statement(text, part)).collect();
+    Parsed { statements }
+}
+
+/// The statements' tokens. Semicolons in parentheses and in SQL function bodies don't end one.
+fn split<'a>(text: &str, tokens: &'a [Token]) -> Vec<&'a [Token]> {
+    let mut parts = Vec::new();
+    let (mut start, mut depth, mut body) = (0, 0_usize, 0_usize);
+    for (index, token) in tokens.iter().enumerate() {
+        match &token.kind {
+            Kind::Word(word) if body > 0 => match word.as_str() {
+                "case" => body += 1,
+                "end" => body -= 1,
+                _ => {}
+            },
+            Kind::Word(word) if word == "atomic" && in_routine(&tokens[start..index]) => body = 1,
+            Kind::Symbol => match &text[token.span()] {
+                "(" => depth += 1,
+                ")" => depth = depth.saturating_sub(1),
+                ";" if depth == 0 && body == 0 => {
+                    parts.push(&tokens[start..index]);
+                    start = index + 1;
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    parts.push(&tokens[start..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Whether `tokens` are `CREATE … FUNCTION | PROCEDURE … BEGIN`.
+fn in_routine(tokens: &[Token]) -> bool {
+    let word = |index: usize| match tokens.get(index) {
+        Some(Token { kind: Kind::Word(word), .. }) => word.as_str(),
+        _ => "",
+    };
+    let routine = (1..4).any(|index| matches!(word(index), "function" | "procedure"));
+    word(0) == "create" && routine && word(tokens.len() - 1) == "begin"
+}
+
+fn statement(text: &str, tokens: &[Token]) -> Statement {
+    let span = match (tokens.first(), tokens.last()) {
+        (Some(first), Some(last)) => first.start..last.end,
+        _ => 0..0,
+    };
+    let kind = kind(text, tokens);
+    let code_in_strings = matches!(&kind, StatementKind::Other { .. });
+    let mut identifiers = BTreeSet::new();
+    collect(text, tokens, code_in_strings, STRING_DEPTH_MAX, &mut identifiers);
+    Statement {
+        span,
+        kind,
+        identifiers: identifiers.into_iter().collect(),
+        param_uses: param_uses(tokens),
+    }
+}
+
+fn kind(text: &str, tokens: &[Token]) -> StatementKind {
+    let first = match tokens.first() {
+        Some(Token { kind: Kind::Word(word), .. }) => word.as_str(),
+        Some(token) if &text[token.span()] == "(" => "select",
+        _ => "",
+    };
+    let other = |fault| StatementKind::Other { verb: first.to_owned(), fault };
+    match first {
+        "select" | "values" | "table" | "with" | "insert" | "update" | "delete" => {
+            match query(text, tokens) {
+                Ok(query) => StatementKind::Query(Box::new(query)),
+                Err(fault) => other(Some(fault)),
+            }
+        }
+        "explain" => match explain(text, tokens) {
+            Some(explain) => explain,
+            None => other(Some("EXPLAIN of something other than a query".to_owned())),
+        },
+        "copy" => match copy::read(text, tokens) {
+            Some(copy) => StatementKind::Copy(copy),
+            None => other(Some("COPY in a form that is not known".to_owned())),
+        },
+        _ => match control::read(text, tokens) {
+            Some(control) => StatementKind::Control(control),
+            None => match ddl::read(text, tokens) {
+                Some(ddl) => StatementKind::Ddl(ddl),
+                None => other(None),
+            },
+        },
+    }
+}
+
+/// Reads one query.
+///
+/// # Errors
+/// Why it could not be read.
+pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
+    if tokens.len() > TOKENS_MAX {
+        return Err(format!("more than {TOKENS_MAX} tokens"));
+    }
+    let read = || {
+        let (ast, removed) = bridge::parse(text, tokens)?;
+        let mut query = walk::query(&ast)?;
+        query.features.only = removed.only;
+        query.features.clock_word = tokens.iter().any(is_clock_word);
+        Ok(query)
+    };
+    let stack = tokens.len() * STACK_BYTES_PER_TOKEN + (1 << 20);
+    stacker::maybe_grow(stack, stack * 2, read)
+}
+
+/// A string that dates take for the present.
+fn is_clock_word(token: &Token) -> bool {
+    let Kind::String(value) = &token.kind else { return false };
+    let words = ["now", "today", "tomorrow", "yesterday"];
+    value.len() < 64
+        && value
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
+}
+
+fn explain(text: &str, tokens: &[Token]) -> Option<StatementKind> {
+    let mut cursor = super::cursor::Cursor::new(text, tokens);
+    cursor.at = 1;
+    let mut analyze = false;
+    if cursor.symbol_ahead(0, "(") && cursor.word_ahead(1) != Some("select") {
+        let options = cursor.parenthesized()?;
+        // `ANALYZE false` counts as ANALYZE: the careful side.
+        analyze =
+            options.iter().any(|t| matches!(&t.kind, Kind::Word(w) if w.starts_with("analy")));
+    } else {
+        analyze |= cursor.eat_any(&["analyze", "analyse"]);
+        cursor.eat("verbose");
+    }
+    let query = query(text, tokens.get(cursor.at..)?).ok()?;
+    Some(StatementKind::Explain { analyze, query: Box::new(query) })
+}
+
+/// All identifiers, also of code in strings.
+fn collect(
+    text: &str,
+    tokens: &[Token],
+    all_strings: bool,
+    depth: usize,
+    identifiers: &mut BTreeSet<String>,
+) {
+    for token in tokens {
+        match &token.kind {
+            Kind::Word(name) | Kind::Quoted(name) => {
+                if !identifiers.contains(name.as_str()) {
+                    identifiers.insert(stored(name.clone()));
+                }
+            }
+            Kind::Odd => {
+                identifiers.insert(UNKNOWN.to_owned());
+            }
+            Kind::String(body)
+                if depth > 0 && (all_strings || text[token.start..].starts_with('$')) =>
+            {
+                collect(body, &super::lexer::tokens(body), true, depth - 1, identifiers);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Stands in [`Statement::identifiers`] for a name that could not be derived.
+const UNKNOWN: &str = "";
+
+impl Statement {
+    /// Whether the statement names `name`, or may do so in a way that can't be read.
+    pub fn may_name(&self, name: &str) -> bool {
+        self.has(name) || self.has(UNKNOWN)
+    }
+
+    /// Whether the identifier or keyword `name` stands in the statement.
+    pub fn has(&self, name: &str) -> bool {
+        self.identifiers.binary_search_by(|probe| probe.as_str().cmp(name)).is_ok()
+    }
+}
+
+fn param_uses(tokens: &[Token]) -> Vec<u16> {
+    let mut uses: Vec<u16> = Vec::new();
+    for token in tokens {
+        let Kind::Param(number @ 1..) = token.kind else { continue };
+        let index = usize::from(number) - 1;
+        if uses.len() <= index {
+            uses.resize(index + 1, 0);
+        }
+        uses[index] = uses[index].saturating_add(1);
+    }
+    uses
+}

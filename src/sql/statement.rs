@@ -1,0 +1,269 @@
+//! What the router needs to know of a statement: our small types, not the parser's tree.
+
+use std::ops::Range;
+
+use super::{Control, CopyStatement, DdlStatement, Name};
+
+/// A text, read.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// Its statements in order; empty ones (`;;`) are left out.
+    pub statements: Vec<Statement>,
+}
+
+/// One statement.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Its bytes in the text, without the semicolon.
+    pub span: Range<usize>,
+    /// What it is.
+    pub kind: StatementKind,
+    /// Each identifier in it, folded and cut, also those inside of dollar-quoted strings, and of
+    /// all strings where code is made from strings. Without doubles.
+    pub identifiers: Vec<String>,
+    /// How often each parameter stands in it, by number from 1.
+    pub param_uses: Vec<u16>,
+}
+
+/// What a statement is.
+#[derive(Debug, Clone)]
+pub enum StatementKind {
+    /// About the session or its transaction.
+    Control(Control),
+    /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE.
+    Query(Box<Query>),
+    /// EXPLAIN of a query.
+    Explain {
+        /// With ANALYZE: the query really runs.
+        analyze: bool,
+        /// The query.
+        query: Box<Query>,
+    },
+    /// COPY.
+    Copy(CopyStatement),
+    /// A definition that the planner can spread over nodes.
+    Ddl(DdlStatement),
+    /// Everything else: known by its first words only.
+    Other {
+        /// The first word, folded.
+        verb: String,
+        /// Why it was not read as one of the others.
+        fault: Option<String>,
+    },
+}
+
+/// What the outermost statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// SELECT, VALUES, TABLE
+    Select,
+    /// INSERT
+    Insert,
+    /// UPDATE
+    Update,
+    /// DELETE
+    Delete,
+}
+
+/// A query, flattened: its query levels, and what else bears on its route.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// What the outermost statement does.
+    pub verb: Verb,
+    /// Every SELECT, INSERT, UPDATE and DELETE at any depth; a parent before its children.
+    pub levels: Vec<Level>,
+    /// What it holds besides.
+    pub features: Features,
+    /// Each function that it calls.
+    pub functions: Vec<Call>,
+}
+
+/// Clauses that make a query more than a filter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
+pub struct Features {
+    /// `WITH`
+    pub cte: bool,
+    /// UNION, INTERSECT, EXCEPT
+    pub set_operation: bool,
+    /// GROUP BY or HAVING
+    pub group: bool,
+    /// `DISTINCT`
+    pub distinct: bool,
+    /// `OVER (…)` or WINDOW
+    pub window: bool,
+    /// ORDER BY
+    pub order: bool,
+    /// LIMIT, OFFSET or FETCH
+    pub limit: bool,
+    /// FOR UPDATE and its kin
+    pub locking: bool,
+    /// TABLESAMPLE
+    pub sample: bool,
+    /// SELECT … INTO
+    pub into: bool,
+    /// SELECT … INTO TEMP
+    pub into_temp: bool,
+    /// `ONLY`
+    pub only: bool,
+    /// A string that a date would take for the present (`'now'`).
+    pub clock_word: bool,
+}
+
+/// A function call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The function, as stored.
+    pub name: String,
+    /// The schema, if written.
+    pub schema: Option<String>,
+    /// Its arguments where they are plain constants.
+    pub arguments: Vec<Option<Constant>>,
+}
+
+/// One SELECT, INSERT, UPDATE or DELETE.
+#[derive(Debug, Clone, Default)]
+pub struct Level {
+    /// The level around it.
+    pub parent: Option<usize>,
+    /// What stands in FROM, USING, or as the target (then first).
+    pub tables: Vec<TableRef>,
+    /// What WHERE and ON demand in AND position.
+    pub conditions: Vec<Condition>,
+    /// The joins, inner ones first to last, for what may be scattered.
+    pub joins: Vec<Join>,
+    /// NATURAL JOIN is used: which columns it equates is not known here.
+    pub natural: bool,
+    /// What it does to its first table.
+    pub target: Option<Target>,
+}
+
+/// A table in FROM, or anything else that has columns there.
+#[derive(Debug, Clone)]
+pub struct TableRef {
+    /// What it is.
+    pub source: Source,
+    /// The name by which columns refer to it: the alias, else the table's own.
+    pub alias: Option<String>,
+    /// Its columns have other names than the table's (`t AS a(x, y)`), or are hidden by an alias
+    /// around it.
+    pub renamed: bool,
+}
+
+/// What a [`TableRef`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A table or view.
+    Table(Name),
+    /// A query of WITH.
+    Cte,
+    /// A subquery or function.
+    Other,
+}
+
+/// A join that is not inner, or whose condition is ON/USING.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// How rows without a partner are kept.
+    pub kind: JoinKind,
+    /// The level's tables on its left.
+    pub left: Range<usize>,
+    /// The level's tables on its right.
+    pub right: Range<usize>,
+}
+
+/// How rows without a partner are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Not.
+    Inner,
+    /// The left ones.
+    Left,
+    /// The right ones.
+    Right,
+    /// All.
+    Full,
+}
+
+/// A demand in AND position.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// The level's tables whose rows it filters.
+    pub tables: Range<usize>,
+    /// The index in [`Level::joins`] of the join that it is the condition of; `None` for WHERE.
+    pub join: Option<usize>,
+    /// What it demands.
+    pub test: Test,
+}
+
+/// What a [`Condition`] demands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Test {
+    /// The column equals one of the constants.
+    OneOf(ColumnRef, Vec<Constant>),
+    /// The columns are equal.
+    Same(ColumnRef, ColumnRef),
+    /// The columns of this name on both sides of the join are equal.
+    Using(String),
+}
+
+/// A column as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnRef {
+    /// The schema before the table.
+    pub schema: Option<String>,
+    /// The table or alias.
+    pub table: Option<String>,
+    /// The column, as stored.
+    pub column: String,
+}
+
+/// A constant, perhaps in a cast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constant {
+    /// The value as written.
+    pub value: ConstantValue,
+    /// The type that it is cast to, lower case and without modifiers.
+    pub cast: Option<String>,
+}
+
+/// A constant's value as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConstantValue {
+    /// NULL
+    Null,
+    /// A string, its quotes and escapes undone.
+    String(String),
+    /// Digits, with a `-` before them if negative.
+    Integer(String),
+    /// TRUE or FALSE
+    Bool(bool),
+    /// A parameter, from 1.
+    Param(u16),
+}
+
+/// What a level does to its first table.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// INSERT
+    Insert(Insert),
+    /// UPDATE, with the columns that it sets.
+    Update {
+        /// As stored.
+        columns: Vec<String>,
+    },
+    /// DELETE
+    Delete,
+}
+
+/// What is inserted.
+#[derive(Debug, Clone)]
+pub struct Insert {
+    /// The column list; `None` where it was not written.
+    pub columns: Option<Vec<String>>,
+    /// The rows of VALUES; `None` for DEFAULT VALUES or a query. A value that is not a constant is
+    /// `None`.
+    pub rows: Option<Vec<Vec<Option<Constant>>>>,
+    /// The columns that ON CONFLICT DO UPDATE sets.
+    pub updates: Vec<String>,
+}
