@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::planning::{Picture, busy_of};
-use crate::forecast::Forecast;
+use crate::forecast::{Distribution, Forecast};
 use crate::ids::{Epoch, MoveId, NodeId, ShardId};
 use crate::load::Rates;
 use crate::placement::{Decision, Mode, Scene, expected_loads};
@@ -157,8 +157,8 @@ pub(super) fn shards(picture: &Picture, map: &ShardMap, rates: &Rates) -> Vec<Sh
             writes_per_second: now.writes,
             bytes_per_second: now.bytes,
             busy: now.busy,
-            forecast_median: distribution.into_iter().flat_map(|d| d.median()).collect(),
-            forecast_p90: distribution.into_iter().flat_map(|d| d.p90()).collect(),
+            forecast_median: distribution.into_iter().flat_map(Distribution::median).collect(),
+            forecast_p90: distribution.into_iter().flat_map(Distribution::p90).collect(),
             trusted: forecast.is_some_and(|forecast| forecast.trusted),
             relative_error: forecast
                 .and_then(|forecast| forecast.backtest)
