@@ -169,6 +169,9 @@ impl Writer {
                 // Its process may be dead: then the next one answers.
                 continue;
             };
+            if !proxy.is_alive() {
+                continue;
+            }
             let node = proxy.live_map.load().node_of(SHARD);
             let result = self.clients[node.index()].execute(sql, &[]).await;
             drop(pass);

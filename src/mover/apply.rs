@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pg_walstream::LogicalReplicationMessage as Message;
 use pg_walstream::LogicalReplicationParser;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::Statement;
 
 use super::change::{Change, Relation};
@@ -154,6 +154,15 @@ impl<'a> Applier<'a> {
                 self.on_message(message, target).await?;
             }
         }
+    }
+
+    /// Applies nothing until `signal`, and keeps the source from giving the connection up.
+    pub(super) async fn hold(&mut self, signal: impl Future<Output = ()>) -> Result<(), MoveError> {
+        tokio::pin!(signal);
+        while timeout(REPORT_EVERY, &mut signal).await.is_err() {
+            self.report(false).await?;
+        }
+        Ok(())
     }
 
     fn is_at(&self, target: &Target) -> bool {

@@ -45,7 +45,7 @@ const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypm
      ORDER BY a.attnum";
 
 /// Constraints and indexes without their names, which may differ from node to node.
-const KEYS: &str = "SELECT contype || ' ' || pg_get_constraintdef(oid) FROM pg_constraint \
+const KEYS: &str = "SELECT contype::text || ' ' || pg_get_constraintdef(oid) FROM pg_constraint \
      WHERE conrelid = $1 AND contype IN ('p', 'u', 'x', 'c') \
      UNION ALL SELECT CASE WHEN indisunique THEN 'unique' ELSE 'index' END \
      || substring(pg_get_indexdef(indexrelid) FROM ' USING .*') \

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::apply::{Applier, Target};
 use super::context::MoverContext;
@@ -27,7 +27,11 @@ pub(super) async fn verify(
     let source = Session::open(context, mv, mv.from).await?;
     let destination = Session::open(context, mv, mv.to).await?;
     let mut sender = WalSender::open(context, mv, mv.from).await?;
-    let slot = with_stream(applier, snapshot_slot(context, mv, &mut sender)).await?;
+    // The stream stands still until it is known where it has to stop.
+    let slot = beside(snapshot_slot(context, mv, &mut sender), async |done| {
+        applier.hold(done).await.map(|()| true)
+    });
+    let slot = slot.await?;
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
         Literal(&slot.snapshot)
@@ -41,7 +45,8 @@ pub(super) async fn verify(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM foreshard.moves";
     destination.run("taking the snapshot of a comparison", begin).await?;
     let both = async { tokio::try_join!(sums(&source, mv), sums(&destination, mv)) };
-    let (here, there) = with_stream(applier, both).await?;
+    let both = beside(both, async |done| applier.advance(&Target::Never, done).await);
+    let (here, there) = both.await?;
     let proofs = compare(mv, slot.consistent, here, &there)?;
     context.failpoints.pass("verified")?;
     Ok(Event::Verified(proofs))
@@ -57,10 +62,10 @@ async fn snapshot_slot(
     sender.create_slot(&names::verify_slot(mv), true, deadline).await
 }
 
-/// Does `work` while the stream goes on being applied.
-async fn with_stream<T>(
-    applier: &mut Applier<'_>,
+/// Does `work` while the stream is cared for until it is done.
+async fn beside<T>(
     work: impl Future<Output = Result<T, MoveError>>,
+    care: impl AsyncFnOnce(WaitForCancellationFuture<'_>) -> Result<bool, MoveError>,
 ) -> Result<T, MoveError> {
     let done = CancellationToken::new();
     let work = async {
@@ -68,8 +73,8 @@ async fn with_stream<T>(
         done.cancel();
         result
     };
-    let (result, applied) = tokio::join!(work, applier.advance(&Target::Never, done.cancelled()));
-    applied?;
+    let (result, cared) = tokio::join!(work, care(done.cancelled()));
+    cared?;
     result
 }
 
