@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::network::InvalidNetwork;
 use super::nodes::{read_nodes, read_users};
-use super::section::{Cursor, Source};
-use super::{Faults, Network, Policy};
+use super::section::{Cursor, Fields, Source};
+use super::{Faults, Policy};
 use crate::backend;
 use crate::backend::{NodeAddress, Password};
 use crate::executor;
 use crate::frontend;
+use crate::frontend::Authentication;
 
 /// The keys of a serve configuration.
 pub(super) const KEYS: [&str; 9] = [
     "frontend",
+    "authentication",
     "users",
-    "trust",
     "admin_listen",
     "data_folder",
     "nodes",
@@ -31,10 +31,10 @@ pub(super) const KEYS: [&str; 9] = [
 pub struct Serve {
     /// Where clients connect, and limits on them.
     pub frontend: frontend::Config,
-    /// Who logs in with a password (SCRAM-SHA-256), here and with the same password at the nodes.
+    /// How clients prove who they are.
+    pub authentication: Authentication,
+    /// Who may log in, and the passwords with which they log in, here and at the nodes.
     pub users: BTreeMap<String, Password>,
-    /// Clients of these networks are let in under any name without a password.
-    pub trust: Vec<Network>,
     /// Where metrics, health and the admin API are.
     pub admin_listen: SocketAddr,
     /// Where the catalog is kept.
@@ -53,8 +53,8 @@ impl Default for Serve {
     fn default() -> Self {
         Self {
             frontend: frontend::Config::default(),
+            authentication: Authentication::Scram,
             users: BTreeMap::new(),
-            trust: Vec::new(),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 6433)),
             data_folder: PathBuf::from("foreshard-data"),
             nodes: Vec::new(),
@@ -87,8 +87,11 @@ impl Serve {
         let names = (!names.is_empty()).then_some(names.as_slice());
         let serve = Self {
             frontend: fields.room("frontend", frontend_faults),
+            authentication: fields
+                .optional("authentication")
+                .and_then(read_authentication)
+                .unwrap_or(default.authentication),
             users: fields.optional("users").map(read_users).unwrap_or_default(),
-            trust: fields.optional("trust").map(read_trust).unwrap_or_default(),
             admin_listen: fields.or("admin_listen", default.admin_listen),
             data_folder: fields.or("data_folder", default.data_folder),
             backend: fields.room("backend", backend_faults),
@@ -99,23 +102,38 @@ impl Serve {
                 .unwrap_or_default(),
             nodes,
         };
-        let listen = serve.frontend.listen;
-        if listen == serve.admin_listen && listen.port() != 0 {
+        serve.check(root, &fields);
+        serve
+    }
+
+    /// What keys say together.
+    fn check(&self, root: &Cursor<'_>, fields: &Fields<'_>) {
+        let listen = self.frontend.listen;
+        if listen == self.admin_listen && listen.port() != 0 {
             root.fault(format!("frontend.listen and admin_listen are both {listen}"));
         }
-        if fields.optional("users").or(fields.optional("trust")).is_none() {
-            root.fault("nobody could log in: give users, or networks to trust");
+        match self.authentication {
+            Authentication::Scram if fields.optional("users").is_none() => {
+                root.fault("nobody could log in: give users, or on loopback authentication: trust");
+            }
+            Authentication::Trust if !listen.ip().is_loopback() => root.fault(format!(
+                "authentication: trust would let in anybody who reaches {listen}; use scram, or \
+                 listen on loopback"
+            )),
+            _ => {}
         }
-        serve
     }
 }
 
-fn read_trust(trust: &Cursor<'_>) -> Vec<Network> {
-    let networks = trust.items().into_iter().filter_map(|item| {
-        let network: Result<_, InvalidNetwork> = item.text()?.parse();
-        network.map_err(|error| item.fault(error.to_string())).ok()
-    });
-    networks.collect()
+fn read_authentication(place: &Cursor<'_>) -> Option<Authentication> {
+    match place.text()?.as_str() {
+        "scram" => Some(Authentication::Scram),
+        "trust" => Some(Authentication::Trust),
+        other => {
+            place.fault(format!("{other:?} is neither scram nor trust"));
+            None
+        }
+    }
 }
 
 /// A policy stands in the configuration itself, or in a file that is named there.

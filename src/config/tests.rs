@@ -199,7 +199,6 @@ nodes:
   - {name: n1, host: db1, port: 5433, password_file: secret}
   - {name: n2, host: /var/run/postgresql, user: fs, password: inline}
 users: {app: {password: hidden}}
-trust: [127.0.0.0/8]
 policy: {home: n2}
 ";
     std::fs::write(&file, good).unwrap();
@@ -220,7 +219,7 @@ nodes:
   - {name: n1, host: db1}
   - {host: db2, port: 70000}
 users: {app: {}, other: {password_env: FORESHARD_NO_SUCH_VARIABLE}}
-trust: [everywhere]
+authentication: everywhere
 backend: {pool_size: 0}
 policy: policy.yaml
 ";
@@ -236,7 +235,7 @@ policy: policy.yaml
         "serve.yaml:6:23: nodes[2].port: ",
         "serve.yaml:7:14: users.app: needs one of",
         "serve.yaml:7:40: users.other.password_env: there is no variable",
-        "serve.yaml:8:9: trust[0]: \"everywhere\" is not a network",
+        "serve.yaml:8:17: authentication: \"everywhere\" is neither scram nor trust",
         "serve.yaml:9:22: backend.pool_size: must be at least 1",
         "policy.yaml:1:7: home: there is no node \"n3\"; the nodes are n1, n1",
         "policy.yaml:2:19: reference_tables: must be a list",
@@ -247,12 +246,13 @@ policy: policy.yaml
 }
 
 /// The values of every room in a document that `foreshard check` accepts.
-fn rooms(serve: &Serve) -> [serde_yaml::Value; 7] {
+fn rooms(serve: &Serve) -> [serde_yaml::Value; 8] {
     let policy = &serve.policy;
     [
         serde_yaml::to_value(&serve.frontend).unwrap(),
         serde_yaml::to_value(&serve.backend).unwrap(),
         serde_yaml::to_value(&serve.executor).unwrap(),
+        serde_yaml::to_value(&policy.controller).unwrap(),
         serde_yaml::to_value(&policy.load).unwrap(),
         serde_yaml::to_value(&policy.forecast).unwrap(),
         serde_yaml::to_value(&policy.placement).unwrap(),
@@ -268,15 +268,15 @@ fn the_example_has_every_key_with_its_default() {
     assert_eq!(rooms(&example), rooms(&default));
     assert_eq!(example.admin_listen, default.admin_listen);
     assert_eq!(example.data_folder, default.data_folder);
-    assert_eq!(example.trust, default.trust);
+    assert_eq!(example.authentication, default.authentication);
     assert_eq!(example.policy.database, default.policy.database);
 
     let text: serde_yaml::Value =
         serde_yaml::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let sections = ["frontend", "backend", "executor"].map(|key| &text[key]);
-    let sections = sections
-        .into_iter()
-        .chain(["load", "forecast", "placement", "mover"].map(|key| &text["policy"][key]));
+    let sections = sections.into_iter().chain(
+        ["controller", "load", "forecast", "placement", "mover"].map(|key| &text["policy"][key]),
+    );
     for (section, room) in sections.zip(rooms(&default)) {
         let keys = |value: &serde_yaml::Value| {
             let keys =
@@ -298,4 +298,18 @@ fn the_demo_policy_is_right() {
     let policy = Policy::load(&file, Some(&nodes)).unwrap_or_else(|faults| panic!("{faults}"));
     let map = ShardMap::try_from(policy.shard_map(&nodes)).unwrap();
     assert_eq!((map.shard_count(), map.tables().len()), (16, 4));
+}
+
+#[test]
+fn trust_is_for_loopback_alone() {
+    let file = std::env::temp_dir().join(format!("foreshard-trust-{}.yaml", std::process::id()));
+    let nodes = "nodes: [{name: n1, host: db1}]\nauthentication: trust\n";
+    let load = |listen: &str| {
+        std::fs::write(&file, format!("{nodes}frontend: {{listen: '{listen}'}}\n")).unwrap();
+        Serve::load(&file).map_err(|faults| faults.to_string())
+    };
+    let (inside, outside) = (load("[::1]:6432"), load("0.0.0.0:6432"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(inside.is_ok(), "{inside:?}");
+    assert!(outside.unwrap_err().contains("would let in anybody who reaches 0.0.0.0:6432"));
 }
