@@ -72,7 +72,9 @@ pub fn forecast(history: &[f64], config: &Config) -> Forecast {
             [config.day_steps()].into_iter().chain(config.week_steps()).collect();
         if let Some(member) = mstl::admitted(&history, &shape, &seasons) {
             distribution = distribution.halfway_to(&member);
-            weights.iter_mut().for_each(|(_, weight)| *weight /= 2.0);
+            for (_, weight) in &mut weights {
+                *weight /= 2.0;
+            }
             weights.push(("mstl_ets", 0.5));
         }
     }
