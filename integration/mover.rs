@@ -1,4 +1,5 @@
 //! Moves of a shard between two real nodes while writers go on.
+#![allow(clippy::print_stdout, reason = "the measured pauses, for who looks")]
 
 mod support;
 #[path = "mover_support/mod.rs"]
