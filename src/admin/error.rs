@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::catalog::CatalogError;
+use crate::mover::RequestError;
 
 /// What is answered instead of a result: `{"error": …, "hint": …}`.
 #[derive(Debug)]
@@ -45,6 +46,19 @@ impl From<CatalogError> for ApiError {
         let status = match error {
             CatalogError::Conflict(_) => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        let status = match error {
+            RequestError::NoShard(_) | RequestError::NoNode(_) => StatusCode::NOT_FOUND,
+            RequestError::AlreadyThere { .. } | RequestError::UnderWay { .. } => {
+                StatusCode::CONFLICT
+            }
+            RequestError::Catalog(error) => return error.into(),
         };
         Self::new(status, error.to_string())
     }

@@ -1,6 +1,6 @@
 //! The REST skin: paths, parameters, status codes.
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
+use crate::ids::ShardId;
 
 /// How many moves or decisions are listed when the client does not say.
 const LIMIT: usize = 50;
@@ -35,7 +36,7 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/status", get(status))
         .route("/shards", get(shards))
         .route("/nodes", get(nodes))
-        .route("/moves", get(moves))
+        .route("/moves", get(moves).post(request_move))
         .route("/decisions", get(decisions))
         .with_state(service.clone());
     Router::new()
@@ -88,6 +89,28 @@ async fn moves(
     let map = service.live_map.snapshot();
     let moves: Vec<_> = moves.into_iter().map(|record| MoveView::of(&map, record)).collect();
     Ok(Json(json!({ "moves": moves })))
+}
+
+/// What `POST /api/v1/moves` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoveRequest {
+    shard: ShardId,
+    node: String,
+}
+
+async fn request_move(
+    State(service): State<Service>,
+    body: Result<Json<MoveRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let bad = |error: JsonRejection| {
+        ApiError::new(error.status(), error.body_text())
+            .with_hint("send {\"shard\": 3, \"node\": \"n2\"} as application/json")
+    };
+    let Json(wanted) = body.map_err(bad)?;
+    let id = service.request_move(wanted.shard, &wanted.node).await?;
+    let wanted = json!({ "id": id, "shard": wanted.shard, "node": wanted.node });
+    Ok((StatusCode::ACCEPTED, Json(wanted)))
 }
 
 async fn decisions(

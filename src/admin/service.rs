@@ -1,15 +1,20 @@
 //! What the skins share: the state that they show, and the one thing that they ask for.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::ApiError;
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Record};
 use crate::executor::LiveMap;
-use crate::shard_move::Move;
+use crate::ids::{MoveId, ShardId};
+use crate::mover;
+use crate::shard_move::{Cause, Move};
 
 /// Whether clients should be sent here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +74,22 @@ impl Service {
         limit: usize,
     ) -> Result<Vec<StoredDecision>, CatalogError> {
         self.newest(limit).await
+    }
+
+    /// Asks for a move of `shard` to the node of this name; the mover sees the record.
+    pub(super) async fn request_move(&self, shard: ShardId, to: &str) -> Result<MoveId, ApiError> {
+        let map = self.live_map.snapshot();
+        let Some(node) = map.node_named(to) else {
+            let names: Vec<_> = map.nodes().map(|(_, node)| node.name.as_str()).collect();
+            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no node {to:?}"))
+                .with_hint(format!("the nodes are {}", names.join(", "))));
+        };
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let cause = Cause::Operator;
+        let id = mover::request(&self.catalog, &map, shard, node, cause, now_unix_ms).await?;
+        tracing::info!(%id, %shard, node = to, "a move was asked for");
+        Ok(id)
     }
 
     async fn newest<R: Record>(&self, limit: usize) -> Result<Vec<R>, CatalogError> {

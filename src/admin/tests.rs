@@ -155,6 +155,20 @@ async fn moves_are_listed_newest_first_with_the_names_of_their_nodes() {
 }
 
 #[tokio::test]
+async fn a_move_is_asked_for_once_by_a_record() {
+    let running = Running::start("request");
+    let body = "{\"shard\": 0, \"node\": \"n2\"}";
+    let (status, answer) = running.ask("POST", "/api/v1/moves", body).await;
+    assert_eq!((status, answer.as_str()), (202, r#"{"id":1,"node":"n2","shard":0}"#));
+    let stored = running.catalog.list::<Move>().await.unwrap().remove(0).record;
+    assert_eq!((stored.shard, stored.from, stored.to), (ShardId(0), NodeId(0), NodeId(1)));
+    assert_eq!(stored.cause, Cause::Operator);
+    let (status, answer) = running.ask("POST", "/api/v1/moves", body).await;
+    assert_eq!(status, 409);
+    assert!(answer.contains("being moved already, by move 1"), "{answer}");
+}
+
+#[tokio::test]
 async fn wrong_requests_get_a_status_code_and_say_what_is_wrong() {
     let running = Running::start("wrong");
     let cases = [
@@ -163,6 +177,11 @@ async fn wrong_requests_get_a_status_code_and_say_what_is_wrong() {
         ("DELETE", "/api/v1/moves", "", 405, "no such method"),
         ("GET", "/api/v1/moves?limit=many", "", 400, "invalid digit"),
         ("GET", "/api/v1/moves?page=2", "", 400, "unknown field"),
+        ("POST", "/api/v1/moves", "{", 400, "EOF"),
+        ("POST", "/api/v1/moves", "{\"shard\": -1, \"node\": \"n2\"}", 422, "invalid value"),
+        ("POST", "/api/v1/moves", "{\"shard\": 9, \"node\": \"n2\"}", 404, "no shard 9"),
+        ("POST", "/api/v1/moves", "{\"shard\": 0, \"node\": \"n9\"}", 404, "no node \"n9\""),
+        ("POST", "/api/v1/moves", "{\"shard\": 0, \"node\": \"n1\"}", 409, "on node n1 already"),
     ];
     for (method, path, body, expected, words) in cases {
         let (status, answer) = running.ask(method, path, body).await;

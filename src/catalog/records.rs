@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
+use crate::load::Chunk;
+use crate::placement::Decision;
 use crate::shard_map::ShardMap;
 use crate::shard_move::Move;
 
@@ -34,6 +36,22 @@ impl Record for Move {
 
     fn id(&self) -> String {
         format!("{:020}", self.id.0)
+    }
+}
+
+impl Record for Decision {
+    const PREFIX: &'static str = "decisions/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.id)
+    }
+}
+
+impl Record for Chunk {
+    const PREFIX: &'static str = "load/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.number)
     }
 }
 

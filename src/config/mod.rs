@@ -6,7 +6,6 @@
 
 mod fault;
 mod fit;
-mod network;
 mod nodes;
 mod policy;
 mod section;
@@ -15,7 +14,6 @@ mod tree;
 
 pub use fault::{Fault, Faults};
 pub use fit::PolicyMismatch;
-pub use network::Network;
 pub use policy::{GroupPolicy, Policy, TablePolicy};
 pub use serve::Serve;
 

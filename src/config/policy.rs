@@ -6,6 +6,9 @@ use std::path::Path;
 use super::Faults;
 use super::section::{Cursor, Source};
 use crate::forecast;
+use crate::load;
+use crate::mover;
+use crate::placement;
 use crate::shard_map::KeyType;
 use crate::sql::TableName;
 
@@ -14,7 +17,8 @@ const SHARDS_MAX: u32 = 4_096;
 /// Longest identifier of PostgreSQL, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The keys of a policy.
-const KEYS: [&str; 5] = ["database", "home", "groups", "reference_tables", "forecast"];
+const KEYS: [&str; 8] =
+    ["database", "home", "groups", "reference_tables", "load", "forecast", "placement", "mover"];
 
 /// What a DBA decides. The default shards nothing: every table lives on the home node.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +31,14 @@ pub struct Policy {
     pub groups: Vec<GroupPolicy>,
     /// Tables with a full copy on every node.
     pub reference_tables: Vec<TableName>,
+    /// How load is measured.
+    pub load: load::Config,
     /// How load is forecast.
     pub forecast: forecast::Config,
+    /// When a move is worth it.
+    pub placement: placement::Config,
+    /// How moves are made.
+    pub mover: mover::Config,
 }
 
 /// Tables that share key type and bounds, so that equal keys live together.
@@ -60,7 +70,10 @@ impl Default for Policy {
             home: None,
             groups: Vec::new(),
             reference_tables: Vec::new(),
+            load: load::Config::default(),
             forecast: forecast::Config::default(),
+            placement: placement::Config::default(),
+            mover: mover::Config::default(),
         }
     }
 }
@@ -104,12 +117,39 @@ impl Policy {
             home,
             groups: groups.unwrap_or_default(),
             reference_tables,
-            forecast: fields
-                .optional("forecast")
-                .map(|section| section.room(forecast::Config::faults))
-                .unwrap_or_default(),
+            load: fields.room("load", load::Config::faults),
+            forecast: fields.room("forecast", forecast::Config::faults),
+            placement: fields.room("placement", |config| placement_faults(config, nodes)),
+            mover: fields.room("mover", mover_faults),
         }
     }
+}
+
+fn placement_faults(
+    config: &placement::Config,
+    nodes: Option<&[String]>,
+) -> Vec<(&'static str, String)> {
+    let mut faults = config.faults();
+    let Some(nodes) = nodes else { return faults };
+    for name in config.node_capacities.keys().filter(|name| !nodes.contains(name)) {
+        let message = format!("there is no node {name:?}; the nodes are {}", nodes.join(", "));
+        faults.push(("node_capacities", message));
+    }
+    faults
+}
+
+fn mover_faults(config: &mover::Config) -> Vec<(&'static str, String)> {
+    let mut faults = Vec::new();
+    for (key, count) in [
+        ("concurrent_moves", config.concurrent_moves),
+        ("apply_batch_changes", config.apply_batch_changes),
+        ("switch_tries", usize::try_from(config.switch_tries).unwrap_or(usize::MAX)),
+    ] {
+        if count == 0 {
+            faults.push((key, "must be at least 1".to_owned()));
+        }
+    }
+    faults
 }
 
 fn read_groups(groups: &Cursor<'_>, names: &mut HashSet<TableName>) -> Vec<GroupPolicy> {

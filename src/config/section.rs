@@ -189,7 +189,7 @@ impl<'a> Cursor<'a> {
 
     /// This map as the configuration of a room: each key by itself, so that each fault is found;
     /// then what `check` says of the whole.
-    pub(super) fn room<C>(&self, check: impl Fn(&C) -> Vec<(&'static str, String)>) -> C
+    fn room<C>(&self, check: impl Fn(&C) -> Vec<(&'static str, String)>) -> C
     where
         C: Default + Serialize + DeserializeOwned,
     {
@@ -251,6 +251,14 @@ impl<'a> Fields<'a> {
             self.map.fault(format!("the key {key} is missing"));
         }
         found
+    }
+
+    /// The configuration of a room, or its default if the key is missing.
+    pub(super) fn room<C>(&self, key: &str, check: impl Fn(&C) -> Vec<(&'static str, String)>) -> C
+    where
+        C: Default + Serialize + DeserializeOwned,
+    {
+        self.optional(key).map(|section| section.room(check)).unwrap_or_default()
     }
 
     /// The value of a key as a `T`, or `default` if it is missing.

@@ -74,6 +74,7 @@ forecast:
   step_ms: soon
   horizon: 5
   day_ms: 1
+placement: {node_capacities: {n7: 2.0}, mode: sometimes}
 ";
     let expected = [
         "p.yaml:1:1: databse: unknown key; did you mean database?",
@@ -92,6 +93,9 @@ forecast:
          sales.orders",
         "p.yaml:19:12: forecast.step_ms: is of the wrong type: string \"soon\", expected u64",
         "p.yaml:20:3: forecast.horizon: unknown key; did you mean horizon_ms?",
+        "p.yaml:22:30: placement.node_capacities: there is no node \"n7\"; the nodes are n1, n2",
+        "p.yaml:22:47: placement.mode: unknown variant `sometimes`, expected one of `off`, \
+         `advise`, `approve`, `auto`",
     ];
     let found = faults(text);
     for line in expected {
@@ -195,7 +199,6 @@ nodes:
   - {name: n1, host: db1, port: 5433, password_file: secret}
   - {name: n2, host: /var/run/postgresql, user: fs, password: inline}
 users: {app: {password: hidden}}
-trust: [127.0.0.0/8]
 policy: {home: n2}
 ";
     std::fs::write(&file, good).unwrap();
@@ -210,13 +213,13 @@ policy: {home: n2}
     }
 
     let bad = "
-listen: localhost
+frontend: {listen: localhost}
 nodes:
   - {name: n1, host: db1, password: a, password_env: FORESHARD_NO_SUCH_VARIABLE}
   - {name: n1, host: db1}
   - {host: db2, port: 70000}
 users: {app: {}, other: {password_env: FORESHARD_NO_SUCH_VARIABLE}}
-trust: [everywhere]
+authentication: everywhere
 backend: {pool_size: 0}
 policy: policy.yaml
 ";
@@ -224,7 +227,7 @@ policy: policy.yaml
     let found = Serve::load(&file).unwrap_err().to_string();
     std::fs::remove_dir_all(&folder).unwrap();
     for expected in [
-        "serve.yaml:2:9: listen: ",
+        "serve.yaml:2:20: frontend.listen: ",
         "serve.yaml:4:5: nodes[0]: only one of password",
         "serve.yaml:5:5: nodes[1]: there is a node \"n1\" already",
         "serve.yaml:5:5: nodes[1]: is the same server as node \"n1\"",
@@ -232,11 +235,26 @@ policy: policy.yaml
         "serve.yaml:6:23: nodes[2].port: ",
         "serve.yaml:7:14: users.app: needs one of",
         "serve.yaml:7:40: users.other.password_env: there is no variable",
-        "serve.yaml:8:9: trust[0]: \"everywhere\" is not a network",
+        "serve.yaml:8:17: authentication: \"everywhere\" is neither scram nor trust",
         "serve.yaml:9:22: backend.pool_size: must be at least 1",
+        "serve.yaml:2:1: nobody could log in: give users",
         "policy.yaml:1:7: home: there is no node \"n3\"; the nodes are n1, n1",
         "policy.yaml:2:19: reference_tables: must be a list",
     ] {
         assert!(found.contains(expected), "missing: {expected}\nin {found}");
     }
+}
+
+#[test]
+fn trust_is_for_loopback_alone() {
+    let file = std::env::temp_dir().join(format!("foreshard-trust-{}.yaml", std::process::id()));
+    let nodes = "nodes: [{name: n1, host: db1}]\nauthentication: trust\n";
+    let load = |listen: &str| {
+        std::fs::write(&file, format!("{nodes}frontend: {{listen: '{listen}'}}\n")).unwrap();
+        Serve::load(&file).map_err(|faults| faults.to_string())
+    };
+    let (inside, outside) = (load("[::1]:6432"), load("0.0.0.0:6432"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(inside.is_ok(), "{inside:?}");
+    assert!(outside.unwrap_err().contains("would let in anybody who reaches 0.0.0.0:6432"));
 }

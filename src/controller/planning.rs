@@ -17,8 +17,6 @@ pub(super) struct Past {
     pub(super) shards: Vec<Vec<f64>>,
     /// By node id: what belongs to no shard.
     pub(super) nodes: Vec<Vec<f64>>,
-    /// The step after the last one.
-    pub(super) end_step: u64,
     /// How many steps there are.
     pub(super) steps: usize,
 }
@@ -40,7 +38,6 @@ impl Past {
         Self {
             shards: history.shards().iter().map(|columns| columns.busy.clone()).collect(),
             nodes: history.nodes().to_vec(),
-            end_step: history.end_step(),
             steps: history.len(),
         }
     }
@@ -73,7 +70,7 @@ pub(super) fn scene(
     });
     let shards = map.shards().map(|(id, shard)| {
         let forecast = picture.shards.get(id.index());
-        let last = moves.iter().filter(|m| m.shard == id && m.is_finished()).next_back();
+        let last = moves.iter().rfind(|m| m.shard == id && m.is_finished());
         let ended = last.and_then(|m| m.history.last()).map(|step| step.at_unix_ms);
         ShardLoad {
             node: shard.node,

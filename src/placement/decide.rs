@@ -15,7 +15,7 @@ pub fn decide(scene: &Scene, config: &Config) -> Vec<Decision> {
     let outlook = Outlook::new(scene, config);
     let mut decisions: Vec<Decision> = scene
         .nodes()
-        .filter(|(id, node)| outlook.risk(*id, node) > config.risk_min)
+        .filter(|(id, _)| outlook.risk(*id) > config.risk_min)
         .map(|(id, node)| outlook.weigh(id, node))
         .collect();
     let first = best(&decisions);
@@ -23,6 +23,14 @@ pub fn decide(scene: &Scene, config: &Config) -> Vec<Decision> {
         outlook.settle(decision, first == Some(index));
     }
     decisions
+}
+
+/// What to expect of each node at each step of the forecasts, with the moves under way as if done.
+pub fn expected_loads(scene: &Scene, error_correlation: f64) -> Vec<Vec<Normal>> {
+    let steps = scene.shards.iter().map(|shard| shard.load.len()).max().unwrap_or(0);
+    let sums = sums(scene, steps, 0.0);
+    let totals = |sums: Vec<Sum>| sums.iter().map(|sum| sum.total(error_correlation)).collect();
+    sums.into_iter().map(totals).collect()
 }
 
 /// The decision with the best candidate, if that is worth its price.
@@ -69,26 +77,7 @@ impl<'a> Outlook<'a> {
         let moving = scene.steps_until(scene.now_unix_ms + scene.move_ms).max(1);
         let window = scene.steps_until(scene.now_unix_ms + config.window_ms);
         let steps = moving.saturating_add(window).min(known.max(moving + 1));
-        let mut loads = vec![vec![Sum::default(); steps]; scene.nodes.len()];
-        for (load, node) in loads.iter_mut().zip(&scene.nodes) {
-            add(load, 0, &node.own);
-        }
-        for (id, shard) in scene.shards() {
-            match scene.in_flight.iter().find(|m| m.shard == id && m.from == shard.node) {
-                None => add(&mut loads[shard.node.index()], 0, &shard.load),
-                Some(flight) => {
-                    let end = scene.steps_until(flight.ends_unix_ms).min(steps);
-                    add(&mut loads[flight.from.index()][..end], 0, &shard.load);
-                    add(&mut loads[flight.to.index()][end..], end, &shard.load);
-                }
-            }
-        }
-        for flight in &scene.in_flight {
-            let end = scene.steps_until(flight.ends_unix_ms).min(steps);
-            for node in [flight.from, flight.to] {
-                add_overhead(&mut loads[node.index()][..end], scene, node, config);
-            }
-        }
+        let loads = sums(scene, steps, config.move_overhead);
         Self { scene, config, moving, steps, loads }
     }
 
@@ -102,7 +91,7 @@ impl<'a> Outlook<'a> {
 
     /// The highest probability that the node is above its planned capacity when a move that starts
     /// now can help.
-    fn risk(&self, id: NodeId, _node: &NodeLoad) -> f64 {
+    fn risk(&self, id: NodeId) -> f64 {
         let planned = self.planned(id);
         let steps = &self.loads[id.index()][self.moving..];
         steps.iter().map(|sum| self.total(sum).probability_above(planned)).fold(0.0, f64::max)
@@ -193,7 +182,7 @@ impl<'a> Outlook<'a> {
     /// The node's loads if a move of this shard, of which it is an end, starts now.
     fn moved(&self, node: NodeId, shard: &ShardLoad, change: fn(&mut Sum, Normal)) -> Vec<Sum> {
         let mut loads = self.loads[node.index()].clone();
-        add_overhead(&mut loads[..self.moving], self.scene, node, self.config);
+        add_overhead(&mut loads[..self.moving], self.scene, node, self.config.move_overhead);
         for (step, sum) in loads.iter_mut().enumerate().skip(self.moving) {
             if let Some(load) = at(&shard.load, step) {
                 change(sum, load);
@@ -286,6 +275,32 @@ impl<'a> Outlook<'a> {
     }
 }
 
+/// The load of each node at each of so many steps, with the moves under way as if done, and with
+/// what they cost their ends (a share of capacity) while they run.
+fn sums(scene: &Scene, steps: usize, overhead: f64) -> Vec<Vec<Sum>> {
+    let mut sums = vec![vec![Sum::default(); steps]; scene.nodes.len()];
+    for (sums, node) in sums.iter_mut().zip(&scene.nodes) {
+        add(sums, 0, &node.own);
+    }
+    for (id, shard) in scene.shards() {
+        match scene.in_flight.iter().find(|m| m.shard == id && m.from == shard.node) {
+            None => add(&mut sums[shard.node.index()], 0, &shard.load),
+            Some(flight) => {
+                let end = scene.steps_until(flight.ends_unix_ms).min(steps);
+                add(&mut sums[flight.from.index()][..end], 0, &shard.load);
+                add(&mut sums[flight.to.index()][end..], end, &shard.load);
+            }
+        }
+    }
+    for flight in &scene.in_flight {
+        let end = scene.steps_until(flight.ends_unix_ms).min(steps);
+        for node in [flight.from, flight.to] {
+            add_overhead(&mut sums[node.index()][..end], scene, node, overhead);
+        }
+    }
+    sums
+}
+
 /// Adds a load to sums, the first of which is for step `first`.
 fn add(sums: &mut [Sum], first: usize, load: &[Normal]) {
     for (step, sum) in sums.iter_mut().enumerate() {
@@ -296,8 +311,8 @@ fn add(sums: &mut [Sum], first: usize, load: &[Normal]) {
 }
 
 /// Adds what a move costs one of its ends while it runs.
-fn add_overhead(sums: &mut [Sum], scene: &Scene, node: NodeId, config: &Config) {
-    let mean = scene.nodes[node.index()].capacity * config.move_overhead;
+fn add_overhead(sums: &mut [Sum], scene: &Scene, node: NodeId, overhead: f64) {
+    let mean = scene.nodes[node.index()].capacity * overhead;
     for sum in sums {
         sum.add(Normal { mean, deviation: 0.0 });
     }

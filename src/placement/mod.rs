@@ -11,7 +11,7 @@ mod overload;
 mod scene;
 
 pub use config::{Config, Mode};
-pub use decide::decide;
+pub use decide::{decide, expected_loads};
 pub use decision::{Basis, Candidate, Decision, NotTaken, Proposal, Standing};
 pub use overload::{Normal, Sum};
 pub use scene::{InFlight, NodeLoad, Scene, ShardLoad};
