@@ -1,6 +1,11 @@
 //! A small shop on two nodes, a mover over it, and writers that know what they wrote.
 #![allow(unreachable_pub, reason = "a module of one test binary")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic"
+)]
 
 mod proxy;
 mod writers;
