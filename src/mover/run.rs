@@ -42,11 +42,13 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
         };
         // A move that only has to tidy up makes room: it may wait long for a node that is down.
         let tidies = |mv: &Move| matches!(mv.state, State::Switched | State::Undoing);
-        let at_work = |mv: &&Versioned<Move>| {
-            under_way.contains(&mv.record.id) && !tidies(&mv.record)
-        };
-        let mut room =
-            context.config.concurrent_moves.max(1).saturating_sub(wanted.iter().filter(at_work).count());
+        let at_work =
+            |mv: &&Versioned<Move>| under_way.contains(&mv.record.id) && !tidies(&mv.record);
+        let mut room = context
+            .config
+            .concurrent_moves
+            .max(1)
+            .saturating_sub(wanted.iter().filter(at_work).count());
         for mv in wanted {
             let (id, is_new) = (mv.record.id, mv.record.state == State::Requested);
             if under_way.contains(&id) || (is_new && room == 0) {
