@@ -1,1 +1,19 @@
 //! One service over the proxy's state; REST, `/metrics` and health are thin skins on it.
+//!
+//! It runs on a thread and runtime of its own, so that a busy data plane can't starve health
+//! checks. It never moves a shard: it writes the record of a move, which the mover sees.
+
+mod error;
+mod metrics;
+mod routes;
+mod server;
+mod service;
+mod views;
+
+pub use error::ApiError;
+pub use metrics::{Metrics, MetricsError};
+pub use server::{AdminError, AdminServer};
+pub use service::{Readiness, Service};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,5 @@
 //! Composition root: builds, wires and drains; the command line.
+
+mod proxy;
+
+pub use proxy::{Proxy, ProxyConfig, StartError};

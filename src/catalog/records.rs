@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
+use crate::load::Chunk;
+use crate::placement::Decision;
 use crate::shard_map::ShardMap;
+use crate::shard_move::Move;
 
 /// A type that the catalog stores. Keys in use, each in this file:
 /// `map`, `moves/`, `transactions/`, `decisions/`, `load/`.
@@ -25,6 +28,30 @@ impl Record for ShardMap {
 
     fn id(&self) -> String {
         String::new()
+    }
+}
+
+impl Record for Move {
+    const PREFIX: &'static str = "moves/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.id.0)
+    }
+}
+
+impl Record for Decision {
+    const PREFIX: &'static str = "decisions/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.id)
+    }
+}
+
+impl Record for Chunk {
+    const PREFIX: &'static str = "load/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.number)
     }
 }
 

@@ -1,1 +1,21 @@
 //! The leader's loop: sample → forecast → propose → move.
+//!
+//! It never performs a move: it writes a record, which the mover sees. What it sees and decides it
+//! publishes as [`Status`]; nobody asks it anything.
+
+mod config;
+mod control;
+mod ledger;
+mod metric;
+mod planning;
+mod status;
+mod store;
+
+pub use config::Config;
+pub use control::{ControllerContext, Settings, run};
+pub use status::{MoveStatus, NodeStatus, ShardStatus, Status};
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

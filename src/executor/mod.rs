@@ -1,9 +1,37 @@
 //! Runs plans: one node, scatter, transactions, COPY; the gate of a shard that is being switched.
+//!
+//! It knows clients only as a socket to answer ([`Client`]); the protocol's states are the
+//! frontend's.
 
+mod broadcast;
+mod cancel;
+mod client;
+mod columns;
+mod copy_in;
+mod commit;
 mod ddl_lock;
+mod engine;
+mod enter;
+mod fault;
 mod gate;
 mod live_map;
+mod pump;
+mod resolver;
+mod run;
+mod scatter;
+mod session;
 
+pub use cancel::CancelTarget;
+pub use client::{Client, ClientError};
+pub use columns::ColumnsError;
+pub use commit::CommitDecision;
 pub use ddl_lock::{DdlLock, Exclusive, Shared};
+pub use engine::{Config, Engine, EngineParts};
+pub use enter::Entered;
+pub use fault::Fault;
 pub use gate::{ClosedGate, Gates, Pass};
 pub use live_map::LiveMap;
+pub use pump::{Verdict, pump};
+pub use run::{Cost, query_message, relay_copy_in};
+pub use scatter::Scatter;
+pub use session::{Member, Session};

@@ -1,1 +1,38 @@
 //! Performs a move: slot, copy, stream, verify, switch, clean up.
+//!
+//! What is to be done stands in the stored record ([`crate::shard_move`]); this room does it, stores
+//! the outcome, and goes on from there, also after a crash. It decides nothing about which shard
+//! should be where.
+
+mod apply;
+mod build;
+mod catch_up;
+mod change;
+mod check;
+mod cleanup;
+mod config;
+mod context;
+mod copy;
+mod drive;
+mod error;
+mod failpoint;
+mod look;
+mod names;
+mod position;
+mod prepare;
+mod progress;
+mod request;
+mod run;
+mod session;
+mod settle;
+mod switch;
+mod verify;
+mod walsender;
+
+pub use config::Config;
+pub use context::MoverContext;
+pub use error::MoveError;
+pub use failpoint::{FAILPOINTS, Failpoints};
+pub use progress::{Live, Progress};
+pub use request::{RequestError, request};
+pub use run::{recover_before_serving, run};

@@ -1,1 +1,14 @@
 //! A move as a value: its states, the table of transitions, and what each state does next.
+//!
+//! The mover performs what [`Move::next_action`] says and tells the outcome by [`Move::on_event`];
+//! every state is stored before it is acted on, and every action can be repeated. Nothing here
+//! talks to a node.
+
+mod record;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use record::{Cause, Move, MovedColumn, MovedTable, Object, ObjectKind, Proof, Step};
+pub use state::{Action, Event, InvalidEvent, State};

@@ -3,5 +3,52 @@
 //! The only room that knows the message crate. Works on bytes, never on sockets.
 
 mod error;
+mod frame;
+mod reader;
+mod replies;
+mod requests;
+mod scram;
+mod startup;
 
 pub use error::{ServerError, Severity, SqlState};
+pub use frame::{FRAME_MAX, Frame, HEADER, frame_at, put_frame};
+pub use reader::{Malformed, Reader};
+pub use replies::{
+    Reply, ReportedError, command_count, command_tag, data_row, parameter_status, read_error,
+};
+pub use requests::{
+    Bind, Parse, Target, body, put_parse, put_query, read_query, read_target, with_statement,
+};
+pub use scram::{ScramExchange, ScramVerifier};
+pub use startup::{CancelKey, FirstPacket, first_packet, put_startup};
+
+/// What a session's last `ReadyForQuery` said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// Outside a transaction.
+    Idle,
+    /// Inside a transaction.
+    Open,
+    /// Inside a transaction that can only be rolled back.
+    Failed,
+}
+
+impl TransactionStatus {
+    /// From the byte of a `ReadyForQuery`; anything unknown counts as failed.
+    pub fn from_byte(byte: u8) -> Self {
+        match byte {
+            b'I' => Self::Idle,
+            b'T' => Self::Open,
+            _ => Self::Failed,
+        }
+    }
+
+    /// The byte of a `ReadyForQuery`.
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Open => b'T',
+            Self::Failed => b'E',
+        }
+    }
+}

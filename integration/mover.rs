@@ -1,0 +1,181 @@
+//! Moves of a shard between two real nodes while writers go on.
+
+mod support;
+#[path = "mover_support/mod.rs"]
+mod shop;
+
+use std::time::Duration;
+
+use foreshard::mover::{self, Failpoints};
+use foreshard::shard_move::{Cause, State};
+use shop::{SHARD, Shop, Writers};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_under_load_loses_nothing_and_fails_no_statement() {
+    let shop = Shop::create().await;
+    let writers = Writers::start(&shop, 3).await;
+    let proxy = shop.proxy(Failpoints::default()).await;
+    shop.request_move(&proxy).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Done, "{mv:#?}");
+    assert_eq!(mv.tables.len(), 3);
+    assert!(mv.objects.is_empty());
+    assert_eq!(mv.proofs.len(), 3);
+    assert!(mv.rows_copied >= 2_000, "{mv:#?}");
+    println!("pause: {:?} ms, postponed {}", mv.pause_ms, mv.postponed);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let written = writers.stop().await;
+    assert!(written > 100, "only {written} statements were acknowledged");
+    shop.assert_owned_by(1).await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_moves_back_and_forth() {
+    let shop = Shop::create().await;
+    let writers = Writers::start(&shop, 2).await;
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        shop.request_move(&proxy).await;
+        let mv = proxy.until_finished().await;
+        assert_eq!(mv.state, State::Done, "{mv:#?}");
+        pauses.push(mv.pause_ms);
+    }
+    println!("pauses: {pauses:?}");
+    writers.stop().await;
+    shop.assert_owned_by(0).await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
+/// The state after a crash at a failpoint is finished or undone by the next process, and the move
+/// ends well in either case.
+async fn resumes_after(failpoint: &str) {
+    let shop = Shop::create().await;
+    let writers = Writers::start(&shop, 2).await;
+    let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;
+    shop.request_move(&dying).await;
+    dying.until_dead().await;
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Done, "after {failpoint}: {mv:#?}");
+    writers.stop().await;
+    shop.assert_owned_by(1).await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
+macro_rules! crashes {
+    ($($failpoint:ident),* $(,)?) => {
+        mod a_crash_is_survived_at {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $failpoint() {
+                    super::resumes_after(stringify!($failpoint)).await;
+                }
+            )*
+
+            #[test]
+            fn every_failpoint() {
+                let tested = [$(stringify!($failpoint)),*];
+                for name in foreshard::mover::FAILPOINTS {
+                    assert!(name == "undone" || tested.contains(&name), "{name} is not tested");
+                }
+            }
+        }
+    };
+}
+
+crashes!(
+    prepared,
+    slot_made,
+    copy_uncommitted,
+    copied,
+    built,
+    batch_applied,
+    verified,
+    drained,
+    detached,
+    marker_applied,
+    attached,
+    switched,
+    stream_dropped,
+    cleaned,
+);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_differ_stop_the_move_and_nothing_is_left_of_it() {
+    let shop = Shop::create().await;
+    let dying = shop.proxy(Failpoints::stopping_at("built")).await;
+    shop.request_move(&dying).await;
+    dying.until_dead().await;
+    let sql = "UPDATE public.orders_s1 SET v = v + 1 \
+         WHERE id = (SELECT min(id) FROM public.orders_s1)";
+    shop.client(1).await.batch_execute(sql).await.unwrap();
+    let dying = shop.proxy(Failpoints::stopping_at("undone")).await;
+    dying.until_dead().await;
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Aborted);
+    assert!(mv.error.as_deref().unwrap().contains("orders_s1\" differs at"), "{:?}", mv.error);
+    shop.assert_owned_by(0).await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_transaction_on_another_shard_puts_the_switch_off_and_nobody_waits_for_it() {
+    let shop = Shop::create().await;
+    let writers = Writers::start(&shop, 2).await;
+    let reader = shop.client(0).await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM orders WHERE tenant_id = 0").await.unwrap();
+    let proxy = shop.proxy(Failpoints::default()).await;
+    shop.request_move(&proxy).await;
+    proxy.until("put off twice", |mv| mv.postponed >= 2).await;
+    assert!(writers.longest_wait() < Duration::from_secs(2), "{:?}", writers.longest_wait());
+    reader.batch_execute("COMMIT").await.unwrap();
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Done, "{mv:#?}");
+    writers.stop().await;
+    shop.assert_owned_by(1).await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_move_is_refused_with_its_reason() {
+    let cases = [
+        ("CREATE TABLE public.orders_s1 (a int)", "has a table \"public\".\"orders_s1\" already"),
+        ("ALTER TABLE public.orders ADD COLUMN more int", "other columns"),
+        ("CREATE INDEX ON public.orders (note)", "other constraints or indexes"),
+        ("DROP TABLE public.events", "exists on one of the two nodes only"),
+    ];
+    for (sql, reason) in cases {
+        let shop = Shop::create().await;
+        shop.client(1).await.batch_execute(sql).await.unwrap();
+        let proxy = shop.proxy(Failpoints::default()).await;
+        shop.request_move(&proxy).await;
+        let mv = proxy.until_finished().await;
+        assert_eq!(mv.state, State::Aborted);
+        assert!(mv.error.as_deref().unwrap().contains(reason), "{sql}: {:?}", mv.error);
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_shard_is_asked_for_once_and_only_to_another_node() {
+    let shop = Shop::create_empty().await;
+    let proxy = shop.still().await;
+    let map = proxy.live_map.snapshot();
+    let ask = async |node: u16| {
+        let to = foreshard::ids::NodeId(node);
+        mover::request(&proxy.catalog, &map, SHARD, to, Cause::Operator, 1).await
+    };
+    assert!(ask(0).await.unwrap_err().to_string().contains("is on node n1 already"));
+    assert!(ask(7).await.unwrap_err().to_string().contains("no node 7"));
+    let id = ask(1).await.unwrap();
+    assert_eq!(id.0, 1);
+    assert!(ask(1).await.unwrap_err().to_string().contains("being moved already"));
+}

@@ -1,0 +1,100 @@
+//! What of a proxy's process matters to a move; a crash is its end without a word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreshard::catalog::Catalog;
+use foreshard::executor::{DdlLock, Gates, LiveMap};
+use foreshard::mover::{self, Config, Failpoints, MoverContext};
+use foreshard::runtime::Tasks;
+use foreshard::shard_map::ShardMap;
+use foreshard::shard_move::Move;
+use tokio_util::sync::CancellationToken;
+
+use super::Shop;
+
+/// One proxy process.
+#[derive(Clone)]
+pub struct Proxy {
+    pub catalog: Catalog,
+    pub live_map: LiveMap,
+    pub gates: Gates,
+    tasks: Tasks,
+    dead: CancellationToken,
+}
+
+impl Shop {
+    /// Starts a process: recovery, then the mover, then it serves.
+    pub async fn proxy(&self, failpoints: Failpoints) -> Proxy {
+        let proxy = self.still().await;
+        let mut context = MoverContext::new(
+            self.catalog.clone(),
+            proxy.live_map.clone(),
+            proxy.gates.clone(),
+            DdlLock::default(),
+            self.database.nodes.clone(),
+            Config { switch_backoff_ms: 100, ..Config::default() },
+        );
+        context.failpoints = failpoints;
+        let (running, serving) = (proxy.clone(), Arc::clone(&self.serving));
+        let context = Arc::new(context);
+        drop(proxy.tasks.spawn("proxy", async move {
+            let unsettled = mover::recover_before_serving(&context).await.unwrap();
+            assert!(unsettled.is_empty());
+            *serving.write() = Some(running.clone());
+            mover::run(Arc::clone(&context), running.tasks.clone()).await;
+            running.dead.cancel();
+        }));
+        proxy
+    }
+
+    /// A process that has read the catalog and does nothing.
+    pub async fn still(&self) -> Proxy {
+        let map = self.catalog.get::<ShardMap>("").await.unwrap().unwrap().record;
+        Proxy {
+            catalog: self.catalog.clone(),
+            live_map: LiveMap::new(map),
+            gates: Gates::new(4),
+            tasks: Tasks::new(),
+            dead: CancellationToken::new(),
+        }
+    }
+}
+
+impl Proxy {
+    /// The one move's record, when it satisfies `wanted`.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Move) -> bool) -> Move {
+        for _ in 0..1_200 {
+            let moves = self.catalog.list::<Move>().await.unwrap();
+            if let Some(last) = moves.last().filter(|mv| wanted(&mv.record)) {
+                return last.record.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let last = self.catalog.list::<Move>().await.unwrap();
+        panic!("not {what} within a minute: {:#?}", last.last().map(|mv| &mv.record));
+    }
+
+    /// The record when the move is finished.
+    pub async fn until_finished(&self) -> Move {
+        self.until("finished", Move::is_finished).await
+    }
+
+    /// Waits until the failpoint was reached.
+    pub async fn until_dead(&self) {
+        let died = tokio::time::timeout(Duration::from_secs(60), self.dead.cancelled()).await;
+        let last = self.catalog.list::<Move>().await.unwrap();
+        let last = last.last().map(|mv| &mv.record);
+        assert!(died.is_ok(), "the failpoint was not reached within a minute: {last:#?}");
+    }
+
+    /// Whether no failpoint has ended it.
+    pub fn is_alive(&self) -> bool {
+        !self.dead.is_cancelled()
+    }
+
+    /// Stops it in order.
+    pub async fn stop(&self) {
+        assert!(self.tasks.stop(Duration::from_secs(10)).await, "a task did not stop");
+    }
+}

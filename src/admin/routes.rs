@@ -1,0 +1,135 @@
+//! The REST skin: paths, parameters, status codes.
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::views::{MoveView, NodesView, ShardsView};
+use super::{ApiError, Metrics, Readiness, Service};
+use crate::ids::ShardId;
+
+/// How many moves or decisions are listed when the client does not say.
+const LIMIT: usize = 50;
+/// Most moves or decisions in one answer.
+const LIMIT_MAX: usize = 1_000;
+/// What `/` answers.
+const PATHS: &str = "\
+foreshard admin\n\
+GET  /metrics            for Prometheus\n\
+GET  /healthz            200 while the process lives\n\
+GET  /readyz             200 while clients should be sent here, else 503\n\
+GET  /api/v1/status      load, forecast and what is under way\n\
+GET  /api/v1/shards      where every shard is\n\
+GET  /api/v1/nodes       the nodes\n\
+GET  /api/v1/moves       moves, newest first (?limit=)\n\
+POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
+GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
+
+/// All routes.
+pub(super) fn router(service: Service, metrics: Metrics) -> Router {
+    let api = Router::new()
+        .route("/status", get(status))
+        .route("/shards", get(shards))
+        .route("/nodes", get(nodes))
+        .route("/moves", get(moves).post(request_move))
+        .route("/decisions", get(decisions))
+        .with_state(service.clone());
+    Router::new()
+        .route("/", get(async || PATHS))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz).with_state(service))
+        .route("/metrics", get(render).with_state(metrics))
+        .nest("/api/v1", api)
+        .fallback(async || {
+            ApiError::new(StatusCode::NOT_FOUND, "no such path").with_hint("GET / lists all paths")
+        })
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
+                .with_hint("GET / lists all paths")
+        })
+}
+
+async fn render(State(metrics): State<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}
+
+async fn readyz(State(service): State<Service>) -> (StatusCode, String) {
+    let readiness = service.readiness.borrow().clone();
+    match readiness {
+        Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
+        Readiness::Starting(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n")),
+        Readiness::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+    }
+}
+
+async fn status(State(service): State<Service>) -> Json<Value> {
+    let ready = *service.readiness.borrow() == Readiness::Ready;
+    let epoch = service.live_map.load().epoch();
+    Json(json!({ "ready": ready, "epoch": epoch, "controller": (service.status)() }))
+}
+
+async fn shards(State(service): State<Service>) -> Json<ShardsView> {
+    Json(ShardsView::of(&service.live_map.snapshot()))
+}
+
+async fn nodes(State(service): State<Service>) -> Json<NodesView> {
+    Json(NodesView::of(&service.live_map.snapshot(), &service.nodes))
+}
+
+async fn moves(
+    State(service): State<Service>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let moves = service.moves(limit(page)?).await?;
+    let map = service.live_map.snapshot();
+    let moves: Vec<_> = moves.into_iter().map(|record| MoveView::of(&map, record)).collect();
+    Ok(Json(json!({ "moves": moves })))
+}
+
+/// What `POST /api/v1/moves` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoveRequest {
+    shard: ShardId,
+    node: String,
+}
+
+async fn request_move(
+    State(service): State<Service>,
+    body: Result<Json<MoveRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let bad = |error: JsonRejection| {
+        ApiError::new(error.status(), error.body_text())
+            .with_hint("send {\"shard\": 3, \"node\": \"n2\"} as application/json")
+    };
+    let Json(wanted) = body.map_err(bad)?;
+    let id = service.request_move(wanted.shard, &wanted.node).await?;
+    let wanted = json!({ "id": id, "shard": wanted.shard, "node": wanted.node });
+    Ok((StatusCode::ACCEPTED, Json(wanted)))
+}
+
+async fn decisions(
+    State(service): State<Service>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let decisions = service.decisions(limit(page)?).await?;
+    Ok(Json(json!({ "decisions": decisions })))
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    limit: Option<usize>,
+}
+
+fn limit(page: Result<Query<Page>, QueryRejection>) -> Result<usize, ApiError> {
+    let bad = |error: QueryRejection| ApiError::new(StatusCode::BAD_REQUEST, error.body_text());
+    let Query(page) = page.map_err(bad)?;
+    Ok(page.limit.unwrap_or(LIMIT).min(LIMIT_MAX))
+}

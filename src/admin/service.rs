@@ -1,0 +1,99 @@
+//! What the skins share: the state that they show, and the one thing that they ask for.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::ApiError;
+use crate::backend::NodeAddress;
+use crate::catalog::{Catalog, CatalogError, Record};
+use crate::executor::LiveMap;
+use crate::ids::{MoveId, ShardId};
+use crate::mover;
+use crate::shard_move::{Cause, Move};
+
+/// Whether clients should be sent here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet; what is being waited for.
+    Starting(String),
+    /// Statements are served.
+    Ready,
+    /// No longer: connections are being drained.
+    Stopping,
+}
+
+/// The proxy's state, for whoever looks at it. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    /// The durable store: moves and decisions.
+    pub catalog: Catalog,
+    /// The map in force.
+    pub live_map: LiveMap,
+    /// How to reach each node, by id.
+    pub nodes: Arc<[NodeAddress]>,
+    /// What the controller saw and decided last, as JSON.
+    pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Whether clients should be sent here.
+    pub readiness: watch::Receiver<Readiness>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("readiness", &self.readiness).finish_non_exhaustive()
+    }
+}
+
+/// A decision as the controller stored it; only handed on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct StoredDecision(pub(super) Value);
+
+impl Record for StoredDecision {
+    const PREFIX: &'static str = "decisions/";
+
+    /// Never written from here.
+    fn id(&self) -> String {
+        self.0["id"].to_string()
+    }
+}
+
+impl Service {
+    /// The last `limit` moves, newest first.
+    pub(super) async fn moves(&self, limit: usize) -> Result<Vec<Move>, CatalogError> {
+        self.newest(limit).await
+    }
+
+    /// The last `limit` decisions, newest first.
+    pub(super) async fn decisions(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<StoredDecision>, CatalogError> {
+        self.newest(limit).await
+    }
+
+    /// Asks for a move of `shard` to the node of this name; the mover sees the record.
+    pub(super) async fn request_move(&self, shard: ShardId, to: &str) -> Result<MoveId, ApiError> {
+        let map = self.live_map.snapshot();
+        let Some(node) = map.node_named(to) else {
+            let names: Vec<_> = map.nodes().map(|(_, node)| node.name.as_str()).collect();
+            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no node {to:?}"))
+                .with_hint(format!("the nodes are {}", names.join(", "))));
+        };
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let cause = Cause::Operator;
+        let id = mover::request(&self.catalog, &map, shard, node, cause, now_unix_ms).await?;
+        tracing::info!(%id, %shard, node = to, "a move was asked for");
+        Ok(id)
+    }
+
+    async fn newest<R: Record>(&self, limit: usize) -> Result<Vec<R>, CatalogError> {
+        let records = self.catalog.list::<R>().await?;
+        Ok(records.into_iter().rev().take(limit).map(|found| found.record).collect())
+    }
+}

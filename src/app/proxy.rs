@@ -1,0 +1,194 @@
+//! One proxy, put together: catalog, map, engine, mover, listener.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend;
+use crate::backend::NodeAddress;
+use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
+use crate::config::{Policy, PolicyMismatch};
+use crate::executor;
+use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
+use crate::frontend::{self, Frontend, Listening, Users};
+use crate::load::Counters;
+use crate::mover::{self, MoveError, MoverContext};
+use crate::runtime::Tasks;
+use crate::shard_map::{InvalidMap, ShardMap};
+
+/// What a proxy is started with.
+#[derive(Debug)]
+pub struct ProxyConfig {
+    /// Where the catalog is kept; exists.
+    pub data_folder: PathBuf,
+    /// What is sharded.
+    pub policy: Policy,
+    /// By node id.
+    pub nodes: Vec<NodeAddress>,
+    /// Who may connect.
+    pub users: Users,
+    /// Where clients connect.
+    pub frontend: frontend::Config,
+    /// The connections to the nodes.
+    pub backend: backend::Config,
+    /// Deadlines of statements.
+    pub executor: executor::Config,
+    /// How moves are done.
+    pub mover: mover::Config,
+}
+
+/// A proxy at work.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The address that clients connect to.
+    pub address: SocketAddr,
+    /// What all sessions share.
+    pub engine: Arc<Engine>,
+    /// What the mover works with.
+    pub mover: Arc<MoverContext>,
+    tasks: Tasks,
+    listening: Listening,
+    grace: Duration,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalog can't be read or written.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The policy is not the one that the data was sharded by.
+    #[error(transparent)]
+    Policy(#[from] PolicyMismatch),
+    /// The policy or the catalog makes no map.
+    #[error("the shard map is not valid")]
+    Map(#[from] InvalidMap),
+    /// A move that a crash interrupted can be neither finished nor undone now.
+    #[error("a move that was being switched could not be taken up again")]
+    Recover(#[source] MoveError),
+    /// The port can't be listened on.
+    #[error("clients can't be listened for on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Names this catalog, so that what it leaves on nodes is known to be its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Identity {
+    /// When it was made, in Unix milliseconds, and something random.
+    name: String,
+}
+
+impl Record for Identity {
+    const PREFIX: &'static str = "identity";
+
+    fn id(&self) -> String {
+        String::new()
+    }
+}
+
+impl Proxy {
+    /// Starts a proxy. Statements are served when it returns.
+    pub async fn start(config: ProxyConfig) -> Result<Self, StartError> {
+        let kv = EmbeddedKv::open(&config.data_folder.join("catalog.redb"))?;
+        let catalog = Catalog::new(Arc::new(kv));
+        let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
+        let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
+        let parts = EngineParts {
+            gates: Gates::new(map.shard_count()),
+            counters: Counters::new(map.shard_count(), config.nodes.len()),
+            live_map: LiveMap::new(map),
+            ddl_lock: DdlLock::default(),
+            catalog: catalog.clone(),
+        };
+        let mover = Arc::new(MoverContext::new(
+            catalog,
+            parts.live_map.clone(),
+            parts.gates.clone(),
+            parts.ddl_lock.clone(),
+            config.nodes.clone(),
+            config.mover,
+        ));
+        let engine = Engine::new(parts, config.nodes, config.executor, gid_prefix);
+        engine.resolve().await;
+        let held = mover::recover_before_serving(&mover).await.map_err(StartError::Recover)?;
+        if !held.is_empty() {
+            tracing::warn!(?held, "statements for these shards wait until their switch is over");
+        }
+        let known: Vec<_> =
+            engine.live_map.load().tables().iter().map(|table| table.name.clone()).collect();
+        if let Err(error) = engine.refresh_columns(&known).await {
+            tracing::error!(%error, "the columns of sharded tables could not be read");
+        }
+        let tasks = Tasks::new();
+        tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
+        tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
+        let (address, grace) = (config.frontend.listen, config.frontend.shutdown_grace());
+        let frontend = Frontend {
+            engine: Arc::clone(&engine),
+            users: config.users,
+            config: config.frontend,
+            backend: config.backend,
+        };
+        let listening = frontend
+            .listen(&tasks)
+            .await
+            .map_err(|source| StartError::Listen { address, source })?;
+        Ok(Self { address: listening.address, engine, mover, tasks, listening, grace })
+    }
+
+    /// The proxy's tasks, for what is to stop with it.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Refuses new clients, lets transactions under way end, stops moves at a stored state.
+    pub async fn stop(self) {
+        if !self.tasks.stop(self.grace + Duration::from_secs(1)).await {
+            tracing::warn!("some tasks did not end in time");
+        }
+        let joined = tokio::task::spawn_blocking(|| self.listening.join());
+        if tokio::time::timeout(self.grace + Duration::from_secs(2), joined).await.is_err() {
+            tracing::warn!("some workers did not end in time");
+        }
+    }
+}
+
+/// The catalog's name, made at its first start.
+async fn identity(catalog: &Catalog) -> Result<Identity, CatalogError> {
+    if let Some(stored) = catalog.get::<Identity>("").await? {
+        return Ok(stored.record);
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let name = format!("{:x}{:08x}", since.as_millis(), rand::random::<u32>());
+    let identity = Identity { name };
+    catalog.put(&identity, Expect::Absent).await?;
+    Ok(identity)
+}
+
+/// The map that the catalog holds, extended by what is new in the policy; at the first start the
+/// policy's own.
+async fn stored_map(
+    catalog: &Catalog,
+    policy: &Policy,
+    nodes: &[NodeAddress],
+) -> Result<ShardMap, StartError> {
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let Some(stored) = catalog.get::<ShardMap>("").await? else {
+        let map = ShardMap::try_from(policy.shard_map(&names))?;
+        catalog.put(&map, Expect::Absent).await?;
+        return Ok(map);
+    };
+    let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(stored.record) };
+    let map = ShardMap::try_from(parts)?;
+    catalog.put(&map, Expect::At(stored.revision)).await?;
+    Ok(map)
+}

@@ -1,0 +1,115 @@
+//! The proxy's own statements on a client's connection: BEGIN, PREPARE TRANSACTION, settings.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::settings::READ;
+use super::{BackendError, Connection, Settings};
+use crate::wire::{Reader, put_query, read_error};
+
+/// Most rows that the answer to one of the proxy's own statements may have.
+const ROWS_MAX: usize = 10_000;
+
+/// The answer to one of the proxy's own statements.
+#[derive(Debug, Default)]
+pub struct Command {
+    /// The rows' values as text.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// Why one of the proxy's own statements failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The connection broke.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The node said no; its `ErrorResponse` frame, for the client.
+    #[error("{code}: {message}")]
+    Reported {
+        /// The whole frame.
+        frame: Bytes,
+        /// Its SQLSTATE.
+        code: String,
+        /// Its message.
+        message: String,
+    },
+}
+
+impl Connection {
+    /// Runs `sql` by the simple protocol and keeps its few rows. Not cancel safe: a connection that
+    /// was cut off here must be dropped, and is, as its status is unknown.
+    pub async fn command(&mut self, sql: &str) -> Result<Command, CommandError> {
+        let mut out = BytesMut::new();
+        put_query(sql, &mut out);
+        self.send(&out).await?;
+        self.finish_command().await
+    }
+
+    /// Reads the answer to a statement that was sent.
+    pub async fn finish_command(&mut self) -> Result<Command, CommandError> {
+        let (mut command, mut reported) = (Command::default(), None);
+        loop {
+            let (tag, frame) = self.frame().await?;
+            match tag {
+                b'D' if command.rows.len() < ROWS_MAX => {
+                    command.rows.push(text_row(&frame[5..]));
+                }
+                b'E' => reported = reported.or(Some(frame)),
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        match reported {
+            None => Ok(command),
+            Some(frame) => {
+                let error = read_error(&frame[5..]);
+                Err(CommandError::Reported { frame, code: error.code, message: error.message })
+            }
+        }
+    }
+
+    /// Gives it a session's settings, if it has others. The client must not see what the server
+    /// says meanwhile: it knows these values already.
+    pub async fn adopt(&mut self, settings: &Arc<Settings>) -> Result<(), CommandError> {
+        if Arc::ptr_eq(&self.settings, settings) {
+            return Ok(());
+        }
+        if *self.settings != **settings {
+            let sql = settings.adopt_from(&self.settings);
+            self.command(&sql).await?;
+        }
+        self.settings = Arc::clone(settings);
+        Ok(())
+    }
+
+    /// Reads the schemas that `search_path` means now, in order.
+    pub async fn read_search_path(&mut self) -> Result<Vec<String>, CommandError> {
+        let schemas = self.command("SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))");
+        Ok(schemas.await?.rows.into_iter().flatten().flatten().collect())
+    }
+
+    /// Reads the settings that the session has made, after a statement that may have changed them.
+    pub async fn read_settings(&mut self) -> Result<Settings, CommandError> {
+        let command = self.command(READ).await?;
+        let pairs = command.rows.into_iter().filter_map(|row| {
+            let mut values = row.into_iter();
+            Some((values.next()??, values.next()??))
+        });
+        let mut settings = Settings(pairs.collect());
+        if settings.0.get("session_authorization").is_some_and(|user| **user == *self.user) {
+            settings.0.remove("session_authorization");
+        }
+        Ok(settings)
+    }
+}
+
+/// The values of a `DataRow`'s body; it comes from the proxy's own statement, in text.
+fn text_row(body: &[u8]) -> Vec<Option<String>> {
+    let mut reader = Reader::new(body);
+    let count = reader.count(4).unwrap_or_default();
+    (0..count)
+        .map_while(|_| reader.value().ok())
+        .map(|value| value.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        .collect()
+}

@@ -1,0 +1,181 @@
+//! Opening a connection: startup packet, authentication, until the node is ready.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use tokio::time::{Instant, timeout};
+
+use super::{BackendError, ConnectError, Connection, NodeAddress, Password, Stream};
+use crate::ids::NodeId;
+use crate::wire::{CancelKey, Reader, put_frame, put_startup, read_error};
+
+/// Whom a connection logs in as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The role.
+    pub user: String,
+    /// The database.
+    pub database: String,
+    /// The role's password; `None` where the node trusts.
+    pub password: Option<Password>,
+}
+
+impl Connection {
+    /// Connects to a node and logs in, within the deadline.
+    pub async fn open(
+        node: NodeId,
+        address: &NodeAddress,
+        login: &Login,
+        deadline: Duration,
+    ) -> Result<Self, ConnectError> {
+        Self::open_with(node, address, login, deadline, &[]).await
+    }
+
+    /// The same with further startup parameters, such as `replication`.
+    pub async fn open_with(
+        node: NodeId,
+        address: &NodeAddress,
+        login: &Login,
+        deadline: Duration,
+        extra: &[(&str, &str)],
+    ) -> Result<Self, ConnectError> {
+        let opened = timeout(deadline, async {
+            let stream = Stream::connect(&address.host, address.port).await.map_err(|source| {
+                ConnectError::Unreachable {
+                    node: address.name.clone(),
+                    address: format!("{}:{}", address.host, address.port),
+                    source,
+                }
+            })?;
+            let mut connection = Self::new(node, &address.name, &login.user, stream);
+            connection.log_in(login, extra).await?;
+            Ok(connection)
+        });
+        let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        opened
+            .await
+            .map_err(|_| ConnectError::Timeout { node: address.name.clone(), timeout_ms })?
+    }
+
+    fn new(node: NodeId, node_name: &str, user: &str, stream: Stream) -> Self {
+        Self {
+            stream,
+            incoming: BytesMut::new(),
+            node_name: node_name.into(),
+            user: user.into(),
+            node,
+            key: CancelKey { pid: 0, secret: 0 },
+            status: None,
+            parameters: BTreeMap::new(),
+            settings: Arc::default(),
+            prepared: HashSet::new(),
+            idle_since: Instant::now(),
+        }
+    }
+
+    async fn log_in(&mut self, login: &Login, extra: &[(&str, &str)]) -> Result<(), ConnectError> {
+        let mut out = BytesMut::new();
+        let mut parameters =
+            vec![("user", login.user.as_str()), ("database", login.database.as_str())];
+        parameters.extend_from_slice(extra);
+        put_startup(&parameters, &mut out);
+        self.send(&out).await.map_err(|error| self.failed(&error))?;
+        let mut scram = None;
+        loop {
+            let (tag, frame) = self.frame().await.map_err(|error| self.failed(&error))?;
+            let body = frame.get(5..).unwrap_or_default();
+            match tag {
+                b'R' => {
+                    let answer =
+                        answer(body, login, &mut scram).map_err(|what| self.failed(&what))?;
+                    if let Some(answer) = answer {
+                        self.send(&answer).await.map_err(|error| self.failed(&error))?;
+                    }
+                }
+                b'K' => self.key = cancel_key(body),
+                b'E' => return Err(ConnectError::Refused(frame.clone(), read_error(body).message)),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    fn failed(&self, what: &dyn std::fmt::Display) -> ConnectError {
+        ConnectError::Login { node: self.node_name.to_string(), what: what.to_string() }
+    }
+}
+
+fn cancel_key(body: &[u8]) -> CancelKey {
+    let mut reader = Reader::new(body);
+    let (pid, secret) = (reader.i32(), reader.i32());
+    CancelKey { pid: pid.unwrap_or_default(), secret: secret.unwrap_or_default() }
+}
+
+/// The answer to an authentication request, as a frame; `None` if it wants none.
+fn answer(
+    body: &[u8],
+    login: &Login,
+    scram: &mut Option<ScramSha256>,
+) -> Result<Option<BytesMut>, String> {
+    let mut reader = Reader::new(body);
+    let kind = reader.i32().map_err(|error| error.to_string())?;
+    let password = || match &login.password {
+        Some(password) => Ok(password.reveal().as_bytes()),
+        None => Err(format!("the node wants a password of {:?}, and none is set", login.user)),
+    };
+    let mut out = BytesMut::new();
+    match kind {
+        0 => return Ok(None),
+        3 => put_password(password()?, &mut out),
+        5 => {
+            let salt = reader.bytes(4).map_err(|error| error.to_string())?;
+            let salt = [salt[0], salt[1], salt[2], salt[3]];
+            let hash = md5_hash(login.user.as_bytes(), password()?, salt);
+            put_password(hash.as_bytes(), &mut out);
+        }
+        10 => {
+            let exchange = ScramSha256::new(password()?, ChannelBinding::unsupported());
+            put_frame(b'p', &mut out, |out| {
+                out.put_slice(b"SCRAM-SHA-256\0");
+                let first = exchange.message();
+                out.put_u32(u32::try_from(first.len()).unwrap_or(u32::MAX));
+                out.put_slice(first);
+            });
+            *scram = Some(exchange);
+        }
+        11 => {
+            let exchange = scram.as_mut().ok_or("SCRAM goes on before it began")?;
+            exchange.update(reader.rest()).map_err(|error| error.to_string())?;
+            put_frame(b'p', &mut out, |out| out.put_slice(exchange.message()));
+        }
+        12 => {
+            let exchange = scram.as_mut().ok_or("SCRAM ends before it began")?;
+            exchange.finish(reader.rest()).map_err(|error| error.to_string())?;
+            return Ok(None);
+        }
+        other => return Err(format!("the node asks for authentication method {other}")),
+    }
+    Ok(Some(out))
+}
+
+fn put_password(password: &[u8], out: &mut BytesMut) {
+    put_frame(b'p', out, |out| {
+        out.put_slice(password);
+        out.put_u8(0);
+    });
+}
+
+impl From<BackendError> for ConnectError {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Broken { node, source } => Self::Login { node, what: source.to_string() },
+            BackendError::Protocol { node, source } => {
+                Self::Login { node, what: source.to_string() }
+            }
+        }
+    }
+}

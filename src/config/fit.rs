@@ -1,0 +1,198 @@
+//! From a policy to the first shard map, and from a stored map to one that follows the policy.
+
+use std::fmt;
+
+use super::{GroupPolicy, Policy};
+use crate::ids::{Epoch, GroupId, NodeId};
+use crate::shard_map::{Bounds, Group, MapParts, Node, Shard, ShardMap, Table, TableKind};
+
+/// Why a policy does not fit the map that the catalog holds: all reasons.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct PolicyMismatch(pub Vec<String>);
+
+impl fmt::Display for PolicyMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the policy does not fit the data that is already sharded:")?;
+        for reason in &self.0 {
+            write!(f, "\n  {reason}")?;
+        }
+        f.write_str("\nUse the policy that the data was made with, or another data folder")
+    }
+}
+
+impl Policy {
+    /// The map of a first start: shards round robin over `nodes`, in order.
+    pub fn shard_map(&self, nodes: &[String]) -> MapParts {
+        let named = |name| nodes.iter().position(|node| Some(node) == name);
+        let mut parts = MapParts {
+            epoch: Epoch(1),
+            database: self.database.clone(),
+            home: node_id(named(self.home.as_ref()).unwrap_or_default()),
+            nodes: nodes.iter().map(|name| Node { name: name.clone() }).collect(),
+            groups: Vec::new(),
+            shards: Vec::new(),
+            tables: Vec::new(),
+        };
+        for group in &self.groups {
+            add_group(&mut parts, group);
+        }
+        self.add_tables(&mut parts);
+        parts
+    }
+
+    /// What the stored map becomes under this policy and with these nodes: new nodes, groups and
+    /// tables are added at the next epoch; `None` if there is nothing to add. Whatever would need
+    /// data to move or to be rewritten is a mismatch.
+    pub fn extend(
+        &self,
+        map: &ShardMap,
+        nodes: &[String],
+    ) -> Result<Option<MapParts>, PolicyMismatch> {
+        let before = MapParts::from(map.clone());
+        let reasons = self.mismatches(&before, nodes);
+        if !reasons.is_empty() {
+            return Err(PolicyMismatch(reasons));
+        }
+        let mut parts = before.clone();
+        for name in nodes {
+            if !parts.nodes.iter().any(|node| node.name == *name) {
+                parts.nodes.push(Node { name: name.clone() });
+            }
+        }
+        for group in &self.groups {
+            if group_id(&parts, &group.name).is_none() {
+                add_group(&mut parts, group);
+            }
+        }
+        self.add_tables(&mut parts);
+        if parts == before {
+            return Ok(None);
+        }
+        parts.epoch = parts.epoch.next();
+        Ok(Some(parts))
+    }
+
+    /// Adds the tables that the map does not have yet.
+    fn add_tables(&self, parts: &mut MapParts) {
+        for table in self.tables(parts) {
+            if !parts.tables.iter().any(|known| known.name == table.name) {
+                parts.tables.push(table);
+            }
+        }
+    }
+
+    /// The policy's tables as the map has them, their columns not yet known.
+    fn tables(&self, parts: &MapParts) -> Vec<Table> {
+        let sharded = self.groups.iter().flat_map(|group| {
+            let id = group_id(parts, &group.name).unwrap_or(GroupId(0));
+            group.tables.iter().map(move |table| Table {
+                name: table.name.clone(),
+                kind: TableKind::Sharded { group: id, key: table.key.clone() },
+                columns: Vec::new(),
+            })
+        });
+        let reference = self.reference_tables.iter().map(|name| Table {
+            name: name.clone(),
+            kind: TableKind::Reference,
+            columns: Vec::new(),
+        });
+        sharded.chain(reference).collect()
+    }
+
+    fn mismatches(&self, map: &MapParts, nodes: &[String]) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if map.database != self.database {
+            let (was, is) = (&map.database, &self.database);
+            reasons.push(format!("the database is {was:?}, the policy says {is:?}"));
+        }
+        let home = map.nodes.get(map.home.index()).map(|node| &node.name);
+        let wanted = self.home.as_ref().or(nodes.first());
+        if home != wanted {
+            let (was, is) = (shown(home), shown(wanted));
+            reasons.push(format!("the home node is {was}, the policy says {is}"));
+        }
+        for node in &map.nodes {
+            if !nodes.contains(&node.name) {
+                reasons.push(format!("node {:?} is in the map, but not configured", node.name));
+            }
+        }
+        for group in &self.groups {
+            reasons.extend(group_mismatch(map, group));
+        }
+        for group in &map.groups {
+            if !self.groups.iter().any(|known| known.name == group.name) {
+                reasons.push(format!("group {:?} is in the map, not in the policy", group.name));
+            }
+        }
+        reasons.extend(self.table_mismatches(map));
+        reasons
+    }
+
+    fn table_mismatches(&self, map: &MapParts) -> Vec<String> {
+        let wanted = self.tables(map);
+        let mut reasons = Vec::new();
+        for table in &map.tables {
+            let name = format!("{}.{}", table.name.schema, table.name.name);
+            match wanted.iter().find(|wanted| wanted.name == table.name) {
+                None => reasons.push(format!("table {name} is in the map, not in the policy")),
+                Some(wanted) if wanted.kind != table.kind => {
+                    let (was, is) = (kind(map, &table.kind), kind(map, &wanted.kind));
+                    reasons.push(format!("table {name} is {was}, the policy says {is}"));
+                }
+                Some(_) => {}
+            }
+        }
+        reasons
+    }
+}
+
+fn group_mismatch(map: &MapParts, group: &GroupPolicy) -> Option<String> {
+    let id = group_id(map, &group.name)?;
+    let key = &map.groups[id.index()].key;
+    let name = &group.name;
+    if *key != group.key {
+        return Some(format!(
+            "the key of group {name:?} is {key:?}, the policy says {:?}",
+            group.key
+        ));
+    }
+    let shards = map.shards.iter().filter(|shard| shard.group == id).count();
+    let wanted = group.shards;
+    (u32::try_from(shards) != Ok(wanted))
+        .then(|| format!("group {name:?} has {shards} shards, the policy says {wanted}"))
+}
+
+fn kind(map: &MapParts, kind: &TableKind) -> String {
+    match kind {
+        TableKind::Reference => "a reference table".to_owned(),
+        TableKind::Sharded { group, key } => {
+            let group = map.groups.get(group.index()).map(|group| group.name.as_str());
+            format!("sharded by ({}) in group {:?}", key.join(", "), group.unwrap_or("?"))
+        }
+    }
+}
+
+fn shown(name: Option<&String>) -> String {
+    name.map_or_else(|| "none".to_owned(), |name| format!("{name:?}"))
+}
+
+fn group_id(parts: &MapParts, name: &str) -> Option<GroupId> {
+    let index = parts.groups.iter().position(|group| group.name == name)?;
+    u16::try_from(index).ok().map(GroupId)
+}
+
+fn node_id(index: usize) -> NodeId {
+    NodeId(u16::try_from(index).unwrap_or(u16::MAX))
+}
+
+/// Adds a group and its shards, round robin over all nodes.
+fn add_group(parts: &mut MapParts, group: &GroupPolicy) {
+    let id = GroupId(u16::try_from(parts.groups.len()).unwrap_or(u16::MAX));
+    parts.groups.push(Group { name: group.name.clone(), key: group.key.clone() });
+    let nodes = (0..parts.nodes.len()).map(node_id).cycle();
+    parts.shards.extend((0..group.shards).zip(nodes).map(|(remainder, node)| Shard {
+        group: id,
+        bounds: Bounds::Hash { modulus: group.shards, remainder },
+        node,
+    }));
+}

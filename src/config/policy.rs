@@ -1,0 +1,275 @@
+//! What is sharded and how, and how load is forecast and placed.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::Faults;
+use super::section::{Cursor, Source};
+use crate::forecast;
+use crate::load;
+use crate::mover;
+use crate::placement;
+use crate::shard_map::KeyType;
+use crate::sql::TableName;
+
+/// Most shards of a group: beyond it each scatter and each move plans over too many partitions.
+const SHARDS_MAX: u32 = 4_096;
+/// Longest identifier of PostgreSQL, in bytes.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+/// The keys of a policy.
+const KEYS: [&str; 8] =
+    ["database", "home", "groups", "reference_tables", "load", "forecast", "placement", "mover"];
+
+/// What a DBA decides. The default shards nothing: every table lives on the home node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// The database whose tables are sharded; all others are on the home node.
+    pub database: String,
+    /// The node that holds the tables that are not sharded; by default the first.
+    pub home: Option<String>,
+    /// Tables that share key type and bounds, in the order of the file.
+    pub groups: Vec<GroupPolicy>,
+    /// Tables with a full copy on every node.
+    pub reference_tables: Vec<TableName>,
+    /// How load is measured.
+    pub load: load::Config,
+    /// How load is forecast.
+    pub forecast: forecast::Config,
+    /// When a move is worth it.
+    pub placement: placement::Config,
+    /// How moves are made.
+    pub mover: mover::Config,
+}
+
+/// Tables that share key type and bounds, so that equal keys live together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPolicy {
+    /// Its name.
+    pub name: String,
+    /// The type of each column of the shard key.
+    pub key: Vec<KeyType>,
+    /// How many hash shards it has at first.
+    pub shards: u32,
+    /// Its tables, in the order of the file.
+    pub tables: Vec<TablePolicy>,
+}
+
+/// A sharded table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePolicy {
+    /// Its schema and name, as stored.
+    pub name: TableName,
+    /// The names of its shard-key columns, as stored, in the order of the group's key.
+    pub key: Vec<String>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            database: "postgres".to_owned(),
+            home: None,
+            groups: Vec::new(),
+            reference_tables: Vec::new(),
+            load: load::Config::default(),
+            forecast: forecast::Config::default(),
+            placement: placement::Config::default(),
+            mover: mover::Config::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// Reads a policy file. With the names of the nodes, also whether it names only those.
+    pub fn load(file: &Path, nodes: Option<&[String]>) -> Result<Self, Faults> {
+        let source = Source::read(file);
+        let tree = source.parse();
+        let policy = Self::read(&source.root(&tree), nodes);
+        source.finish(policy)
+    }
+
+    /// The same from text; `file` is for messages.
+    pub fn parse(file: &Path, text: &str, nodes: Option<&[String]>) -> Result<Self, Faults> {
+        let source = Source::new(file, text.to_owned());
+        let tree = source.parse();
+        let policy = Self::read(&source.root(&tree), nodes);
+        source.finish(policy)
+    }
+
+    /// Reads the policy at `root`; faults go to its source.
+    pub(super) fn read(root: &Cursor<'_>, nodes: Option<&[String]>) -> Self {
+        let fields = root.fields(&KEYS);
+        let default = Self::default();
+        let mut names = HashSet::new();
+        let groups = fields.optional("groups").map(|groups| read_groups(groups, &mut names));
+        let reference = fields.optional("reference_tables").map(Cursor::items).unwrap_or_default();
+        let reference = reference.iter().filter_map(|item| {
+            let name = table_name(&item.text()?).map_err(|message| item.fault(message)).ok()?;
+            is_new(&name, &mut names, || item.fault("the table stands twice in the policy"))
+        });
+        let reference_tables = reference.collect();
+        let home = fields.optional("home").and_then(|home| {
+            let name = home.text()?;
+            known_node(&name, nodes, home).then_some(name)
+        });
+        let database = fields.optional("database").and_then(Cursor::text);
+        Self {
+            database: database.unwrap_or(default.database),
+            home,
+            groups: groups.unwrap_or_default(),
+            reference_tables,
+            load: fields.room("load", load::Config::faults),
+            forecast: fields.room("forecast", forecast::Config::faults),
+            placement: fields.room("placement", |config| placement_faults(config, nodes)),
+            mover: fields.room("mover", mover_faults),
+        }
+    }
+}
+
+fn placement_faults(
+    config: &placement::Config,
+    nodes: Option<&[String]>,
+) -> Vec<(&'static str, String)> {
+    let mut faults = config.faults();
+    let Some(nodes) = nodes else { return faults };
+    for name in config.node_capacities.keys().filter(|name| !nodes.contains(name)) {
+        let message = format!("there is no node {name:?}; the nodes are {}", nodes.join(", "));
+        faults.push(("node_capacities", message));
+    }
+    faults
+}
+
+fn mover_faults(config: &mover::Config) -> Vec<(&'static str, String)> {
+    let mut faults = Vec::new();
+    for (key, count) in [
+        ("concurrent_moves", config.concurrent_moves),
+        ("apply_batch_changes", config.apply_batch_changes),
+        ("switch_tries", usize::try_from(config.switch_tries).unwrap_or(usize::MAX)),
+    ] {
+        if count == 0 {
+            faults.push((key, "must be at least 1".to_owned()));
+        }
+    }
+    faults
+}
+
+fn read_groups(groups: &Cursor<'_>, names: &mut HashSet<TableName>) -> Vec<GroupPolicy> {
+    let entries = groups.entries().into_iter();
+    entries.map(|(name, group)| read_group(name, &group, names)).collect()
+}
+
+fn read_group(name: &str, group: &Cursor<'_>, names: &mut HashSet<TableName>) -> GroupPolicy {
+    let fields = group.fields(&["key", "shards", "tables"]);
+    let key = fields.required("key").map(read_key);
+    let shards = fields.required("shards").and_then(read_shards);
+    let tables = fields.required("tables").map(|tables| {
+        let entries = tables.entries();
+        if entries.is_empty() && tables.is_map() {
+            tables.fault("must name a table at least");
+        }
+        let tables = entries.iter().filter_map(|(table, columns)| {
+            read_table(table, columns, key.as_ref().map(|(count, _)| *count), names)
+        });
+        tables.collect()
+    });
+    GroupPolicy {
+        name: name.to_owned(),
+        key: key.map(|(_, types)| types).unwrap_or_default(),
+        shards: shards.unwrap_or(1),
+        tables: tables.unwrap_or_default(),
+    }
+}
+
+/// How many types the key has, and those that are known.
+fn read_key(key: &Cursor<'_>) -> (usize, Vec<KeyType>) {
+    let items = key.one_or_more();
+    if items.is_empty() {
+        key.fault("must name a type at least");
+    }
+    let types = items.iter().filter_map(|item| {
+        let name = item.text()?;
+        let found = key_type(&name);
+        if found.is_none() {
+            let known = "smallint, integer, bigint, text, varchar, uuid";
+            item.fault(format!("{name:?} can't be a shard key's type; known are {known}"));
+        }
+        found
+    });
+    (items.len(), types.collect())
+}
+
+fn key_type(name: &str) -> Option<KeyType> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "smallint" | "int2" => KeyType::Int2,
+        "integer" | "int" | "int4" => KeyType::Int4,
+        "bigint" | "int8" => KeyType::Int8,
+        "text" | "varchar" => KeyType::Text,
+        "uuid" => KeyType::Uuid,
+        _ => return None,
+    })
+}
+
+fn read_shards(shards: &Cursor<'_>) -> Option<u32> {
+    let count: u32 = shards.read()?;
+    if !(1..=SHARDS_MAX).contains(&count) {
+        shards.fault(format!("must be from 1 to {SHARDS_MAX}"));
+        return None;
+    }
+    Some(count)
+}
+
+fn read_table(
+    name: &str,
+    columns: &Cursor<'_>,
+    key_columns: Option<usize>,
+    names: &mut HashSet<TableName>,
+) -> Option<TablePolicy> {
+    let items = columns.one_or_more();
+    let key: Vec<String> = items.iter().filter_map(Cursor::text).collect();
+    if key_columns.is_some_and(|count| count != items.len()) {
+        let (has, needs) = (items.len(), key_columns.unwrap_or_default());
+        columns.fault(format!("names {has} column(s), but the group's key has {needs}"));
+    }
+    for (index, column) in key.iter().enumerate() {
+        if key[..index].contains(column) {
+            columns.fault(format!("names the column {column:?} twice"));
+        }
+    }
+    let name = table_name(name).map_err(|message| columns.fault_of_key(message)).ok()?;
+    let twice = || columns.fault_of_key("the table stands twice in the policy");
+    let name = is_new(&name, names, twice)?;
+    Some(TablePolicy { name, key })
+}
+
+/// `orders` is `public.orders`; `sales.orders` names its schema.
+fn table_name(text: &str) -> Result<TableName, String> {
+    let (schema, name) = text.split_once('.').unwrap_or(("public", text));
+    if schema.is_empty() || name.is_empty() || name.contains('.') {
+        return Err(format!("{text:?} is not a table's name; write orders or sales.orders"));
+    }
+    if schema.len().max(name.len()) > IDENTIFIER_BYTES_MAX {
+        return Err(format!("is longer than {IDENTIFIER_BYTES_MAX} bytes"));
+    }
+    Ok(TableName::new(schema, name))
+}
+
+fn is_new(
+    name: &TableName,
+    names: &mut HashSet<TableName>,
+    twice: impl FnOnce(),
+) -> Option<TableName> {
+    if names.insert(name.clone()) {
+        return Some(name.clone());
+    }
+    twice();
+    None
+}
+
+/// Whether `name` is one of the nodes, as far as those are known.
+fn known_node(name: &str, nodes: Option<&[String]>, place: &Cursor<'_>) -> bool {
+    let Some(nodes) = nodes else { return true };
+    let known = nodes.iter().any(|node| node == name);
+    if !known {
+        place.fault(format!("there is no node {name:?}; the nodes are {}", nodes.join(", ")));
+    }
+    known
+}

@@ -1,0 +1,260 @@
+//! Bad input gives every fault with its place; good input gives a map; a changed policy is judged.
+
+use std::path::Path;
+
+use super::{Policy, Serve};
+use crate::ids::{Epoch, NodeId, ShardId};
+use crate::shard_map::{KeyType, MapParts, ShardMap};
+use crate::sql::TableName;
+
+const SHOP: &str = "
+groups:
+  shop:
+    key: bigint
+    shards: 4
+    tables: {tenants: id, sales.orders: tenant_id}
+reference_tables: [plans]
+";
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(Path::new("p.yaml"), text, None).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let nodes = ["n1".to_owned(), "n2".to_owned()];
+    let faults = Policy::parse(Path::new("p.yaml"), text, Some(&nodes)).unwrap_err();
+    faults.to_string().lines().map(str::to_owned).collect()
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn map(policy: &Policy, nodes: &[&str]) -> ShardMap {
+    ShardMap::try_from(policy.shard_map(&names(nodes))).unwrap()
+}
+
+#[test]
+fn an_empty_policy_is_the_default() {
+    assert_eq!(policy(""), Policy::default());
+}
+
+#[test]
+fn a_policy_becomes_a_map_with_its_shards_round_robin() {
+    let map = map(&policy(SHOP), &["n1", "n2", "n3"]);
+    assert_eq!(map.epoch(), Epoch(1));
+    assert_eq!(map.groups()[0].key, [KeyType::Int8]);
+    let nodes: Vec<_> = map.shards().map(|(_, shard)| shard.node).collect();
+    assert_eq!(nodes, [NodeId(0), NodeId(1), NodeId(2), NodeId(0)]);
+    assert!(map.table(&TableName::new("sales", "orders")).is_some());
+    assert!(map.table(&TableName::new("public", "plans")).is_some());
+}
+
+#[test]
+fn all_faults_are_told_at_once_with_line_column_and_key_path() {
+    let text = "\
+databse: shop
+home: n9
+groups:
+  shop:
+    key: [bigint, jsonb]
+    shards: 0
+    tables:
+      tenants: id
+      orders: [tenant_id, id]
+      orders: [tenant_id, id]
+      public.tenants: [a, b]
+  empty:
+    key: uuid
+    shards: many
+    tables: {}
+    colour: red
+reference_tables: [plans, plans, a.b.c]
+forecast:
+  step_ms: soon
+  horizon: 5
+  day_ms: 1
+placement: {node_capacities: {n7: 2.0}, mode: sometimes}
+";
+    let expected = [
+        "p.yaml:1:1: databse: unknown key; did you mean database?",
+        "p.yaml:2:7: home: there is no node \"n9\"; the nodes are n1, n2",
+        "p.yaml:5:19: groups.shop.key[1]: \"jsonb\" can't be a shard key's type; known are \
+         smallint, integer, bigint, text, varchar, uuid",
+        "p.yaml:6:13: groups.shop.shards: must be from 1 to 4096",
+        "p.yaml:8:16: groups.shop.tables.tenants: names 1 column(s), but the group's key has 2",
+        "p.yaml:10:7: groups.shop.tables.orders: stands twice",
+        "p.yaml:11:7: groups.shop.tables.public.tenants: the table stands twice in the policy",
+        "p.yaml:14:13: groups.empty.shards: is of the wrong type: string \"many\", expected u32",
+        "p.yaml:15:13: groups.empty.tables: must name a table at least",
+        "p.yaml:16:5: groups.empty.colour: unknown key; known are key, shards, tables",
+        "p.yaml:17:27: reference_tables[1]: the table stands twice in the policy",
+        "p.yaml:17:34: reference_tables[2]: \"a.b.c\" is not a table's name; write orders or \
+         sales.orders",
+        "p.yaml:19:12: forecast.step_ms: is of the wrong type: string \"soon\", expected u64",
+        "p.yaml:20:3: forecast.horizon: unknown key; did you mean horizon_ms?",
+        "p.yaml:22:30: placement.node_capacities: there is no node \"n7\"; the nodes are n1, n2",
+        "p.yaml:22:47: placement.mode: unknown variant `sometimes`, expected one of `off`, \
+         `advise`, `approve`, `auto`",
+    ];
+    let found = faults(text);
+    for line in expected {
+        assert!(found.iter().any(|fault| fault == line), "missing: {line}\nin {found:#?}");
+    }
+    let forecast = |fault: &&String| fault.contains(" forecast.day_ms: ");
+    assert!(found.iter().filter(forecast).count() >= 1, "{found:#?}");
+    assert_eq!(found.iter().filter(|fault| !forecast(fault)).count(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn odd_documents_give_a_fault_and_no_panic() {
+    let cases = [
+        ("a: [", "p.yaml:"),
+        ("- a", "must be a map"),
+        ("groups: 3", "groups: must be a map"),
+        ("groups: {g: null}", "groups.g: must be a map"),
+        ("groups: {g: {key: [], shards: 1, tables: {t: []}}}", "must name a type at least"),
+        ("<<: {database: x}", "unknown key"),
+        ("database: ''", "must not be empty"),
+        ("database: 5", "wrong type"),
+        ("? [a]\n: b", "p.yaml:"),
+        ("a: !thing b", "p.yaml:"),
+        ("\t", "p.yaml:"),
+        ("a: b\n---\nc: d", "p.yaml:"),
+    ];
+    for (text, expected) in cases {
+        let found = faults(text).join("\n");
+        assert!(found.contains(expected), "{text:?}: {found}");
+    }
+    let error = Policy::load(Path::new("/nowhere/p.yaml"), None).unwrap_err().to_string();
+    assert!(error.starts_with("/nowhere/p.yaml: can't be read: "), "{error}");
+}
+
+#[test]
+fn a_policy_that_grew_is_added_to_the_stored_map() {
+    let before = map(&policy(SHOP), &["n1", "n2"]).with_shard_on(ShardId(0), NodeId(1));
+    assert_eq!(policy(SHOP).extend(&before, &names(&["n1", "n2"])), Ok(None));
+    let grown = "
+groups:
+  shop: {key: bigint, shards: 4, tables: {tenants: id, sales.orders: tenant_id, items: t}}
+  logs: {key: uuid, shards: 2, tables: {lines: id}}
+reference_tables: [plans, countries]
+";
+    let grown = policy(grown).extend(&before, &names(&["n1", "n2", "n3"])).unwrap().unwrap();
+    assert_eq!(grown.epoch, before.epoch().next());
+    let map = ShardMap::try_from(grown).unwrap();
+    assert_eq!(map.nodes().len(), 3);
+    assert_eq!(map.node_of(ShardId(0)), NodeId(1), "what was moved stays moved");
+    assert_eq!((map.shard_count(), map.tables().len()), (6, 6));
+}
+
+#[test]
+fn a_policy_that_no_longer_fits_is_refused_with_every_reason() {
+    let before = map(&policy(SHOP), &["n1", "n2"]);
+    let changed = "
+database: other
+home: n2
+groups:
+  shop: {key: bigint, shards: 8, tables: {tenants: tenant}}
+  plans: {key: text, shards: 1, tables: {plans: id}}
+";
+    let error = policy(changed).extend(&before, &names(&["n2"])).unwrap_err();
+    let text = error.to_string();
+    for reason in [
+        "the database is \"postgres\", the policy says \"other\"",
+        "the home node is \"n1\", the policy says \"n2\"",
+        "node \"n1\" is in the map, but not configured",
+        "group \"shop\" has 4 shards, the policy says 8",
+        "table public.tenants is sharded by (id) in group \"shop\", the policy says sharded by \
+         (tenant) in group \"shop\"",
+        "table sales.orders is in the map, not in the policy",
+        "table public.plans is a reference table, the policy says sharded by (id)",
+    ] {
+        assert!(text.contains(reason), "missing: {reason}\nin {text}");
+    }
+    let other_key = "groups: {shop: {key: text, shards: 4, tables: {tenants: id}}}";
+    let error = policy(other_key).extend(&before, &names(&["n1", "n2"])).unwrap_err().to_string();
+    assert!(
+        error.contains("the key of group \"shop\" is [Int8], the policy says [Text]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_a_policy_every_table_is_a_home_table() {
+    let parts: MapParts = Policy::default().shard_map(&names(&["n1", "n2"]));
+    let map = ShardMap::try_from(parts).unwrap();
+    assert_eq!((map.shard_count(), map.home()), (0, NodeId(0)));
+}
+
+#[test]
+fn a_serve_configuration_takes_passwords_from_elsewhere_and_hides_them() {
+    let folder = std::env::temp_dir().join(format!("foreshard-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("secret"), "from-file\n").unwrap();
+    std::fs::write(folder.join("policy.yaml"), "home: n3\nreference_tables: plans").unwrap();
+    let file = folder.join("serve.yaml");
+    let good = "
+nodes:
+  - {name: n1, host: db1, port: 5433, password_file: secret}
+  - {name: n2, host: /var/run/postgresql, user: fs, password: inline}
+users: {app: {password: hidden}}
+policy: {home: n2}
+";
+    std::fs::write(&file, good).unwrap();
+    let serve = Serve::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(serve.nodes[0].password.as_ref().unwrap().reveal(), "from-file");
+    assert_eq!((serve.nodes[0].port, serve.nodes[1].port), (5433, 5432));
+    assert_eq!(serve.users["app"].reveal(), "hidden");
+    assert_eq!(serve.policy.home.as_deref(), Some("n2"));
+    let shown = format!("{serve:?}");
+    for secret in ["from-file", "inline", "hidden"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+
+    let bad = "
+frontend: {listen: localhost}
+nodes:
+  - {name: n1, host: db1, password: a, password_env: FORESHARD_NO_SUCH_VARIABLE}
+  - {name: n1, host: db1}
+  - {host: db2, port: 70000}
+users: {app: {}, other: {password_env: FORESHARD_NO_SUCH_VARIABLE}}
+authentication: everywhere
+backend: {pool_size: 0}
+policy: policy.yaml
+";
+    std::fs::write(&file, bad).unwrap();
+    let found = Serve::load(&file).unwrap_err().to_string();
+    std::fs::remove_dir_all(&folder).unwrap();
+    for expected in [
+        "serve.yaml:2:20: frontend.listen: ",
+        "serve.yaml:4:5: nodes[0]: only one of password",
+        "serve.yaml:5:5: nodes[1]: there is a node \"n1\" already",
+        "serve.yaml:5:5: nodes[1]: is the same server as node \"n1\"",
+        "serve.yaml:6:5: nodes[2]: the key name is missing",
+        "serve.yaml:6:23: nodes[2].port: ",
+        "serve.yaml:7:14: users.app: needs one of",
+        "serve.yaml:7:40: users.other.password_env: there is no variable",
+        "serve.yaml:8:17: authentication: \"everywhere\" is neither scram nor trust",
+        "serve.yaml:9:22: backend.pool_size: must be at least 1",
+        "serve.yaml:2:1: nobody could log in: give users",
+        "policy.yaml:1:7: home: there is no node \"n3\"; the nodes are n1, n1",
+        "policy.yaml:2:19: reference_tables: must be a list",
+    ] {
+        assert!(found.contains(expected), "missing: {expected}\nin {found}");
+    }
+}
+
+#[test]
+fn trust_is_for_loopback_alone() {
+    let file = std::env::temp_dir().join(format!("foreshard-trust-{}.yaml", std::process::id()));
+    let nodes = "nodes: [{name: n1, host: db1}]\nauthentication: trust\n";
+    let load = |listen: &str| {
+        std::fs::write(&file, format!("{nodes}frontend: {{listen: '{listen}'}}\n")).unwrap();
+        Serve::load(&file).map_err(|faults| faults.to_string())
+    };
+    let (inside, outside) = (load("[::1]:6432"), load("0.0.0.0:6432"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(inside.is_ok(), "{inside:?}");
+    assert!(outside.unwrap_err().contains("would let in anybody who reaches 0.0.0.0:6432"));
+}

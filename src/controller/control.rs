@@ -1,0 +1,324 @@
+//! The loop itself.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::ledger::Ledger;
+use super::planning::{Past, Picture, scene};
+use super::status::{self, MoveStatus, Status};
+use super::store::Stored;
+use super::{Config, metric};
+use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
+use crate::executor::LiveMap;
+use crate::forecast;
+use crate::ids::MoveId;
+use crate::load::{self, Counters, History, Recorder};
+use crate::placement::{self, Decision, Mode, Proposal, Scene, Standing, decide};
+use crate::runtime::Tasks;
+use crate::shard_map::ShardMap;
+use crate::shard_move::{Cause, Move};
+
+/// What the controller works with.
+#[derive(Debug)]
+pub struct ControllerContext {
+    /// Where history, decisions and moves are kept.
+    pub catalog: Catalog,
+    /// Says where each shard is.
+    pub live_map: LiveMap,
+    /// What the executor counts into.
+    pub counters: Counters,
+    /// How it works.
+    pub settings: Settings,
+    /// Where it publishes what it sees.
+    pub status: watch::Sender<Arc<Status>>,
+}
+
+/// The configuration of all that takes part.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    /// Of the loop.
+    pub controller: Config,
+    /// Of the samples.
+    pub load: load::Config,
+    /// Of the forecasts.
+    pub forecast: forecast::Config,
+    /// Of the decisions.
+    pub placement: placement::Config,
+}
+
+/// Looks, forecasts and decides until `tasks` is stopped, and then stores the history once more.
+/// Not cancel safe: stop it by its tasks.
+pub async fn run(context: ControllerContext, tasks: Tasks) {
+    let token = tasks.token().clone();
+    let interval = Duration::from_millis(context.settings.controller.status_interval_ms);
+    let mut controller = loop {
+        match Controller::start(&context).await {
+            Ok(controller) => break controller,
+            Err(error) => tracing::warn!(%error, "the controller can't start yet"),
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    };
+    let sampler = load::sample(
+        Arc::clone(&controller.recorder),
+        context.counters.clone(),
+        Duration::from_millis(context.settings.load.sample_interval_ms),
+        token.clone(),
+    );
+    tasks.spawn("load", sampler);
+    while !token.is_cancelled() {
+        if let Err(error) = controller.look(&context).await {
+            tracing::warn!(%error, "the controller can't read or write the catalog");
+        }
+        tokio::select! {
+            () = token.cancelled() => break,
+            () = tokio::time::sleep(until_next(interval)) => {}
+        }
+    }
+    if let Err(error) = controller.stored.store(&context.catalog, &controller.recorder).await {
+        tracing::warn!(%error, "the last seconds of load history are lost");
+    }
+}
+
+/// The time to a little after the next whole multiple of the interval, when the sample of that time
+/// has been taken.
+fn until_next(interval: Duration) -> Duration {
+    let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    Duration::from_millis(interval_ms - now_unix_ms() % interval_ms + (interval_ms / 20).min(50))
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+struct Controller {
+    recorder: Arc<Mutex<Recorder>>,
+    stored: Stored,
+    stored_unix_ms: u64,
+    ledger: Ledger,
+    picture: Arc<Picture>,
+    forecast_unix_ms: u64,
+}
+
+impl Controller {
+    async fn start(context: &ControllerContext) -> Result<Self, CatalogError> {
+        let config = &context.settings.forecast;
+        let history = History::new(config.step_ms(), config.day_steps(), config.history_steps());
+        let (history, stored) = Stored::restore(&context.catalog, history).await?;
+        let kept = context.settings.controller.decisions_kept;
+        let ledger = Ledger::open(&context.catalog, kept).await?;
+        let now = now_unix_ms();
+        let recorder = Recorder::new(history, now, context.counters.snapshot());
+        Ok(Self {
+            recorder: Arc::new(Mutex::new(recorder)),
+            stored,
+            stored_unix_ms: now,
+            ledger,
+            picture: Arc::default(),
+            forecast_unix_ms: 0,
+        })
+    }
+
+    /// One round: store, forecast and decide if it is time, publish.
+    async fn look(&mut self, context: &ControllerContext) -> Result<(), CatalogError> {
+        let settings = &context.settings;
+        let now = now_unix_ms();
+        if now.saturating_sub(self.stored_unix_ms) >= settings.load.store_interval_ms {
+            self.stored.store(&context.catalog, &self.recorder).await?;
+            self.stored_unix_ms = now;
+        }
+        // A little early is in time: the loop's own beat is not exact.
+        let interval_ms = settings.controller.forecast_interval_ms;
+        let due = now.saturating_sub(self.forecast_unix_ms) >= interval_ms - interval_ms / 10;
+        if due && self.forecast(&settings.forecast).await {
+            self.forecast_unix_ms = now;
+        }
+        let mut moves = list_moves(&context.catalog).await?;
+        let map = context.live_map.snapshot();
+        self.approvals(context, &map, &mut moves).await?;
+        if self.forecast_unix_ms == now && settings.placement.mode != Mode::Off {
+            let scene = self.scene(context, &map, &moves, now);
+            self.decide(context, &scene, &mut moves).await?;
+        }
+        self.publish(context, &map, &moves);
+        Ok(())
+    }
+
+    /// Forecasts everything anew where blocking is allowed. Whether there is anything to see.
+    async fn forecast(&mut self, config: &forecast::Config) -> bool {
+        let past = Past::of(self.recorder.lock().history());
+        if past.steps == 0 {
+            return false;
+        }
+        let config = config.clone();
+        let begin = tokio::time::Instant::now();
+        let work = tokio::task::spawn_blocking(move || Picture::of(&past, &config));
+        match work.await {
+            Ok(picture) => {
+                metric::forecasts(&picture, begin.elapsed());
+                self.picture = Arc::new(picture);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "forecasting failed");
+                false
+            }
+        }
+    }
+
+    fn scene(
+        &self,
+        context: &ControllerContext,
+        map: &ShardMap,
+        moves: &[Move],
+        now_unix_ms: u64,
+    ) -> Scene {
+        let settings = &context.settings;
+        let now = (now_unix_ms, &settings.placement);
+        scene(&self.picture, map, moves, settings.forecast.step_ms(), now)
+    }
+
+    /// Weighs moves, requests the one that is worth it if the mode is `auto`, records what is news.
+    async fn decide(
+        &mut self,
+        context: &ControllerContext,
+        scene: &Scene,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), CatalogError> {
+        let config = &context.settings.placement;
+        for mut decision in decide(scene, config) {
+            let mut change = Change::new();
+            if let Some(chosen) = decision.chosen.clone() {
+                let (standing, why) = self.standing(context);
+                decision.standing = standing;
+                decision.not_taken_reason = why;
+                if standing == Standing::Requested {
+                    let m = move_of(&chosen, &decision, moves);
+                    decision.move_id = Some(m.id);
+                    change = change.put(&m, Expect::Absent)?;
+                    moves.push(m);
+                    tracing::info!(reason = chosen.reason, "move requested");
+                }
+            }
+            let news = self.ledger.is_news(&decision, config.window_ms);
+            let asked = decision.standing == Standing::AwaitingApproval;
+            if asked && self.ledger.awaits(decision.node) {
+                continue;
+            }
+            if news || asked || decision.standing == Standing::Requested {
+                self.ledger.record(&context.catalog, decision, change).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of a decision with a move chosen, and why it is not carried out.
+    fn standing(&self, context: &ControllerContext) -> (Standing, Option<String>) {
+        let config = &context.settings.placement;
+        let step_ms = context.settings.forecast.step_ms();
+        let known_ms =
+            u64::try_from(self.picture.steps).unwrap_or(u64::MAX).saturating_mul(step_ms);
+        if known_ms < config.warm_up_ms {
+            let (known, needed) = (known_ms / 1000, config.warm_up_ms / 1000);
+            let why = format!(
+                "still learning: the load is known for {known} s of the {needed} s that are needed \
+                 before shards are moved"
+            );
+            return (Standing::Advised, Some(why));
+        }
+        match config.mode {
+            Mode::Auto => (Standing::Requested, None),
+            Mode::Approve => {
+                (Standing::AwaitingApproval, Some("waits for somebody to approve it".to_owned()))
+            }
+            Mode::Off | Mode::Advise => {
+                (Standing::Advised, Some("advice only: the mode is advise".to_owned()))
+            }
+        }
+    }
+
+    /// Carries out what was approved, and lets what waited too long expire.
+    async fn approvals(
+        &mut self,
+        context: &ControllerContext,
+        map: &ShardMap,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), CatalogError> {
+        let now = now_unix_ms();
+        for Versioned { record: mut decision, revision } in
+            self.ledger.waiting(&context.catalog).await?
+        {
+            let Some(chosen) = decision.chosen.clone() else { continue };
+            let age_ms = now.saturating_sub(decision.at_unix_ms);
+            let late = age_ms > context.settings.controller.approval_timeout_ms;
+            let in_move = moves.iter().any(|m| m.shard == chosen.shard && !m.is_finished());
+            let owner = map.shard(chosen.shard).map(|shard| shard.node);
+            let possible = owner == Some(chosen.from) && !in_move && !late;
+            let mut change = Change::new();
+            decision.standing = match (decision.standing, possible) {
+                (Standing::Approved, true) => {
+                    let m = Move { requested_unix_ms: now, ..move_of(&chosen, &decision, moves) };
+                    decision.move_id = Some(m.id);
+                    decision.not_taken_reason = None;
+                    change = change.put(&m, Expect::Absent)?;
+                    moves.push(m);
+                    Standing::Requested
+                }
+                (_, false) => {
+                    let why = if late { "was not approved in time" } else { "no longer possible" };
+                    decision.not_taken_reason = Some(why.to_owned());
+                    Standing::Expired
+                }
+                (_, true) => continue,
+            };
+            let decision = Versioned { record: decision, revision };
+            self.ledger.update(&context.catalog, decision, change).await?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, context: &ControllerContext, map: &ShardMap, moves: &[Move]) {
+        let settings = &context.settings;
+        let now = now_unix_ms();
+        let scene = self.scene(context, map, moves, now);
+        let recorder = self.recorder.lock();
+        let rates = recorder.now();
+        let correlation = settings.placement.error_correlation;
+        let step_ms = settings.forecast.step_ms();
+        let status = Status {
+            at_unix_ms: now,
+            epoch: Some(map.epoch()),
+            mode: settings.placement.mode,
+            step_ms,
+            history_steps: recorder.history().len(),
+            warm_up_steps: settings.placement.warm_up_ms.div_ceil(step_ms),
+            forecast_unix_ms: self.forecast_unix_ms,
+            nodes: status::nodes(&scene, correlation, map, rates),
+            shards: status::shards(&self.picture, map, rates),
+            decisions: self.ledger.recent(),
+            moves: moves.iter().filter(|m| !m.is_finished()).map(MoveStatus::from).collect(),
+        };
+        context.status.send_replace(Arc::new(status));
+    }
+}
+
+async fn list_moves(catalog: &Catalog) -> Result<Vec<Move>, CatalogError> {
+    Ok(catalog.list::<Move>().await?.into_iter().map(|stored| stored.record).collect())
+}
+
+/// The move that carries out a proposal, with the next free id.
+fn move_of(chosen: &Proposal, decision: &Decision, moves: &[Move]) -> Move {
+    let id = MoveId(moves.iter().map(|m| m.id.0).max().map_or(1, |newest| newest + 1));
+    let cause = Cause::Controller {
+        reason: chosen.reason.clone(),
+        predicted_crossing_unix_ms: decision.predicted_crossing_unix_ms,
+    };
+    let Proposal { shard, from, to, .. } = *chosen;
+    Move::requested(id, shard, from, to, cause, decision.at_unix_ms)
+}

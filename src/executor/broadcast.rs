@@ -1,0 +1,192 @@
+//! Statements that run on every node in one transaction: writes to reference tables, and DDL.
+//!
+//! All run in the same order of nodes, the home node last, so that two of them wait for each other's
+//! locks instead of deadlocking.
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::pump::{Verdict, pump};
+use super::run::Cost;
+use super::{Client, Fault, Session};
+use crate::ids::NodeId;
+use crate::load::Access;
+use crate::planner::DdlPlan;
+use crate::wire::{Reply, ServerError, SqlState, command_tag, put_query};
+
+impl Session {
+    /// Runs the same write on every node; the client gets the home node's rows and command tag.
+    /// Leaves `ReadyForQuery` to the caller. Commits, unless the client has a transaction block.
+    pub async fn run_on_every_node(
+        &mut self,
+        messages: &[u8],
+        describe: bool,
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        let implicit = self.begin_implicit();
+        let tag = self.try_on_every_node(messages, describe, client).await;
+        self.end_broadcast(implicit, tag, client).await
+    }
+
+    async fn try_on_every_node(
+        &mut self,
+        messages: &[u8],
+        describe: bool,
+        client: &mut Client,
+    ) -> Result<String, Fault> {
+        let mut tags = Vec::new();
+        for node in self.nodes_home_last() {
+            let started = Instant::now();
+            let is_home = node == self.engine.live_map.load().home();
+            let member = self.member(node).await?;
+            member.send(messages).await?;
+            member.skip_own_answers().await?;
+            let (mut tag, mut error) = (String::new(), None);
+            let bytes = pump(&mut member.guard, client, |kind, frame| match kind {
+                b'T' if is_home && describe => Verdict::Forward,
+                b'D' | b'N' if is_home => Verdict::Forward,
+                b'C' => {
+                    command_tag(&frame[5..]).clone_into(&mut tag);
+                    Verdict::Drop
+                }
+                b'E' => {
+                    error.get_or_insert_with(|| BytesMut::from(frame).freeze());
+                    Verdict::Drop
+                }
+                b'Z' => Verdict::DropLast,
+                _ => Verdict::Drop,
+            });
+            let bytes = bytes.await?;
+            let cost = Cost { shards: smallvec::SmallVec::new(), access: Access::Write };
+            self.record(node, &cost, started.elapsed(), bytes);
+            match error {
+                Some(frame) => return Err(Fault::Reported(frame)),
+                None => tags.push(tag),
+            }
+        }
+        tags.dedup();
+        match tags.as_slice() {
+            [tag] => Ok(tag.clone()),
+            _ => Err(ServerError::new(
+                SqlState::INTERNAL_ERROR,
+                "the nodes' copies of a reference table differ",
+            )
+            .with_detail(format!("The nodes report: {}.", tags.join(", ")))
+            .with_hint("Nothing was changed. Compare the table on all nodes and repair it.")
+            .into()),
+        }
+    }
+
+    /// Runs DDL on every node; waits for moves under way first. Leaves `ReadyForQuery` to the
+    /// caller. Commits, unless the client has a transaction block.
+    pub async fn run_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<(), Fault> {
+        if self.transaction.ddl.is_none() {
+            let limit = self.engine.config.ddl_timeout();
+            let lock = self.engine.ddl_lock.exclusive(limit).await;
+            self.transaction.ddl = Some(lock.ok_or_else(|| move_under_way(limit))?);
+        }
+        let implicit = self.begin_implicit();
+        self.transaction.changed_tables.extend(plan.tables.iter().cloned());
+        let tag = self.try_ddl(plan, client).await;
+        self.end_broadcast(implicit, tag, client).await
+    }
+
+    async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {
+        let map = self.engine.live_map.snapshot();
+        let mut first_tag = String::new();
+        for node in self.nodes_home_last() {
+            let is_home = node == map.home();
+            for (index, sql) in plan.statements_for(node, &map).iter().enumerate() {
+                let mut query = BytesMut::new();
+                put_query(sql, &mut query);
+                let shown = is_home && index == 0;
+                let tag = self.run_ddl_statement(node, &query, shown, client).await?;
+                if shown {
+                    first_tag = tag;
+                }
+            }
+        }
+        Ok(first_tag)
+    }
+
+    /// Runs one statement; its command tag. The client gets the notices of the one that is shown.
+    async fn run_ddl_statement(
+        &mut self,
+        node: NodeId,
+        query: &[u8],
+        shown: bool,
+        client: &mut Client,
+    ) -> Result<String, Fault> {
+        let member = self.member(node).await?;
+        member.send(query).await?;
+        member.skip_own_answers().await?;
+        let (mut tag, mut error) = (String::new(), None);
+        pump(&mut member.guard, client, |kind, frame| match kind {
+            b'N' if shown => Verdict::Forward,
+            b'C' => {
+                command_tag(&frame[5..]).clone_into(&mut tag);
+                Verdict::Drop
+            }
+            b'E' => {
+                error.get_or_insert_with(|| BytesMut::from(frame).freeze());
+                Verdict::Drop
+            }
+            b'Z' => Verdict::DropLast,
+            _ => Verdict::Drop,
+        })
+        .await?;
+        error.map_or(Ok(tag), |frame| Err(Fault::Reported(frame)))
+    }
+
+    /// Starts a transaction block for one statement; `false` if the client has one already.
+    pub(super) fn begin_implicit(&mut self) -> bool {
+        let implicit = !self.in_transaction();
+        if implicit {
+            self.begin("BEGIN");
+        }
+        implicit
+    }
+
+    /// Ends what [`Session::begin_implicit`] started, and answers the client.
+    pub(super) async fn end_broadcast(
+        &mut self,
+        implicit: bool,
+        tag: Result<String, Fault>,
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        match tag {
+            Ok(tag) => {
+                if implicit {
+                    self.commit().await?;
+                }
+                client.put(Reply::CommandComplete(&tag));
+                Ok(())
+            }
+            Err(fault) => {
+                if implicit {
+                    self.rollback().await?;
+                } else {
+                    self.fail();
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// All nodes, the home node last.
+    pub(super) fn nodes_home_last(&self) -> Vec<NodeId> {
+        let map = self.engine.live_map.snapshot();
+        let home = map.home();
+        let others = map.nodes().map(|(id, _)| id).filter(|id| *id != home);
+        others.chain([home]).collect()
+    }
+}
+
+fn move_under_way(limit: std::time::Duration) -> ServerError {
+    ServerError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("shards were being moved for longer than {limit:?}"),
+    )
+    .with_detail("A move copies tables as they were when it began, so DDL has to wait for it.")
+    .with_hint("Try again when `foreshard status` shows no move under way.")
+}

@@ -1,0 +1,63 @@
+//! Cancel requests: they reach every connection at work for a session, and no other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::Engine;
+use crate::backend::Stream;
+use crate::ids::NodeId;
+use crate::wire::CancelKey;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// How long passing a cancel request on may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The connections that a session holds, for cancel requests.
+#[derive(Debug, Default)]
+pub struct CancelTarget {
+    held: Mutex<SmallVec<[(NodeId, CancelKey); 1]>>,
+    /// A request was passed on: it may arrive at any time, so the connections must not be reused.
+    hit: AtomicBool,
+}
+
+impl CancelTarget {
+    pub(super) fn add(&self, node: NodeId, key: CancelKey) {
+        self.held.lock().push((node, key));
+    }
+
+    /// The session gives the connection up; whether a cancel request may still hit it.
+    pub(super) fn remove(&self, node: NodeId) -> bool {
+        let mut held = self.held.lock();
+        held.retain(|(held, _)| *held != node);
+        let hit = self.hit.load(Ordering::Relaxed);
+        if held.is_empty() {
+            self.hit.store(false, Ordering::Relaxed);
+        }
+        hit
+    }
+
+    /// Passes a cancel request on to every connection that the session holds now.
+    pub async fn cancel(&self, engine: &Engine) {
+        let keys = {
+            let held = self.held.lock();
+            self.hit.store(!held.is_empty(), Ordering::Relaxed);
+            held.clone()
+        };
+        for (node, key) in keys {
+            let address = &engine.nodes[node.index()];
+            let passed = timeout(DEADLINE, async {
+                let mut stream = Stream::connect(&address.host, address.port).await?;
+                stream.write_all(&key.packet()).await?;
+                // The server closes the connection once it has signalled its process.
+                stream.read(&mut [0]).await
+            });
+            if !matches!(passed.await, Ok(Ok(_))) {
+                tracing::warn!(node = %address.name, "a cancel request could not be passed on");
+            }
+        }
+    }
+}

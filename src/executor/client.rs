@@ -1,0 +1,139 @@
+//! The client's socket as the executor sees it: frames to read, replies to buffer and flush.
+
+use std::io;
+use std::net::IpAddr;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::backend::Stream;
+use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
+
+/// Bytes asked of the socket at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// Replies are sent when this many bytes of them wait, or when the proxy would wait.
+const WRITE_BYTES: usize = 16 * 1024;
+
+/// One client's connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: Stream,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+}
+
+/// Why a client's connection can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It went away, with or without saying so.
+    #[error("the client's connection broke")]
+    Broken(#[from] io::Error),
+    /// It sent what no client sends.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl Client {
+    /// Takes over a connected socket.
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new() }
+    }
+
+    /// The address that it connects from; `None` for a Unix socket.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.stream.peer()
+    }
+
+    /// What was received and not yet consumed.
+    pub fn incoming(&self) -> &[u8] {
+        &self.incoming
+    }
+
+    /// Receives more bytes; `false` at the end of the stream. Sends what waits first. Cancel safe
+    /// once that is sent.
+    pub async fn receive(&mut self) -> io::Result<bool> {
+        self.flush().await?;
+        self.incoming.reserve(READ_BYTES);
+        Ok(self.stream.read_buf(&mut self.incoming).await? > 0)
+    }
+
+    /// The header of the next frame once all of it is here; it starts [`Client::incoming`]. `None`
+    /// at the end of the stream.
+    pub async fn frame(&mut self) -> Result<Option<Frame>, ClientError> {
+        self.frame_after(0).await
+    }
+
+    /// The same for a frame of `limit` bytes at the most: from a client that has not logged in.
+    pub async fn frame_within(&mut self, limit: usize) -> Result<Option<Frame>, ClientError> {
+        while self.incoming.len() < HEADER {
+            if !self.receive().await? {
+                return Ok(None);
+            }
+        }
+        match frame_at(&self.incoming)? {
+            Some(frame) if frame.len > limit => Err(Malformed("a frame is too long").into()),
+            _ => self.frame().await,
+        }
+    }
+
+    /// The header of the frame that starts `at` bytes into what was received, once all of it is
+    /// here; `None` at the end of the stream.
+    pub async fn frame_after(&mut self, at: usize) -> Result<Option<Frame>, ClientError> {
+        loop {
+            if let Some(frame) = frame_at(&self.incoming[at..])? {
+                let missing = (at + frame.len).saturating_sub(self.incoming.len());
+                if missing == 0 {
+                    return Ok(Some(frame));
+                }
+                self.incoming.reserve(missing);
+            }
+            if !self.receive().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Drops the first `len` bytes of what was received.
+    pub fn consume(&mut self, len: usize) {
+        self.incoming.advance(len);
+    }
+
+    /// Takes the first `len` bytes of what was received.
+    pub fn take(&mut self, len: usize) -> BytesMut {
+        self.incoming.split_to(len)
+    }
+
+    /// Adds a reply to those that wait to be sent.
+    pub fn put(&mut self, reply: Reply<'_>) {
+        reply.put(&mut self.outgoing);
+    }
+
+    /// Adds an error or a notice of the proxy's own.
+    pub fn put_error(&mut self, error: &ServerError) {
+        self.put(Reply::Error(error));
+    }
+
+    /// Adds bytes of a server to those that wait; sends when they are many. This is where a slow
+    /// client presses back.
+    pub async fn relay(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.outgoing.is_empty() && bytes.len() >= WRITE_BYTES {
+            return self.stream.write_all(bytes).await;
+        }
+        self.outgoing.extend_from_slice(bytes);
+        if self.outgoing.len() >= WRITE_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends what waits.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        if !self.outgoing.is_empty() {
+            self.stream.write_all(&self.outgoing).await?;
+            self.outgoing.clear();
+        }
+        Ok(())
+    }
+
+    /// Answers one byte outside of any frame: to a request for TLS.
+    pub async fn write_byte(&mut self, byte: u8) -> io::Result<()> {
+        self.stream.write_all(&[byte]).await
+    }
+}

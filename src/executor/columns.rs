@@ -1,0 +1,99 @@
+//! Keeps the map's knowledge of columns equal to the home node's catalog.
+
+use tokio_postgres::NoTls;
+
+use super::{Engine, Session};
+use crate::catalog::{CatalogError, Expect};
+use crate::shard_map::{Column, ShardMap};
+use crate::sql::TableName;
+
+/// The columns of one table, in order.
+const COLUMNS: &str = "\
+    SELECT a.attname::text, a.atttypid, a.attgenerated <> '' \
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') \
+    AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+/// Why the columns could not be read or stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ColumnsError {
+    /// The home node did not answer.
+    #[error("reading columns from the home node failed")]
+    Node(#[from] tokio_postgres::Error),
+    /// The catalog did not take the new map.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+impl Engine {
+    /// Reads the columns of these tables from the home node; stores and publishes the map if they
+    /// differ from what it says.
+    pub async fn refresh_columns(&self, tables: &[TableName]) -> Result<(), ColumnsError> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let map = self.live_map.snapshot();
+        let config = self.nodes[map.home().index()].service_config(map.database());
+        let (client, connection) = config.connect(NoTls).await?;
+        let work = async {
+            let mut found = Vec::new();
+            for table in tables {
+                let rows = client.query(COLUMNS, &[&table.schema, &table.name]).await?;
+                let columns = rows.iter().map(|row| Column {
+                    name: row.get(0),
+                    type_oid: row.get(1),
+                    generated: row.get(2),
+                });
+                found.push((table, columns.collect::<Vec<_>>()));
+            }
+            Ok::<_, tokio_postgres::Error>(found)
+        };
+        let found = tokio::select! {
+            found = work => found?,
+            error = connection => return Err(error.err().map_or_else(closed, Into::into)),
+        };
+        self.store_columns(&found).await
+    }
+
+    async fn store_columns(&self, found: &[(&TableName, Vec<Column>)]) -> Result<(), ColumnsError> {
+        loop {
+            let Some(stored) = self.catalog.get::<ShardMap>("").await? else { return Ok(()) };
+            let mut map = stored.record.clone();
+            for (table, columns) in found {
+                if map.table(table).is_some_and(|known| known.columns != *columns) {
+                    map = map.with_columns(table, columns.clone());
+                }
+            }
+            if map == stored.record {
+                return Ok(());
+            }
+            match self.catalog.put(&map, Expect::At(stored.revision)).await {
+                Ok(_) => {
+                    self.live_map.publish(map);
+                    return Ok(());
+                }
+                Err(CatalogError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn closed() -> ColumnsError {
+    ColumnsError::Catalog(CatalogError::Store {
+        doing: "reading columns",
+        source: Box::new(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
+    })
+}
+
+impl Session {
+    /// After a transaction with DDL: the map learns the new columns. If it can't, statements that
+    /// need them are refused until it can.
+    pub(super) async fn read_changed_columns(&mut self) {
+        let tables = std::mem::take(&mut self.transaction.changed_tables);
+        if let Err(error) = self.engine.refresh_columns(&tables).await {
+            tracing::error!(%error, "the columns of changed tables could not be read");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The end of a transaction on one node or several: plain, or in two phases with a durable decision.
+
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use super::session::Member;
+use super::{Fault, Session};
+use crate::backend::{Command, CommandError};
+use crate::catalog::{Change, Expect, Record};
+use crate::ids::NodeId;
+use crate::sql::Literal;
+
+/// The decision to commit a transaction that is prepared on several nodes. While the record exists,
+/// its prepared parts may only be committed; without it, only rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitDecision {
+    /// The name of its prepared transactions.
+    pub gid: String,
+}
+
+impl Record for CommitDecision {
+    const PREFIX: &'static str = "transactions/";
+
+    fn id(&self) -> String {
+        self.gid.clone()
+    }
+}
+
+/// Asks whether a transaction has written on this node.
+const HAS_WRITTEN: &str = "SELECT 1 WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
+
+impl Session {
+    /// Commits the session's transaction on every node that it has touched. One writing node
+    /// commits plainly; several commit in two phases. Afterwards the transaction is over, committed
+    /// or, with an error, rolled back everywhere.
+    pub async fn commit(&mut self) -> Result<(), Fault> {
+        let committed = self.try_commit().await;
+        if committed.is_err() {
+            self.rollback_members().await;
+        }
+        self.finish().await?;
+        committed
+    }
+
+    /// Rolls the session's transaction back on every node. The transaction is over.
+    pub async fn rollback(&mut self) -> Result<(), Fault> {
+        self.rollback_members().await;
+        self.finish().await
+    }
+
+    async fn try_commit(&mut self) -> Result<(), Fault> {
+        let written = on_all(self.members_in_transaction(), HAS_WRITTEN).await;
+        let mut writers = Vec::new();
+        for (node, command) in written {
+            if !command?.rows.is_empty() {
+                writers.push(node);
+            }
+        }
+        if writers.len() < 2 {
+            let readers = self.members_in_transaction().filter(|m| !writers.contains(&m.node));
+            for (_, done) in on_all(readers, "COMMIT").await {
+                done?;
+            }
+            let writer = self.members_in_transaction().filter(|m| writers.contains(&m.node));
+            for (_, done) in on_all(writer, "COMMIT").await {
+                done?;
+            }
+            return Ok(());
+        }
+        self.commit_in_two_phases(&writers).await
+    }
+
+    /// Prepares on every writing node, records the decision, and commits what was prepared. From
+    /// the record on, the resolver finishes what this can't.
+    async fn commit_in_two_phases(&mut self, writers: &[NodeId]) -> Result<(), Fault> {
+        let readers = self.members_in_transaction().filter(|m| !writers.contains(&m.node));
+        for (_, done) in on_all(readers, "COMMIT").await {
+            done?;
+        }
+        let gid = self.engine.next_gid();
+        let _live = LiveGid::new(self, gid.clone());
+        let quoted = Literal(&gid).to_string();
+        let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
+        let prepared = on_all(parts, &format!("PREPARE TRANSACTION {quoted}")).await;
+        let mut failure = None;
+        let mut in_doubt = Vec::new();
+        for (node, done) in prepared {
+            match done {
+                Ok(_) => in_doubt.push(node),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        let decision = CommitDecision { gid };
+        let decided = match failure {
+            Some(error) => Err(error.into()),
+            None => self.engine.catalog.put(&decision, Expect::Absent).await.map_err(Fault::from),
+        };
+        if let Err(error) = decided {
+            let parts = self.members.iter_mut().filter(|m| in_doubt.contains(&m.node));
+            log_unfinished(on_all(parts, &format!("ROLLBACK PREPARED {quoted}")).await);
+            return Err(error);
+        }
+        let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
+        let finished = on_all(parts, &format!("COMMIT PREPARED {quoted}")).await;
+        if log_unfinished(finished) {
+            let change = Change::new().delete(&decision, Expect::Anything);
+            if let Err(error) = self.engine.catalog.commit(change).await {
+                tracing::warn!(%error, "a finished commit decision stays in the catalog");
+            }
+        }
+        Ok(())
+    }
+
+    /// Rolls back where something was begun. A node that can't is rolled back by closing its
+    /// connection.
+    async fn rollback_members(&mut self) {
+        let outcomes = on_all(self.members_in_transaction(), "ROLLBACK").await;
+        for (node, outcome) in outcomes {
+            if outcome.is_err() {
+                self.lose(node);
+            }
+        }
+    }
+
+    /// The members on which the transaction has really begun. What was never sent is forgotten.
+    fn members_in_transaction(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.iter_mut().filter_map(|member| {
+            if !member.preface.is_empty() {
+                member.forget_preface();
+            }
+            member.has_begun().then_some(member)
+        })
+    }
+}
+
+/// Keeps the resolver away from a transaction that is being committed.
+struct LiveGid {
+    engine: std::sync::Arc<super::Engine>,
+    gid: String,
+}
+
+impl LiveGid {
+    fn new(session: &Session, gid: String) -> Self {
+        let engine = std::sync::Arc::clone(&session.engine);
+        engine.live_gids.lock().insert(gid.clone());
+        Self { engine, gid }
+    }
+}
+
+impl Drop for LiveGid {
+    fn drop(&mut self) {
+        self.engine.live_gids.lock().remove(&self.gid);
+    }
+}
+
+type Outcome = (NodeId, Result<Command, CommandError>);
+
+/// Runs a statement on all members at once.
+async fn on_all<'a>(members: impl Iterator<Item = &'a mut Member>, sql: &str) -> Vec<Outcome> {
+    let running = members.map(|m| async { (m.node, m.guard.command(sql).await) });
+    join_all(running).await
+}
+
+/// Logs what the resolver has to finish; whether there is nothing.
+fn log_unfinished(outcomes: Vec<Outcome>) -> bool {
+    let mut all = true;
+    for (node, outcome) in outcomes {
+        if let Err(error) = outcome {
+            tracing::warn!(%node, %error, "a prepared transaction is left to the resolver");
+            all = false;
+        }
+    }
+    all
+}

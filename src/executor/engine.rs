@@ -1,0 +1,119 @@
+//! What all sessions of the proxy share.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{DdlLock, Gates, LiveMap};
+use crate::backend::NodeAddress;
+use crate::catalog::Catalog;
+use crate::load::Counters;
+
+/// Deadlines of what the executor does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long a statement waits for a shard that is being switched, in milliseconds.
+    pub gate_timeout_ms: u64,
+    /// How long DDL waits for moves under way, in milliseconds.
+    pub ddl_timeout_ms: u64,
+    /// How often left-over prepared transactions are looked for, in seconds.
+    pub resolve_interval_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { gate_timeout_ms: 10_000, ddl_timeout_ms: 30_000, resolve_interval_s: 30 }
+    }
+}
+
+impl Config {
+    /// How long a statement waits for a shard that is being switched.
+    pub fn gate_timeout(&self) -> Duration {
+        Duration::from_millis(self.gate_timeout_ms)
+    }
+
+    /// How long DDL waits for moves under way.
+    pub fn ddl_timeout(&self) -> Duration {
+        Duration::from_millis(self.ddl_timeout_ms)
+    }
+}
+
+/// What all sessions share: the map in force, the gates, the catalog, the counters.
+#[derive(Debug)]
+pub struct Engine {
+    /// The map in force.
+    pub live_map: LiveMap,
+    /// The gates of its shards.
+    pub gates: Gates,
+    /// Keeps DDL and moves apart.
+    pub ddl_lock: DdlLock,
+    /// Decisions of two-phase commits, and the map after DDL.
+    pub catalog: Catalog,
+    /// What statements cost.
+    pub counters: Counters,
+    /// By node id.
+    pub nodes: Vec<NodeAddress>,
+    /// Deadlines.
+    pub config: Config,
+    /// Begins the name of every prepared transaction: unique to this catalog.
+    pub gid_prefix: String,
+    /// When this process started, in Unix milliseconds, and how many transactions it has named
+    /// since: both are in their names.
+    started_unix_ms: u128,
+    gid_count: AtomicU64,
+    /// The prepared transactions that a session is at work on.
+    pub(super) live_gids: Mutex<HashSet<String>>,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(
+        parts: EngineParts,
+        nodes: Vec<NodeAddress>,
+        config: Config,
+        gid_prefix: String,
+    ) -> Arc<Self> {
+        let EngineParts { live_map, gates, ddl_lock, catalog, counters } = parts;
+        let live_gids = Mutex::default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Arc::new(Self {
+            live_map,
+            gates,
+            ddl_lock,
+            catalog,
+            counters,
+            nodes,
+            config,
+            gid_prefix,
+            started_unix_ms: since_epoch.as_millis(),
+            gid_count: AtomicU64::new(0),
+            live_gids,
+        })
+    }
+
+    /// A name for a transaction that is to be prepared on several nodes; no other has it.
+    pub(super) fn next_gid(&self) -> String {
+        let number = self.gid_count.fetch_add(1, Ordering::Relaxed);
+        format!("{}_{:x}_{number}", self.gid_prefix, self.started_unix_ms)
+    }
+}
+
+/// The values that the engine shares with the mover and the controller.
+#[derive(Debug, Clone)]
+pub struct EngineParts {
+    /// The map in force.
+    pub live_map: LiveMap,
+    /// The gates of its shards.
+    pub gates: Gates,
+    /// Keeps DDL and moves apart.
+    pub ddl_lock: DdlLock,
+    /// The durable store.
+    pub catalog: Catalog,
+    /// What statements cost.
+    pub counters: Counters,
+}

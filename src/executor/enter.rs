@@ -1,0 +1,83 @@
+//! A statement passes the gates of the shards that it needs, or learns that its route is stale.
+
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout};
+
+use super::{Fault, Session};
+use crate::ids::{Epoch, NodeId, ShardId};
+use crate::wire::{ServerError, SqlState};
+
+/// What came of passing the gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    /// The route holds until the session's transaction ends.
+    Ready,
+    /// The map has changed since the route was made: route anew.
+    Stale,
+}
+
+impl Session {
+    /// Passes the gates of `shards`, which a route of `epoch` needs; waits while one is closed. The
+    /// passes are kept until the transaction ends.
+    pub async fn enter(&mut self, shards: &[ShardId], epoch: Epoch) -> Result<Entered, Fault> {
+        let mut passes = SmallVec::<[_; 2]>::new();
+        for shard in shards {
+            if self.transaction.passes.iter().any(|(held, _)| held == shard) {
+                continue;
+            }
+            if let Some(pass) = self.engine.gates.try_enter(*shard) {
+                passes.push((*shard, pass));
+                continue;
+            }
+            // Holding the others' passes meanwhile could keep two switches waiting for each other.
+            drop(passes);
+            self.wait_at_gate(*shard).await?;
+            return Ok(Entered::Stale);
+        }
+        if self.engine.live_map.load().epoch() != epoch {
+            return Ok(Entered::Stale);
+        }
+        self.transaction.passes.extend(passes);
+        self.check_snapshot(shards).await?;
+        Ok(Entered::Ready)
+    }
+
+    async fn wait_at_gate(&self, shard: ShardId) -> Result<(), ServerError> {
+        let started = Instant::now();
+        let limit = self.engine.config.gate_timeout();
+        let entered = timeout(limit, self.engine.gates.enter(shard)).await;
+        metrics::histogram!("foreshard_executor_gate_wait_seconds")
+            .record(started.elapsed().as_secs_f64());
+        entered.map(drop).map_err(|_| {
+            let message = format!("shard {shard} is being moved for longer than {limit:?}");
+            ServerError::new(SqlState::CANNOT_CONNECT_NOW, message)
+                .with_hint("Nothing was executed; it is safe to try again.")
+        })
+    }
+
+    /// A transaction whose snapshot is older than a switch would not see the shard's rows on their
+    /// new node: it has to start again.
+    async fn check_snapshot(&mut self, shards: &[ShardId]) -> Result<(), Fault> {
+        let Some(then) = &self.transaction.map else { return Ok(()) };
+        let now = self.engine.live_map.snapshot();
+        if then.epoch() == now.epoch() {
+            return Ok(());
+        }
+        let moved: Vec<NodeId> = shards
+            .iter()
+            .filter(|shard| then.shard(**shard).is_none_or(|s| s.node != now.node_of(**shard)))
+            .map(|shard| now.node_of(*shard))
+            .collect();
+        for member in self.members.iter_mut().filter(|member| moved.contains(&member.node)) {
+            let level = member.guard.command("SHOW transaction_isolation").await?;
+            let level = level.rows.into_iter().flatten().flatten().next();
+            if level.as_deref() != Some("read committed") {
+                let message = "could not serialize access due to a concurrent move of a shard";
+                return Err(ServerError::new(SqlState::SERIALIZATION_FAILURE, message)
+                    .with_hint("Run the transaction again.")
+                    .into());
+            }
+        }
+        Ok(())
+    }
+}

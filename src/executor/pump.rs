@@ -1,0 +1,82 @@
+//! Relays a node's answer to the client: headers are looked at, bodies are passed on as they come.
+
+use super::{Client, Fault};
+use crate::backend::Connection;
+
+/// What to do with a frame of a node's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client gets it.
+    Forward,
+    /// The client does not get it.
+    Drop,
+    /// The client gets it, and the pump ends after it.
+    ForwardLast,
+    /// The client does not get it, and the pump ends after it.
+    DropLast,
+}
+
+impl Verdict {
+    fn forwards(self) -> bool {
+        matches!(self, Self::Forward | Self::ForwardLast)
+    }
+
+    fn is_last(self) -> bool {
+        matches!(self, Self::ForwardLast | Self::DropLast)
+    }
+}
+
+/// A frame of rows or of COPY data, which is passed on before all of it has come.
+fn is_bulk(tag: u8) -> bool {
+    matches!(tag, b'D' | b'd')
+}
+
+/// Passes frames from a node to the client, as `look` says of each, up to one that it calls the
+/// last. `look` gets the tag and the frame; of rows and COPY data perhaps only its beginning.
+/// Returns how many bytes the node sent. Memory is bounded by one frame that is not bulk. Not cancel
+/// safe.
+pub async fn pump(
+    backend: &mut Connection,
+    client: &mut Client,
+    mut look: impl FnMut(u8, &[u8]) -> Verdict,
+) -> Result<u64, Fault> {
+    let mut bytes = 0;
+    // What is left of a bulk frame whose beginning was passed on, and whether it is passed on.
+    let (mut rest, mut rest_forwards) = (0, false);
+    loop {
+        let available = backend.incoming().len();
+        let mut at = rest.min(available);
+        let mut run = if rest_forwards { 0 } else { at };
+        rest -= at;
+        let mut ended = false;
+        while rest == 0 && !ended {
+            let Some(frame) = backend.frame_after(at)? else { break };
+            let here = frame.len.min(available - at);
+            if here < frame.len && !is_bulk(frame.tag) {
+                backend.incoming().reserve(frame.len - here);
+                break;
+            }
+            let verdict = look(frame.tag, &backend.incoming()[at..at + here]);
+            if matches!(frame.tag, b'Z' | b'S') {
+                let whole = backend.incoming()[at..at + here].to_vec();
+                backend.note(frame.tag, &whole);
+            }
+            if !verdict.forwards() {
+                client.relay(&backend.incoming()[run..at]).await?;
+                run = at + here;
+            }
+            at += here;
+            rest = frame.len - here;
+            rest_forwards = verdict.forwards();
+            ended = verdict.is_last();
+        }
+        client.relay(&backend.incoming()[run..at]).await?;
+        backend.consume(at);
+        bytes += at as u64;
+        if ended {
+            return Ok(bytes);
+        }
+        client.flush().await?;
+        backend.receive().await?;
+    }
+}

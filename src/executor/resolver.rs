@@ -1,0 +1,90 @@
+//! Finishes or rolls back what a crash left prepared, judged from the data alone: a prepared
+//! transaction whose decision is in the catalog is committed, any other is rolled back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::NoTls;
+
+use super::commit::CommitDecision;
+use super::{ColumnsError, Engine};
+use crate::backend::NodeAddress;
+use crate::catalog::{Change, Expect};
+use crate::runtime::Tasks;
+use crate::sql::Literal;
+
+/// How long one node may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Prepared transactions of this catalog, with their databases.
+const PREPARED: &str = "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts \
+    WHERE starts_with(gid, $1)";
+
+impl Engine {
+    /// Resolves now, then at intervals, until it is stopped.
+    pub async fn resolve_forever(self: Arc<Self>, tasks: Tasks) {
+        let interval = Duration::from_secs(self.config.resolve_interval_s.max(1));
+        loop {
+            self.resolve().await;
+            tokio::select! {
+                () = tasks.token().cancelled() => return,
+                () = tokio::time::sleep(interval) => {}
+            }
+        }
+    }
+
+    /// Resolves what it finds on every node that answers. Decisions are forgotten only once all
+    /// nodes have answered and none has a part left.
+    pub async fn resolve(&self) {
+        let decisions = match self.catalog.list::<CommitDecision>().await {
+            Ok(decisions) => decisions,
+            Err(error) => return tracing::warn!(%error, "commit decisions could not be read"),
+        };
+        let live = self.live_gids.lock().clone();
+        let mut all_answered = true;
+        for node in &self.nodes {
+            match timeout(DEADLINE, self.resolve_node(node)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(node = %node.name, %error, "prepared transactions stay");
+                    all_answered = false;
+                }
+                Err(_) => all_answered = false,
+            }
+        }
+        if !all_answered {
+            return;
+        }
+        for decision in decisions.iter().filter(|d| !live.contains(&d.record.gid)) {
+            let change = Change::new().delete(&decision.record, Expect::At(decision.revision));
+            if let Err(error) = self.catalog.commit(change).await {
+                tracing::warn!(%error, "a finished commit decision stays in the catalog");
+            }
+        }
+    }
+
+    async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
+        let (client, connection) =
+            node.service_config(self.live_map.snapshot().database()).connect(NoTls).await?;
+        let list = async { client.query(PREPARED, &[&self.gid_prefix]).await };
+        let rows = tokio::select! { rows = list => rows?, ended = connection => return Ok(ended?) };
+        for row in rows {
+            let (gid, database): (String, String) = (row.get(0), row.get(1));
+            // Only once no session is at work on it is the catalog's word on it final.
+            if self.live_gids.lock().contains(&gid) {
+                continue;
+            }
+            let decided = self.catalog.get::<CommitDecision>(&gid).await?.is_some();
+            let verdict = if decided { "COMMIT" } else { "ROLLBACK" };
+            let (client, connection) = node.service_config(&database).connect(NoTls).await?;
+            let sql = format!("{verdict} PREPARED {}", Literal(&gid));
+            tokio::select! {
+                done = client.batch_execute(&sql) => done?,
+                ended = connection => ended?,
+            }
+            tracing::info!(node = %node.name, gid, verdict, "resolved a prepared transaction");
+        }
+        Ok(())
+    }
+}

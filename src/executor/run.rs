@@ -1,0 +1,257 @@
+//! One node: the client's bytes go to it, and its answer goes back, both as they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::pump::{Verdict, pump};
+use super::session::Member;
+use super::{Client, Fault, Session};
+use crate::backend::{Connection, Settings};
+use crate::ids::{NodeId, ShardId};
+use crate::load::Access;
+use crate::wire::{Frame, Reply, TransactionStatus, frame_at, put_query};
+
+/// What a statement touched and cost, for the counters of the load.
+#[derive(Debug, Clone)]
+pub struct Cost {
+    /// Its shards; empty for home and reference tables.
+    pub shards: SmallVec<[ShardId; 2]>,
+    /// Whether it may write.
+    pub access: Access,
+}
+
+impl Cost {
+    /// Of a statement that touches no shard.
+    pub fn none(access: Access) -> Self {
+        Self { shards: SmallVec::new(), access }
+    }
+}
+
+impl Member {
+    /// Sends the client's bytes, after what has to come before them.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if self.preface.is_empty() {
+            return Ok(self.guard.send(bytes).await?);
+        }
+        let mut all = self.preface.split();
+        all.extend_from_slice(bytes);
+        Ok(self.guard.send(&all).await?)
+    }
+
+    /// Reads the answers to the proxy's own statements that were sent before the client's, so that
+    /// what comes next answers the client.
+    pub async fn skip_own_answers(&mut self) -> Result<(), Fault> {
+        while self.answers_to_skip > 0 {
+            self.answers_to_skip -= 1;
+            self.guard.finish_command().await?;
+            // The client's own statements are still unanswered.
+            self.guard.status = None;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Runs a simple `Query` frame on one node and relays the answer, `ReadyForQuery` included.
+    pub async fn run_query(
+        &mut self,
+        node: NodeId,
+        query: &[u8],
+        client: &mut Client,
+        cost: &Cost,
+    ) -> Result<(), Fault> {
+        let started = Instant::now();
+        let member = self.member(node).await?;
+        member.send(query).await?;
+        member.skip_own_answers().await?;
+        let mut bytes = query.len() as u64;
+        loop {
+            let mut copy_in = false;
+            bytes += pump(&mut member.guard, client, |tag, _| match tag {
+                b'Z' => Verdict::ForwardLast,
+                b'G' => {
+                    copy_in = true;
+                    Verdict::ForwardLast
+                }
+                _ => Verdict::Forward,
+            })
+            .await?;
+            if !copy_in {
+                break;
+            }
+            bytes += relay_copy_in(&mut member.guard, client, false).await?;
+        }
+        self.record(node, cost, started.elapsed(), bytes);
+        self.settle(node).await
+    }
+
+    /// Runs a text on one node by the simple protocol and relays the answer without its
+    /// `ReadyForQuery`.
+    pub async fn run_text(
+        &mut self,
+        node: NodeId,
+        text: &str,
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        let member = self.member(node).await?;
+        member.send(&query_message(text)).await?;
+        member.skip_own_answers().await?;
+        let relayed = pump(&mut member.guard, client, |tag, _| match tag {
+            b'Z' => Verdict::DropLast,
+            _ => Verdict::Forward,
+        });
+        relayed.await?;
+        self.settle(node).await
+    }
+
+    /// Makes `node` part of the transaction block now, not only with its first statement.
+    pub async fn join_block(&mut self, node: NodeId) -> Result<(), Fault> {
+        let member = self.member(node).await?;
+        if !member.preface.is_empty() {
+            member.send(&[]).await?;
+            member.answers_to_skip -= 1;
+            member.skip_own_answers().await?;
+            member.guard.finish_command().await?;
+        }
+        Ok(())
+    }
+
+    /// Counts a statement's cost: by shard, or by node where it touched none.
+    pub fn record(&self, node: NodeId, cost: &Cost, busy: Duration, bytes: u64) {
+        let counters = &self.engine.counters;
+        let Some(count) = u32::try_from(cost.shards.len()).ok().filter(|count| *count > 0) else {
+            counters.record_node(node, busy);
+            return;
+        };
+        for shard in &cost.shards {
+            counters.record_shard(*shard, cost.access, busy / count, bytes / u64::from(count));
+        }
+    }
+
+    /// Takes note of where `node`'s `ReadyForQuery` has left the transaction; lets go of what it
+    /// held if it is over.
+    pub async fn settle(&mut self, node: NodeId) -> Result<(), Fault> {
+        let status = self.members.iter().find(|m| m.node == node).and_then(|m| m.guard.status);
+        match status {
+            Some(TransactionStatus::Idle) => self.finish().await,
+            Some(TransactionStatus::Failed) => {
+                self.adopt_block(node);
+                self.fail();
+                Ok(())
+            }
+            _ => {
+                self.adopt_block(node);
+                Ok(())
+            }
+        }
+    }
+
+    /// After an error that the proxy told: a transaction block has failed; outside of one, what the
+    /// statement held is let go of, and connections that are not clean are closed.
+    pub fn after_error(&mut self) {
+        if self.in_transaction() {
+            self.fail();
+        } else {
+            self.release();
+        }
+    }
+
+    /// A text of several statements may have begun a transaction block on its own.
+    fn adopt_block(&mut self, node: NodeId) {
+        if self.in_transaction() {
+            return;
+        }
+        self.begin("BEGIN");
+        self.mark_begun(node);
+    }
+
+    /// Ends the transaction on the session's side: it is over on the nodes.
+    pub async fn finish(&mut self) -> Result<(), Fault> {
+        if self.transaction.settings_changed {
+            self.read_settings().await?;
+        }
+        self.read_changed_columns().await;
+        self.release();
+        Ok(())
+    }
+
+    /// Learns the settings that the transaction left behind.
+    async fn read_settings(&mut self) -> Result<(), Fault> {
+        let mut newest = None;
+        for member in &mut self.members {
+            let settings = Arc::new(member.guard.read_settings().await?);
+            member.guard.settings = Arc::clone(&settings);
+            if newest.is_none() {
+                self.search_path = member.guard.read_search_path().await?;
+            }
+            newest.get_or_insert(settings);
+        }
+        if let Some(settings) = newest {
+            self.settings = settings;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Gives the session other settings, on a connection that it holds or gets; the client hears of
+    /// those that a server reports.
+    pub async fn change_settings(
+        &mut self,
+        settings: Arc<Settings>,
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        let node = self.any_node();
+        let member = self.member(node).await?;
+        let before = member.guard.parameters.clone();
+        member.guard.adopt(&settings).await?;
+        for (name, value) in &member.guard.parameters {
+            if before.get(name) != Some(value) {
+                client.put(Reply::ParameterStatus(name, value));
+            }
+        }
+        self.search_path = member.guard.read_search_path().await?;
+        self.settings = settings;
+        self.finish().await
+    }
+}
+
+/// A `Query` of this text.
+pub fn query_message(text: &str) -> BytesMut {
+    let mut message = BytesMut::new();
+    put_query(text, &mut message);
+    message
+}
+
+/// Passes the client's COPY data on to a node, up to its end. In the extended protocol that is the
+/// `Sync` after it. Returns the bytes passed on. Not cancel safe.
+pub async fn relay_copy_in(
+    backend: &mut Connection,
+    client: &mut Client,
+    extended: bool,
+) -> Result<u64, Fault> {
+    let (mut bytes, mut data_ended, mut over) = (0, false, false);
+    while !over {
+        let mut at = 0;
+        while let Some(Frame { tag, len }) =
+            frame_at(&client.incoming()[at..]).map_err(super::ClientError::from)?
+            && at + len <= client.incoming().len()
+            && !over
+        {
+            at += len;
+            data_ended |= matches!(tag, b'c' | b'f');
+            over = data_ended && (!extended || tag == b'S');
+        }
+        backend.send_more(&client.incoming()[..at]).await?;
+        client.consume(at);
+        bytes += at as u64;
+        if !over && !client.receive().await? {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+    Ok(bytes)
+}

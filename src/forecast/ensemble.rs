@@ -1,0 +1,220 @@
+//! The backtest of the components, their weights, and the spread of their combination.
+
+use super::components::{Past, Shape};
+use super::distribution::{Distribution, LEVELS, smoothed, weighted_quantiles};
+use super::{Backtest, real};
+
+/// Origins spread over the past.
+const ORIGINS_SPREAD: usize = 240;
+/// Recent steps in which every second is an origin too.
+const RECENT_STEPS: usize = 40;
+/// Steps on each side over which errors are averaged before they are compared.
+const ERROR_REACH: usize = 4;
+/// Steps on each side over which residual quantiles are averaged.
+const QUANTILE_REACH: usize = 2;
+/// A component's share falls with this power of its error.
+const POWER: i32 = 3;
+/// A component with less than this share of the best one's weight is left out.
+const SHARE_MIN: f64 = 0.05;
+/// Weights are fitted to the errors that the spread is taken from: widen it a little.
+const WIDENING: f64 = 1.05;
+/// The index of the component that is persistence, and of the seasonal naive one.
+const LAST: usize = 0;
+const YESTERDAY: usize = 3;
+/// Fewer origins than this are not enough for weights of their own.
+const FIT_ORIGINS_MIN: usize = 8;
+
+/// The components of one history, with their forecasts from many origins.
+pub(super) struct Ensemble<'a> {
+    history: &'a [f64],
+    shape: Shape,
+    origins: Vec<usize>,
+    /// How much each origin counts: recent ones more.
+    recency: Vec<f64>,
+    /// Forecasts by origin, component, step; the last origin is the end of the history.
+    forecasts: Vec<f64>,
+    /// Weights by step, component.
+    weights: Vec<f64>,
+}
+
+impl<'a> Ensemble<'a> {
+    /// Backtests the components and weighs them.
+    pub(super) fn fit(history: &'a [f64], shape: Shape) -> Self {
+        let origins = origins(history.len(), &shape);
+        let half_life = real((3 * shape.day).max(300));
+        let recency = origins
+            .iter()
+            .map(|origin| 0.5f64.powf(real(history.len() - origin) / half_life))
+            .collect();
+        let mut sums = Vec::with_capacity(history.len() + 1);
+        sums.push(0.0);
+        let mut sum = 0.0;
+        for value in history {
+            sum += value;
+            sums.push(sum);
+        }
+        let past = Past { values: history, sums: &sums };
+        let size = (origins.len() + 1) * shape.count() * shape.horizon;
+        let mut forecasts = Vec::with_capacity(size);
+        for origin in origins.iter().copied().chain([history.len()]) {
+            shape.forecast(past, origin, &mut forecasts);
+        }
+        let mut ensemble =
+            Self { history, shape, origins, recency, forecasts, weights: Vec::new() };
+        ensemble.weights = ensemble.weigh(0..ensemble.origins.len());
+        ensemble
+    }
+
+    /// One component's forecast from the origin with this index.
+    fn component(&self, origin: usize, component: usize) -> &[f64] {
+        let horizon = self.shape.horizon;
+        let start = (origin * self.shape.count() + component) * horizon;
+        &self.forecasts[start..start + horizon]
+    }
+
+    /// What came after the origin with this index.
+    fn actual(&self, origin: usize) -> &[f64] {
+        let start = self.origins[origin];
+        &self.history[start..start + self.shape.horizon]
+    }
+
+    /// Weights by step and component, from the errors at these origins.
+    fn weigh(&self, origins: std::ops::Range<usize>) -> Vec<f64> {
+        let (count, horizon) = (self.shape.count(), self.shape.horizon);
+        let mut errors = vec![vec![0.0; horizon]; count];
+        let mut total = 0.0;
+        for origin in origins {
+            let recency = self.recency[origin];
+            total += recency;
+            for (component, errors) in errors.iter_mut().enumerate() {
+                let steps = self.component(origin, component).iter().zip(self.actual(origin));
+                for (error, (forecast, actual)) in errors.iter_mut().zip(steps) {
+                    *error += recency * (actual - forecast).abs();
+                }
+            }
+        }
+        let mut weights = Vec::with_capacity(horizon * count);
+        for step in 0..horizon {
+            let mean = |errors: &Vec<f64>| smoothed(errors, step, ERROR_REACH) / total + 1e-12;
+            let errors: Vec<f64> = errors.iter().map(mean).collect();
+            let best = errors.iter().copied().fold(f64::INFINITY, f64::min);
+            let share = |error: &f64| Some((best / error).powi(POWER)).filter(|s| *s >= SHARE_MIN);
+            let shares: Vec<f64> = errors.iter().map(|e| share(e).unwrap_or(0.0)).collect();
+            let sum: f64 = shares.iter().sum();
+            weights.extend(shares.iter().map(|share| share / sum));
+        }
+        weights
+    }
+
+    /// The weighted combination from the origin with this index.
+    fn combined(&self, origin: usize, weights: &[f64]) -> Vec<f64> {
+        let count = self.shape.count();
+        let mut combined = vec![0.0; self.shape.horizon];
+        for component in 0..count {
+            let forecast = self.component(origin, component);
+            let weights = weights.iter().skip(component).step_by(count);
+            for ((sum, value), weight) in combined.iter_mut().zip(forecast).zip(weights) {
+                *sum += weight * value;
+            }
+        }
+        combined
+    }
+
+    /// Quantiles of each step ahead of the history: the combination and its past errors.
+    pub(super) fn distribution(&self) -> Distribution {
+        let horizon = self.shape.horizon;
+        let past: Vec<Vec<f64>> =
+            (0..self.origins.len()).map(|o| self.combined(o, &self.weights)).collect();
+        let mut by_level = vec![vec![0.0; horizon]; LEVELS.len()];
+        let mut residuals: Vec<(f64, f64)> = Vec::with_capacity(past.len());
+        for step in 0..horizon {
+            residuals.clear();
+            residuals.extend(past.iter().enumerate().map(|(origin, combined)| {
+                (self.actual(origin)[step] - combined[step], self.recency[origin])
+            }));
+            residuals.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+            for (level, value) in by_level.iter_mut().zip(weighted_quantiles(&residuals)) {
+                level[step] = value;
+            }
+        }
+        let now = self.combined(self.origins.len(), &self.weights);
+        let steps = now.iter().enumerate().map(|(step, value)| {
+            std::array::from_fn(|level| {
+                value + WIDENING * smoothed(&by_level[level], step, QUANTILE_REACH)
+            })
+        });
+        Distribution::new(steps.collect(), self.ceiling())
+    }
+
+    /// The highest value that is believed: twice the range of the history above its maximum.
+    fn ceiling(&self) -> f64 {
+        let highest = self.history.iter().copied().fold(0.0, f64::max);
+        let lowest = self.history.iter().copied().fold(f64::INFINITY, f64::min);
+        highest + 2.0 * (highest - lowest)
+    }
+
+    /// The error at the newest third of the origins, of weights from older ones. Where the history
+    /// is long enough, the weights saw nothing of what they are judged by.
+    pub(super) fn backtest(&self) -> Backtest {
+        let newest = self.history.len() - self.shape.horizon;
+        let split = newest - (newest - self.shape.oldest) / 3;
+        let judged = self.origins.partition_point(|origin| *origin < split);
+        let unseen = self.origins.partition_point(|o| o + self.shape.horizon <= split);
+        let fitted = match (unseen >= FIT_ORIGINS_MIN, judged >= FIT_ORIGINS_MIN) {
+            (true, _) => self.weigh(0..unseen),
+            (false, true) => self.weigh(0..judged),
+            (false, false) => self.weights.clone(),
+        };
+        let (mut ours, mut last, mut yesterday, mut total) = (0.0, 0.0, 0.0, 0.0);
+        for origin in judged..self.origins.len() {
+            let recency = self.recency[origin];
+            let actual = self.actual(origin);
+            ours += recency * absolute_error(&self.combined(origin, &fitted), actual);
+            last += recency * absolute_error(self.component(origin, LAST), actual);
+            yesterday += recency * absolute_error(self.component(origin, YESTERDAY), actual);
+            total += recency;
+        }
+        Backtest {
+            mean_absolute_error: ours / total.max(1e-12),
+            relative_to_persistence: relative(ours, last),
+            relative_to_seasonal_naive: relative(ours, yesterday),
+        }
+    }
+
+    /// Each component's weight, averaged over the steps.
+    pub(super) fn mean_weights(&self) -> Vec<(&'static str, f64)> {
+        let count = self.shape.count();
+        let mean = |component: usize| {
+            self.weights.iter().skip(component).step_by(count).sum::<f64>()
+                / real(self.shape.horizon)
+        };
+        self.shape.names().into_iter().enumerate().map(|(i, name)| (name, mean(i))).collect()
+    }
+}
+
+/// The origins of the backtest: spread over the past, dense at its end.
+fn origins(length: usize, shape: &Shape) -> Vec<usize> {
+    let newest = length - shape.horizon;
+    let mut first = shape.oldest;
+    if shape.day > 100 {
+        first = first.max(newest.saturating_sub(5 * shape.day));
+    }
+    let span = newest - first;
+    let mut origins: Vec<usize> =
+        (0..ORIGINS_SPREAD).map(|i| first + span * i / (ORIGINS_SPREAD - 1)).collect();
+    origins.extend((shape.oldest.max(newest.saturating_sub(RECENT_STEPS))..=newest).step_by(2));
+    origins.sort_unstable();
+    origins.dedup();
+    origins
+}
+
+/// The mean absolute error of one forecast.
+fn absolute_error(forecast: &[f64], actual: &[f64]) -> f64 {
+    let sum: f64 = forecast.iter().zip(actual).map(|(f, a)| (f - a).abs()).sum();
+    sum / real(actual.len().max(1))
+}
+
+/// One error in units of another; 1 where both are (almost) nothing.
+fn relative(error: f64, baseline: f64) -> f64 {
+    (error + 1e-12) / (baseline + 1e-12)
+}

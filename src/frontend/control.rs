@@ -1,0 +1,188 @@
+//! Statements about the session itself: transaction blocks, savepoints, settings, DISCARD.
+//!
+//! A transaction block exists on a node only once a statement needs that node; until then the proxy
+//! answers for it.
+
+use std::sync::Arc;
+
+use super::session::ClientSession;
+use crate::backend::Settings;
+use crate::executor::{Fault, query_message};
+use crate::router::{Control, Discard};
+use crate::wire::{Reply, ServerError, SqlState, TransactionStatus};
+
+impl ClientSession {
+    /// Does what a control statement says; leaves `ReadyForQuery` to the caller.
+    pub(super) async fn control(&mut self, control: &Control, text: &str) -> Result<(), Fault> {
+        match control {
+            Control::Begin => self.begin(text).await,
+            Control::Commit { chain } => self.end_block(text, *chain, true).await,
+            Control::Rollback { chain } => self.end_block(text, *chain, false).await,
+            Control::Savepoint { .. } => self.in_block(text, "SAVEPOINT").await,
+            Control::Release { .. } => self.in_block(text, "RELEASE").await,
+            Control::RollbackTo { .. } => {
+                self.session.unfail();
+                self.in_block(text, "ROLLBACK").await
+            }
+            Control::SetTransaction { text } => {
+                let constraints = text.trim_start().get(4..15).is_some_and(|word| {
+                    word.trim_start().to_ascii_lowercase().starts_with("constraint")
+                });
+                self.in_block(text, if constraints { "SET CONSTRAINTS" } else { "SET" }).await
+            }
+            Control::Set { local, text, .. } => self.set(text, *local).await,
+            Control::Reset { name } => self.reset(name.as_deref(), text).await,
+            Control::Discard(discard) => self.discard(*discard, text).await,
+            Control::None
+            | Control::Show { .. }
+            | Control::Listen { .. }
+            | Control::Unlisten { .. } => self.pass(text).await,
+        }
+    }
+
+    /// Sends a statement to a node that the session has, or the home node.
+    async fn pass(&mut self, text: &str) -> Result<(), Fault> {
+        let node = self.session.any_node();
+        self.session.run_text(node, text, &mut self.client).await
+    }
+
+    async fn begin(&mut self, text: &str) -> Result<(), Fault> {
+        if self.session.in_transaction() {
+            self.session.check_not_failed()?;
+            let warning = warning("25001", "there is already a transaction in progress");
+            self.client.put_error(&warning);
+        } else {
+            self.session.begin(text);
+        }
+        let start =
+            text.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start"));
+        let tag = if start { "START TRANSACTION" } else { "BEGIN" };
+        self.client.put(Reply::CommandComplete(tag));
+        Ok(())
+    }
+
+    /// COMMIT or ROLLBACK, as the transaction's state allows.
+    async fn end_block(&mut self, text: &str, chain: bool, commit: bool) -> Result<(), Fault> {
+        let Some(begin) = self.session.begin_text() else { return self.pass(text).await };
+        let failed = self.session.status() == TransactionStatus::Failed;
+        let nodes = self.session.begun_nodes();
+        let failed_unseen = failed && !self.session.failed_on_node();
+        if let ([node], false) = (nodes.as_slice(), failed_unseen) {
+            let node = *node;
+            self.session.run_text(node, text, &mut self.client).await?;
+        } else {
+            let commit = commit && !failed;
+            if nodes.is_empty() {
+                self.session.forget_block();
+            } else if commit {
+                self.session.commit().await?;
+            } else {
+                self.session.rollback().await?;
+            }
+            if chain {
+                self.session.begin(&begin);
+            }
+            self.client.put(Reply::CommandComplete(if commit { "COMMIT" } else { "ROLLBACK" }));
+        }
+        self.renew_templates();
+        Ok(())
+    }
+
+    /// A statement that holds for the transaction on each of its nodes, also on those that join it
+    /// later.
+    async fn in_block(&mut self, text: &str, tag: &str) -> Result<(), Fault> {
+        if !self.session.in_transaction() {
+            return self.pass(text).await;
+        }
+        self.session.check_not_failed()?;
+        let nodes = self.session.begun_nodes();
+        let Some((last, others)) = nodes.split_last() else {
+            self.session.remember(text);
+            self.client.put(Reply::CommandComplete(tag));
+            return Ok(());
+        };
+        for node in others {
+            if let Some(error) = self.session.run_unseen(*node, &query_message(text)).await? {
+                return Err(Fault::Reported(error.freeze()));
+            }
+        }
+        self.session.remember(text);
+        self.session.run_text(*last, text, &mut self.client).await
+    }
+
+    async fn set(&mut self, text: &str, local: bool) -> Result<(), Fault> {
+        if local && self.session.in_transaction() {
+            return self.in_block(text, "SET").await;
+        }
+        self.session.check_not_failed()?;
+        self.session.expect_settings_change();
+        if self.session.in_transaction() {
+            let node = self.session.any_node();
+            self.session.join_block(node).await?;
+            self.in_block(text, "SET").await?;
+        } else {
+            self.pass(text).await?;
+        }
+        self.renew_templates();
+        Ok(())
+    }
+
+    /// RESET goes back to what the client started with, which is not what its connection did.
+    async fn reset(&mut self, name: Option<&str>, text: &str) -> Result<(), Fault> {
+        let startup = Arc::clone(&self.session.startup_settings);
+        let is_startups = name.is_none_or(|name| startup.0.contains_key(name));
+        if startup.0.is_empty() || !is_startups {
+            return self.set(text, false).await;
+        }
+        self.session.check_not_failed()?;
+        if self.session.in_transaction() {
+            return Err(ServerError::refused(
+                "cannot reset a startup setting inside a transaction block",
+                "The setting came with the client's connection.",
+                "Use SET with the value, or RESET outside of the transaction block.",
+            )
+            .into());
+        }
+        let mut settings = Settings::clone(&self.session.settings);
+        match name {
+            Some(name) => {
+                settings.0.insert(name.to_owned(), startup.0[name].clone());
+            }
+            None => {
+                let stays = |name: &str| matches!(name, "role" | "session_authorization");
+                settings.0.retain(|name, _| stays(name));
+                settings.0.extend(startup.0.clone());
+            }
+        }
+        self.session.change_settings(Arc::new(settings), &mut self.client).await?;
+        self.renew_templates();
+        self.client.put(Reply::CommandComplete("RESET"));
+        Ok(())
+    }
+
+    async fn discard(&mut self, discard: Discard, text: &str) -> Result<(), Fault> {
+        if discard != Discard::All {
+            return self.pass(text).await;
+        }
+        if self.session.in_transaction() {
+            self.session.check_not_failed()?;
+            let message = "DISCARD ALL cannot run inside a transaction block";
+            return Err(ServerError::new(SqlState("25001"), message).into());
+        }
+        self.statements.clear();
+        self.batch.portals.clear();
+        self.session.end();
+        let startup = Arc::clone(&self.session.startup_settings);
+        self.session.change_settings(startup, &mut self.client).await?;
+        self.renew_templates();
+        self.client.put(Reply::CommandComplete("DISCARD ALL"));
+        Ok(())
+    }
+}
+
+fn warning(code: &'static str, message: &str) -> ServerError {
+    ServerError {
+        severity: crate::wire::Severity::Warning,
+        ..ServerError::new(SqlState(code), message)
+    }
+}

@@ -1,0 +1,389 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync, in any legal order.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::batch::{Due, OUT_BYTES_MAX, Portal};
+use super::session::ClientSession;
+use super::simple::{Way, is_ours, utf8};
+use super::statements::Prepared;
+use crate::executor::{ClientError, Fault};
+use crate::ids::NodeId;
+use crate::router::{Params, Route, Template};
+use crate::wire::{
+    Bind, Parse, Reader, Reply, ServerError, SqlState, Target, put_frame, read_target,
+    with_statement,
+};
+
+impl ClientSession {
+    /// Handles one message. Errors are told at once, and everything up to `Sync` is skipped then.
+    pub(super) async fn extended(&mut self, message: &BytesMut) -> Result<(), ClientError> {
+        let (tag, body) = (message[0], &message[5..]);
+        if tag == b'S' {
+            return self.on_sync().await;
+        }
+        if self.batch.skipping {
+            return Ok(());
+        }
+        let handled = match tag {
+            b'P' => self.on_parse(body),
+            b'B' => self.on_bind(body).await,
+            b'D' => self.on_describe(body, message).await,
+            b'E' => self.on_execute(body, message).await,
+            b'C' => self.on_close(body, message).await,
+            _ => self.on_flush().await,
+        };
+        match handled {
+            Ok(()) if self.batch.out.len() < OUT_BYTES_MAX => Ok(()),
+            Ok(()) => match self.flush_batch().await {
+                Ok(()) => Ok(()),
+                Err(fault) => self.fail_batch(fault).await,
+            },
+            Err(fault) => self.fail_batch(fault).await,
+        }
+    }
+
+    async fn on_sync(&mut self) -> Result<(), ClientError> {
+        let synced = async {
+            if !self.batch.skipping && !self.batch.unparsed.is_empty() {
+                let node = self.node_without_params().await?;
+                self.go_to(node).await?;
+            }
+            self.sync_batch().await
+        };
+        let synced = synced.await;
+        self.batch.skipping = false;
+        self.batch.unparsed.clear();
+        if let Err(fault) = synced {
+            self.batch.reset(false);
+            self.tell(fault).await?;
+        }
+        self.client.put(Reply::Ready(self.session.status()));
+        Ok(())
+    }
+
+    /// An error of the proxy's own in the middle of a batch. What the node has executed since the
+    /// last `Sync` must not be committed by the next one.
+    async fn fail_batch(&mut self, fault: Fault) -> Result<(), ClientError> {
+        self.batch.skipping = true;
+        self.batch.unparsed.clear();
+        let mut told = Some(fault);
+        if !matches!(told, Some(Fault::Backend(_) | Fault::Client(_))) {
+            if self.batch.executed && !self.session.in_transaction() {
+                // Executing what does not exist fails the node's implicit transaction.
+                put_frame(b'E', &mut self.batch.out, |out| {
+                    out.extend_from_slice(b"foreshard: fail\0\0\0\0\0");
+                });
+            }
+            let failing = self.batch.executed && !self.session.in_transaction();
+            if let Some(fault) = told.take() {
+                self.settle_due(fault, failing).await?;
+            }
+        }
+        match told {
+            None => Ok(()),
+            Some(fault) => {
+                if let Some(node) = self.batch.node {
+                    self.session.lose(node);
+                }
+                self.batch.reset(false);
+                self.tell(fault).await
+            }
+        }
+    }
+
+    /// Relays what is due before an error of the proxy's, then tells the error. With `failing`, the
+    /// node's own error that fails its transaction is not shown.
+    async fn settle_due(&mut self, fault: Fault, failing: bool) -> Result<(), ClientError> {
+        let told = if failing { self.drain_failing().await } else { self.flush_batch().await };
+        let fault = match (fault, told) {
+            (fault, Ok(())) => fault,
+            (_, Err(newer)) => newer,
+        };
+        if self.session.in_transaction() {
+            self.session.fail();
+        }
+        match fault {
+            Fault::Client(error) => Err(error),
+            Fault::Refused(error) => {
+                self.client.put_error(&error);
+                Ok(())
+            }
+            Fault::Reported(frame) => Ok(self.client.relay(&frame).await?),
+            Fault::Backend(error) => {
+                if let Some(node) = self.batch.node {
+                    self.session.lose(node);
+                }
+                self.batch.reset(false);
+                self.client.put_error(&ServerError::from(&error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Relays what is due, then takes the error of the statement that was sent to fail.
+    async fn drain_failing(&mut self) -> Result<(), Fault> {
+        put_frame(b'H', &mut self.batch.out, |_| ());
+        self.drain().await?;
+        if let Some(node) = self.batch.node {
+            let member = self.session.member(node).await?;
+            while member.guard.frame().await?.0 != b'E' {}
+        }
+        Ok(())
+    }
+
+    fn on_parse(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let parse = Parse::read(body).map_err(ClientError::from)?;
+        let text = utf8(parse.text)?;
+        let prepared = if parse.name.is_empty() {
+            Prepared::unnamed(parse.text, &parse.types)
+        } else if self.statements.contains_key(parse.name) {
+            let name = String::from_utf8_lossy(parse.name);
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(ServerError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
+        } else {
+            self.worker.statements.named(parse.text, &parse.types)
+        };
+        let template = self.template(text);
+        if is_done_here(&template) {
+            self.answer(&Reply::ParseComplete);
+        } else {
+            self.batch.unparsed.push(Arc::clone(&prepared));
+        }
+        self.statements.insert(parse.name.to_vec(), prepared);
+        Ok(())
+    }
+
+    async fn on_bind(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let bind = Bind::read(body).map_err(ClientError::from)?;
+        let prepared = self.statement(bind.statement)?;
+        let text = utf8(&prepared.text)?;
+        let template = self.template(text);
+        if is_done_here(&template) {
+            self.answer(&Reply::BindComplete);
+            return self.keep_portal(&bind, prepared, body);
+        }
+        self.session.check_not_failed()?;
+        let params =
+            Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
+        let (way, template) = self.way(text, &params, template).await?;
+        let Way::Node(node, cost) = way else {
+            self.flush_unparsed().await?;
+            self.answer(&Reply::BindComplete);
+            return self.keep_portal(&bind, prepared, body);
+        };
+        // A statement of no particular node goes where the batch goes.
+        let anywhere =
+            cost.shards.is_empty() && matches!(template.route(&params), Ok(Route::Anywhere));
+        let node = if anywhere { self.batch.node.unwrap_or(node) } else { node };
+        self.go_to(node).await?;
+        self.prepare_node(&template, node).await?;
+        self.give(node, &prepared).await?;
+        bind.put_as(prepared.server_name().as_bytes(), &mut self.batch.out);
+        self.batch.due.push_back(Due::seen(b'B'));
+        self.batch.portals.insert(bind.portal.to_vec(), Portal::Native(node));
+        self.batch.add_cost(cost);
+        Ok(())
+    }
+
+    /// Keeps a portal that the proxy runs in steps of its own.
+    fn keep_portal(
+        &mut self,
+        bind: &Bind<'_>,
+        prepared: Arc<Prepared>,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let portal = Portal::Ours(prepared, Bytes::copy_from_slice(body));
+        self.batch.portals.insert(bind.portal.to_vec(), portal);
+        Ok(())
+    }
+
+    async fn on_describe(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
+        match read_target(body).map_err(ClientError::from)? {
+            Target::Statement(name) => {
+                let prepared = self.statement(name)?;
+                if is_done_here(&self.template(utf8(&prepared.text)?)) {
+                    self.answer(&Reply::NoParameters);
+                    self.answer(&Reply::NoData);
+                    return Ok(());
+                }
+                let node = self.node_of(&prepared).await?;
+                self.go_to(node).await?;
+                self.give(node, &prepared).await?;
+                with_statement(b'D', prepared.server_name().as_bytes(), &mut self.batch.out);
+                self.batch.due.push_back(Due::seen(b'd'));
+                Ok(())
+            }
+            Target::Portal(name) => match self.portal(name)? {
+                Portal::Native(node) => {
+                    self.go_to(node).await?;
+                    self.batch.out.extend_from_slice(message);
+                    self.batch.due.push_back(Due::seen(b'D'));
+                    Ok(())
+                }
+                Portal::Ours(prepared, bind) => self.describe_ours(&prepared, &bind).await,
+            },
+        }
+    }
+
+    async fn on_execute(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
+        let mut reader = Reader::new(body);
+        let name = reader.cstr().map_err(ClientError::from)?;
+        let limit = reader.i32().map_err(ClientError::from)?;
+        reader.end().map_err(ClientError::from)?;
+        match self.portal(name)? {
+            Portal::Native(node) => {
+                self.go_to(node).await?;
+                self.batch.out.extend_from_slice(message);
+                self.batch.due.push_back(Due::seen(b'E'));
+                self.batch.executed = true;
+                Ok(())
+            }
+            Portal::Ours(prepared, bind) => self.execute_ours(&prepared, &bind, limit).await,
+        }
+    }
+
+    async fn on_close(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
+        match read_target(body).map_err(ClientError::from)? {
+            Target::Statement(name) => {
+                self.flush_unparsed().await?;
+                self.statements.remove(name);
+            }
+            Target::Portal(name) => {
+                if let Some(Portal::Native(node)) = self.batch.portals.remove(name) {
+                    self.go_to(node).await?;
+                    self.batch.out.extend_from_slice(message);
+                    self.batch.due.push_back(Due::seen(b'C'));
+                    return Ok(());
+                }
+            }
+        }
+        self.answer(&Reply::CloseComplete);
+        Ok(())
+    }
+
+    async fn on_flush(&mut self) -> Result<(), Fault> {
+        self.flush_unparsed().await?;
+        self.flush_batch().await
+    }
+
+    /// The batch's messages go to `node` from here on, after the texts that no node has got yet.
+    pub(super) async fn go_to(&mut self, node: NodeId) -> Result<(), Fault> {
+        if let Some(before) = self.batch.node.filter(|before| *before != node) {
+            self.leave(before).await?;
+        }
+        self.batch.node = Some(node);
+        for prepared in std::mem::take(&mut self.batch.unparsed) {
+            let member = self.session.member(node).await?;
+            if prepared.number > 0 && !member.guard.prepared.insert(prepared.number) {
+                self.answer(&Reply::ParseComplete);
+                continue;
+            }
+            self.put_parse(&prepared, true);
+        }
+        Ok(())
+    }
+
+    /// Ends the exchange with a node before one with another begins.
+    async fn leave(&mut self, before: NodeId) -> Result<(), Fault> {
+        if self.batch.executed && !self.session.in_transaction() {
+            return Err(ServerError::refused(
+                "statements between two Syncs need different nodes",
+                "Outside of a transaction block they are one transaction of one node.",
+                "Send Sync after each, or put them into a transaction block.",
+            )
+            .into());
+        }
+        put_frame(b'S', &mut self.batch.out, |_| ());
+        self.batch.due.push_back(Due::unseen(b'S'));
+        self.batch.node = Some(before);
+        self.drain().await?;
+        self.batch.in_exchange = false;
+        self.batch.unnamed = None;
+        Ok(())
+    }
+
+    /// Gives `node` a statement that its connection lacks.
+    pub(super) async fn give(
+        &mut self,
+        node: NodeId,
+        prepared: &Arc<Prepared>,
+    ) -> Result<(), Fault> {
+        let has = if prepared.number == 0 {
+            self.batch.unnamed.as_ref().is_some_and(|given| Arc::ptr_eq(given, prepared))
+        } else {
+            !self.session.member(node).await?.guard.prepared.insert(prepared.number)
+        };
+        if !has {
+            self.put_parse(prepared, false);
+        }
+        Ok(())
+    }
+
+    fn put_parse(&mut self, prepared: &Arc<Prepared>, seen: bool) {
+        prepared.put_parse(&mut self.batch.out);
+        self.batch.due.push_back(Due::Node { message: b'P', seen, number: prepared.number });
+        if prepared.number == 0 {
+            self.batch.unnamed = Some(Arc::clone(prepared));
+        }
+    }
+
+    /// Lets a node read the texts that none has got yet.
+    pub(super) async fn flush_unparsed(&mut self) -> Result<(), Fault> {
+        if self.batch.unparsed.is_empty() {
+            return Ok(());
+        }
+        let node = self.node_without_params().await?;
+        self.go_to(node).await
+    }
+
+    /// The node to read the texts that none has got yet.
+    async fn node_without_params(&mut self) -> Result<NodeId, Fault> {
+        match self.batch.unparsed.last().cloned() {
+            Some(prepared) => self.node_of(&prepared).await,
+            None => Ok(self.session.any_node()),
+        }
+    }
+
+    /// A node that knows the tables of a text: the batch's where all do.
+    pub(super) async fn node_of(&mut self, prepared: &Arc<Prepared>) -> Result<NodeId, Fault> {
+        let template = self.template(utf8(&prepared.text)?);
+        let map = self.worker.engine.live_map.snapshot();
+        Ok(match template.route(&Params::default()) {
+            Ok(Route::Home) => map.home(),
+            _ => self.batch.node.unwrap_or_else(|| self.session.any_node()),
+        })
+    }
+
+    fn statement(&self, name: &[u8]) -> Result<Arc<Prepared>, ServerError> {
+        self.statements.get(name).cloned().ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            let message = format!("prepared statement \"{name}\" does not exist");
+            ServerError::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
+        })
+    }
+
+    fn portal(&self, name: &[u8]) -> Result<Portal, ServerError> {
+        self.batch.portals.get(name).cloned().ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            let message = format!("portal \"{name}\" does not exist");
+            ServerError::new(SqlState::INVALID_CURSOR_NAME, message)
+        })
+    }
+
+    /// Adds a reply of the proxy's own to what is due.
+    pub(super) fn answer(&mut self, reply: &Reply<'_>) {
+        let mut out = BytesMut::new();
+        reply.clone().put(&mut out);
+        self.batch.due.push_back(Due::Ours(out.freeze()));
+    }
+}
+
+/// Whether no node ever sees the text as a prepared statement.
+pub(super) fn is_done_here(template: &Template) -> bool {
+    let steps = || template.route(&Params::default());
+    is_ours(&template.control)
+        || (!template.depends_on_params()
+            && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_))))
+}

@@ -1,0 +1,198 @@
+//! The simple protocol: one text, routed and run.
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+
+use super::session::ClientSession;
+use crate::executor::{Cost, Entered, Fault, Scatter};
+use crate::ids::{GroupId, NodeId, ShardId};
+use crate::load;
+use crate::planner;
+use crate::router::{Access, Control, Params, Route, Template};
+use crate::shard_map::ShardMap;
+use crate::wire::{Reply, ServerError, SqlState};
+
+/// A route whose shards' gates were passed.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// All of it on this node.
+    Node(NodeId, Cost),
+    /// On these nodes, concatenated.
+    Scatter(Vec<(NodeId, Cost)>),
+    /// Something that the proxy does in steps of its own.
+    Steps(Route),
+}
+
+impl ClientSession {
+    /// Runs the text of a `Query` message and answers it, `ReadyForQuery` included. On an error that
+    /// is the caller's.
+    pub(super) async fn simple(&mut self, text: &[u8], message: &BytesMut) -> Result<(), Fault> {
+        let text = utf8(text)?;
+        let template = self.template(text);
+        if template.statement_count == 0 {
+            self.client.put(Reply::EmptyQuery);
+        } else if is_ours(&template.control) {
+            self.control(&template.control, text).await?;
+        } else {
+            self.session.check_not_failed()?;
+            match self.way(text, &Params::default(), template).await? {
+                (Way::Node(node, cost), template) => {
+                    self.prepare_node(&template, node).await?;
+                    let run = self.session.run_query(node, message, &mut self.client, &cost);
+                    run.await?;
+                    return self.after_statement(&template);
+                }
+                (Way::Scatter(nodes), _) => {
+                    let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
+                    self.session.scatter(&scatter, &mut self.client).await?;
+                }
+                (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
+            }
+        }
+        self.client.put(Reply::Ready(self.session.status()));
+        Ok(())
+    }
+
+    /// The routed text at the epoch in force.
+    pub(super) fn template(&self, text: &str) -> std::sync::Arc<Template> {
+        self.templates.get(text, &self.worker.engine.live_map.load())
+    }
+
+    /// Routes a text and passes the gates of its shards; again if the map changes meanwhile.
+    pub(super) async fn way(
+        &mut self,
+        text: &str,
+        params: &Params<'_>,
+        mut template: std::sync::Arc<Template>,
+    ) -> Result<(Way, std::sync::Arc<Template>), Fault> {
+        loop {
+            let map = self.worker.engine.live_map.snapshot();
+            if template.epoch != map.epoch() {
+                template = self.template(text);
+                continue;
+            }
+            let route = template.route(params)?;
+            let shards = shards_of(&route, &map);
+            if self.session.enter(&shards, template.epoch).await? == Entered::Stale {
+                template = self.template(text);
+                continue;
+            }
+            let access = access(template.access);
+            let way = match route {
+                Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),
+                Route::Home => Way::Node(map.home(), Cost::none(access)),
+                Route::Shards(shards) => {
+                    let node = map.node_of(shards[0]);
+                    Way::Node(node, Cost { shards, access })
+                }
+                Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
+                steps => Way::Steps(steps),
+            };
+            return Ok((way, template));
+        }
+    }
+
+    /// Does what must come before a statement on its node: keeps the session there if it leaves
+    /// state.
+    pub(super) async fn prepare_node(
+        &mut self,
+        template: &Template,
+        node: NodeId,
+    ) -> Result<(), Fault> {
+        if template.moves_transaction && self.session.begun_nodes().iter().any(|n| *n != node) {
+            return Err(ServerError::refused(
+                "cannot end a transaction of several nodes inside a text of several statements",
+                "The text would end it on one node only.",
+                "Send COMMIT or ROLLBACK as a statement of its own.",
+            )
+            .into());
+        }
+        if template.pins {
+            self.session.member(node).await?;
+            self.session.pin(node);
+        }
+        Ok(())
+    }
+
+    /// Does what must come after a statement that ran.
+    pub(super) fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
+        if template.pins || template.statement_count > 1 {
+            self.renew_templates();
+        }
+        Ok(())
+    }
+
+    /// Runs what the proxy does in steps of its own; leaves `ReadyForQuery` to the caller. The
+    /// message is the `Query` of the simple protocol.
+    pub(super) async fn steps(
+        &mut self,
+        route: &Route,
+        text: &str,
+        query: Option<&[u8]>,
+    ) -> Result<(), Fault> {
+        let map = self.worker.engine.live_map.snapshot();
+        match route {
+            Route::EveryNode => {
+                let made = crate::executor::query_message(text);
+                let messages = query.unwrap_or(&made);
+                self.session.run_on_every_node(messages, true, &mut self.client).await
+            }
+            Route::Ddl(ddl) => {
+                let plan = planner::ddl(ddl, &map)?;
+                self.session.run_ddl(&plan, &mut self.client).await
+            }
+            Route::CopyIn(copy) => {
+                let plan = planner::copy_in(copy, &map)?;
+                self.session.run_copy_in(&plan, &mut self.client, query.is_none()).await
+            }
+            _ => Err(ServerError::new(SqlState::INTERNAL_ERROR, "a route without steps").into()),
+        }
+    }
+}
+
+/// Whether the proxy does it, not a node.
+pub(super) fn is_ours(control: &Control) -> bool {
+    !matches!(
+        control,
+        Control::None | Control::Show { .. } | Control::Listen { .. } | Control::Unlisten { .. }
+    )
+}
+
+/// SQL as text, or the error that PostgreSQL gives for bytes that are none.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ServerError> {
+    std::str::from_utf8(bytes).map_err(|_| {
+        ServerError::new(SqlState("22021"), "invalid byte sequence for encoding \"UTF8\"")
+            .with_hint("The proxy reads statements in UTF-8; set client_encoding to UTF8.")
+    })
+}
+
+/// The shards whose gates a route has to pass.
+fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
+    let group = match route {
+        Route::Shards(shards) => return shards.clone(),
+        Route::Scatter(group) => Some(*group),
+        Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
+            crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),
+            crate::shard_map::TableKind::Reference => None,
+        }),
+        _ => None,
+    };
+    let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
+    group.map(of_group).into_iter().flatten().collect()
+}
+
+/// The nodes that own shards of a group, each with those.
+fn scatter_nodes(map: &ShardMap, group: GroupId, access: load::Access) -> Vec<(NodeId, Cost)> {
+    let shards_on = |node| map.shards_on(node, group).collect::<SmallVec<[ShardId; 2]>>();
+    map.nodes()
+        .map(|(node, _)| (node, Cost { shards: shards_on(node), access }))
+        .filter(|(_, cost)| !cost.shards.is_empty())
+        .collect()
+}
+
+pub(super) fn access(access: Access) -> load::Access {
+    match access {
+        Access::Read => load::Access::Read,
+        Access::Write | Access::Ddl => load::Access::Write,
+    }
+}

@@ -1,0 +1,74 @@
+//! Prepared statements of the extended protocol: a client's names, and the proxy's own on the nodes.
+//!
+//! Clients share server connections, so a named statement gets the proxy's name there, one for each
+//! different text; a connection is given what it lacks when a client binds it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::wire::put_parse;
+
+/// Different texts that a worker knows; past that the numbers of those that nobody uses are given up.
+const TEXTS_MAX: usize = 10_000;
+
+/// A prepared text.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The proxy's number of a named text; 0 for an unnamed one.
+    pub number: u64,
+    /// The text, in the client's encoding.
+    pub text: Box<[u8]>,
+    /// The declared types of the parameters.
+    pub types: SmallVec<[u32; 8]>,
+}
+
+impl Prepared {
+    /// A text without a name.
+    pub(super) fn unnamed(text: &[u8], types: &[u32]) -> Arc<Self> {
+        Arc::new(Self { number: 0, text: text.into(), types: types.into() })
+    }
+
+    /// Its name on the nodes.
+    pub(super) fn server_name(&self) -> String {
+        match self.number {
+            0 => String::new(),
+            number => format!("fs_{number}"),
+        }
+    }
+
+    /// Appends the `Parse` that gives it to a node.
+    pub(super) fn put_parse(&self, out: &mut BytesMut) {
+        put_parse(self.server_name().as_bytes(), &self.text, &self.types, out);
+    }
+}
+
+type Key = (Box<[u8]>, SmallVec<[u32; 8]>);
+
+/// The named texts of all clients of one worker.
+#[derive(Debug, Default)]
+pub(super) struct AllStatements {
+    known: Mutex<(u64, HashMap<Key, Arc<Prepared>>)>,
+}
+
+impl AllStatements {
+    /// The named text, under the number that it has or gets.
+    pub(super) fn named(&self, text: &[u8], types: &[u32]) -> Arc<Prepared> {
+        let key: Key = (text.into(), types.into());
+        let mut known = self.known.lock();
+        if let Some(found) = known.1.get(&key) {
+            return Arc::clone(found);
+        }
+        if known.1.len() >= TEXTS_MAX {
+            known.1.retain(|_, prepared| Arc::strong_count(prepared) > 1);
+        }
+        known.0 += 1;
+        let (text, types) = key.clone();
+        let made = Arc::new(Prepared { number: known.0, text, types });
+        known.1.insert(key, Arc::clone(&made));
+        made
+    }
+}

@@ -1,0 +1,90 @@
+//! Routed texts, so that a text is parsed once: bounded, a cache a worker, database and search path.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::router::{Context, Template, template};
+use crate::shard_map::ShardMap;
+
+/// Texts in one generation; twice as many are kept at the most.
+const GENERATION: usize = 2_048;
+/// Longer texts are not kept: they are data, not statements that come again.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
+
+/// The routed texts of one database and search path.
+#[derive(Debug)]
+pub(super) struct Templates {
+    database: String,
+    search_path: Vec<String>,
+    kept: Mutex<Kept>,
+}
+
+/// Two generations: what is used moves to the young one, and the old one goes as a whole.
+#[derive(Debug, Default)]
+struct Kept {
+    young: HashMap<Box<str>, Arc<Template>>,
+    old: HashMap<Box<str>, Arc<Template>>,
+}
+
+impl Templates {
+    pub(super) fn new(database: String, search_path: Vec<String>) -> Self {
+        Self { database, search_path, kept: Mutex::default() }
+    }
+
+    /// The routed `text` at the epoch of `map`.
+    pub(super) fn get(&self, text: &str, map: &ShardMap) -> Arc<Template> {
+        if let Some(found) = self.kept.lock().find(text)
+            && found.epoch == map.epoch()
+        {
+            return found;
+        }
+        let context = Context { database: &self.database, search_path: &self.search_path };
+        let made = Arc::new(template(text, &context, map));
+        if text.len() <= TEXT_BYTES_MAX {
+            self.kept.lock().keep(text.into(), Arc::clone(&made));
+        }
+        made
+    }
+}
+
+impl Kept {
+    fn find(&mut self, text: &str) -> Option<Arc<Template>> {
+        if let Some(found) = self.young.get(text) {
+            return Some(Arc::clone(found));
+        }
+        let (text, found) = self.old.remove_entry(text)?;
+        self.keep(text, Arc::clone(&found));
+        Some(found)
+    }
+
+    fn keep(&mut self, text: Box<str>, template: Arc<Template>) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(text, template);
+    }
+}
+
+/// The caches of one worker.
+#[derive(Debug, Default)]
+pub(super) struct AllTemplates {
+    by_context: Mutex<HashMap<(String, Vec<String>), Arc<Templates>>>,
+}
+
+/// Combinations of database and search path that are kept.
+const CONTEXTS: usize = 256;
+
+impl AllTemplates {
+    /// The cache of a session with this database and search path.
+    pub(super) fn of(&self, database: &str, search_path: &[String]) -> Arc<Templates> {
+        let key = (database.to_owned(), search_path.to_vec());
+        let mut by_context = self.by_context.lock();
+        if by_context.len() >= CONTEXTS && !by_context.contains_key(&key) {
+            by_context.clear();
+        }
+        let made = || Arc::new(Templates::new(key.0.clone(), key.1.clone()));
+        Arc::clone(by_context.entry(key.clone()).or_insert_with(made))
+    }
+}

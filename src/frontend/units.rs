@@ -1,0 +1,119 @@
+//! Portals that the proxy runs in steps of its own: control statements, scatters, broadcasts.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::batch::Due;
+use super::extended::is_done_here;
+use super::session::ClientSession;
+use super::simple::{Way, is_ours, utf8};
+use super::statements::Prepared;
+use crate::executor::{ClientError, Fault, Scatter};
+use crate::router::{Params, Route};
+use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
+
+impl ClientSession {
+    /// Describes such a portal: by a node, where it has rows.
+    pub(super) async fn describe_ours(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bind: &Bytes,
+    ) -> Result<(), Fault> {
+        if is_done_here(&self.template(utf8(&prepared.text)?)) {
+            self.answer(&Reply::NoData);
+            return Ok(());
+        }
+        let node = self.node_of(prepared).await?;
+        self.go_to(node).await?;
+        put_parse(b"", &prepared.text, &prepared.types, &mut self.batch.out);
+        Bind::read(bind).map_err(ClientError::from)?.put_unnamed(&mut self.batch.out);
+        put_frame(b'D', &mut self.batch.out, |out| out.extend_from_slice(b"P\0"));
+        self.batch.due.extend([Due::unseen(b'P'), Due::unseen(b'B'), Due::seen(b'D')]);
+        self.batch.unnamed = None;
+        Ok(())
+    }
+
+    /// Runs such a portal.
+    pub(super) async fn execute_ours(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bind: &Bytes,
+        limit: i32,
+    ) -> Result<(), Fault> {
+        let text = utf8(&prepared.text)?;
+        let template = self.template(text);
+        if self.batch.executed && !self.session.in_transaction() {
+            return Err(ServerError::refused(
+                "this statement can't share an implicit transaction with others",
+                "Between two Syncs, outside of a transaction block, it has to be alone.",
+                "Send Sync before it, or put the statements into a transaction block.",
+            )
+            .into());
+        }
+        self.end_exchange().await?;
+        if template.statement_count == 0 {
+            self.client.put(Reply::EmptyQuery);
+            return Ok(());
+        }
+        if is_ours(&template.control) {
+            return self.control(&template.control, text).await;
+        }
+        self.session.check_not_failed()?;
+        let bind = Bind::read(bind).map_err(ClientError::from)?;
+        let params =
+            Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
+        let messages = execute_messages(prepared, &bind, limit);
+        match self.way(text, &params, template).await?.0 {
+            Way::Scatter(nodes) => {
+                if limit > 0 {
+                    return Err(ServerError::refused(
+                        "a row limit on a portal over several nodes is not supported",
+                        "Its rows would have to be kept between two fetches.",
+                        "Fetch all rows at once, or add the shard key to the statement.",
+                    )
+                    .into());
+                }
+                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
+                self.session.scatter(&scatter, &mut self.client).await
+            }
+            Way::Steps(Route::EveryNode) => {
+                self.session.run_on_every_node(&messages, false, &mut self.client).await
+            }
+            Way::Steps(route) => self.steps(&route, text, None).await,
+            Way::Node(node, cost) => {
+                // The map has changed since Bind: one node is enough now.
+                let nodes = [(node, cost)];
+                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
+                self.session.scatter(&scatter, &mut self.client).await
+            }
+        }
+    }
+
+    /// Ends the exchange with the batch's node, so that the proxy can run statements of its own.
+    async fn end_exchange(&mut self) -> Result<(), Fault> {
+        self.flush_unparsed().await?;
+        if self.batch.in_exchange || !self.batch.out.is_empty() {
+            put_frame(b'S', &mut self.batch.out, |_| ());
+            self.batch.due.push_back(Due::unseen(b'S'));
+        }
+        self.drain().await?;
+        self.batch.in_exchange = false;
+        self.batch.node = None;
+        self.batch.unnamed = None;
+        Ok(())
+    }
+}
+
+/// The messages that run a portal on a node in an exchange of its own.
+fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
+    let mut out = BytesMut::new();
+    put_parse(b"", &prepared.text, &prepared.types, &mut out);
+    bind.put_unnamed(&mut out);
+    put_frame(b'E', &mut out, |out| {
+        out.extend_from_slice(b"\0");
+        out.extend_from_slice(&limit.to_be_bytes());
+    });
+    put_frame(b'S', &mut out, |_| ());
+    out
+}

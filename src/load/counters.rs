@@ -1,0 +1,173 @@
+//! What the executor calls for each statement: a few relaxed additions, no lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::ids::{NodeId, ShardId};
+
+/// How a statement touches its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It only reads.
+    Read,
+    /// It may write.
+    Write,
+}
+
+/// Running totals of every shard and node since the process started. Cheap to clone: all clones
+/// count into the same totals.
+///
+/// Count each piece of busy time once: a statement of one shard with [`Counters::record_shard`];
+/// one that touches several shards once for each, its busy time divided by their number; one of no
+/// shard (home and reference tables, catalog look-ups) with [`Counters::record_node`] alone. The
+/// load of a node is the sum of its shards' and its own.
+#[derive(Debug, Clone)]
+pub struct Counters(Arc<Cells>);
+
+#[derive(Debug)]
+struct Cells {
+    shards: Box<[ShardCell]>,
+    nodes: Box<[NodeCell]>,
+}
+
+/// A cache line of its own, so that two busy shards do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct ShardCell {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    busy_nanos: AtomicU64,
+    bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct NodeCell {
+    statements: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+/// The totals of one shard at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShardTotals {
+    /// Statements that only read.
+    pub reads: u64,
+    /// Statements that may write.
+    pub writes: u64,
+    /// Nanoseconds that a backend worked on them.
+    pub busy_nanos: u64,
+    /// Bytes relayed, both ways.
+    pub bytes: u64,
+}
+
+/// The totals of what a node did for no shard, at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeTotals {
+    /// Statements.
+    pub statements: u64,
+    /// Nanoseconds that a backend worked on them.
+    pub busy_nanos: u64,
+}
+
+/// All totals at (almost) one instant; a statement in between may be in one number and not yet in
+/// another.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// By shard id.
+    pub shards: Vec<ShardTotals>,
+    /// By node id.
+    pub nodes: Vec<NodeTotals>,
+}
+
+impl Counters {
+    /// Zeros for shards 0 to `shard_count` - 1 and nodes 0 to `node_count` - 1.
+    pub fn new(shard_count: usize, node_count: usize) -> Self {
+        let shards = (0..shard_count).map(|_| ShardCell::default()).collect();
+        let nodes = (0..node_count).map(|_| NodeCell::default()).collect();
+        Self(Arc::new(Cells { shards, nodes }))
+    }
+
+    /// Counts one statement of a shard: the time from its first byte to the backend until the
+    /// backend was ready again, and the bytes relayed both ways. A shard that the counters were
+    /// not made for is ignored.
+    pub fn record_shard(&self, shard: ShardId, access: Access, busy: Duration, bytes: u64) {
+        let Some(cell) = self.0.shards.get(shard.index()) else { return };
+        let statements = match access {
+            Access::Read => &cell.reads,
+            Access::Write => &cell.writes,
+        };
+        statements.fetch_add(1, Ordering::Relaxed);
+        cell.busy_nanos.fetch_add(nanos(busy), Ordering::Relaxed);
+        cell.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts one statement that belongs to no shard: the time that the node's backend worked.
+    pub fn record_node(&self, node: NodeId, busy: Duration) {
+        let Some(cell) = self.0.nodes.get(node.index()) else { return };
+        cell.statements.fetch_add(1, Ordering::Relaxed);
+        cell.busy_nanos.fetch_add(nanos(busy), Ordering::Relaxed);
+    }
+
+    /// The totals of now.
+    pub fn snapshot(&self) -> Snapshot {
+        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let shard = |cell: &ShardCell| ShardTotals {
+            reads: read(&cell.reads),
+            writes: read(&cell.writes),
+            busy_nanos: read(&cell.busy_nanos),
+            bytes: read(&cell.bytes),
+        };
+        let node = |cell: &NodeCell| NodeTotals {
+            statements: read(&cell.statements),
+            busy_nanos: read(&cell.busy_nanos),
+        };
+        Snapshot {
+            shards: self.0.shards.iter().map(shard).collect(),
+            nodes: self.0.nodes.iter().map(node).collect(),
+        }
+    }
+}
+
+fn nanos(busy: Duration) -> u64 {
+    u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Access, Counters, NodeTotals, ShardTotals};
+    use crate::ids::{NodeId, ShardId};
+
+    #[test]
+    fn counts_of_all_clones_and_threads_add_up() {
+        let counters = Counters::new(2, 1);
+        let work = |counters: Counters| {
+            for _ in 0..1000 {
+                counters.record_shard(ShardId(1), Access::Read, Duration::from_micros(3), 10);
+                counters.record_shard(ShardId(1), Access::Write, Duration::from_micros(1), 1);
+                counters.record_node(NodeId(0), Duration::from_micros(2));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let counters = counters.clone();
+                scope.spawn(move || work(counters));
+            }
+        });
+        let now = counters.snapshot();
+        assert_eq!(now.shards[0], ShardTotals::default());
+        let one = ShardTotals { reads: 4000, writes: 4000, busy_nanos: 16_000_000, bytes: 44_000 };
+        assert_eq!(now.shards[1], one);
+        assert_eq!(now.nodes[0], NodeTotals { statements: 4000, busy_nanos: 8_000_000 });
+    }
+
+    #[test]
+    fn ids_past_the_end_are_ignored() {
+        let counters = Counters::new(1, 1);
+        counters.record_shard(ShardId(1), Access::Read, Duration::from_secs(1), 1);
+        counters.record_node(NodeId(1), Duration::from_secs(1));
+        assert_eq!(counters.snapshot(), Counters::new(1, 1).snapshot());
+    }
+}

@@ -1,0 +1,159 @@
+//! Counters → rates: of the last sample, and of each step that is over.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::counters::{Counters, Snapshot};
+use super::history::History;
+use super::real;
+
+/// What one shard did, per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct ShardRates {
+    /// Statements that only read.
+    pub reads: f64,
+    /// Statements that may write.
+    pub writes: f64,
+    /// Bytes relayed.
+    pub bytes: f64,
+    /// Busy seconds.
+    pub busy: f64,
+}
+
+/// What all shards and nodes did, per second.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Rates {
+    /// By shard id.
+    pub shards: Vec<ShardRates>,
+    /// The busy time of no shard, by node id.
+    pub nodes: Vec<f64>,
+}
+
+/// Turns totals into rates and history. Time is an argument.
+#[derive(Debug)]
+pub struct Recorder {
+    history: History,
+    /// At the end of the last full step.
+    step_begin: (u64, Snapshot),
+    /// At the last sample.
+    last: (u64, Snapshot),
+    now: Rates,
+}
+
+impl Recorder {
+    /// Goes on with `history` from now.
+    pub fn new(history: History, now_unix_ms: u64, totals: Snapshot) -> Self {
+        let now = rates(&totals, &totals, 1);
+        Self {
+            history,
+            step_begin: (now_unix_ms, totals.clone()),
+            last: (now_unix_ms, totals),
+            now,
+        }
+    }
+
+    /// The rates since the sample before the last one.
+    pub fn now(&self) -> &Rates {
+        &self.now
+    }
+
+    /// All steps that are over.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Takes a sample. If a step has ended it goes into the history; if several have, because the
+    /// sample was late, what was counted is spread over them.
+    pub fn sample(&mut self, now_unix_ms: u64, totals: Snapshot) {
+        let (last_ms, last) = &self.last;
+        let Some(elapsed_ms) = now_unix_ms.checked_sub(*last_ms).filter(|ms| *ms > 0) else {
+            // The clock stands or was set back: count on from here.
+            self.last = (now_unix_ms, totals.clone());
+            self.step_begin = (now_unix_ms, totals);
+            return;
+        };
+        self.now = rates(last, &totals, elapsed_ms);
+        let step_ms = self.history.step_ms();
+        let (begin_ms, begin) = &self.step_begin;
+        let (first, end) = (begin_ms / step_ms, now_unix_ms / step_ms);
+        if end > first {
+            let rates = rates(begin, &totals, now_unix_ms - begin_ms);
+            for step in first.max(end.saturating_sub(SPREAD_STEPS_MAX))..end {
+                self.history.push(step, &rates);
+            }
+            self.step_begin = (now_unix_ms, totals.clone());
+        }
+        self.last = (now_unix_ms, totals);
+    }
+}
+
+/// A sample that is later than this many steps leaves a gap, which the history fills.
+const SPREAD_STEPS_MAX: u64 = 10;
+
+fn rates(before: &Snapshot, after: &Snapshot, elapsed_ms: u64) -> Rates {
+    let seconds = Duration::from_millis(elapsed_ms).as_secs_f64();
+    let rate = |before: u64, after: u64| real(after.saturating_sub(before)) / seconds;
+    let shards = after.shards.iter().enumerate().map(|(index, after)| {
+        let before = before.shards.get(index).copied().unwrap_or_default();
+        ShardRates {
+            reads: rate(before.reads, after.reads),
+            writes: rate(before.writes, after.writes),
+            bytes: rate(before.bytes, after.bytes),
+            busy: rate(before.busy_nanos, after.busy_nanos) / 1e9,
+        }
+    });
+    let nodes = after.nodes.iter().enumerate().map(|(index, after)| {
+        let before = before.nodes.get(index).copied().unwrap_or_default();
+        rate(before.busy_nanos, after.busy_nanos) / 1e9
+    });
+    Rates { shards: shards.collect(), nodes: nodes.collect() }
+}
+
+/// Samples the counters at each whole multiple of the interval, until the token is cancelled.
+pub async fn sample(
+    recorder: Arc<Mutex<Recorder>>,
+    counters: Counters,
+    interval: Duration,
+    token: CancellationToken,
+) {
+    let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    loop {
+        let wait_ms = interval_ms - now_unix_ms() % interval_ms;
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+        }
+        let totals = counters.snapshot();
+        publish(&totals);
+        let mut recorder = recorder.lock();
+        recorder.sample(now_unix_ms(), totals);
+        for (shard, rates) in recorder.now().shards.iter().enumerate() {
+            metrics::gauge!("foreshard_load_busy_ratio", "shard" => shard.to_string())
+                .set(rates.busy);
+        }
+    }
+}
+
+fn publish(totals: &Snapshot) {
+    for (shard, totals) in totals.shards.iter().enumerate() {
+        let shard = shard.to_string();
+        for (access, count) in [("read", totals.reads), ("write", totals.writes)] {
+            let labels = [("shard", shard.clone()), ("access", access.to_owned())];
+            metrics::counter!("foreshard_load_statements_total", &labels).absolute(count);
+        }
+        metrics::counter!("foreshard_load_bytes_total", "shard" => shard).absolute(totals.bytes);
+    }
+    for (node, totals) in totals.nodes.iter().enumerate() {
+        metrics::counter!("foreshard_load_node_statements_total", "node" => node.to_string())
+            .absolute(totals.statements);
+    }
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

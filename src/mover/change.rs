@@ -1,0 +1,226 @@
+//! One change of the stream as a statement for the destination. No I/O.
+
+use std::error::Error;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pg_walstream::LogicalReplicationMessage;
+use pg_walstream::TupleData;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type};
+
+use super::error::MoveError;
+use super::names::{self, quoted};
+use crate::shard_move::MovedTable;
+
+/// A value in PostgreSQL's text form, for a parameter of any type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RawText(pub(super) Option<Bytes>);
+
+impl ToSql for RawText {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        match &self.0 {
+            None => Ok(IsNull::Yes),
+            Some(text) => {
+                out.put_slice(text);
+                Ok(IsNull::No)
+            }
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+/// A table of the stream, as the stream describes it.
+#[derive(Debug, Clone)]
+pub(super) struct Relation {
+    /// The table that moves.
+    pub(super) table: MovedTable,
+    /// For each column, in the table's order: whether it identifies a row.
+    key: Vec<bool>,
+    /// Whether deletes and updates bring all of the old row.
+    full: bool,
+}
+
+/// A statement for the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) sql: String,
+    pub(super) parameters: Vec<RawText>,
+    /// Whether it has to touch exactly one row; else it touches all.
+    pub(super) one_row: bool,
+}
+
+fn fault(table: &MovedTable, what: &str) -> MoveError {
+    MoveError::Stream(format!("table {}: {what}", table.leaf))
+}
+
+impl Relation {
+    /// The table that a Relation message describes, if it is still what the move was checked with.
+    pub(super) fn of(
+        message: &LogicalReplicationMessage,
+        tables: &[MovedTable],
+    ) -> Result<Option<Self>, MoveError> {
+        let LogicalReplicationMessage::Relation {
+            namespace,
+            relation_name,
+            replica_identity,
+            columns,
+            ..
+        } = message
+        else {
+            return Ok(None);
+        };
+        let named = |table: &&MovedTable| {
+            *table.leaf.schema == **namespace && *table.leaf.name == **relation_name
+        };
+        let table = tables.iter().find(named).ok_or_else(|| {
+            MoveError::Stream(format!("{namespace}.{relation_name} is no table of this move"))
+        })?;
+        let same = columns.len() == table.columns.len()
+            && columns.iter().zip(&table.columns).all(|(now, then)| *now.name == *then.name);
+        if !same {
+            return Err(fault(table, "its columns were changed while it was moved"));
+        }
+        let full = *replica_identity == b'f';
+        let key: Vec<bool> = columns.iter().map(|column| !full && column.is_key()).collect();
+        if !full && !key.contains(&true) {
+            return Err(fault(table, "it has no replica identity, so rows can't be told apart"));
+        }
+        Ok(Some(Self { table: table.clone(), key, full }))
+    }
+
+    /// `INSERT`.
+    pub(super) fn insert(&self, new: &TupleData) -> Result<Change, MoveError> {
+        let parameters = self.values(new, |_| true)?;
+        let marks: Vec<String> = (1..=parameters.len()).map(|n| format!("${n}")).collect();
+        let sql = format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
+            self.table.leaf,
+            names::columns(&self.table),
+            marks.join(", ")
+        );
+        Ok(Change { sql, parameters, one_row: true })
+    }
+
+    /// `UPDATE`, of the columns that the stream brings; found by the old key if there is one.
+    pub(super) fn update(
+        &self,
+        old: Option<&TupleData>,
+        new: &TupleData,
+    ) -> Result<Change, MoveError> {
+        let unchanged: Vec<bool> =
+            new.columns.iter().map(|column| column.data_type == b'u').collect();
+        let carried = |at: usize| !unchanged.get(at).copied().unwrap_or(true);
+        let mut parameters = self.values(new, carried)?;
+        let mut sql = format!("UPDATE {} SET ", self.table.leaf);
+        let columns = self.table.columns.iter().enumerate().filter(|(at, _)| carried(*at));
+        for (number, (_, column)) in (1..).zip(columns) {
+            let comma = if number > 1 { ", " } else { "" };
+            sql += &format!("{comma}{} = ${number}", quoted(&column.name));
+        }
+        if parameters.is_empty() {
+            let first = self.table.columns.first().map(|column| quoted(&column.name));
+            let first = first.unwrap_or_default();
+            sql += &format!("{first} = {first}");
+        }
+        self.find(old.unwrap_or(new), old.is_some(), &mut sql, &mut parameters)?;
+        Ok(Change { sql, parameters, one_row: true })
+    }
+
+    /// `DELETE`.
+    pub(super) fn delete(&self, old: &TupleData) -> Result<Change, MoveError> {
+        let (mut sql, mut parameters) = (format!("DELETE FROM {}", self.table.leaf), Vec::new());
+        self.find(old, true, &mut sql, &mut parameters)?;
+        Ok(Change { sql, parameters, one_row: true })
+    }
+
+    /// `TRUNCATE` of all tables that one statement of the source emptied.
+    pub(super) fn truncate(relations: &[&Self]) -> Change {
+        let leaves: Vec<String> = relations.iter().map(|r| r.table.leaf.to_string()).collect();
+        let sql = format!("TRUNCATE {}", leaves.join(", "));
+        Change { sql, parameters: Vec::new(), one_row: false }
+    }
+
+    /// The values of the columns that `wanted` names.
+    fn values(
+        &self,
+        tuple: &TupleData,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<RawText>, MoveError> {
+        if tuple.columns.len() != self.table.columns.len() {
+            return Err(fault(&self.table, "a row has another number of columns than the table"));
+        }
+        let columns = tuple.columns.iter().enumerate().filter(|(at, _)| wanted(*at));
+        columns
+            .map(|(_, column)| match column.data_type {
+                b'n' => Ok(RawText(None)),
+                b't' => Ok(RawText(Some(column.raw_bytes()))),
+                _ => Err(fault(&self.table, "a value that is needed was not sent")),
+            })
+            .collect()
+    }
+
+    /// The condition that finds the one row that `tuple` identifies.
+    fn find(
+        &self,
+        tuple: &TupleData,
+        is_old: bool,
+        sql: &mut String,
+        parameters: &mut Vec<RawText>,
+    ) -> Result<(), MoveError> {
+        if self.full {
+            if !is_old {
+                return Err(fault(&self.table, "an update came without the old row"));
+            }
+            return self.find_whole(tuple, sql, parameters);
+        }
+        let key = self.values(tuple, |at| self.key[at])?;
+        let columns = self.table.columns.iter().zip(&self.key).filter(|(_, key)| **key);
+        let mut word = "WHERE";
+        for ((column, _), value) in columns.zip(key) {
+            if value.0.is_none() {
+                return Err(fault(&self.table, "a row's key is NULL"));
+            }
+            parameters.push(value);
+            *sql += &format!(" {word} {} = ${}", quoted(&column.name), parameters.len());
+            word = "AND";
+        }
+        Ok(())
+    }
+
+    /// One of the rows that look just like `tuple`. Compared as text, since not every type has an
+    /// equality; the shard key by `=` as well, since it may have an index.
+    fn find_whole(
+        &self,
+        tuple: &TupleData,
+        sql: &mut String,
+        parameters: &mut Vec<RawText>,
+    ) -> Result<(), MoveError> {
+        let values = self.values(tuple, |_| true)?;
+        let mut marks = Vec::with_capacity(values.len());
+        let mut keys = String::new();
+        for (column, value) in self.table.columns.iter().zip(values) {
+            let is_null = value.0.is_none();
+            parameters.push(value);
+            let mark = format!("${}::{}", parameters.len(), column.type_name);
+            if self.table.key.contains(&column.name) && !is_null {
+                keys += &format!("{} = {mark} AND ", quoted(&column.name));
+            }
+            marks.push(mark);
+        }
+        *sql += &format!(
+            " WHERE ctid = (SELECT ctid FROM {} WHERE {keys}ROW({})::text = ROW({})::text LIMIT 1)",
+            self.table.leaf,
+            names::columns(&self.table),
+            marks.join(", ")
+        );
+        Ok(())
+    }
+}

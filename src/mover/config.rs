@@ -1,0 +1,88 @@
+//! What an operator can set about moves.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How moves are made. Every key is optional in the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How many moves are under way at the same time.
+    pub concurrent_moves: usize,
+    /// The most that a copy sends, in bytes a second; 0 is no limit.
+    pub copy_bytes_per_second: u64,
+    /// Changes of the stream that make a transaction at the destination, at the most.
+    pub apply_batch_changes: usize,
+    /// The stream counts as caught up when no more than this is left of it, in bytes of WAL.
+    pub lag_threshold_bytes: u64,
+    /// How long a switch waits with a closed gate for statements under way, in ms.
+    pub drain_deadline_ms: u64,
+    /// How long a switch waits for its locks on the source with a closed gate, in ms.
+    pub lock_timeout_ms: u64,
+    /// How long a switch waits for the rest of the stream after the source gave up the shard, in
+    /// ms; past it the source takes the shard back.
+    pub marker_deadline_ms: u64,
+    /// How often a switch tries to drain and lock, the gate open between, before it is put off.
+    pub switch_tries: u32,
+    /// The first wait after a switch was put off, in ms; doubles each time.
+    pub switch_backoff_ms: u64,
+    /// The longest wait between two tries of anything, in ms.
+    pub backoff_max_ms: u64,
+    /// How often a switch may be put off before the move is given up.
+    pub postponements_max: u32,
+    /// How often in a row an action may fail for a passing reason before the move is given up.
+    pub failures_max: u32,
+    /// How long the making of a slot waits for the transactions that run on the source, in ms.
+    pub slot_deadline_ms: u64,
+    /// How long a start waits for the nodes of a move that was being switched, in ms.
+    pub recovery_deadline_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            concurrent_moves: 1,
+            copy_bytes_per_second: 0,
+            apply_batch_changes: 500,
+            lag_threshold_bytes: 256 << 10,
+            drain_deadline_ms: 250,
+            lock_timeout_ms: 20,
+            marker_deadline_ms: 2_000,
+            switch_tries: 5,
+            switch_backoff_ms: 500,
+            backoff_max_ms: 30_000,
+            postponements_max: 100,
+            failures_max: 10,
+            slot_deadline_ms: 60_000,
+            recovery_deadline_ms: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// The wait before try `tries` + 1 of something: doubles from `first_ms`, up to the most.
+    pub(super) fn backoff(&self, first_ms: u64, tries: u32) -> Duration {
+        let doubled = first_ms.saturating_mul(1u64 << tries.min(20));
+        Duration::from_millis(doubled.min(self.backoff_max_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn an_empty_policy_gives_the_defaults_and_an_unknown_key_is_refused() {
+        assert_eq!(serde_json::from_str::<Config>("{}").unwrap(), Config::default());
+        assert!(serde_json::from_str::<Config>("{\"drain_deadline\": 1}").is_err());
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_the_most() {
+        let config = Config { backoff_max_ms: 3_000, ..Config::default() };
+        let waits: Vec<_> = (0..4).map(|tries| config.backoff(500, tries).as_millis()).collect();
+        assert_eq!(waits, [500, 1_000, 2_000, 3_000]);
+        assert_eq!(config.backoff(500, u32::MAX).as_millis(), 3_000);
+    }
+}

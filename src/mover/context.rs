@@ -1,0 +1,109 @@
+//! What the mover works with: the catalog, the proxy's live state, the nodes, its settings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::config::Config;
+use super::error::MoveError;
+use super::failpoint::Failpoints;
+use super::progress::Progress;
+use crate::backend::NodeAddress;
+use crate::catalog::Catalog;
+use crate::executor::ClosedGate;
+use crate::executor::DdlLock;
+use crate::executor::Gates;
+use crate::executor::LiveMap;
+use crate::ids::{NodeId, ShardId};
+use crate::runtime::Tasks;
+
+/// What the mover works with.
+#[derive(Debug)]
+pub struct MoverContext {
+    /// Holds the moves and the map.
+    pub catalog: Catalog,
+    /// Where a switch publishes its map.
+    pub live_map: LiveMap,
+    /// A switch closes the gate of its shard.
+    pub gates: Gates,
+    /// Each move holds it shared.
+    pub ddl_lock: DdlLock,
+    /// How to reach each node; a node's id is its index.
+    pub nodes: Vec<NodeAddress>,
+    /// What the operator set.
+    pub config: Config,
+    /// How far each move under way is.
+    pub progress: Progress,
+    /// Where a test wants the process to die.
+    pub failpoints: Failpoints,
+    /// The drivers of the connections to nodes; each ends with its connection.
+    pub(super) connections: Tasks,
+    /// Gates that stay closed whatever happens to the task that closed them.
+    held: Mutex<HashMap<ShardId, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    gate: Arc<ClosedGate>,
+    since: Instant,
+}
+
+impl MoverContext {
+    /// A context without moves under way. Reads the failpoint from the environment.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the proxy that a move touches")]
+    pub fn new(
+        catalog: Catalog,
+        live_map: LiveMap,
+        gates: Gates,
+        ddl_lock: DdlLock,
+        nodes: Vec<NodeAddress>,
+        config: Config,
+    ) -> Self {
+        Self {
+            catalog,
+            live_map,
+            gates,
+            ddl_lock,
+            nodes,
+            config,
+            progress: Progress::default(),
+            failpoints: Failpoints::from_env(),
+            connections: Tasks::new(),
+            held: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(super) fn address(&self, node: NodeId) -> Result<&NodeAddress, MoveError> {
+        let missing = || MoveError::Refused(format!("node {node} is not configured"));
+        self.nodes.get(node.index()).ok_or_else(missing)
+    }
+
+    /// Closes the gate of `shard`, if it is not held closed already, and holds it until
+    /// [`Self::release`]; `None` if somebody else has closed it.
+    pub(super) fn hold(&self, shard: ShardId) -> Option<Arc<ClosedGate>> {
+        let mut held = self.held.lock();
+        if let Some(held) = held.get(&shard) {
+            return Some(Arc::clone(&held.gate));
+        }
+        let gate = Arc::new(self.gates.close(shard)?);
+        held.insert(shard, Held { gate: Arc::clone(&gate), since: Instant::now() });
+        Some(gate)
+    }
+
+    /// Opens the gate again; how long it was closed. The caller keeps no gate of [`Self::hold`].
+    pub(super) fn release(&self, shard: ShardId) -> Option<Duration> {
+        let held = self.held.lock().remove(&shard)?;
+        let since = held.since;
+        drop(held);
+        Some(since.elapsed())
+    }
+}
+
+/// The time, in ms since 1970.
+pub(super) fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

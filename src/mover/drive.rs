@@ -1,0 +1,244 @@
+//! Takes one move from its stored state to its end: does what the state says, stores the outcome,
+//! and so on.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::Applier;
+use super::context::{MoverContext, now_unix_ms};
+use super::error::MoveError;
+use super::session::Session;
+use super::switch::{self, Switched};
+use super::{build, catch_up, check, cleanup, copy, prepare, verify};
+use crate::catalog::{CatalogError, Expect, Record, Versioned};
+use crate::shard_move::{Action, Event, Move, State};
+
+/// The first wait after a failure; doubles each time.
+const BACKOFF_MS: u64 = 250;
+
+/// What an action led to.
+enum Outcome {
+    /// To be stored.
+    Event(Event),
+    /// Stored already, with the map.
+    Stored(Box<Versioned<Move>>, Option<Duration>),
+}
+
+/// One move under way.
+struct Driver<'a> {
+    context: &'a MoverContext,
+    stopping: &'a CancellationToken,
+    mv: Versioned<Move>,
+    applier: Option<Applier<'a>>,
+    /// Whether the state was read from the catalog, so that another process may have begun it.
+    inherited: bool,
+    failures: u32,
+}
+
+/// Drives `mv` until it is finished, or until the proxy stops.
+pub(super) async fn drive(
+    context: &MoverContext,
+    mv: Versioned<Move>,
+    stopping: &CancellationToken,
+) -> Result<(), MoveError> {
+    let _no_ddl = tokio::select! {
+        () = stopping.cancelled() => return Err(MoveError::Stopped),
+        shared = context.ddl_lock.shared() => shared,
+    };
+    let applier = None;
+    let mut driver = Driver { context, stopping, mv, applier, inherited: true, failures: 0 };
+    while driver.mv.record.next_action() != Action::Rest {
+        let result = driver.perform_until_stopped().await;
+        driver.absorb(result).await?;
+    }
+    driver.finished();
+    Ok(())
+}
+
+impl Driver<'_> {
+    /// Performs the state's action. A stop interrupts it anywhere, but not a switch: that ends by
+    /// itself within its deadlines.
+    async fn perform_until_stopped(&mut self) -> Result<Outcome, MoveError> {
+        let stopping = self.stopping;
+        if stopping.is_cancelled() {
+            return Err(MoveError::Stopped);
+        }
+        if self.mv.record.state == State::Switching {
+            return Box::pin(self.switch()).await;
+        }
+        tokio::select! {
+            () = stopping.cancelled() => Err(MoveError::Stopped),
+            outcome = Box::pin(self.perform()) => outcome.map(Outcome::Event),
+        }
+    }
+
+    async fn perform(&mut self) -> Result<Event, MoveError> {
+        let action = self.mv.record.next_action();
+        if self.inherited && action != Action::Check {
+            self.end_earlier_sessions().await?;
+        }
+        self.inherited = false;
+        let context = self.context;
+        if matches!(action, Action::CatchUp | Action::Verify) {
+            self.start_applier().await?;
+        } else {
+            self.applier = None;
+        }
+        let mv = &self.mv.record;
+        match (action, &mut self.applier) {
+            (Action::CatchUp, Some(applier)) => catch_up::catch_up(context, mv, applier).await,
+            (Action::Verify, Some(applier)) => verify::verify(context, mv, applier).await,
+            (Action::Check, _) => check::check(context, mv).await,
+            (Action::Prepare, _) => prepare::prepare(context, mv).await,
+            (Action::Copy, _) => copy::copy(context, mv).await,
+            (Action::Build, _) => build::build(context, mv).await,
+            (Action::CleanUp, _) => cleanup::clean_up(context, mv).await,
+            (Action::Undo, _) => cleanup::undo(context, mv).await,
+            (Action::CatchUp | Action::Verify | Action::Switch | Action::Rest, _) => {
+                Err(MoveError::Busy("the stream is not there".to_owned()))
+            }
+        }
+    }
+
+    async fn switch(&mut self) -> Result<Outcome, MoveError> {
+        let context = self.context;
+        let switched = if self.inherited {
+            // Nobody may touch the shard before it is known who has it.
+            drop(context.hold(self.mv.record.shard));
+            let reason = "the proxy ended in the middle of the switch".to_owned();
+            let resumed = switch::resume(context, &self.mv, reason).await?;
+            context.release(self.mv.record.shard);
+            self.inherited = false;
+            resumed
+        } else {
+            self.start_applier().await?;
+            let Some(applier) = &mut self.applier else {
+                return Err(MoveError::Busy("the stream is not there".to_owned()));
+            };
+            switch::switch(context, &self.mv, applier, self.stopping).await?
+        };
+        Ok(match switched {
+            Switched::Yes(stored, pause) => Outcome::Stored(stored, pause),
+            Switched::Later(event) => Outcome::Event(event),
+            Switched::Undone(event) => {
+                self.applier = None;
+                Outcome::Event(event)
+            }
+        })
+    }
+
+    async fn start_applier(&mut self) -> Result<(), MoveError> {
+        if self.applier.is_none() {
+            self.applier = Some(Applier::start(self.context, &self.mv.record).await?);
+        }
+        Ok(())
+    }
+
+    async fn end_earlier_sessions(&self) -> Result<(), MoveError> {
+        let mv = &self.mv.record;
+        for node in [mv.from, mv.to] {
+            let session = Session::open(self.context, mv, node).await?;
+            session.end_earlier_sessions(mv).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores what came of an action, or waits after a failure.
+    async fn absorb(&mut self, result: Result<Outcome, MoveError>) -> Result<(), MoveError> {
+        let result = match result {
+            Ok(Outcome::Event(event)) => self.store(event).await,
+            Ok(Outcome::Stored(stored, pause)) => {
+                self.mv = *stored;
+                self.switched(pause).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                self.failures = 0;
+                Ok(())
+            }
+            Err(error) if error.ends_the_driver() => Err(error),
+            Err(error) => self.failed(error).await,
+        }
+    }
+
+    /// Stores the state after `event`, and the changes that were applied.
+    async fn store(&mut self, event: Event) -> Result<(), MoveError> {
+        let (now, before) = (now_unix_ms(), self.mv.record.state);
+        let mut next = self.mv.record.clone();
+        if let Some(applier) = &mut self.applier {
+            next = next.on_event(Event::Counted { changes: applier.take_changes() }, now)?;
+        }
+        let next = next.on_event(event, now)?;
+        match self.context.catalog.put(&next, Expect::At(self.mv.revision)).await {
+            Ok(revision) => self.mv = Versioned { record: next, revision },
+            Err(CatalogError::Conflict(_)) => self.reload().await?,
+            Err(error) => return Err(error.into()),
+        }
+        if self.mv.record.state != before {
+            tracing::info!(state = self.mv.record.state.word(), "move state");
+        }
+        Ok(())
+    }
+
+    /// Somebody else wrote the record; what it says now is what counts.
+    async fn reload(&mut self) -> Result<(), MoveError> {
+        let stored = self.context.catalog.get::<Move>(&self.mv.record.id()).await?;
+        let gone = || MoveError::Busy("the move's record is gone".to_owned());
+        self.mv = stored.ok_or_else(gone)?;
+        self.applier = None;
+        self.inherited = true;
+        Ok(())
+    }
+
+    async fn switched(&mut self, pause: Option<Duration>) {
+        let pause_ms = pause.map(|pause| pause.as_secs_f64() * 1_000.0);
+        tracing::info!(state = self.mv.record.state.word(), pause_ms, "move state");
+        if let Some(pause) = pause {
+            metrics::histogram!("foreshard_mover_pause_seconds").record(pause.as_secs_f64());
+        }
+        let Some(pause_ms) = pause_ms else { return };
+        if let Err(error) = self.store(Event::Paused { pause_ms }).await {
+            tracing::warn!(error = error.story(), "the pause of the switch was not stored");
+        }
+    }
+
+    /// Gives the move up, or notes the trouble and waits before the next try.
+    async fn failed(&mut self, error: MoveError) -> Result<(), MoveError> {
+        self.failures += 1;
+        self.applier = None;
+        let (state, story) = (self.mv.record.state, error.story());
+        let hopeless = !error.is_passing() || self.failures > self.context.config.failures_max;
+        let unsettled = state == State::Switching && self.inherited;
+        let gives_up = hopeless && state.can_undo() && state != State::Undoing && !unsettled;
+        tracing::warn!(error = story, state = state.word(), gives_up, "action of a move failed");
+        let event = if gives_up {
+            Event::Failed { error: story }
+        } else {
+            Event::Troubled { error: story }
+        };
+        if let Err(error) = self.store(event).await {
+            tracing::warn!(error = error.story(), "the trouble of a move was not stored");
+        }
+        if gives_up {
+            self.failures = 0;
+            return Ok(());
+        }
+        let wait = self.context.config.backoff(BACKOFF_MS, self.failures);
+        match timeout(wait, self.stopping.cancelled()).await {
+            Ok(()) => Err(MoveError::Stopped),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn finished(&self) {
+        let mv = &self.mv.record;
+        let outcome = mv.state.word();
+        metrics::counter!("foreshard_mover_moves_total", "outcome" => outcome).increment(1);
+        self.context.progress.forget(mv.id);
+    }
+}

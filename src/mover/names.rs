@@ -1,0 +1,49 @@
+//! The names of what a move makes: always the same for the same move, never those of another.
+
+use crate::ids::Lsn;
+use crate::shard_move::{Move, MovedTable};
+use crate::sql::Ident;
+
+/// Prefix of the WAL messages that mark the end of a shard's stream.
+pub(super) const MARKER_PREFIX: &str = "foreshard";
+
+/// Slots are named in all databases of a server, so the time makes it unique over proxies.
+pub(super) fn slot(mv: &Move) -> String {
+    format!("foreshard_m{}_{}", mv.id, mv.requested_unix_ms)
+}
+
+/// A slot for one comparison.
+pub(super) fn verify_slot(mv: &Move) -> String {
+    format!("foreshard_v{}_{}", mv.id, mv.requested_unix_ms)
+}
+
+/// The publication of the leaves.
+pub(super) fn publication(mv: &Move) -> String {
+    slot(mv)
+}
+
+/// The CHECK that makes ATTACH instant.
+pub(super) fn helper_check(mv: &Move) -> String {
+    format!("foreshard_move_{}", mv.id)
+}
+
+/// The content of the marker of one try of the switch.
+pub(super) fn marker(mv: &Move, wal_end: Lsn, attempt: u32) -> String {
+    format!("{} {wal_end} {attempt}", slot(mv))
+}
+
+/// `name` as an identifier in SQL.
+pub(super) fn quoted(name: &str) -> String {
+    Ident::new(name).to_string()
+}
+
+/// Names as a list of identifiers.
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|name| quoted(name)).collect();
+    quoted.join(", ")
+}
+
+/// The columns that a table's copy and stream carry.
+pub(super) fn columns(table: &MovedTable) -> String {
+    list(table.columns.iter().map(|column| &column.name))
+}

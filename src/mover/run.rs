@@ -1,0 +1,134 @@
+//! The loop over the stored moves, and what must happen before the proxy serves.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use super::context::{MoverContext, now_unix_ms};
+use super::drive::drive;
+use super::error::MoveError;
+use super::switch::{self, Switched};
+use crate::catalog::{CatalogError, Expect, Versioned};
+use crate::ids::{MoveId, ShardId};
+use crate::runtime::Tasks;
+use crate::shard_move::{Move, State};
+
+/// How long the catalog is left alone after it failed.
+const CATALOG_RETRY: Duration = Duration::from_secs(1);
+
+/// Takes up every unfinished move, new or left by a crash, until the tasks are stopped; then leaves
+/// each at a stored state.
+pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
+    let stopping = tasks.token().clone();
+    let mut commits = context.catalog.watch();
+    let mut under_way = HashSet::new();
+    let mut drivers = FuturesUnordered::new();
+    loop {
+        commits.mark_unchanged();
+        let wanted = match unfinished(&context).await {
+            Ok(moves) => moves,
+            Err(error) => {
+                tracing::error!(%error, "the stored moves can't be read");
+                if timeout(CATALOG_RETRY, stopping.cancelled()).await.is_ok() {
+                    break;
+                }
+                continue;
+            }
+        };
+        for mv in wanted {
+            let (id, is_new) = (mv.record.id, mv.record.state == State::Requested);
+            let full = under_way.len() >= context.config.concurrent_moves.max(1);
+            if under_way.contains(&id) || (full && is_new) {
+                continue;
+            }
+            under_way.insert(id);
+            drivers.push(tasks.spawn("move", driven(Arc::clone(&context), mv, tasks.clone())));
+        }
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            Some(ended) = drivers.next() => match ended {
+                Ok((id, Ok(()) | Err(MoveError::Stopped))) => {
+                    under_way.remove(&id);
+                }
+                Ok((_, Err(error))) => {
+                    tracing::error!(error = error.story(), "the mover ends");
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "the task of a move ended"),
+            },
+            changed = commits.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    while drivers.next().await.is_some() {}
+}
+
+async fn driven(
+    context: Arc<MoverContext>,
+    mv: Versioned<Move>,
+    tasks: Tasks,
+) -> (MoveId, Result<(), MoveError>) {
+    let Move { id, shard, from, to, .. } = mv.record;
+    let span = tracing::info_span!("move", %id, %shard, %from, %to);
+    let result = Box::pin(drive(&context, mv, tasks.token())).instrument(span).await;
+    (id, result)
+}
+
+/// The moves that are not finished; those that have begun come first.
+async fn unfinished(context: &MoverContext) -> Result<Vec<Versioned<Move>>, CatalogError> {
+    let mut moves = context.catalog.list::<Move>().await?;
+    moves.retain(|mv| !mv.record.is_finished());
+    moves.sort_by_key(|mv| (mv.record.state == State::Requested, mv.record.id));
+    Ok(moves)
+}
+
+/// Finishes or undoes every switch that a crash cut off. To be called before the listener opens.
+/// A shard whose nodes can't be asked in time stays behind its closed gate until [`run`] has asked
+/// them: those shards are the answer.
+pub async fn recover_before_serving(context: &MoverContext) -> Result<Vec<ShardId>, MoveError> {
+    let mut unsettled = Vec::new();
+    for mv in unfinished(context).await? {
+        if mv.record.state != State::Switching {
+            continue;
+        }
+        let shard = mv.record.shard;
+        drop(context.hold(shard));
+        let deadline = Duration::from_millis(context.config.recovery_deadline_ms);
+        let recovered = timeout(deadline, recover(context, &mv)).await;
+        match recovered.unwrap_or(Err(MoveError::Timeout("settling a switch that was cut off"))) {
+            Ok(()) => {
+                context.release(shard);
+            }
+            Err(error) if error.ends_the_driver() => return Err(error),
+            Err(error) => {
+                let error = error.story();
+                tracing::error!(error, %shard, "who owns the shard is not known yet");
+                unsettled.push(shard);
+            }
+        }
+    }
+    Ok(unsettled)
+}
+
+async fn recover(context: &MoverContext, mv: &Versioned<Move>) -> Result<(), MoveError> {
+    let reason = "the proxy ended in the middle of the switch".to_owned();
+    match Box::pin(switch::resume(context, mv, reason)).await? {
+        Switched::Yes(stored, _) => {
+            tracing::info!(id = %stored.record.id, "switch finished at the start");
+        }
+        Switched::Later(event) | Switched::Undone(event) => {
+            let undone = mv.record.clone().on_event(event, now_unix_ms())?;
+            context.catalog.put(&undone, Expect::At(mv.revision)).await?;
+            tracing::info!(id = %mv.record.id, "switch undone at the start");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! The states of a move and the table of transitions.
+//!
+//! | state       | action    | event → next state                                              |
+//! |-------------|-----------|-----------------------------------------------------------------|
+//! | requested   | check     | checked → preparing                                             |
+//! | preparing   | prepare   | prepared → copying                                              |
+//! | copying     | copy      | copied → building                                               |
+//! | building    | build     | built → catching_up                                             |
+//! | catching_up | catch up  | caught up → verifying; → switching once the rows are verified   |
+//! | verifying   | verify    | verified → switching                                            |
+//! | switching   | switch    | switched → switched; postponed → catching_up                    |
+//! | switched    | clean up  | cleaned → done                                                  |
+//! | undoing     | undo      | undone → aborted                                                |
+//! | done        |           |                                                                 |
+//! | aborted     |           |                                                                 |
+//!
+//! *failed* → undoing from each state above *switched*; from *switched* on there is no way back.
+//! *troubled*, *counted* and *paused* note something and change no state.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Move, MovedTable, Object, ObjectKind, Proof, Step};
+
+/// How far a move is. Stored before it is acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Written by whoever wants the move; nothing is done yet.
+    Requested,
+    /// What the move makes is recorded; publication and tables are being made.
+    Preparing,
+    /// Slot and snapshot; rows are being copied. Starts from nothing each time.
+    Copying,
+    /// Constraints and indexes of the new tables.
+    Building,
+    /// The stream of changes is being applied until the rest is small.
+    CatchingUp,
+    /// Both sides are compared at the same WAL position.
+    Verifying,
+    /// The gate is closed, or about to be; ownership changes hands.
+    Switching,
+    /// The catalog's map has the shard at the destination. Can only be finished.
+    Switched,
+    /// What the move made is being removed.
+    Undoing,
+    /// Finished: the destination owns the shard, and nothing of the move is left.
+    Done,
+    /// Finished: the source still owns the shard, and nothing of the move is left.
+    Aborted,
+}
+
+impl State {
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Aborted)
+    }
+
+    /// Whether the move can still be undone.
+    pub fn can_undo(self) -> bool {
+        !matches!(self, Self::Switched | Self::Done | Self::Aborted)
+    }
+
+    /// The word for logs, metrics and users.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Preparing => "preparing",
+            Self::Copying => "copying",
+            Self::Building => "building",
+            Self::CatchingUp => "catching_up",
+            Self::Verifying => "verifying",
+            Self::Switching => "switching",
+            Self::Switched => "switched",
+            Self::Undoing => "undoing",
+            Self::Done => "done",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What is to be done in a state. Each can be repeated after a crash anywhere inside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Look whether the move can work at all; changes nothing.
+    Check,
+    /// Make the publication, the replica identities and the empty tables.
+    Prepare,
+    /// Empty the tables, make the slot anew, copy in its snapshot.
+    Copy,
+    /// Constraints, indexes, statistics.
+    Build,
+    /// Apply the stream until it is nearly at its end, and any back-off is over.
+    CatchUp,
+    /// Compare rows and checksums at one WAL position.
+    Verify,
+    /// Close the gate, drain, detach, apply the rest, attach, commit the map.
+    Switch,
+    /// Remove the old copy and all that the move made.
+    CleanUp,
+    /// Remove all that the move made.
+    Undo,
+    /// Nothing: it is finished.
+    Rest,
+}
+
+/// The outcome of an action, or something worth noting.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The move can work; these are its tables, and all that it is going to make.
+    Checked {
+        /// In the order of the map: referenced tables first.
+        tables: Vec<MovedTable>,
+        /// Everything that will be created, on either node.
+        objects: Vec<Object>,
+    },
+    /// Publication and tables are there.
+    Prepared,
+    /// All rows of the snapshot are at the destination.
+    Copied {
+        /// Of all tables together.
+        rows: u64,
+        /// As COPY wrote them.
+        bytes: u64,
+    },
+    /// The new tables have all that ATTACH wants.
+    Built,
+    /// What is left of the stream is small, and the back-off is over.
+    CaughtUp,
+    /// Both sides were equal.
+    Verified(Vec<Proof>),
+    /// The switch was given up without a trace; it is tried again later.
+    Postponed {
+        /// What was in the way.
+        reason: String,
+        /// Not before this time, in ms since 1970.
+        retry_unix_ms: u64,
+    },
+    /// The map with the shard at the destination is part of the same commit.
+    Switched,
+    /// The old copy, slot and publication are gone.
+    Cleaned,
+    /// All that the move made is gone.
+    Undone,
+    /// The move can't work, or was called off: undo it.
+    Failed {
+        /// Why, for its user.
+        error: String,
+    },
+    /// The action failed and is being tried again.
+    Troubled {
+        /// Why, for its user.
+        error: String,
+    },
+    /// Changes of the stream that were applied since the last count.
+    Counted {
+        /// Rows inserted, updated, deleted; truncates.
+        changes: u64,
+    },
+    /// How long the gate was closed.
+    Paused {
+        /// From closed to open.
+        pause_ms: f64,
+    },
+}
+
+impl Event {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Checked { .. } => "checked",
+            Self::Prepared => "prepared",
+            Self::Copied { .. } => "copied",
+            Self::Built => "built",
+            Self::CaughtUp => "caught up",
+            Self::Verified(_) => "verified",
+            Self::Postponed { .. } => "postponed",
+            Self::Switched => "switched",
+            Self::Cleaned => "cleaned",
+            Self::Undone => "undone",
+            Self::Failed { .. } => "failed",
+            Self::Troubled { .. } => "troubled",
+            Self::Counted { .. } => "counted",
+            Self::Paused { .. } => "paused",
+        }
+    }
+}
+
+/// An event that can't happen in the move's state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a move that is {state} can't be {event}")]
+pub struct InvalidEvent {
+    /// The state.
+    pub state: State,
+    /// The event's word.
+    pub event: &'static str,
+}
+
+impl Move {
+    /// What is to be done now.
+    pub fn next_action(&self) -> Action {
+        match self.state {
+            State::Requested => Action::Check,
+            State::Preparing => Action::Prepare,
+            State::Copying => Action::Copy,
+            State::Building => Action::Build,
+            State::CatchingUp => Action::CatchUp,
+            State::Verifying => Action::Verify,
+            State::Switching => Action::Switch,
+            State::Switched => Action::CleanUp,
+            State::Undoing => Action::Undo,
+            State::Done | State::Aborted => Action::Rest,
+        }
+    }
+
+    /// The move after `event`, at `now_unix_ms`.
+    pub fn on_event(mut self, event: Event, now_unix_ms: u64) -> Result<Self, InvalidEvent> {
+        let next = self.next_state(&event)?;
+        self.note(event, now_unix_ms);
+        if next != self.state {
+            self.state = next;
+            self.history.push(Step { state: next, at_unix_ms: now_unix_ms });
+        }
+        Ok(self)
+    }
+
+    /// The table of transitions.
+    #[expect(clippy::match_same_arms, reason = "a row of the table an arm")]
+    fn next_state(&self, event: &Event) -> Result<State, InvalidEvent> {
+        let verified = self.verified_unix_ms.is_some();
+        let next = match (self.state, event) {
+            (State::Requested, Event::Checked { .. }) => State::Preparing,
+            (State::Preparing, Event::Prepared) => State::Copying,
+            (State::Copying, Event::Copied { .. }) => State::Building,
+            (State::Building, Event::Built) => State::CatchingUp,
+            (State::CatchingUp, Event::CaughtUp) if verified => State::Switching,
+            (State::CatchingUp, Event::CaughtUp) => State::Verifying,
+            (State::Verifying, Event::Verified(_)) => State::Switching,
+            (State::Switching, Event::Postponed { .. }) => State::CatchingUp,
+            (State::Switching, Event::Switched) => State::Switched,
+            (State::Switched, Event::Cleaned) => State::Done,
+            (State::Undoing, Event::Undone) => State::Aborted,
+            (state, Event::Failed { .. }) if state.can_undo() => State::Undoing,
+            (State::Switched | State::Done, Event::Paused { .. }) => self.state,
+            (state, Event::Troubled { .. } | Event::Counted { .. }) if !state.is_final() => state,
+            (state, event) => return Err(InvalidEvent { state, event: event.word() }),
+        };
+        Ok(next)
+    }
+
+    /// Keeps what `event` brings.
+    fn note(&mut self, event: Event, now_unix_ms: u64) {
+        match event {
+            Event::Checked { tables, objects } => {
+                self.tables = tables;
+                self.objects = objects;
+            }
+            Event::Copied { rows, bytes } => {
+                self.rows_copied = rows;
+                self.bytes_copied = bytes;
+            }
+            Event::Verified(proofs) => {
+                self.proofs = proofs;
+                self.verified_unix_ms = Some(now_unix_ms);
+            }
+            Event::Postponed { reason, retry_unix_ms } => {
+                self.postponed += 1;
+                self.trouble = Some(reason);
+                self.not_before_unix_ms = retry_unix_ms;
+            }
+            Event::Switched => {
+                self.switched_unix_ms = Some(now_unix_ms);
+                self.trouble = None;
+                self.hand_over();
+            }
+            Event::Cleaned | Event::Undone => self.objects.clear(),
+            Event::Failed { error } => {
+                self.error.get_or_insert(error);
+            }
+            Event::Troubled { error } => self.trouble = Some(error),
+            Event::Counted { changes } => self.changes_applied += changes,
+            Event::Paused { pause_ms } => self.pause_ms = Some(pause_ms),
+            Event::Prepared | Event::Built | Event::CaughtUp => self.trouble = None,
+        }
+    }
+
+    /// The new tables are the shard now, and the old ones are what has to go.
+    fn hand_over(&mut self) {
+        self.objects.retain(|object| {
+            !matches!(object.kind, ObjectKind::Leaf(_) | ObjectKind::HelperCheck { .. })
+        });
+        let from = self.from;
+        let old = self
+            .tables
+            .iter()
+            .map(|table| Object { node: from, kind: ObjectKind::Leaf(table.leaf.clone()) });
+        self.objects.extend(old);
+    }
+}

@@ -1,0 +1,1 @@
+//! The table of transitions, by cases and by any order of events.
