@@ -12,8 +12,10 @@
 
 mod database;
 mod nodes;
+mod proxy;
 mod wait;
 
 pub use database::{TestDatabase, connect, rows};
 pub use nodes::{TestNodes, shared_nodes, temp_folder};
+pub use proxy::TestProxy;
 pub use wait::eventually;

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::backend;
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
+use crate::controller;
+use crate::controller::{ControllerContext, Status};
 use crate::executor;
 use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
-use crate::frontend::{self, Frontend, Listening, Users};
+use crate::frontend;
+use crate::frontend::{Frontend, Listening, Users};
 use crate::load::Counters;
-use crate::mover::{self, MoveError, MoverContext};
+use crate::mover;
+use crate::mover::{MoveError, MoverContext};
 use crate::runtime::Tasks;
 use crate::shard_map::{InvalidMap, ShardMap};
 
@@ -36,8 +41,8 @@ pub struct ProxyConfig {
     pub backend: backend::Config,
     /// Deadlines of statements.
     pub executor: executor::Config,
-    /// How moves are done.
-    pub mover: mover::Config,
+    /// How the controller works.
+    pub controller: controller::Config,
 }
 
 /// A proxy at work.
@@ -49,6 +54,8 @@ pub struct Proxy {
     pub engine: Arc<Engine>,
     /// What the mover works with.
     pub mover: Arc<MoverContext>,
+    /// What the controller sees and decides.
+    pub status: watch::Receiver<Arc<Status>>,
     tasks: Tasks,
     listening: Listening,
     grace: Duration,
@@ -115,7 +122,7 @@ impl Proxy {
             parts.gates.clone(),
             parts.ddl_lock.clone(),
             config.nodes.clone(),
-            config.mover,
+            config.policy.mover.clone(),
         ));
         let engine = Engine::new(parts, config.nodes, config.executor, gid_prefix);
         engine.resolve().await;
@@ -131,6 +138,13 @@ impl Proxy {
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
         tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
+        let settings = controller::Settings {
+            controller: config.controller,
+            load: config.policy.load,
+            forecast: config.policy.forecast,
+            placement: config.policy.placement,
+        };
+        let status = start_controller(&engine, settings, &tasks);
         let (address, grace) = (config.frontend.listen, config.frontend.shutdown_grace());
         let frontend = Frontend {
             engine: Arc::clone(&engine),
@@ -142,7 +156,7 @@ impl Proxy {
             .listen(&tasks)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        Ok(Self { address: listening.address, engine, mover, tasks, listening, grace })
+        Ok(Self { address: listening.address, engine, mover, status, tasks, listening, grace })
     }
 
     /// The proxy's tasks, for what is to stop with it.
@@ -160,6 +174,24 @@ impl Proxy {
             tracing::warn!("some workers did not end in time");
         }
     }
+}
+
+/// Starts the loop that looks, forecasts and decides; what it publishes.
+fn start_controller(
+    engine: &Engine,
+    settings: controller::Settings,
+    tasks: &Tasks,
+) -> watch::Receiver<Arc<Status>> {
+    let (sender, status) = watch::channel(Arc::default());
+    let context = ControllerContext {
+        catalog: engine.catalog.clone(),
+        live_map: engine.live_map.clone(),
+        counters: engine.counters.clone(),
+        settings,
+        status: sender,
+    };
+    tasks.spawn("controller", controller::run(context, tasks.clone()));
+    status
 }
 
 /// The catalog's name, made at its first start.

@@ -1,7 +1,6 @@
 //! A socket to a node or from a client: TCP or Unix.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,14 +27,6 @@ impl Stream {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
-    }
-
-    /// The other side's address; `None` for a Unix socket.
-    pub fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
-            Self::Unix(_) => None,
-        }
     }
 
     /// Reads what is there without waiting; `WouldBlock` where there is nothing.

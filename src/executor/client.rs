@@ -1,7 +1,6 @@
 //! The client's socket as the executor sees it: frames to read, replies to buffer and flush.
 
 use std::io;
-use std::net::IpAddr;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,11 +36,6 @@ impl Client {
     /// Takes over a connected socket.
     pub fn new(stream: Stream) -> Self {
         Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new() }
-    }
-
-    /// The address that it connects from; `None` for a Unix socket.
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.stream.peer()
     }
 
     /// What was received and not yet consumed.

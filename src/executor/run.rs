@@ -166,6 +166,7 @@ impl Session {
             return;
         }
         self.begin("BEGIN");
+        self.transaction.begun_unseen = true;
         self.mark_begun(node);
     }
 

@@ -55,6 +55,8 @@ pub struct Member {
 pub(super) struct Transaction {
     /// The client's BEGIN, while its transaction lasts.
     pub begin: Option<String>,
+    /// A text of several statements began it: with which modes is not known.
+    pub begun_unseen: bool,
     /// It can only be rolled back.
     pub failed: bool,
     /// What a node that joins later must run after BEGIN: SET TRANSACTION, SET, savepoints and the
@@ -223,6 +225,14 @@ impl Session {
 
     /// Checks a connection to `node` out; its place among the members.
     async fn join(&mut self, node: NodeId) -> Result<usize, Fault> {
+        if self.transaction.begun_unseen {
+            return Err(ServerError::refused(
+                "this transaction can't touch another node",
+                "A text of several statements began it, and its modes are not known.",
+                "Send BEGIN as a statement of its own.",
+            )
+            .into());
+        }
         let mut guard = self.pools[node.index()].checkout().await?;
         guard.adopt(&self.settings).await?;
         self.cancel.add(node, guard.key);

@@ -19,6 +19,6 @@ mod templates;
 mod units;
 mod worker;
 
-pub use auth::{Trust, Users};
+pub use auth::{Authentication, Users};
 pub use config::Config;
 pub use listener::{Frontend, Listening};

@@ -1,0 +1,79 @@
+//! A proxy in the test's own process, in front of the nodes of a test database.
+
+use std::path::{Path, PathBuf};
+
+use foreshard::app::{Proxy, ProxyConfig};
+use foreshard::backend::{self, NodeAddress};
+use foreshard::config::Policy;
+use foreshard::controller;
+use foreshard::executor;
+use foreshard::frontend::{self, Authentication, Users};
+use tokio_postgres::{Client, NoTls};
+
+use super::{TestDatabase, temp_folder};
+
+/// A proxy and what it was started with, so that it can be started again.
+pub struct TestProxy {
+    pub proxy: Proxy,
+    pub database: String,
+    pub nodes: Vec<NodeAddress>,
+    policy: String,
+    folder: PathBuf,
+}
+
+impl TestProxy {
+    /// Starts a proxy with a policy (YAML, without its database) in front of a test database.
+    pub async fn start(database: &TestDatabase, policy: &str) -> Self {
+        let folder = temp_folder("catalog");
+        let (nodes, name) = (database.nodes.clone(), database.name.clone());
+        Self::start_in(folder, nodes, name, policy.to_owned()).await
+    }
+
+    async fn start_in(
+        folder: PathBuf,
+        nodes: Vec<NodeAddress>,
+        database: String,
+        policy: String,
+    ) -> Self {
+        let text = format!("database: {database}\n{policy}");
+        let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
+        let parsed = Policy::parse(Path::new("test.yaml"), &text, Some(&names));
+        let config = ProxyConfig {
+            data_folder: folder.clone(),
+            policy: parsed.unwrap_or_else(|faults| panic!("{faults}")),
+            nodes: nodes.clone(),
+            users: Users::new(Authentication::Trust, []),
+            frontend: frontend::Config {
+                listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+                workers: 2,
+                ..frontend::Config::default()
+            },
+            backend: backend::Config::default(),
+            executor: executor::Config::default(),
+            controller: controller::Config::default(),
+        };
+        let proxy = Proxy::start(config).await.unwrap_or_else(|error| panic!("{error}"));
+        Self { proxy, database, nodes, policy, folder }
+    }
+
+    /// Stops the proxy and starts it again over the same catalog.
+    pub async fn restart(self) -> Self {
+        self.proxy.stop().await;
+        Self::start_in(self.folder, self.nodes, self.database, self.policy).await
+    }
+
+    /// How a driver connects to it.
+    pub fn config(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.proxy.address.port());
+        config.user("postgres").dbname(&self.database);
+        config
+    }
+
+    /// A client of the proxy; its connection ends with it.
+    pub async fn client(&self) -> Client {
+        let (client, connection) = self.config().connect(NoTls).await.unwrap();
+        drop(foreshard::runtime::Tasks::new().spawn("client", connection));
+        client
+    }
+}
