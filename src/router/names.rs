@@ -53,6 +53,20 @@ impl<'a> Names<'a> {
         Ok(self.qualified(schema, &name.name))
     }
 
+    /// What a new table of this name will be: it is made in the first schema of the path.
+    ///
+    /// # Errors
+    /// It has the name of a partition.
+    pub(super) fn made(&self, name: &Name) -> Result<Meaning<'a>, ServerError> {
+        let schema = name.schema.as_ref().or_else(|| self.schemas().next());
+        self.meaning(&Name { schema: schema.cloned(), ..name.clone() })
+    }
+
+    /// The schemas of the path, in order.
+    pub(super) fn path(&self) -> Vec<String> {
+        self.context.search_path.to_vec()
+    }
+
     fn qualified(&self, schema: &str, name: &str) -> Meaning<'a> {
         match self.map.table(&TableName::new(schema, name)) {
             None => Meaning::Home,

@@ -15,7 +15,7 @@ pub(super) struct Analysis {
 }
 
 impl Analysis {
-    fn new(access: Access, part: Result<Part, ServerError>) -> Self {
+    pub(super) fn new(access: Access, part: Result<Part, ServerError>) -> Self {
         Self { control: Control::None, access, pins: false, part }
     }
 }
@@ -134,6 +134,12 @@ fn of_other(
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
         Some(Mention::Reference(_)) if verb == "lock" => Ok(Part::Home),
+        // A view of whole tables is a view at home.
+        Some(Mention::Reference(_))
+            if verb == "create" && statement.has("view") && !statement.has("rule") =>
+        {
+            Ok(Part::Home)
+        }
         Some(mention) => Err(unread(verb, fault, mention)),
     };
     Analysis { pins, ..Analysis::new(access, part) }

@@ -39,7 +39,7 @@ enum Target {
 /// DDL that concerns all nodes, with its names resolved: goes to `planner::ddl`.
 #[derive(Debug, Clone)]
 pub struct Ddl {
-    /// The statement.
+    /// The statement, perhaps behind blanks.
     pub text: String,
     /// The same, read; its byte positions are those in `text`.
     pub statement: DdlStatement,
