@@ -3,9 +3,24 @@
 //! The way through: [`template`] once a text (cache it by text, epoch, database and search path),
 //! then [`Template::route`] once an execution. Right or refused: what can't be proved to be right
 //! on one PostgreSQL node, or as a plain concatenation, is an error 0A000.
+//!
+//! `statement` looks at each statement of the text, `names` says what its tables are, `bind` which
+//! keys they are bound to, `keyed` which shards these are; `scatter` proves concatenations.
 
+mod bind;
+mod definition;
+mod functions;
+mod keyed;
+mod names;
+mod operand;
+mod part;
+mod query;
 mod route;
+mod scatter;
+mod statement;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use route::{Access, Context, Params, Route};

@@ -1,9 +1,13 @@
 //! A text, analysed once against one shard map.
 
+use super::keyed::Keyed;
+use super::names::Names;
+use super::part::Part;
+use super::statement::{Analysis, analyse};
 use super::{Access, Context, Control, Params, Route};
 use crate::ids::Epoch;
 use crate::shard_map::ShardMap;
-use crate::sql::TableName;
+use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, parse};
 use crate::wire::ServerError;
 
 /// A text that was analysed against one map: what does not depend on parameters is decided.
@@ -28,14 +32,19 @@ pub struct Template {
 #[derive(Debug, Clone)]
 enum Target {
     Fixed(Route),
+    Keyed(Keyed),
     Refused(ServerError),
 }
 
 /// DDL that concerns all nodes, with its names resolved: goes to `planner::ddl`.
 #[derive(Debug, Clone)]
 pub struct Ddl {
-    /// The statement.
+    /// The statement, perhaps behind blanks.
     pub text: String,
+    /// The same, read; its byte positions are those in `text`.
+    pub statement: DdlStatement,
+    /// The schemas in which unqualified names are looked up, in order.
+    pub search_path: Vec<String>,
 }
 
 /// `COPY … FROM STDIN` with its table resolved: goes to `planner::copy_in`.
@@ -45,26 +54,137 @@ pub struct CopyIn {
     pub text: String,
     /// The sharded or reference table.
     pub table: TableName,
+    /// The same, read.
+    pub statement: CopyStatement,
 }
 
 /// Analyses a text.
 pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
-    let _ = (text, context);
+    let parsed = parse(text);
+    let names = Names::new(context, map);
+    let mut analyses: Vec<Analysis> =
+        parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
+    let several = analyses.len() > 1;
+    let control = match analyses.as_mut_slice() {
+        [only] => std::mem::replace(&mut only.control, Control::None),
+        _ => Control::None,
+    };
+    let access = |analysis: &Analysis| analysis.access;
+    let strongest = |a: Access, b: Access| if rank(b) > rank(a) { b } else { a };
     Template {
         epoch: map.epoch(),
-        statement_count: 1,
-        control: Control::None,
-        access: Access::Read,
-        pins: false,
-        moves_transaction: false,
-        target: Target::Fixed(Route::Home),
+        statement_count: parsed.statements.len(),
+        control,
+        access: analyses.iter().map(access).fold(Access::Read, strongest),
+        pins: analyses.iter().any(|analysis| analysis.pins)
+            || several && parsed.statements.iter().any(changes_session),
+        moves_transaction: several && parsed.statements.iter().any(moves_transaction),
+        target: target(analyses, &parsed.statements, &names),
     }
+}
+
+fn rank(access: Access) -> u8 {
+    match access {
+        Access::Read => 0,
+        Access::Write => 1,
+        Access::Ddl => 2,
+    }
+}
+
+/// Settings in a text of several statements are not tracked, but kept with their connection.
+fn changes_session(statement: &Statement) -> bool {
+    matches!(
+        &statement.kind,
+        StatementKind::Control(Control::Set { .. } | Control::Reset { .. } | Control::Discard(_))
+    )
+}
+
+fn moves_transaction(statement: &Statement) -> bool {
+    matches!(
+        &statement.kind,
+        StatementKind::Control(
+            Control::Begin
+                | Control::Commit { .. }
+                | Control::Rollback { .. }
+                | Control::Savepoint { .. }
+                | Control::Release { .. }
+                | Control::RollbackTo { .. }
+        )
+    )
+}
+
+/// Later statements of the same text would be read with the wrong search path.
+fn moves_names(statement: &Statement) -> bool {
+    match &statement.kind {
+        StatementKind::Control(Control::Set { name, .. } | Control::Reset { name: Some(name) }) => {
+            name == "search_path"
+        }
+        StatementKind::Control(Control::Reset { name: None } | Control::Discard(_)) => true,
+        _ => false,
+    }
+}
+
+fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) -> Target {
+    let several = analyses.len() > 1;
+    if several && names.active() && statements.iter().any(moves_names) {
+        return Target::Refused(together("One of them changes what names mean for the others."));
+    }
+    let mut parts = Vec::with_capacity(analyses.len());
+    for analysis in analyses {
+        match analysis.part {
+            Ok(part) => parts.push(part),
+            Err(error) => return Target::Refused(error),
+        }
+    }
+    let part = match parts.len() {
+        0 => Part::Anywhere,
+        1 => parts.remove(0),
+        _ => match combine(parts, names.map) {
+            Ok(part) => part,
+            Err(error) => return Target::Refused(error),
+        },
+    };
+    match part {
+        Part::Anywhere => Target::Fixed(Route::Anywhere),
+        Part::Home => Target::Fixed(Route::Home),
+        Part::Scatter(group) => Target::Fixed(Route::Scatter(group)),
+        Part::EveryNode => Target::Fixed(Route::EveryNode),
+        Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
+        Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),
+        Part::Keyed(keyed) if keyed.depends_on_params() => Target::Keyed(keyed),
+        Part::Keyed(keyed) => match keyed.route(&Params::default()) {
+            Ok(route) => Target::Fixed(route),
+            Err(error) => Target::Refused(error),
+        },
+    }
+}
+
+/// The one node of several statements.
+fn combine(parts: Vec<Part>, map: &ShardMap) -> Result<Part, ServerError> {
+    let mut all = Part::Anywhere;
+    for part in parts {
+        all = match (all, part) {
+            (Part::Anywhere, part @ (Part::Home | Part::Keyed(_) | Part::Anywhere)) => part,
+            (all @ (Part::Home | Part::Keyed(_)), Part::Anywhere) => all,
+            (Part::Home, Part::Home) => Part::Home,
+            (Part::Keyed(mut keyed), Part::Keyed(other)) => {
+                keyed.extend(other, map);
+                Part::Keyed(keyed)
+            }
+            _ => return Err(together("They belong to different nodes, or to several.")),
+        };
+    }
+    Ok(all)
+}
+
+fn together(why: &str) -> ServerError {
+    ServerError::refused("these statements can't be sent in one text", why, "Send them one by one.")
 }
 
 impl Template {
     /// Whether [`Template::route`] looks at its parameters.
     pub fn depends_on_params(&self) -> bool {
-        false
+        matches!(self.target, Target::Keyed(_))
     }
 
     /// Where the text goes with these parameters, at the template's epoch.
@@ -72,9 +192,9 @@ impl Template {
     /// # Errors
     /// 0A000 where the right answer can't be had.
     pub fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
-        let _ = params;
         match &self.target {
             Target::Fixed(route) => Ok(route.clone()),
+            Target::Keyed(keyed) => keyed.route(params),
             Target::Refused(error) => Err(error.clone()),
         }
     }

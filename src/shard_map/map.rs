@@ -270,6 +270,11 @@ impl ShardMap {
         slots[usize::try_from(slot).unwrap_or_default()]
     }
 
+    /// The shard of each hash slot of a group: a key is in slot `hash % len`.
+    pub fn slots(&self, group: GroupId) -> &[ShardId] {
+        &self.slots[group.index()]
+    }
+
     /// Sharded and reference tables.
     pub fn tables(&self) -> &[Table] {
         &self.parts.tables

@@ -23,7 +23,10 @@ mod walk;
 pub use control::{Control, Discard};
 pub use copy::{CopyFormat, CopyOptions, CopyStatement};
 pub use cursor::Name;
-pub use ddl::DdlStatement;
+pub use ddl::{
+    AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
+    CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
+};
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
 pub use statement::{

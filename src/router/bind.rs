@@ -1,0 +1,216 @@
+//! Which key columns are bound to which constants, at each query level.
+//!
+//! A table's rows may be restricted to those whose key has certain values if every row that counts
+//! must have one of them. WHERE demands this of all tables of its level; the condition of a join of
+//! those whose rows it drops: both sides of an inner join, the nullable side of an outer one. A
+//! column that equals a bound column is bound alike, also one of a level around it.
+
+use std::collections::HashMap;
+
+use super::names::Meaning;
+use crate::ids::GroupId;
+use crate::shard_map::Table;
+use crate::sql::{ColumnRef, Condition, Constant, ConstantValue, Level, Query, Source, Test};
+
+/// A column of a shard key: level, table of the level, position in the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct KeyColumn {
+    pub(super) level: usize,
+    pub(super) table: usize,
+    pub(super) position: usize,
+}
+
+/// A reference to a sharded table.
+#[derive(Clone, Copy)]
+pub(super) struct Sharded<'a> {
+    pub(super) level: usize,
+    pub(super) index: usize,
+    pub(super) table: &'a Table,
+    pub(super) group: GroupId,
+    pub(super) key: &'a [String],
+}
+
+/// A query whose names are resolved.
+pub(super) struct Bound<'a> {
+    query: &'a Query,
+    /// All references to sharded tables.
+    pub(super) sharded: Vec<Sharded<'a>>,
+    constants: HashMap<KeyColumn, Vec<Constant>>,
+    /// How often each parameter is compared with a key column, by number.
+    pub(super) key_uses: HashMap<u16, u16>,
+}
+
+impl<'a> Bound<'a> {
+    /// Derives all bindings. `meaning` is that of each table of each level, `None` for what is no
+    /// table.
+    pub(super) fn new(query: &'a Query, meaning: &[Vec<Option<Meaning<'a>>>]) -> Self {
+        let mut sharded = Vec::new();
+        for (level, tables) in meaning.iter().enumerate() {
+            for (index, meaning) in tables.iter().enumerate() {
+                if let Some(Meaning::Sharded(table, group, key)) = *meaning {
+                    sharded.push(Sharded { level, index, table, group, key });
+                }
+            }
+        }
+        let mut bound =
+            Self { query, sharded, constants: HashMap::new(), key_uses: HashMap::new() };
+        for (index, level) in query.levels.iter().enumerate() {
+            bound.bind_constants(index, level);
+            // Each round binds a further column or is the last.
+            while bound.propagate(index, level) {}
+        }
+        bound
+    }
+
+    /// The constants of each key column of a table, in the order of the key; `None` if one is not
+    /// bound.
+    pub(super) fn constants_of(&self, table: &Sharded<'_>) -> Option<Vec<&[Constant]>> {
+        (0..table.key.len())
+            .map(|position| {
+                let column = KeyColumn { level: table.level, table: table.index, position };
+                self.constants.get(&column).map(Vec::as_slice)
+            })
+            .collect()
+    }
+
+    fn bind_constants(&mut self, index: usize, level: &Level) {
+        for condition in &level.conditions {
+            let Test::OneOf(column, constants) = &condition.test else { continue };
+            let columns = self.columns(index, column);
+            if !columns.is_empty() {
+                self.count_uses(constants);
+            }
+            for column in columns {
+                if column.level == index && condition.tables.contains(&column.table) {
+                    self.constants.entry(column).or_insert_with(|| constants.clone());
+                }
+            }
+        }
+    }
+
+    /// Counts parameters among values of key columns.
+    pub(super) fn count_uses(&mut self, constants: &[Constant]) {
+        for constant in constants {
+            if let ConstantValue::Param(number) = constant.value {
+                *self.key_uses.entry(number).or_default() += 1;
+            }
+        }
+    }
+
+    fn propagate(&mut self, index: usize, level: &Level) -> bool {
+        let mut grown = false;
+        for condition in &level.conditions {
+            for (left, right) in self.pairs(index, level, condition) {
+                grown |= self.propagate_to(index, condition, left, right);
+                grown |= self.propagate_to(index, condition, right, left);
+            }
+        }
+        grown
+    }
+
+    fn propagate_to(
+        &mut self,
+        index: usize,
+        condition: &Condition,
+        from: KeyColumn,
+        to: KeyColumn,
+    ) -> bool {
+        let drops = to.level == index && condition.tables.contains(&to.table);
+        if !drops || self.constants.contains_key(&to) {
+            return false;
+        }
+        let Some(constants) = self.constants.get(&from).cloned() else { return false };
+        self.constants.insert(to, constants);
+        true
+    }
+
+    /// The pairs of key columns that a condition equates.
+    pub(super) fn pairs(
+        &self,
+        index: usize,
+        level: &Level,
+        condition: &Condition,
+    ) -> Vec<(KeyColumn, KeyColumn)> {
+        match &condition.test {
+            Test::OneOf(..) => Vec::new(),
+            Test::Same(left, right) => {
+                let (left, right) = (self.columns(index, left), self.columns(index, right));
+                match (left.as_slice(), right.as_slice()) {
+                    ([left], [right]) => vec![(*left, *right)],
+                    _ => Vec::new(),
+                }
+            }
+            Test::Using(name) => {
+                let join = condition.join.and_then(|join| level.joins.get(join));
+                let Some(join) = join else { return Vec::new() };
+                let all = self.named(index, name);
+                let side = |range: &std::ops::Range<usize>| {
+                    let range = range.clone();
+                    all.iter().copied().filter(move |column| range.contains(&column.table))
+                };
+                side(&join.left)
+                    .flat_map(|left| side(&join.right).map(move |right| (left, right)))
+                    .collect()
+            }
+        }
+    }
+
+    /// The key columns that `column` can be: several only where USING makes them one.
+    fn columns(&self, index: usize, column: &ColumnRef) -> Vec<KeyColumn> {
+        if column.table.is_some() {
+            return self.qualified(index, column).into_iter().collect();
+        }
+        let level = &self.query.levels[index];
+        if level.natural {
+            return Vec::new();
+        }
+        let named = self.named(index, &column.column);
+        let using = |condition: &Condition| match &condition.test {
+            Test::Using(name) => *name == column.column,
+            _ => false,
+        };
+        if named.len() < 2 || level.conditions.iter().any(using) { named } else { Vec::new() }
+    }
+
+    /// A column with a table before it, of this level or one around it.
+    fn qualified(&self, index: usize, column: &ColumnRef) -> Option<KeyColumn> {
+        let mut at = Some(index);
+        while let Some(index) = at {
+            let level = &self.query.levels[index];
+            let is_it = |table: &crate::sql::TableRef| {
+                let schema = match &table.source {
+                    Source::Table(name) => name.schema.as_ref(),
+                    Source::Cte | Source::Other => None,
+                };
+                table.alias == column.table
+                    && column.schema.as_ref().is_none_or(|wanted| schema == Some(wanted))
+            };
+            let mut found = (0..level.tables.len()).filter(|table| is_it(&level.tables[*table]));
+            match (found.next(), found.next()) {
+                (Some(table), None) => {
+                    return self
+                        .named(index, &column.column)
+                        .into_iter()
+                        .find(|c| c.table == table);
+                }
+                // PostgreSQL knows which is visible.
+                (Some(_), Some(_)) => return None,
+                (None, _) => at = level.parent,
+            }
+        }
+        None
+    }
+
+    /// The key columns of this name among the sharded tables of a level.
+    fn named(&self, index: usize, name: &str) -> Vec<KeyColumn> {
+        let tables = &self.query.levels[index].tables;
+        self.sharded
+            .iter()
+            .filter(|table| table.level == index && !tables[table.index].renamed)
+            .filter_map(|table| {
+                let position = table.key.iter().position(|column| column == name)?;
+                Some(KeyColumn { level: index, table: table.index, position })
+            })
+            .collect()
+    }
+}

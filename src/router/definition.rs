@@ -1,0 +1,290 @@
+//! The route of definitions and of COPY.
+
+use std::sync::Arc;
+
+use super::names::{Meaning, Mention, Names};
+use super::part::Part;
+use super::statement::Analysis;
+use super::{Access, CopyIn, Ddl, query};
+use crate::sql::{
+    AlterAction, AlterTable, ConstraintKind, CopyStatement, CreateTable, DdlStatement, Name,
+    Statement, TableElement,
+};
+use crate::wire::ServerError;
+
+/// Where a definition belongs: on every node as soon as it is about a table of the policy, or about
+/// what tables are made of; else at home.
+pub(super) fn analyse(
+    text: &str,
+    ddl: &DdlStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Analysis {
+    let place = if names.active() { place(ddl, statement, names) } else { Ok(Place::Home) };
+    let part = place.map(|place| match place {
+        Place::Home => Part::Home,
+        Place::Nodes => {
+            let first = statement.span.start;
+            let text = &text[statement.span.clone()];
+            // The positions are those of the whole text: keep what is before it as blanks.
+            let text = format!("{}{text}", " ".repeat(first));
+            Part::Ddl(Arc::new(Ddl { text, statement: ddl.clone(), search_path: names.path() }))
+        }
+    });
+    let temporary = matches!(ddl, DdlStatement::CreateTable(table) if table.temporary);
+    Analysis { pins: temporary, ..Analysis::new(Access::Ddl, part) }
+}
+
+/// Where a definition belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Home,
+    Nodes,
+}
+
+fn place(
+    ddl: &DdlStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Place, ServerError> {
+    match ddl {
+        DdlStatement::CreateTable(table) => created(table, statement, names),
+        DdlStatement::AlterTable(table) => altered(table, names),
+        DdlStatement::CreateIndex(index) => of_tables(std::slice::from_ref(&index.table), names),
+        DdlStatement::DropTable(named)
+        | DdlStatement::Truncate(named)
+        | DdlStatement::Analyze(named) => of_tables(&named.names, names),
+        DdlStatement::DropIndex(_) => Ok(Place::Nodes),
+        DdlStatement::Grant(grant) if grant.sequences => Ok(Place::Home),
+        DdlStatement::Grant(grant) => match &grant.tables {
+            Some(tables) => of_tables(tables, names),
+            None => Ok(Place::Nodes),
+        },
+        DdlStatement::Comment => match names.mentioned(statement) {
+            Some(_) => Ok(Place::Nodes),
+            None => Ok(Place::Home),
+        },
+        DdlStatement::Global { object } => global(object, statement, names),
+    }
+}
+
+/// All at home, or all of the policy.
+fn of_tables(tables: &[Name], names: &Names<'_>) -> Result<Place, ServerError> {
+    let mut places = Vec::with_capacity(tables.len());
+    for table in tables {
+        places.push(match names.meaning(table)? {
+            Meaning::Home => Place::Home,
+            Meaning::Sharded(..) | Meaning::Reference(_) => Place::Nodes,
+        });
+    }
+    let first = places.first().copied().unwrap_or(Place::Home);
+    if places.iter().any(|place| *place != first) {
+        return Err(ServerError::refused(
+            "home tables and tables of the policy can't be named in one statement",
+            "The former are on the home node only, the latter on every node.",
+            "Use two statements.",
+        ));
+    }
+    Ok(first)
+}
+
+fn created(
+    table: &CreateTable,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Place, ServerError> {
+    let name = &table.name.name;
+    if table.temporary {
+        if names.map.tables().iter().any(|known| known.name.name == *name) {
+            return Err(ServerError::refused(
+                format!("a temporary table can't be named \"{name}\""),
+                "It would hide a table of the policy in a way that the proxy can't see.",
+                "Choose another name.",
+            ));
+        }
+    } else if !matches!(names.made(&table.name)?, Meaning::Home) {
+        return Ok(Place::Nodes);
+    }
+    let Some(elements) = &table.elements else {
+        return match names.mentioned(statement) {
+            Some(Mention::Sharded(sharded)) => Err(of_sharded("CREATE TABLE", sharded)),
+            _ => Ok(Place::Home),
+        };
+    };
+    for element in elements {
+        match element {
+            TableElement::Like(like) => sharded_is_refused("LIKE", like, names)?,
+            TableElement::Constraint(constraint) => foreign(&constraint.kind, names)?,
+            TableElement::Column(column) => {
+                for constraint in &column.constraints {
+                    foreign(&constraint.kind, names)?;
+                }
+            }
+        }
+    }
+    match names.mentioned(statement) {
+        Some(Mention::Sharded(sharded)) if table.clauses.iter().any(|c| c == "inherits") => {
+            Err(of_sharded("INHERITS", sharded))
+        }
+        _ => Ok(Place::Home),
+    }
+}
+
+/// A home table's foreign key can't reach a sharded table.
+fn foreign(kind: &ConstraintKind, names: &Names<'_>) -> Result<(), ServerError> {
+    match kind {
+        ConstraintKind::Foreign(key) => sharded_is_refused("REFERENCES", &key.target, names),
+        _ => Ok(()),
+    }
+}
+
+fn sharded_is_refused(what: &str, name: &Name, names: &Names<'_>) -> Result<(), ServerError> {
+    match names.meaning(name)? {
+        Meaning::Sharded(table, ..) => Err(of_sharded(what, &table.name.name)),
+        Meaning::Reference(_) | Meaning::Home => Ok(()),
+    }
+}
+
+fn of_sharded(what: &str, table: &str) -> ServerError {
+    ServerError::refused(
+        format!("{what} of a home table can't name the sharded table \"{table}\""),
+        "The home node has only some of its rows.",
+        "Declare the table as sharded or as a reference table in the policy.",
+    )
+}
+
+fn altered(table: &AlterTable, names: &Names<'_>) -> Result<Place, ServerError> {
+    let place = of_tables(std::slice::from_ref(&table.name), names)?;
+    if place == Place::Nodes {
+        return Ok(place);
+    }
+    for action in &table.actions {
+        let taken = match action {
+            AlterAction::AddConstraint(constraint) => {
+                foreign(&constraint.kind, names)?;
+                None
+            }
+            AlterAction::AddColumn(column) => {
+                for constraint in &column.constraints {
+                    foreign(&constraint.kind, names)?;
+                }
+                None
+            }
+            AlterAction::Rename(new) => Some(Name { name: new.clone(), ..table.name.clone() }),
+            AlterAction::SetSchema(schema) => {
+                Some(Name { schema: Some(schema.clone()), ..table.name.clone() })
+            }
+            _ => None,
+        };
+        let Some(taken) = taken else { continue };
+        if !matches!(names.made(&taken)?, Meaning::Home) {
+            return Err(ServerError::refused(
+                format!("\"{}\" is a table of the policy", taken.name),
+                "A home table can't take its name.",
+                "Choose another name.",
+            ));
+        }
+    }
+    Ok(Place::Home)
+}
+
+/// Types, functions, roles, schemas: every node has them alike.
+fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Place, ServerError> {
+    let writes = ["insert", "update", "delete", "merge", "truncate", "copy", "execute"]
+        .iter()
+        .any(|word| statement.has(word));
+    let code = matches!(object, "function" | "procedure" | "routine") && statement.has("create");
+    match names.mentioned(statement) {
+        Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
+            format!("a function that names the sharded table \"{table}\" is not supported"),
+            "It would see only the rows of the node that it happens to run on.",
+            "Let the application run the statements itself.",
+        )),
+        Some(Mention::Reference(table)) if code && writes => Err(ServerError::refused(
+            format!(
+                "a function that names the reference table \"{table}\" and writes is not \
+                     supported"
+            ),
+            "It would change the copy of one node only.",
+            "Let the application run the statements itself.",
+        )),
+        _ if object == "schema" && (statement.has("table") || statement.has("view")) => {
+            Err(ServerError::refused(
+                "CREATE SCHEMA with tables in it is not supported",
+                "A schema belongs on every node, a home table on one.",
+                "Create the schema first and its tables after it.",
+            ))
+        }
+        _ => Ok(Place::Nodes),
+    }
+}
+
+/// COPY in and out.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn copy(
+    text: &str,
+    copy: &CopyStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
+    let Some(table) = &copy.table else { return copy_query(copy, statement, names) };
+    let table = match names.meaning(table)? {
+        Meaning::Home => return Ok(Part::Home),
+        Meaning::Reference(_) if !copy.from && copy.by_client => return Ok(Part::Anywhere),
+        Meaning::Reference(table) | Meaning::Sharded(table, ..) => table,
+    };
+    let name = &table.name.name;
+    if !copy.by_client {
+        return Err(ServerError::refused(
+            format!("COPY of \"{name}\" by a file or program of the server is not supported"),
+            "Each node has files of its own.",
+            "Use COPY … FROM STDIN, or \\copy in psql.",
+        ));
+    }
+    if !copy.from {
+        return Err(ServerError::refused(
+            format!("COPY TO of the sharded table \"{name}\" is not yet supported"),
+            "Its rows are on several nodes.",
+            "Use COPY (SELECT … WHERE the shard key = …) TO STDOUT.",
+        ));
+    }
+    Ok(Part::CopyIn(Arc::new(CopyIn {
+        text: text[statement.span.clone()].to_owned(),
+        table: table.name.clone(),
+        statement: copy.clone(),
+    })))
+}
+
+fn copy_query(
+    copy: &CopyStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
+    let Some(inner) = &copy.query else {
+        return match names.mentioned(statement) {
+            None => Ok(Part::Home),
+            Some(mention) => Err(ServerError::refused(
+                format!("COPY of a query that names \"{}\" is not supported", mention.name()),
+                "The query could not be read.",
+                "Write it in a simpler form.",
+            )),
+        };
+    };
+    match query::route(inner, statement, names)? {
+        Part::Scatter(_) | Part::EveryNode => Err(ServerError::refused(
+            "COPY of a query over several nodes is not yet supported",
+            "Its rows are on several nodes.",
+            "Bind the shard key in the query.",
+        )),
+        // A file of the server's is the home node's.
+        Part::Keyed(_) if !copy.by_client => Err(ServerError::refused(
+            "COPY of a sharded table to a file or program of the server is not supported",
+            "Each node has files of its own.",
+            "Use COPY … TO STDOUT, or \\copy in psql.",
+        )),
+        Part::Anywhere if !copy.by_client => Ok(Part::Home),
+        part => Ok(part),
+    }
+}

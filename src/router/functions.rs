@@ -1,0 +1,220 @@
+//! What PostgreSQL's own functions do that bears on a route. A function that is not listed may do
+//! anything.
+
+use crate::sql::{Call, ConstantValue, Query};
+
+/// The same result for the same arguments on every node, at any time; no aggregates.
+const PURE: [&str; 66] = [
+    "abs",
+    "array_append",
+    "array_cat",
+    "array_length",
+    "array_position",
+    "array_prepend",
+    "array_remove",
+    "array_to_string",
+    "ascii",
+    "bit_length",
+    "btrim",
+    "cardinality",
+    "ceil",
+    "ceiling",
+    "char_length",
+    "character_length",
+    "chr",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "convert_from",
+    "convert_to",
+    "decode",
+    "div",
+    "encode",
+    "floor",
+    "greatest",
+    "initcap",
+    "json_array_length",
+    "json_build_array",
+    "json_build_object",
+    "json_extract_path",
+    "json_extract_path_text",
+    "jsonb_array_length",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "jsonb_extract_path",
+    "jsonb_extract_path_text",
+    "jsonb_set",
+    "jsonb_strip_nulls",
+    "least",
+    "left",
+    "length",
+    "lower",
+    "lpad",
+    "ltrim",
+    "md5",
+    "mod",
+    "nullif",
+    "octet_length",
+    "overlay",
+    "position",
+    "power",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "rpad",
+    "rtrim",
+    "sign",
+    "split_part",
+    "strpos",
+    "substr",
+    "upper",
+];
+
+/// Harmless on whichever node, when no table is read.
+const ANYWHERE: [&str; 23] = [
+    "clock_timestamp",
+    "current_catalog",
+    "current_database",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_setting",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "gen_random_uuid",
+    "generate_series",
+    "localtime",
+    "localtimestamp",
+    "now",
+    "pg_backend_pid",
+    "pg_sleep",
+    "random",
+    "session_user",
+    "statement_timestamp",
+    "transaction_timestamp",
+    "user",
+    "version",
+];
+
+/// Of many rows; harmless where all rows are on one node.
+const AGGREGATES: [&str; 20] = [
+    "array_agg",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "count",
+    "dense_rank",
+    "every",
+    "first_value",
+    "json_agg",
+    "jsonb_agg",
+    "lag",
+    "last_value",
+    "lead",
+    "max",
+    "min",
+    "ntile",
+    "rank",
+    "row_number",
+    "string_agg",
+    "sum",
+];
+
+/// Leave something in the session.
+const PINNING: [&str; 12] = [
+    "currval",
+    "dblink_connect",
+    "lastval",
+    "nextval",
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_advisory_unlock",
+    "pg_advisory_unlock_all",
+    "pg_advisory_unlock_shared",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "setval",
+];
+
+/// What is wrong with a call on another node than the home node.
+const HOME_ONLY: [(&str, &str); 6] = [
+    ("nextval", "Sequences live on the home node."),
+    ("currval", "Sequences live on the home node."),
+    ("lastval", "Sequences live on the home node."),
+    ("setval", "Sequences live on the home node."),
+    ("pg_notify", "Who listens does so on the home node."),
+    ("pg_export_snapshot", "A snapshot holds for one node only."),
+];
+
+fn built_in(call: &Call) -> bool {
+    call.schema.as_deref().is_none_or(|schema| schema == "pg_catalog")
+}
+
+fn listed(call: &Call, list: &[&str]) -> bool {
+    built_in(call) && list.binary_search(&call.name.as_str()).is_ok()
+}
+
+/// Whether the same arguments give the same result on every node.
+pub(super) fn is_pure(call: &Call) -> bool {
+    listed(call, &PURE)
+}
+
+/// Whether it may run on whichever node, when no home table is read.
+pub(super) fn runs_anywhere(call: &Call) -> bool {
+    is_pure(call) || listed(call, &ANYWHERE)
+}
+
+/// Whether it writes nothing, as far as is known.
+pub(super) fn reads_only(call: &Call) -> bool {
+    runs_anywhere(call) || listed(call, &AGGREGATES)
+}
+
+/// Whether it leaves state in the session.
+pub(super) fn pins(call: &Call) -> bool {
+    match call.name.as_str() {
+        "set_config" => !matches!(
+            call.arguments.get(2),
+            Some(Some(local)) if local.value == ConstantValue::Bool(true)
+        ),
+        _ => PINNING.binary_search(&call.name.as_str()).is_ok(),
+    }
+}
+
+/// A setting that the proxy must know of, set by `set_config`.
+pub(super) fn hidden_setting(query: &Query) -> bool {
+    query.functions.iter().filter(|call| call.name == "set_config").any(|call| {
+        match call.arguments.first() {
+            Some(Some(name)) => match &name.value {
+                ConstantValue::String(name) => {
+                    name.eq_ignore_ascii_case("search_path")
+                        || name.eq_ignore_ascii_case("standard_conforming_strings")
+                }
+                _ => true,
+            },
+            _ => true,
+        }
+    })
+}
+
+/// Why a call must not run beside a sharded table.
+pub(super) fn home_only(call: &Call) -> Option<&'static str> {
+    if call.name.contains("advisory") {
+        return Some("Advisory locks are held on the home node.");
+    }
+    HOME_ONLY.iter().find(|(name, _)| *name == call.name).map(|(_, why)| *why)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_lists_are_sorted_for_binary_search() {
+        assert!(super::PURE.is_sorted());
+        assert!(super::ANYWHERE.is_sorted());
+        assert!(super::AGGREGATES.is_sorted());
+        assert!(super::PINNING.is_sorted());
+    }
+}

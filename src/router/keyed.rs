@@ -1,0 +1,187 @@
+//! Keys of a statement → shards, once the parameters are there.
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
+use super::operand::{self, Operand, Use};
+use super::{Params, Route};
+use crate::ids::{GroupId, NodeId, ShardId};
+use crate::shard_map::{KeyType, KeyValue, ShardMap, hash_key};
+use crate::sql::{Constant, ConstantValue};
+use crate::wire::ServerError;
+
+/// The most combinations of key values that are looked up for one table.
+const KEYS_MAX: usize = 10_000;
+
+/// Keys that a statement touches.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Keyed {
+    groups: Vec<GroupSlots>,
+    keys: Vec<Key>,
+    /// Parameters that PostgreSQL infers to be of the key's type: those used for nothing else.
+    alone: Vec<u16>,
+    /// Of several statements: one that fails need not undo the others.
+    several: bool,
+}
+
+/// One group's shards by hash slot, with their nodes.
+#[derive(Debug, Clone)]
+struct GroupSlots {
+    group: GroupId,
+    types: Vec<KeyType>,
+    slots: Vec<(ShardId, NodeId)>,
+}
+
+/// Values of the key of one table.
+#[derive(Debug, Clone)]
+struct Key {
+    /// The table's name, for errors.
+    table: String,
+    /// An index of `groups`.
+    group: usize,
+    /// For each column of the key: what it may equal.
+    columns: Vec<Vec<Constant>>,
+    used: Use,
+    /// Trailing blanks may be cut off when the value is stored.
+    cuts_blanks: bool,
+}
+
+/// A key that is to be looked up.
+pub(super) struct NewKey {
+    /// The table's name, for errors.
+    pub(super) table: String,
+    pub(super) group: GroupId,
+    /// For each column of the key: what it may equal.
+    pub(super) columns: Vec<Vec<Constant>>,
+    pub(super) used: Use,
+    /// The column may be a varchar with a length.
+    pub(super) cuts_blanks: bool,
+}
+
+impl Keyed {
+    pub(super) fn push(&mut self, key: NewKey, map: &ShardMap) {
+        let group = match self.groups.iter().position(|slots| slots.group == key.group) {
+            Some(group) => group,
+            None => {
+                let slots = map.slots(key.group).iter().map(|shard| (*shard, map.node_of(*shard)));
+                self.groups.push(GroupSlots {
+                    group: key.group,
+                    types: map.groups()[key.group.index()].key.clone(),
+                    slots: slots.collect(),
+                });
+                self.groups.len() - 1
+            }
+        };
+        let NewKey { table, columns, used, cuts_blanks, .. } = key;
+        self.keys.push(Key { table, group, columns, used, cuts_blanks });
+    }
+
+    /// Says which parameters are used for keys only.
+    pub(super) fn set_alone(&mut self, key_uses: &HashMap<u16, u16>, uses: &[u16]) {
+        let all = |(number, count): (&u16, &u16)| {
+            let index = usize::from(*number).checked_sub(1)?;
+            (uses.get(index) == Some(count)).then_some(*number)
+        };
+        self.alone = key_uses.iter().filter_map(all).collect();
+    }
+
+    /// Joins the keys of another statement of the same text; neither has parameters.
+    pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
+        self.several = true;
+        for key in other.keys {
+            let Key { table, group, columns, used, cuts_blanks } = key;
+            let group = other.groups[group].group;
+            self.push(NewKey { table, group, columns, used, cuts_blanks }, map);
+        }
+    }
+
+    pub(super) fn depends_on_params(&self) -> bool {
+        let param = |constant: &Constant| matches!(constant.value, ConstantValue::Param(_));
+        self.keys.iter().any(|key| key.columns.iter().flatten().any(param))
+    }
+
+    /// The node's shards.
+    pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
+        let mut found: SmallVec<[(ShardId, NodeId); 2]> = SmallVec::new();
+        for key in &self.keys {
+            match self.shards_of(key, params)? {
+                Some(shards) => found.extend(shards),
+                None if self.several => return Err(key.unknown("it is not of the column's type")),
+                None => return Ok(Route::Home),
+            }
+        }
+        let Some((_, node)) = found.first().copied() else { return Ok(Route::Anywhere) };
+        if found.iter().any(|(_, other)| *other != node) {
+            return Err(ServerError::refused(
+                "the statement needs shards on several nodes",
+                "Its shard keys belong to shards that different nodes hold.",
+                "Name one shard key a statement.",
+            ));
+        }
+        let mut shards: SmallVec<[ShardId; 2]> =
+            found.into_iter().map(|(shard, _)| shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Ok(Route::Shards(shards))
+    }
+
+    /// The shards of one key; `None` where PostgreSQL will say what is wrong with it.
+    fn shards_of(
+        &self,
+        key: &Key,
+        params: &Params<'_>,
+    ) -> Result<Option<Vec<(ShardId, NodeId)>>, ServerError> {
+        let group = &self.groups[key.group];
+        let mut rows: Vec<Vec<KeyValue>> = vec![Vec::new()];
+        for (constants, key_type) in key.columns.iter().zip(&group.types) {
+            let mut values = Vec::with_capacity(constants.len());
+            for constant in constants {
+                let alone = |number| self.alone.contains(&number);
+                match operand::read(constant, *key_type, key.used, params, alone) {
+                    Operand::Value(value) => values.push(key.stored(value)?),
+                    Operand::NoRow => {}
+                    Operand::Invalid => return Ok(None),
+                    Operand::Unknown(why) => return Err(key.unknown(why)),
+                }
+            }
+            if rows.len() * values.len() > KEYS_MAX {
+                return Err(key.unknown("it has too many combinations"));
+            }
+            let with = |row: &Vec<KeyValue>| {
+                let row = row.clone();
+                values.iter().map(move |value| {
+                    let mut longer = row.clone();
+                    longer.push(value.clone());
+                    longer
+                })
+            };
+            rows = rows.iter().flat_map(|row| with(row).collect::<Vec<_>>()).collect();
+        }
+        let count = group.slots.len() as u64;
+        let slot = |row: Vec<KeyValue>| {
+            let slot = usize::try_from(hash_key(&row) % count).unwrap_or_default();
+            group.slots[slot]
+        };
+        Ok(Some(rows.into_iter().map(slot).collect()))
+    }
+}
+
+impl Key {
+    fn stored(&self, value: KeyValue) -> Result<KeyValue, ServerError> {
+        match &value {
+            KeyValue::Text(text) if self.cuts_blanks && text.ends_with(b" ") => {
+                Err(self.unknown("it ends with blanks, which its column may cut off"))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    fn unknown(&self, why: &str) -> ServerError {
+        ServerError::refused(
+            format!("the shard key of \"{}\" can't be derived", self.table),
+            format!("A value is given for it, but {why}."),
+            "Give the key as a plain literal or parameter of the column's type.",
+        )
+    }
+}

@@ -1,0 +1,19 @@
+//! The route of one statement of a text, before its parameters are known.
+
+use std::sync::Arc;
+
+use super::keyed::Keyed;
+use super::{CopyIn, Ddl};
+use crate::ids::GroupId;
+
+/// Where one statement goes.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    Anywhere,
+    Home,
+    Keyed(Keyed),
+    Scatter(GroupId),
+    EveryNode,
+    Ddl(Arc<Ddl>),
+    CopyIn(Arc<CopyIn>),
+}

@@ -1,0 +1,306 @@
+//! The route of SELECT, INSERT, UPDATE and DELETE.
+
+use super::bind::{Bound, Sharded};
+use super::functions;
+use super::keyed::{Keyed, NewKey};
+use super::names::{Meaning, Names};
+use super::operand::Use;
+use super::part::Part;
+use super::scatter;
+use crate::shard_map::{KeyType, Table};
+use crate::sql::{Insert, Query, Source, Statement, Target, Verb};
+use crate::wire::ServerError;
+
+/// What the names of each table of each level mean; `None` for what is no table.
+type Meanings<'a> = Vec<Vec<Option<Meaning<'a>>>>;
+
+/// Routes a query.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn route(
+    query: &Query,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
+    if functions::hidden_setting(query) {
+        return Err(ServerError::refused(
+            "set_config can't change this setting through the proxy",
+            "The proxy must know it to read statements.",
+            "Use SET.",
+        ));
+    }
+    let meanings = meanings(query, names)?;
+    let kinds = Kinds::of(&meanings);
+    if query.features.only && (kinds.sharded || kinds.reference) {
+        return Err(ServerError::refused(
+            "ONLY is not supported for sharded and reference tables",
+            "A sharded table is partitioned, so that ONLY would read nothing.",
+            "Leave ONLY out.",
+        ));
+    }
+    if kinds.sharded {
+        sharded(query, statement, names, &meanings, kinds)
+    } else if kinds.reference {
+        reference(query, &meanings, kinds)
+    } else if kinds.home || writes(query) || query.features.into {
+        Ok(Part::Home)
+    } else {
+        Ok(anywhere(query))
+    }
+}
+
+/// Which kinds of table a query names.
+#[derive(Clone, Copy, Default)]
+struct Kinds {
+    sharded: bool,
+    reference: bool,
+    home: bool,
+}
+
+impl Kinds {
+    fn of(meanings: &Meanings<'_>) -> Self {
+        let mut kinds = Self::default();
+        for meaning in meanings.iter().flatten().flatten() {
+            match meaning {
+                Meaning::Sharded(..) => kinds.sharded = true,
+                Meaning::Reference(_) => kinds.reference = true,
+                Meaning::Home => kinds.home = true,
+            }
+        }
+        kinds
+    }
+}
+
+fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, ServerError> {
+    let meaning = |source: &Source| match source {
+        Source::Table(name) => names.meaning(name).map(Some),
+        Source::Cte | Source::Other => Ok(None),
+    };
+    let level =
+        |level: &crate::sql::Level| level.tables.iter().map(|t| meaning(&t.source)).collect();
+    query.levels.iter().map(level).collect()
+}
+
+fn writes(query: &Query) -> bool {
+    query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some())
+}
+
+/// No home or sharded table: any node, unless a function may look for more.
+fn anywhere(query: &Query) -> Part {
+    let known = query.functions.iter().all(functions::reads_only);
+    if known && !query.features.locking && !query.features.into {
+        Part::Anywhere
+    } else {
+        Part::Home
+    }
+}
+
+fn sharded(
+    query: &Query,
+    statement: &Statement,
+    names: &Names<'_>,
+    meanings: &Meanings<'_>,
+    kinds: Kinds,
+) -> Result<Part, ServerError> {
+    if kinds.home {
+        return Err(mixed(query, meanings));
+    }
+    if query.features.into {
+        return Err(ServerError::refused(
+            "SELECT INTO from a sharded table is not supported",
+            "The new table would be on one node only.",
+            "Create the table first.",
+        ));
+    }
+    for call in &query.functions {
+        if let Some(why) = functions::home_only(call) {
+            return Err(ServerError::refused(
+                format!("{}() can't be called beside a sharded table", call.name),
+                why,
+                "Call it in a statement of its own.",
+            ));
+        }
+    }
+    let mut bound = Bound::new(query, meanings);
+    let mut keyed = Keyed::default();
+    let mut free = None;
+    for table in bound.sharded.clone() {
+        let level = &query.levels[table.level];
+        let target = level.target.as_ref().filter(|_| table.index == 0);
+        check_key_unchanged(target, &table)?;
+        if let Some(Target::Insert(insert)) = target {
+            for columns in insert_keys(insert, &table)? {
+                columns.iter().for_each(|constants| bound.count_uses(constants));
+                keyed.push(new_key(&table, columns, Use::Store, names), names.map);
+            }
+            continue;
+        }
+        match bound.constants_of(&table) {
+            Some(columns) => {
+                let columns = columns.into_iter().map(<[_]>::to_vec).collect();
+                keyed.push(new_key(&table, columns, Use::Compare, names), names.map);
+            }
+            None => free = free.or(Some(table)),
+        }
+    }
+    if let Some(table) = reference_target(query, meanings) {
+        return Err(ServerError::refused(
+            format!("\"{}\" can't be written beside a sharded table", table.name.name),
+            "A reference table is written on every node, a sharded one on the nodes of its shards.",
+            "Write them in two statements.",
+        ));
+    }
+    keyed.set_alone(&bound.key_uses, &statement.param_uses);
+    match free {
+        None => Ok(Part::Keyed(keyed)),
+        Some(table) => scatter::route(query, statement, &bound, meanings, &table),
+    }
+}
+
+fn new_key(
+    table: &Sharded<'_>,
+    columns: Vec<Vec<crate::sql::Constant>>,
+    used: Use,
+    names: &Names<'_>,
+) -> NewKey {
+    let types = &names.map.groups()[table.group.index()].key;
+    let cut = |(name, key_type): (&String, &KeyType)| {
+        let column = table.table.columns.iter().find(|column| column.name == *name);
+        *key_type == KeyType::Text && column.is_none_or(|column| column.type_oid != TEXT_OID)
+    };
+    let cuts_blanks = used == Use::Store && table.key.iter().zip(types).any(cut);
+    NewKey { table: table.table.name.name.clone(), group: table.group, columns, used, cuts_blanks }
+}
+
+/// `pg_type.oid` of text, which has no length.
+const TEXT_OID: u32 = 25;
+
+fn mixed(query: &Query, meanings: &Meanings<'_>) -> ServerError {
+    let mut home = "a home table".to_owned();
+    for (level, meanings) in query.levels.iter().zip(meanings) {
+        for (table, meaning) in level.tables.iter().zip(meanings) {
+            if let (Source::Table(name), Some(Meaning::Home)) = (&table.source, meaning) {
+                home = format!("\"{}\"", name.name);
+            }
+        }
+    }
+    ServerError::refused(
+        format!("{home} and a sharded table can't be used in one statement"),
+        format!(
+            "{home} is on the home node only, and the sharded table's rows are on others, too."
+        ),
+        "Declare it as a reference table in the policy, or use two statements.",
+    )
+}
+
+/// An UPDATE of the key could move the row to another shard.
+fn check_key_unchanged(target: Option<&Target>, table: &Sharded<'_>) -> Result<(), ServerError> {
+    let columns = match target {
+        Some(Target::Update { columns }) => columns,
+        Some(Target::Insert(insert)) => &insert.updates,
+        _ => return Ok(()),
+    };
+    match columns.iter().find(|column| table.key.contains(column)) {
+        None => Ok(()),
+        Some(column) => Err(ServerError::refused(
+            format!("the shard key column \"{column}\" can't be updated"),
+            "The row could belong to another node afterwards.",
+            "Insert the row with the new key and delete the old one.",
+        )),
+    }
+}
+
+/// For each row: for each key column its one value.
+fn insert_keys(
+    insert: &Insert,
+    table: &Sharded<'_>,
+) -> Result<Vec<Vec<Vec<crate::sql::Constant>>>, ServerError> {
+    let name = &table.table.name.name;
+    let Some(rows) = &insert.rows else {
+        return Err(ServerError::refused(
+            format!("INSERT into the sharded table \"{name}\" needs VALUES"),
+            "Where the rows of a query or of DEFAULT VALUES belong is not known beforehand.",
+            "List the rows in VALUES, or use COPY.",
+        ));
+    };
+    let known;
+    let columns: &[String] = match &insert.columns {
+        Some(columns) => columns,
+        None if table.table.columns.is_empty() => {
+            return Err(ServerError::refused(
+                format!("the columns of \"{name}\" are not known"),
+                "The table does not exist, or was not created through the proxy.",
+                "Write a column list.",
+            ));
+        }
+        None => {
+            known = table.table.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+            &known
+        }
+    };
+    let mut positions = Vec::new();
+    for key in table.key {
+        let position = columns.iter().position(|column| column == key);
+        positions.push(position.ok_or_else(|| no_key(name, key, "it is not among the columns"))?);
+    }
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut values = Vec::with_capacity(positions.len());
+        for (position, key) in positions.iter().zip(table.key) {
+            let value = row.get(*position).cloned().flatten();
+            let why = "its value is an expression, a default or missing";
+            values.push(vec![value.ok_or_else(|| no_key(name, key, why))?]);
+        }
+        keys.push(values);
+    }
+    Ok(keys)
+}
+
+fn no_key(table: &str, column: &str, why: &str) -> ServerError {
+    ServerError::refused(
+        format!("INSERT into \"{table}\" needs the shard key \"{column}\""),
+        format!("Where the row belongs can't be told, since {why}."),
+        format!("Give \"{column}\" as a plain literal or parameter."),
+    )
+}
+
+/// A reference table that some level writes.
+fn reference_target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a Table> {
+    query.levels.iter().zip(meanings).find_map(|(level, meanings)| match meanings.first() {
+        Some(Some(Meaning::Reference(table))) if level.target.is_some() => Some(*table),
+        _ => None,
+    })
+}
+
+/// Reference tables, and perhaps home tables.
+fn reference(query: &Query, meanings: &Meanings<'_>, kinds: Kinds) -> Result<Part, ServerError> {
+    let Some(table) = reference_target(query, meanings) else {
+        return Ok(if kinds.home || writes(query) { Part::Home } else { anywhere(query) });
+    };
+    let refuse = |why: &str| {
+        ServerError::refused(
+            format!("this write to the reference table \"{}\" is not supported", table.name.name),
+            format!("It runs on every node, and {why}."),
+            "Write plain values, one statement a change.",
+        )
+    };
+    if kinds.home {
+        return Err(refuse("a home table is on one node only"));
+    }
+    if let Some(call) = query.functions.iter().find(|call| !functions::is_pure(call)) {
+        return Err(refuse(&format!("{}() may give another result on each", call.name)));
+    }
+    let features = &query.features;
+    let updates_from = query
+        .levels
+        .iter()
+        .any(|level| matches!(level.target, Some(Target::Update { .. })) && level.tables.len() > 1);
+    if features.clock_word {
+        return Err(refuse("a word such as 'now' is another time on each"));
+    }
+    if features.limit || features.window || features.distinct || features.sample || updates_from {
+        return Err(refuse("which rows it takes may depend on their order"));
+    }
+    Ok(Part::EveryNode)
+}

@@ -1,0 +1,168 @@
+//! The route of any one statement, with what it does to the session.
+
+use super::names::{Mention, Names};
+use super::part::Part;
+use super::{Access, Control, definition, functions, query};
+use crate::sql::{CopyStatement, Query, Statement, StatementKind, Verb};
+use crate::wire::ServerError;
+
+/// One statement, analysed.
+pub(super) struct Analysis {
+    pub(super) control: Control,
+    pub(super) access: Access,
+    pub(super) pins: bool,
+    pub(super) part: Result<Part, ServerError>,
+}
+
+impl Analysis {
+    pub(super) fn new(access: Access, part: Result<Part, ServerError>) -> Self {
+        Self { control: Control::None, access, pins: false, part }
+    }
+}
+
+/// Analyses a statement of `text`.
+pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> Analysis {
+    if let Some(error) = changes_quoting(statement) {
+        return Analysis::new(Access::Read, Err(error));
+    }
+    match &statement.kind {
+        StatementKind::Control(control) => of_control(control),
+        StatementKind::Query(query) => of_query(query, statement, names),
+        StatementKind::Explain { analyze, query } => of_explain(*analyze, query, statement, names),
+        StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
+        StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
+        StatementKind::Other { verb, fault } => of_other(verb, fault.as_ref(), statement, names),
+    }
+}
+
+/// Strings would have to be read in another way.
+fn changes_quoting(statement: &Statement) -> Option<ServerError> {
+    let StatementKind::Control(Control::Set { name, values, .. }) = &statement.kind else {
+        return None;
+    };
+    let on = |values: &Vec<String>| {
+        let [value] = values.as_slice() else { return false };
+        matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1")
+    };
+    let allowed = name != "standard_conforming_strings" || values.as_ref().is_none_or(on);
+    (!allowed).then(|| {
+        ServerError::refused(
+            "standard_conforming_strings must be on",
+            "The proxy reads statements by the rules of the SQL standard.",
+            "Write E'…' where backslashes are escapes.",
+        )
+    })
+}
+
+fn of_control(control: &Control) -> Analysis {
+    let part = match control {
+        Control::Listen { .. } | Control::Unlisten { .. } => Part::Home,
+        _ => Part::Anywhere,
+    };
+    Analysis {
+        control: control.clone(),
+        pins: matches!(control, Control::Listen { .. }),
+        ..Analysis::new(Access::Read, Ok(part))
+    }
+}
+
+/// Whether it writes, locks, or calls something that may.
+fn access(query: &Query) -> Access {
+    let writes = query.verb != Verb::Select
+        || query.features.locking
+        || query.features.into
+        || query.levels.iter().any(|level| level.target.is_some())
+        || !query.functions.iter().all(functions::reads_only);
+    if writes { Access::Write } else { Access::Read }
+}
+
+fn of_query(query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
+    let part = query::route(query, statement, names);
+    let pins = query.features.into_temp || query.functions.iter().any(functions::pins);
+    Analysis { pins, ..Analysis::new(access(query), part) }
+}
+
+fn of_explain(analyze: bool, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
+    let inner = of_query(query, statement, names);
+    let part = match inner.part {
+        Ok(Part::Scatter(_) | Part::EveryNode) => Err(ServerError::refused(
+            "EXPLAIN of a statement for several nodes is not yet supported",
+            "Each node has a plan of its own.",
+            "Bind the shard key, or ask a node directly.",
+        )),
+        other => other,
+    };
+    let access = if analyze { inner.access } else { Access::Read };
+    Analysis { control: Control::None, access, pins: inner.pins, part }
+}
+
+fn of_copy(text: &str, copy: &CopyStatement, statement: &Statement, names: &Names<'_>) -> Analysis {
+    let access = if copy.from { Access::Write } else { Access::Read };
+    Analysis::new(access, definition::copy(text, copy, statement, names))
+}
+
+/// What was not read: by its first words and by the names in it.
+fn of_other(
+    verb: &str,
+    fault: Option<&String>,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Analysis {
+    let query = matches!(verb, "select" | "values" | "table" | "with" | "explain");
+    let writes = ["insert", "update", "delete", "merge", "into"].iter().any(|w| statement.has(w));
+    let access = if query && !writes { Access::Read } else { Access::Write };
+    let pins = match verb {
+        "prepare" | "execute" | "deallocate" | "load" | "do" | "call" => true,
+        "declare" => statement.has("hold"),
+        "create" => statement.has("temp") || statement.has("temporary"),
+        _ => false,
+    };
+    let two_phase = verb == "prepare" && statement.has("transaction")
+        || matches!(verb, "commit" | "rollback") && statement.has("prepared");
+    if two_phase {
+        return Analysis::new(
+            access,
+            Err(ServerError::refused(
+                "two-phase commit by a client is not supported",
+                "The proxy commits in two phases by itself where several nodes took part.",
+                "Use COMMIT.",
+            )),
+        );
+    }
+    let part = match names.mentioned(statement) {
+        None => Ok(Part::Home),
+        // Each node has it whole, and nothing is written.
+        Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
+        Some(Mention::Reference(_)) if verb == "lock" => Ok(Part::Home),
+        // A view of whole tables is a view at home.
+        Some(Mention::Reference(_))
+            if verb == "create" && statement.has("view") && !statement.has("rule") =>
+        {
+            Ok(Part::Home)
+        }
+        Some(mention) => Err(unread(verb, fault, mention)),
+    };
+    Analysis { pins, ..Analysis::new(access, part) }
+}
+
+fn unread(verb: &str, fault: Option<&String>, mention: Mention<'_>) -> ServerError {
+    let kind = match mention {
+        Mention::Sharded(_) => "sharded",
+        Mention::Reference(_) => "reference",
+    };
+    let detail = match fault {
+        Some(fault) => format!("The statement could not be read: {fault}."),
+        None => {
+            format!("The proxy does not know what {} would do on each node.", verb.to_uppercase())
+        }
+    };
+    ServerError::refused(
+        format!(
+            "{} that names the {kind} table \"{}\" is not supported",
+            verb.to_uppercase(),
+            mention.name()
+        ),
+        detail,
+        "Write it in a simpler form, or use statements that name one shard key.",
+    )
+}

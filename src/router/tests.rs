@@ -1,0 +1,118 @@
+//! Tables of statements with their routes, on a map of two nodes.
+
+mod hostile;
+mod params;
+mod plain;
+
+use super::{Context, Params, Route, template};
+use crate::ids::{Epoch, GroupId, NodeId};
+use crate::shard_map::{
+    Bounds, Column, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    hash_key,
+};
+use crate::sql::TableName;
+
+/// Four shards of `orders`, `items` and `"Shop"."Orders"` by bigint, and two of `docs` by
+/// (text, int4), half on each node; `countries` is a reference table.
+pub(super) fn map() -> ShardMap {
+    let shard = |group, modulus, remainder, node| Shard {
+        group: GroupId(group),
+        bounds: Bounds::Hash { modulus, remainder },
+        node: NodeId(node),
+    };
+    let column = |(name, type_oid): (&str, u32)| Column {
+        name: name.to_owned(),
+        type_oid,
+        generated: false,
+    };
+    let table = |schema: &str, name: &str, group, key: &[&str], columns: &[(&str, u32)]| Table {
+        name: TableName::new(schema, name),
+        kind: TableKind::Sharded {
+            group: GroupId(group),
+            key: key.iter().map(|k| (*k).to_owned()).collect(),
+        },
+        columns: columns.iter().copied().map(column).collect(),
+    };
+    let order = [("id", 20), ("tenant_id", 20), ("total", 1700)];
+    let parts = MapParts {
+        epoch: Epoch(7),
+        database: "shop".to_owned(),
+        home: NodeId(0),
+        nodes: vec![Node { name: "a".to_owned() }, Node { name: "b".to_owned() }],
+        groups: vec![
+            Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] },
+            Group { name: "docs".to_owned(), key: vec![KeyType::Text, KeyType::Int4] },
+        ],
+        shards: vec![
+            shard(0, 4, 0, 0),
+            shard(0, 4, 1, 0),
+            shard(0, 4, 2, 1),
+            shard(0, 4, 3, 1),
+            shard(1, 2, 0, 0),
+            shard(1, 2, 1, 1),
+        ],
+        tables: vec![
+            table("public", "orders", 0, &["tenant_id"], &order),
+            table("public", "items", 0, &["tenant_id"], &[]),
+            table("Shop", "Orders", 0, &["Tenant Id"], &[]),
+            table("public", "docs", 1, &["owner", "id"], &[("owner", 25), ("id", 23)]),
+            Table {
+                name: TableName::new("public", "countries"),
+                kind: TableKind::Reference,
+                columns: Vec::new(),
+            },
+        ],
+    };
+    ShardMap::try_from(parts).unwrap()
+}
+
+/// A route as text: keys of the tenants' group are written as `t5`, so that cases can be read.
+fn show(route: Result<Route, crate::wire::ServerError>) -> String {
+    match route {
+        Ok(Route::Anywhere) => "anywhere".to_owned(),
+        Ok(Route::Home) => "home".to_owned(),
+        Ok(Route::Shards(shards)) => {
+            let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
+            shards.join(" ")
+        }
+        Ok(Route::Scatter(group)) => format!("scatter {group}"),
+        Ok(Route::EveryNode) => "every node".to_owned(),
+        Ok(Route::Ddl(_)) => "ddl".to_owned(),
+        Ok(Route::CopyIn(_)) => "copy in".to_owned(),
+        Err(error) => {
+            assert_eq!(error.code.0, "0A000");
+            assert!(error.detail.is_some() && error.hint.is_some());
+            format!("refused: {}", error.message)
+        }
+    }
+}
+
+fn route_in(path: &[&str], database: &str, sql: &str) -> String {
+    let path: Vec<String> = path.iter().map(|schema| (*schema).to_owned()).collect();
+    let context = Context { database, search_path: &path };
+    show(template(sql, &context, &map()).route(&Params::default()))
+}
+
+/// The shard of a tenant.
+fn tenant(id: i64) -> String {
+    let shard = map().shard_of_hash(GroupId(0), hash_key(&[KeyValue::Int(id)]));
+    format!("s{shard}")
+}
+
+/// Checks each `(sql, route)`; `tN` is the shard of tenant N, and a refusal is told by a part of its
+/// message.
+fn check(cases: &[(&str, &str)]) {
+    let mut faults = Vec::new();
+    for (sql, wanted) in cases {
+        let route = route_in(&["public"], "shop", sql);
+        let as_wanted = match wanted.strip_prefix('t').and_then(|id| id.parse().ok()) {
+            Some(id) => route == tenant(id),
+            None if wanted.starts_with("refused") => route.starts_with(wanted),
+            None => route == *wanted,
+        };
+        if !as_wanted {
+            faults.push(format!("{sql}\n    wanted {wanted}, got {route}"));
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}

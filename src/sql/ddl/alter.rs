@@ -1,0 +1,120 @@
+//! ALTER TABLE.
+
+use super::column::{self, ColumnDefinition, TableConstraint};
+use crate::sql::cursor::{Cursor, Name, comma_parts};
+use crate::sql::lexer::Token;
+
+/// ALTER TABLE.
+#[derive(Debug, Clone)]
+pub struct AlterTable {
+    /// The table.
+    pub name: Name,
+    /// ONLY, or `*`
+    pub only: bool,
+    /// In order.
+    pub actions: Vec<AlterAction>,
+}
+
+/// One action of ALTER TABLE.
+#[derive(Debug, Clone)]
+pub enum AlterAction {
+    /// ADD COLUMN
+    AddColumn(ColumnDefinition),
+    /// DROP COLUMN, with the column
+    DropColumn(String),
+    /// ALTER COLUMN … TYPE, with the column
+    ColumnType(String),
+    /// ALTER COLUMN … SET DEFAULT, with the functions called
+    ColumnDefault(Vec<String>),
+    /// ALTER COLUMN … ADD GENERATED … AS IDENTITY
+    ColumnIdentity,
+    /// ALTER COLUMN with something else
+    ColumnOther,
+    /// RENAME COLUMN, with the old name
+    RenameColumn(String),
+    /// RENAME TO
+    Rename(String),
+    /// SET SCHEMA
+    SetSchema(String),
+    /// ADD CONSTRAINT
+    AddConstraint(TableConstraint),
+    /// DROP, RENAME, VALIDATE or ALTER CONSTRAINT
+    OtherConstraint,
+    /// Something else, by its words
+    Other(String),
+}
+
+/// Behind ALTER TABLE.
+pub(super) fn read(cursor: &mut Cursor<'_>) -> Option<AlterTable> {
+    cursor.eat_all(&["if", "exists"]);
+    let only = cursor.eat("only");
+    let name = cursor.name()?;
+    let star = cursor.eat_symbol("*");
+    let rest = cursor.tokens.get(cursor.at..)?;
+    let actions: Option<Vec<_>> =
+        comma_parts(cursor.text, rest).into_iter().map(|part| action(cursor.text, part)).collect();
+    Some(AlterTable { name, only: only || star, actions: actions? })
+}
+
+fn action(text: &str, tokens: &[Token]) -> Option<AlterAction> {
+    let mut cursor = Cursor::new(text, tokens);
+    let other = || {
+        let words = tokens.iter().take(2).map(|token| text[token.span()].to_ascii_uppercase());
+        Some(AlterAction::Other(words.collect::<Vec<_>>().join(" ")))
+    };
+    if cursor.eat_all(&["rename", "to"]) {
+        return cursor.ident().map(AlterAction::Rename);
+    }
+    if cursor.eat_all(&["set", "schema"]) {
+        return cursor.ident().map(AlterAction::SetSchema);
+    }
+    match cursor.word()? {
+        "add" => {
+            cursor.at += 1;
+            let explicit = cursor.eat("column");
+            if !explicit && column::starts_table_constraint(&cursor) {
+                let constraint = Cursor::new(text, &tokens[cursor.at..]);
+                return column::table_constraint(&mut { constraint })
+                    .map(AlterAction::AddConstraint);
+            }
+            cursor.eat_all(&["if", "not", "exists"]);
+            let column = Cursor::new(text, &tokens[cursor.at..]);
+            column::column(&mut { column }).map(AlterAction::AddColumn)
+        }
+        "drop" | "validate" | "rename" | "alter" if cursor.word_ahead(1) == Some("constraint") => {
+            Some(AlterAction::OtherConstraint)
+        }
+        "drop" => {
+            cursor.at += 1;
+            cursor.eat("column");
+            cursor.eat_all(&["if", "exists"]);
+            cursor.ident().map(AlterAction::DropColumn)
+        }
+        "rename" => {
+            cursor.at += 1;
+            cursor.eat("column");
+            cursor.ident().map(AlterAction::RenameColumn)
+        }
+        "alter" => {
+            cursor.at += 1;
+            cursor.eat("column");
+            let name = cursor.ident()?;
+            Some(altered_column(&mut cursor, name))
+        }
+        _ => other(),
+    }
+}
+
+fn altered_column(cursor: &mut Cursor<'_>, name: String) -> AlterAction {
+    if cursor.eat("type") || cursor.eat_all(&["set", "data", "type"]) {
+        return AlterAction::ColumnType(name);
+    }
+    if cursor.eat_all(&["set", "default"]) {
+        let calls = column::calls(&Cursor { at: cursor.tokens.len(), ..*cursor }, cursor.at);
+        return AlterAction::ColumnDefault(calls);
+    }
+    if cursor.word() == Some("add") {
+        return AlterAction::ColumnIdentity;
+    }
+    AlterAction::ColumnOther
+}

@@ -1,0 +1,80 @@
+//! Definitions, read by hand: what the planner must know to spread them over nodes, with the byte
+//! positions at which it splices.
+
+mod alter;
+mod column;
+mod create;
+mod object;
+
+pub use alter::{AlterAction, AlterTable};
+pub use column::{ColumnConstraint, ColumnDefinition, ConstraintKind, ForeignKey, TableConstraint};
+pub use create::{CreateIndex, CreateTable, TableElement};
+pub use object::{Grant, Named};
+
+use super::cursor::Cursor;
+use super::lexer::Token;
+
+/// A definition.
+#[derive(Debug, Clone)]
+pub enum DdlStatement {
+    /// CREATE TABLE
+    CreateTable(CreateTable),
+    /// ALTER TABLE
+    AlterTable(AlterTable),
+    /// CREATE INDEX
+    CreateIndex(CreateIndex),
+    /// DROP TABLE
+    DropTable(Named),
+    /// DROP INDEX
+    DropIndex(Named),
+    /// TRUNCATE
+    Truncate(Named),
+    /// ANALYZE of named tables
+    Analyze(Named),
+    /// GRANT, REVOKE
+    Grant(Grant),
+    /// COMMENT ON
+    Comment,
+    /// CREATE, ALTER or DROP of what is no table and belongs on every node.
+    Global {
+        /// `schema`, `type`, `function`, …
+        object: String,
+    },
+}
+
+/// Reads a definition; `None` if it is none of these.
+pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
+    let mut cursor = Cursor::new(text, tokens);
+    let verb = cursor.word()?;
+    cursor.at += 1;
+    match verb {
+        "create" => created(&mut cursor),
+        "alter" if cursor.eat("table") => alter::read(&mut cursor).map(DdlStatement::AlterTable),
+        "alter" => object::global(&cursor),
+        "drop" if cursor.eat("table") => object::named(&mut cursor).map(DdlStatement::DropTable),
+        "drop" if cursor.eat("index") => object::named(&mut cursor).map(DdlStatement::DropIndex),
+        "drop" => object::global(&cursor),
+        "truncate" => {
+            cursor.eat("table");
+            object::named(&mut cursor).map(DdlStatement::Truncate)
+        }
+        "analyze" | "analyse" => object::analyzed(&mut cursor).map(DdlStatement::Analyze),
+        "grant" | "revoke" => object::grant(&mut cursor).map(DdlStatement::Grant),
+        "comment" => Some(DdlStatement::Comment),
+        _ => None,
+    }
+}
+
+fn created(cursor: &mut Cursor<'_>) -> Option<DdlStatement> {
+    let start = cursor.at;
+    if let Some(table) = create::table(cursor) {
+        return Some(DdlStatement::CreateTable(table));
+    }
+    cursor.at = start;
+    if let Some(index) = create::index(cursor) {
+        return Some(DdlStatement::CreateIndex(index));
+    }
+    cursor.at = start;
+    cursor.eat_all(&["or", "replace"]);
+    object::global(cursor)
+}

@@ -1,0 +1,140 @@
+//! Statements about named objects: DROP, TRUNCATE, ANALYZE, GRANT, and what is no table.
+
+use super::DdlStatement;
+use crate::sql::cursor::{Cursor, Name, comma_parts};
+
+/// A statement about a list of objects.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// The objects.
+    pub names: Vec<Name>,
+    /// CONCURRENTLY
+    pub concurrently: bool,
+    /// IF EXISTS
+    pub if_exists: bool,
+}
+
+/// GRANT and REVOKE.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The tables, where it is about tables by name.
+    pub tables: Option<Vec<Name>>,
+    /// It is about sequences.
+    pub sequences: bool,
+}
+
+/// Objects that every node has alike.
+const GLOBAL: [&str; 14] = [
+    "aggregate",
+    "cast",
+    "collation",
+    "conversion",
+    "domain",
+    "extension",
+    "function",
+    "group",
+    "operator",
+    "procedure",
+    "role",
+    "routine",
+    "schema",
+    "type",
+];
+
+/// Behind CREATE, ALTER or DROP.
+pub(super) fn global(cursor: &Cursor<'_>) -> Option<DdlStatement> {
+    let object = cursor.word()?;
+    let global = GLOBAL.binary_search(&object).is_ok()
+        || object == "user" && cursor.word_ahead(1) != Some("mapping")
+        || object == "default" && cursor.word_ahead(1) == Some("privileges");
+    global.then(|| DdlStatement::Global { object: object.to_owned() })
+}
+
+/// `[CONCURRENTLY] [IF EXISTS] [ONLY] a, b …`
+pub(super) fn named(cursor: &mut Cursor<'_>) -> Option<Named> {
+    let concurrently = cursor.eat("concurrently");
+    let if_exists = cursor.eat_all(&["if", "exists"]);
+    if cursor.word() == Some("only") {
+        return None;
+    }
+    let mut names = vec![cursor.name()?];
+    cursor.eat_symbol("*");
+    while cursor.eat_symbol(",") {
+        if cursor.word() == Some("only") {
+            return None;
+        }
+        names.push(cursor.name()?);
+        cursor.eat_symbol("*");
+    }
+    let ends = |word| matches!(word, "cascade" | "restrict" | "restart" | "continue" | "identity");
+    while cursor.word().is_some_and(ends) {
+        cursor.at += 1;
+    }
+    cursor.at_end().then_some(Named { names, concurrently, if_exists })
+}
+
+/// `[(options)] [VERBOSE] table [(columns)], …`; `None` without tables.
+pub(super) fn analyzed(cursor: &mut Cursor<'_>) -> Option<Named> {
+    if cursor.symbol_ahead(0, "(") {
+        cursor.parenthesized()?;
+    }
+    cursor.eat("verbose");
+    let mut names = Vec::new();
+    for part in comma_parts(cursor.text, cursor.tokens.get(cursor.at..)?) {
+        let mut cursor = Cursor::new(cursor.text, part);
+        names.push(cursor.name()?);
+        if cursor.symbol_ahead(0, "(") {
+            cursor.parenthesized()?;
+        }
+        if !cursor.at_end() {
+            return None;
+        }
+    }
+    Some(Named { names, concurrently: false, if_exists: false })
+}
+
+/// `… ON … TO | FROM …`; a grant of roles has no ON.
+pub(super) fn grant(cursor: &mut Cursor<'_>) -> Option<Grant> {
+    while !cursor.at_end() && cursor.word() != Some("on") {
+        cursor.at += 1;
+    }
+    cursor.at += 1;
+    let mut grant = Grant { tables: None, sequences: false };
+    let Some(word) = cursor.word().filter(|_| !cursor.at_end()) else {
+        // A quoted table, or no ON.
+        if cursor.at < cursor.tokens.len() {
+            grant.tables = Some(tables(cursor)?);
+        }
+        return Some(grant);
+    };
+    let objects = [
+        "all",
+        "database",
+        "domain",
+        "foreign",
+        "function",
+        "language",
+        "large",
+        "parameter",
+        "procedure",
+        "routine",
+        "schema",
+        "tablespace",
+        "type",
+    ];
+    if word == "sequence" || word == "all" && cursor.word_ahead(1) == Some("sequences") {
+        grant.sequences = true;
+    } else if !objects.contains(&word) || cursor.symbol_ahead(1, ".") {
+        cursor.eat("table");
+        grant.tables = Some(tables(cursor)?);
+    }
+    Some(grant)
+}
+
+fn tables(cursor: &mut Cursor<'_>) -> Option<Vec<Name>> {
+    let mut names = vec![cursor.name()?];
+    while cursor.eat_symbol(",") {
+        names.push(cursor.name()?);
+    }
+    Some(names)
+}
