@@ -1,4 +1,5 @@
 //! Moves of a shard between two real nodes while writers go on.
+#![allow(clippy::print_stdout, reason = "the measured pauses, for who looks")]
 
 mod support;
 #[path = "mover_support/mod.rs"]
@@ -178,4 +179,32 @@ async fn a_shard_is_asked_for_once_and_only_to_another_node() {
     let id = ask(1).await.unwrap();
     assert_eq!(id.0, 1);
     assert!(ask(1).await.unwrap_err().to_string().contains("being moved already"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_process_that_dies() {
+    if let Some(shop) = Shop::of_parent() {
+        shop.live_until_killed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_leaves_nothing_that_the_next_one_does_not_finish() {
+    assert_eq!(shop::PROCESS_TEST, "the_process_that_dies");
+    for deaths in [vec!["copy_uncommitted", "built", "attached"], vec!["detached", "switched"]] {
+        let mut shop = Shop::create().await;
+        let still = shop.still().await;
+        shop.request_move(&still).await;
+        for failpoint in &deaths {
+            shop.die_elsewhere(failpoint).await;
+        }
+        let writers = Writers::start(&shop, 2).await;
+        let proxy = shop.proxy(Failpoints::default()).await;
+        let mv = proxy.until_finished().await;
+        assert_eq!(mv.state, State::Done, "after {deaths:?}: {mv:#?}");
+        writers.stop().await;
+        shop.assert_owned_by(1).await;
+        shop.assert_nothing_left().await;
+        proxy.stop().await;
+    }
 }

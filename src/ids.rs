@@ -26,7 +26,7 @@ id!(
     ShardId(u32)
 );
 id!(
-    /// A node: its index in [`crate::shard_map::ShardMap`]'s list of nodes.
+    /// A node: its index in the shard map's list of nodes.
     NodeId(u16)
 );
 id!(

@@ -1,3 +1,10 @@
 //! The `foreshard` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use foreshard::app::{self, Cli};
+
+fn main() -> ExitCode {
+    app::run(Cli::parse())
+}

@@ -1,10 +1,17 @@
 //! A small shop on two nodes, a mover over it, and writers that know what they wrote.
 #![allow(unreachable_pub, reason = "a module of one test binary")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic"
+)]
 
+mod process;
 mod proxy;
 mod writers;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +26,7 @@ use tokio_postgres::Client;
 
 use super::support::{TestDatabase, rows, temp_folder};
 
+pub use process::PROCESS_TEST;
 pub use proxy::Proxy;
 pub use writers::Writers;
 
@@ -30,6 +38,7 @@ const TABLES: [&str; 3] = ["orders", "items", "events"];
 pub struct Shop {
     database: TestDatabase,
     catalog: Catalog,
+    catalog_file: PathBuf,
     /// The proxy process that serves; writers ask it anew for each statement.
     serving: Arc<RwLock<Option<Proxy>>>,
     /// Tenants of the moved shard.
@@ -96,10 +105,11 @@ impl Shop {
                 client.batch_execute(&sql).await.unwrap();
             }
         }
-        let kv = EmbeddedKv::open(&temp_folder("catalog").join("catalog")).unwrap();
-        let catalog = Catalog::new(Arc::new(kv));
+        let catalog_file = temp_folder("catalog").join("catalog");
+        let catalog = open(&catalog_file);
         catalog.put(&map(&database.name), Expect::Absent).await.unwrap();
-        Self { database, catalog, serving: Arc::default(), tenants: Vec::new() }
+        let (serving, tenants) = (Arc::default(), Vec::new());
+        Self { database, catalog, catalog_file, serving, tenants }
     }
 
     /// A client of the database on one node.
@@ -158,6 +168,10 @@ impl Shop {
             }
         }
     }
+}
+
+fn open(file: &Path) -> Catalog {
+    Catalog::new(Arc::new(EmbeddedKv::open(file).unwrap()))
 }
 
 fn map(database: &str) -> ShardMap {

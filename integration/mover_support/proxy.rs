@@ -82,7 +82,7 @@ impl Proxy {
 
     /// Waits until the failpoint was reached.
     pub async fn until_dead(&self) {
-        let died = tokio::time::timeout(Duration::from_secs(60), self.dead.cancelled()).await;
+        let died = tokio::time::timeout(Duration::from_mins(1), self.dead.cancelled()).await;
         let last = self.catalog.list::<Move>().await.unwrap();
         let last = last.last().map(|mv| &mv.record);
         assert!(died.is_ok(), "the failpoint was not reached within a minute: {last:#?}");

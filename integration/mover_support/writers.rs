@@ -39,7 +39,7 @@ struct Writer {
 impl Writers {
     /// Starts `count` writers, each with a tenant of its own.
     pub async fn start(shop: &Shop, count: usize) -> Self {
-        let (stop, longest) = (CancellationToken::new(), Arc::default());
+        let (token, longest) = (CancellationToken::new(), Arc::default());
         let mut handles = Vec::new();
         for tenant in shop.tenants.iter().rev().take(count) {
             let mut clients = Vec::new();
@@ -56,10 +56,10 @@ impl Writers {
                 acknowledged: 0,
                 step: 0,
             };
-            handles.push(Tasks::new().spawn("writer", writer.run(stop.clone())));
+            handles.push(Tasks::new().spawn("writer", writer.run(token.clone())));
         }
         let nodes = vec![shop.client(0).await, shop.client(1).await];
-        Self { stop, longest, handles, nodes, serving: Arc::clone(&shop.serving) }
+        Self { stop: token, longest, handles, nodes, serving: Arc::clone(&shop.serving) }
     }
 
     /// The longest that a statement took, with its wait at the gate.

@@ -1,5 +1,52 @@
 //! Composition root: builds, wires and drains; the command line.
 
+mod check;
+mod cli;
+mod data_folder;
+mod dev;
+mod http;
+mod logging;
+mod preflight;
 mod proxy;
+mod request_move;
+mod running;
+mod serve;
+mod signals;
+mod terminal;
+mod view;
+mod watch;
 
+use std::process::ExitCode;
+
+pub use cli::{Cli, Command};
 pub use proxy::{Proxy, ProxyConfig, StartError};
+
+/// Threads of the runtime that does what is not on the way of a statement: moves, the controller.
+const BACKGROUND_THREADS: usize = 2;
+
+/// Does what the command line says; the exit status.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::complain(format!("foreshard: no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Dev(args) => Box::pin(dev::dev(args)).await,
+            Command::Serve(args) => Box::pin(serve::serve(args)).await,
+            Command::Check(args) => check::check(&args),
+            Command::Move(args) => Box::pin(request_move::request_move(args)).await,
+            Command::Status(args) => Box::pin(watch::status(args)).await,
+            Command::Watch(args) => Box::pin(watch::watch(args)).await,
+        }
+    });
+    runtime.shutdown_background();
+    code
+}

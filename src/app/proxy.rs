@@ -104,11 +104,13 @@ impl Record for Identity {
 
 impl Proxy {
     /// Starts a proxy. Statements are served when it returns.
-    pub async fn start(config: ProxyConfig) -> Result<Self, StartError> {
+    pub async fn start(mut config: ProxyConfig) -> Result<Self, StartError> {
         let kv = EmbeddedKv::open(&config.data_folder.join("catalog.redb"))?;
         let catalog = Catalog::new(Arc::new(kv));
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
+        // The stored map, not the order of the configuration, says which id a node has.
+        config.nodes.sort_by_key(|node| map.node_named(&node.name));
         let parts = EngineParts {
             gates: Gates::new(map.shard_count()),
             counters: Counters::new(map.shard_count(), config.nodes.len()),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Faults;
 use super::section::{Cursor, Source};
+use crate::controller;
 use crate::forecast;
 use crate::load;
 use crate::mover;
@@ -17,8 +18,17 @@ const SHARDS_MAX: u32 = 4_096;
 /// Longest identifier of PostgreSQL, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The keys of a policy.
-const KEYS: [&str; 8] =
-    ["database", "home", "groups", "reference_tables", "load", "forecast", "placement", "mover"];
+pub(super) const KEYS: [&str; 9] = [
+    "database",
+    "home",
+    "groups",
+    "reference_tables",
+    "controller",
+    "load",
+    "forecast",
+    "placement",
+    "mover",
+];
 
 /// What a DBA decides. The default shards nothing: every table lives on the home node.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +41,8 @@ pub struct Policy {
     pub groups: Vec<GroupPolicy>,
     /// Tables with a full copy on every node.
     pub reference_tables: Vec<TableName>,
+    /// How often the controller looks.
+    pub controller: controller::Config,
     /// How load is measured.
     pub load: load::Config,
     /// How load is forecast.
@@ -70,6 +82,7 @@ impl Default for Policy {
             home: None,
             groups: Vec::new(),
             reference_tables: Vec::new(),
+            controller: controller::Config::default(),
             load: load::Config::default(),
             forecast: forecast::Config::default(),
             placement: placement::Config::default(),
@@ -117,6 +130,7 @@ impl Policy {
             home,
             groups: groups.unwrap_or_default(),
             reference_tables,
+            controller: fields.room("controller", controller::Config::faults),
             load: fields.room("load", load::Config::faults),
             forecast: fields.room("forecast", forecast::Config::faults),
             placement: fields.room("placement", |config| placement_faults(config, nodes)),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::nodes::{read_nodes, read_users};
-use super::section::{Cursor, Source};
+use super::section::{Cursor, Fields, Source};
 use super::{Faults, Policy};
 use crate::backend;
 use crate::backend::{NodeAddress, Password};
@@ -14,7 +14,7 @@ use crate::frontend;
 use crate::frontend::Authentication;
 
 /// The keys of a serve configuration.
-const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 9] = [
     "frontend",
     "authentication",
     "users",
@@ -102,18 +102,18 @@ impl Serve {
                 .unwrap_or_default(),
             nodes,
         };
-        serve.check(root);
+        serve.check(root, &fields);
         serve
     }
 
     /// What keys say together.
-    fn check(&self, root: &Cursor<'_>) {
+    fn check(&self, root: &Cursor<'_>, fields: &Fields<'_>) {
         let listen = self.frontend.listen;
         if listen == self.admin_listen && listen.port() != 0 {
             root.fault(format!("frontend.listen and admin_listen are both {listen}"));
         }
         match self.authentication {
-            Authentication::Scram if self.users.is_empty() => {
+            Authentication::Scram if fields.optional("users").is_none() => {
                 root.fault("nobody could log in: give users, or on loopback authentication: trust");
             }
             Authentication::Trust if !listen.ip().is_loopback() => root.fault(format!(

@@ -9,6 +9,7 @@ mod components;
 mod config;
 mod distribution;
 mod ensemble;
+mod mstl;
 mod persistence;
 
 pub use config::Config;
@@ -62,13 +63,26 @@ pub fn forecast(history: &[f64], config: &Config) -> Forecast {
     let persistence = persistence::persistence(&history, horizon);
     let shape = Shape::fit(history.len(), horizon, config.day_steps(), config.week_steps());
     let Some(shape) = shape else { return cold(persistence) };
-    let ensemble = Ensemble::fit(&history, shape);
+    let ensemble = Ensemble::fit(&history, shape.clone());
     let backtest = ensemble.backtest();
+    let mut distribution = ensemble.distribution();
+    let mut weights = ensemble.mean_weights();
+    if config.mstl {
+        let seasons: Vec<usize> =
+            [config.day_steps()].into_iter().chain(config.week_steps()).collect();
+        if let Some(member) = mstl::admitted(&history, &shape, &seasons) {
+            distribution = distribution.halfway_to(&member);
+            for (_, weight) in &mut weights {
+                *weight /= 2.0;
+            }
+            weights.push(("mstl_ets", 0.5));
+        }
+    }
     Forecast {
-        ensemble: ensemble.distribution(),
+        ensemble: distribution,
         persistence,
         backtest: Some(backtest),
-        weights: ensemble.mean_weights(),
+        weights,
         trusted: backtest.relative_to_persistence <= config.trusted_relative_error_max,
     }
 }

@@ -14,6 +14,7 @@ fn config(day: u64, horizon: u64) -> Config {
         horizon_ms: horizon,
         history_ms: 100 * day,
         trusted_relative_error_max: 1.0,
+        mstl: false,
     }
 }
 
@@ -89,6 +90,22 @@ fn a_forecast_that_is_worse_than_persistence_is_not_trusted() {
     let forecast = forecast(&history, &config);
     assert!(!forecast.trusted, "{:?}", forecast.backtest);
     assert_eq!(forecast.distribution(), &forecast.persistence);
+}
+
+#[test]
+fn mstl_joins_where_its_backtest_is_better_and_never_breaks_the_forecast() {
+    // A trend, which no component has.
+    let history: Vec<f64> =
+        wave(8, 40).iter().zip(0u32..).map(|(v, t)| v + f64::from(t) * 0.02).collect();
+    let config = Config { mstl: true, ..config(40, 30) };
+    let joined = forecast(&history, &config);
+    assert_eq!(joined.weights.last().unwrap().0, "mstl_ets", "{:?}", joined.weights);
+    let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
+    assert!((sum - 1.0).abs() < 1e-9);
+    assert_sound(&joined, 30);
+    for odd in [vec![0.0; 320], vec![1e12; 320], history.iter().map(|v| v * 1e30).collect()] {
+        assert_sound(&forecast(&odd, &config), 30);
+    }
 }
 
 #[test]

@@ -132,22 +132,20 @@ impl<'a> Applier<'a> {
             if !self.inside && self.ahead.is_none() && !self.source.has_message() {
                 self.flush().await?;
             }
-            let message = match self.ahead.take() {
-                Some(message) => Some(message),
-                None => {
-                    let ask = matches!(target, Target::Position(_));
-                    let wake =
-                        if ask { asked_at + ASK_EVERY } else { self.reported_at + REPORT_EVERY };
-                    tokio::select! {
-                        biased;
-                        () = &mut signal => return Ok(false),
-                        received = self.source.receive() => self.take(received?).await?,
-                        () = sleep_until(wake) => {
-                            asked_at = Instant::now();
-                            self.report(ask).await?;
-                            None
-                        }
-                    }
+            let ask = matches!(target, Target::Position(_));
+            let wake = if ask { asked_at + ASK_EVERY } else { self.reported_at + REPORT_EVERY };
+            if let Some(message) = self.ahead.take() {
+                self.on_message(message, target).await?;
+                continue;
+            }
+            let message = tokio::select! {
+                biased;
+                () = &mut signal => return Ok(false),
+                received = self.source.receive() => self.take(received?).await?,
+                () = sleep_until(wake) => {
+                    asked_at = Instant::now();
+                    self.report(ask).await?;
+                    None
                 }
             };
             if let Some(message) = message {

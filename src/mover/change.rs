@@ -119,25 +119,25 @@ impl Relation {
             new.columns.iter().map(|column| column.data_type == b'u').collect();
         let carried = |at: usize| !unchanged.get(at).copied().unwrap_or(true);
         let mut parameters = self.values(new, carried)?;
-        let mut sql = format!("UPDATE {} SET ", self.table.leaf);
         let columns = self.table.columns.iter().enumerate().filter(|(at, _)| carried(*at));
-        for (number, (_, column)) in (1..).zip(columns) {
-            let comma = if number > 1 { ", " } else { "" };
-            sql += &format!("{comma}{} = ${number}", quoted(&column.name));
-        }
-        if parameters.is_empty() {
+        let mut sets: Vec<String> = (1..)
+            .zip(columns)
+            .map(|(number, (_, column))| format!("{} = ${number}", quoted(&column.name)))
+            .collect();
+        if sets.is_empty() {
             let first = self.table.columns.first().map(|column| quoted(&column.name));
-            let first = first.unwrap_or_default();
-            sql += &format!("{first} = {first}");
+            sets.extend(first.map(|first| format!("{first} = {first}")));
         }
-        self.find(old.unwrap_or(new), old.is_some(), &mut sql, &mut parameters)?;
+        let found = self.find(old.unwrap_or(new), old.is_some(), &mut parameters)?;
+        let sql = format!("UPDATE {} SET {} WHERE {found}", self.table.leaf, sets.join(", "));
         Ok(Change { sql, parameters, one_row: true })
     }
 
     /// `DELETE`.
     pub(super) fn delete(&self, old: &TupleData) -> Result<Change, MoveError> {
-        let (mut sql, mut parameters) = (format!("DELETE FROM {}", self.table.leaf), Vec::new());
-        self.find(old, true, &mut sql, &mut parameters)?;
+        let mut parameters = Vec::new();
+        let found = self.find(old, true, &mut parameters)?;
+        let sql = format!("DELETE FROM {} WHERE {found}", self.table.leaf);
         Ok(Change { sql, parameters, one_row: true })
     }
 
@@ -172,27 +172,25 @@ impl Relation {
         &self,
         tuple: &TupleData,
         is_old: bool,
-        sql: &mut String,
         parameters: &mut Vec<RawText>,
-    ) -> Result<(), MoveError> {
+    ) -> Result<String, MoveError> {
         if self.full {
             if !is_old {
                 return Err(fault(&self.table, "an update came without the old row"));
             }
-            return self.find_whole(tuple, sql, parameters);
+            return self.find_whole(tuple, parameters);
         }
         let key = self.values(tuple, |at| self.key[at])?;
         let columns = self.table.columns.iter().zip(&self.key).filter(|(_, key)| **key);
-        let mut word = "WHERE";
+        let mut conditions = Vec::with_capacity(key.len());
         for ((column, _), value) in columns.zip(key) {
             if value.0.is_none() {
                 return Err(fault(&self.table, "a row's key is NULL"));
             }
             parameters.push(value);
-            *sql += &format!(" {word} {} = ${}", quoted(&column.name), parameters.len());
-            word = "AND";
+            conditions.push(format!("{} = ${}", quoted(&column.name), parameters.len()));
         }
-        Ok(())
+        Ok(conditions.join(" AND "))
     }
 
     /// One of the rows that look just like `tuple`. Compared as text, since not every type has an
@@ -200,27 +198,25 @@ impl Relation {
     fn find_whole(
         &self,
         tuple: &TupleData,
-        sql: &mut String,
         parameters: &mut Vec<RawText>,
-    ) -> Result<(), MoveError> {
+    ) -> Result<String, MoveError> {
         let values = self.values(tuple, |_| true)?;
-        let mut marks = Vec::with_capacity(values.len());
-        let mut keys = String::new();
+        let (mut marks, mut conditions) = (Vec::with_capacity(values.len()), Vec::new());
         for (column, value) in self.table.columns.iter().zip(values) {
             let is_null = value.0.is_none();
             parameters.push(value);
             let mark = format!("${}::{}", parameters.len(), column.type_name);
             if self.table.key.contains(&column.name) && !is_null {
-                keys += &format!("{} = {mark} AND ", quoted(&column.name));
+                conditions.push(format!("{} = {mark}", quoted(&column.name)));
             }
             marks.push(mark);
         }
-        *sql += &format!(
-            " WHERE ctid = (SELECT ctid FROM {} WHERE {keys}ROW({})::text = ROW({})::text LIMIT 1)",
-            self.table.leaf,
-            names::columns(&self.table),
-            marks.join(", ")
-        );
-        Ok(())
+        let (columns, marks) = (names::columns(&self.table), marks.join(", "));
+        conditions.push(format!("ROW({columns})::text = ROW({marks})::text"));
+        let (leaf, conditions) = (&self.table.leaf, conditions.join(" AND "));
+        Ok(format!("ctid = (SELECT ctid FROM {leaf} WHERE {conditions} LIMIT 1)"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,18 +101,19 @@ impl MoveError {
 
     /// The whole story in one line, for the record and its user.
     pub(super) fn story(&self) -> String {
-        let mut text = self.to_string();
+        let mut parts = vec![self.to_string()];
         let mut cause = self.source();
         while let Some(error) = cause {
-            match error.downcast_ref::<tokio_postgres::error::DbError>() {
+            parts.push(match error.downcast_ref::<tokio_postgres::error::DbError>() {
                 Some(db) => {
-                    text += &format!(": {} ({})", db.message(), db.code().code());
-                    text += &db.detail().map(|detail| format!(". {detail}")).unwrap_or_default();
+                    let detail = db.detail().map(|detail| format!(". {detail}"));
+                    let code = db.code().code();
+                    format!("{} ({code}){}", db.message(), detail.unwrap_or_default())
                 }
-                None => text += &format!(": {error}"),
-            }
+                None => error.to_string(),
+            });
             cause = error.source();
         }
-        text
+        parts.join(": ")
     }
 }

@@ -40,11 +40,22 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
                 continue;
             }
         };
+        // A move that only has to tidy up makes room: it may wait long for a node that is down.
+        let tidies = |mv: &Move| matches!(mv.state, State::Switched | State::Undoing);
+        let at_work =
+            |mv: &&Versioned<Move>| under_way.contains(&mv.record.id) && !tidies(&mv.record);
+        let mut room = context
+            .config
+            .concurrent_moves
+            .max(1)
+            .saturating_sub(wanted.iter().filter(at_work).count());
         for mv in wanted {
             let (id, is_new) = (mv.record.id, mv.record.state == State::Requested);
-            let full = under_way.len() >= context.config.concurrent_moves.max(1);
-            if under_way.contains(&id) || (full && is_new) {
+            if under_way.contains(&id) || (is_new && room == 0) {
                 continue;
+            }
+            if !tidies(&mv.record) {
+                room = room.saturating_sub(1);
             }
             under_way.insert(id);
             drivers.push(tasks.spawn("move", driven(Arc::clone(&context), mv, tasks.clone())));

@@ -16,7 +16,7 @@ use crate::shard_move::Move;
 const OPTIONS: &str = "-c search_path= -c datestyle=ISO -c intervalstyle=postgres \
      -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c row_security=off \
      -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
-     -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed";
+     -c synchronous_commit=on -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed";
 
 /// The longest wait for a statement that has no rows to work through.
 const QUICK: Duration = Duration::from_secs(30);
@@ -95,15 +95,15 @@ impl Session {
         (lock_timeout_ms, tries): (u64, u32),
     ) -> Result<(), MoveError> {
         let sql = format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; {sql}; COMMIT");
-        let mut tried = 0;
+        let mut done = 0;
         loop {
             let result = self.run(doing, &sql).await;
-            tried += 1;
+            done += 1;
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     self.run("rolling back", "ROLLBACK").await?;
-                    if !error.is_lock_timeout() || tried >= tries {
+                    if !error.is_lock_timeout() || done >= tries {
                         return Err(error);
                     }
                 }

@@ -208,17 +208,17 @@ impl Ends<'_> {
     fn detach(&self, marker: &str) -> String {
         let tables = &self.mv.record.tables;
         let lock_timeout = self.context.config.lock_timeout_ms;
-        let mut sql = format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}");
+        let mut sql = vec![format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}")];
         if !tables.is_empty() {
             let parents: Vec<_> = tables.iter().map(|t| format!("ONLY {}", t.parent)).collect();
-            sql += &format!("; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", parents.join(", "));
+            sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", parents.join(", ")));
         }
-        for MovedTable { parent, leaf, .. } in tables {
-            sql += &format!("; ALTER TABLE {parent} DETACH PARTITION {leaf}");
-        }
+        sql.extend(tables.iter().map(|MovedTable { parent, leaf, .. }| {
+            format!("ALTER TABLE {parent} DETACH PARTITION {leaf}")
+        }));
         let (prefix, marker) = (Literal(names::MARKER_PREFIX), Literal(marker));
-        sql += &format!("; SELECT pg_logical_emit_message(true, {prefix}, {marker})");
-        sql
+        sql.push(format!("SELECT pg_logical_emit_message(true, {prefix}, {marker})"));
+        sql.join("; ")
     }
 
     /// Attaches at the destination, which has every row by now, and tells the catalog.

@@ -1,0 +1,113 @@
+//! The command line: commands, their arguments and help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A PostgreSQL proxy that shards, forecasts the load of each shard, and moves shards online before
+/// a node is overloaded.
+#[derive(Debug, Parser)]
+#[command(name = "foreshard", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start PostgreSQL nodes on this machine and the proxy in front of them
+    ///
+    /// Uses the installed PostgreSQL (15 or newer). Everything listens on 127.0.0.1 and trusts.
+    /// The data stays between runs. Ctrl-C stops it.
+    Dev(Dev),
+    /// Run the proxy in front of existing nodes
+    Serve(Serve),
+    /// Check a configuration or a policy and print all that is wrong with it
+    Check(Check),
+    /// Ask a running proxy to move a shard to another node
+    Move(Move),
+    /// Show shards, load, forecast, moves and decisions once
+    Status(Admin),
+    /// Show load, forecast, moves and decisions live
+    Watch(Admin),
+}
+
+/// Arguments of `foreshard dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// How many PostgreSQL nodes [default: 2, or as many as the data folder has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub nodes: Option<u16>,
+    /// The port that clients connect to; the admin API is on the next one
+    #[arg(long, default_value_t = 6432, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    pub port: u16,
+    /// Where the data is kept [default: ~/.local/share/foreshard, for root /var/lib/foreshard]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// What is sharded, and how load is forecast and placed; kept with the data for the next start.
+    /// Without one every table lives on the first node
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Arguments of `foreshard serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The configuration; config/foreshard.example.yaml shows every key
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How logs are written to stderr; FORESHARD_LOG=debug and the like says how much
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Arguments of `foreshard check`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Check {
+    /// A configuration of `foreshard serve`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A policy
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Arguments of `foreshard move`.
+#[derive(Debug, Args)]
+pub struct Move {
+    /// The shard's number
+    pub shard: u32,
+    /// The node that it shall move to
+    pub node: String,
+    /// Show its phases and wait until it is finished; the exit status says whether it moved
+    #[arg(long)]
+    pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Where the admin API is.
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// Where the proxy's admin API is
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:6433",
+        env = "FORESHARD_ADMIN"
+    )]
+    pub admin: String,
+}

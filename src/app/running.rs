@@ -1,0 +1,103 @@
+//! A proxy with its admin server: what `dev` and `serve` have in common.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::preflight::{NodesDown, check_nodes};
+use super::{Proxy, ProxyConfig, StartError};
+use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Service};
+use crate::config::Serve;
+use crate::frontend::Users;
+
+/// Why `dev` or `serve` does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nodes that can't be used.
+    #[error(transparent)]
+    Nodes(#[from] NodesDown),
+    /// The proxy itself.
+    #[error(transparent)]
+    Proxy(#[from] StartError),
+    /// The admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Another recorder is installed.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The data folder can't be made.
+    #[error("the data folder {folder} can't be made")]
+    Folder {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A proxy at work, and its admin server.
+pub(super) struct Running {
+    pub(super) proxy: Proxy,
+    pub(super) admin: AdminServer,
+    /// What the nodes can't do.
+    pub(super) warnings: Vec<String>,
+    readiness: watch::Sender<Readiness>,
+}
+
+impl Running {
+    /// Looks at the nodes, then starts the proxy and the admin server.
+    pub(super) async fn start(serve: Serve) -> Result<Self, RunError> {
+        let warnings = check_nodes(&serve.nodes, &serve.policy.database).await?;
+        let folder = serve.data_folder.clone();
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
+        let metrics = Metrics::install()?;
+        let nodes: Arc<[_]> = serve.nodes.clone().into();
+        let admin_listen = serve.admin_listen;
+        let proxy = Proxy::start(ProxyConfig {
+            data_folder: folder,
+            controller: serve.policy.controller.clone(),
+            policy: serve.policy,
+            nodes: serve.nodes,
+            users: Users::new(serve.authentication, serve.users),
+            frontend: serve.frontend,
+            backend: serve.backend,
+            executor: serve.executor,
+        })
+        .await?;
+        let (readiness, receiver) = watch::channel(Readiness::Ready);
+        let service = Service {
+            catalog: proxy.engine.catalog.clone(),
+            live_map: proxy.engine.live_map.clone(),
+            nodes,
+            status: status_of(&proxy),
+            readiness: receiver,
+        };
+        let admin = match AdminServer::start(admin_listen, service, metrics) {
+            Ok(admin) => admin,
+            Err(error) => {
+                proxy.stop().await;
+                return Err(error.into());
+            }
+        };
+        Ok(Self { proxy, admin, warnings, readiness })
+    }
+
+    /// Refuses new clients, lets transactions under way end, stops moves at a stored state.
+    pub(super) async fn stop(self) {
+        self.readiness.send_replace(Readiness::Stopping);
+        self.proxy.stop().await;
+        drop(self.admin);
+    }
+}
+
+/// What the controller saw and decided last, as JSON.
+fn status_of(proxy: &Proxy) -> Arc<dyn Fn() -> Value + Send + Sync> {
+    let status = proxy.status.clone();
+    Arc::new(move || {
+        let seen = Arc::clone(&status.borrow());
+        serde_json::to_value(&*seen).unwrap_or_default()
+    })
+}

@@ -1,0 +1,50 @@
+//! `foreshard serve`: the proxy in front of existing nodes.
+
+use std::process::ExitCode;
+
+use super::cli;
+use super::logging;
+use super::running::Running;
+use super::signals::StopSignals;
+use super::terminal::{complain, story};
+use crate::config::Serve;
+
+/// Runs until a signal stops it.
+pub(super) async fn serve(args: cli::Serve) -> ExitCode {
+    logging::start("info", args.log_format);
+    let config = match Serve::load(&args.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            complain(faults);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut signals = match StopSignals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(format!("signals can't be received: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let running = tokio::select! {
+        running = Running::start(config) => running,
+        () = signals.next() => return ExitCode::SUCCESS,
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => {
+            complain(story(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &running.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(listen = %running.proxy.address, admin = %running.admin.address(), "ready");
+    signals.next().await;
+    tracing::info!("stopping");
+    tokio::select! {
+        () = running.stop() => ExitCode::SUCCESS,
+        () = signals.next() => ExitCode::FAILURE,
+    }
+}

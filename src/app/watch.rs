@@ -1,0 +1,79 @@
+//! `foreshard status` and `foreshard watch`: what the admin API says, for people.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::sleep;
+
+use super::cli;
+use super::http::{AdminClient, HttpError};
+use super::signals::StopSignals;
+use super::terminal::{clear, complain, is_terminal, redraw, say};
+use super::view::{self, Snapshot};
+
+/// How often the screen is drawn.
+const FRAME: Duration = Duration::from_millis(500);
+
+/// Prints one look.
+pub(super) async fn status(args: cli::Admin) -> ExitCode {
+    let look = async {
+        let admin = AdminClient::new(&args.admin)?;
+        say(view::frame(&look(&admin).await?));
+        let shards = admin.get("/api/v1/shards").await?;
+        say(view::placement(&shards));
+        Ok::<_, HttpError>(())
+    };
+    told(look.await)
+}
+
+/// Prints looks until Ctrl-C: a live screen for a person, else a line for each change.
+pub(super) async fn watch(args: cli::Admin) -> ExitCode {
+    let Ok(mut signals) = StopSignals::new() else { return ExitCode::FAILURE };
+    tokio::select! {
+        ended = live(&args.admin) => told(ended),
+        () = signals.next() => ExitCode::SUCCESS,
+    }
+}
+
+fn told(ended: Result<(), HttpError>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format!("foreshard: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn live(url: &str) -> Result<(), HttpError> {
+    let admin = AdminClient::new(url)?;
+    let mut now = look(&admin).await?;
+    let screen = is_terminal();
+    if screen {
+        clear();
+    } else {
+        view::changes(None, &now).iter().for_each(say);
+    }
+    loop {
+        if screen {
+            redraw(&view::frame(&now));
+        }
+        sleep(FRAME).await;
+        let next = look(&admin).await?;
+        if !screen {
+            view::changes(Some(&now), &next).iter().for_each(say);
+        }
+        now = next;
+    }
+}
+
+async fn look(admin: &AdminClient) -> Result<Snapshot, HttpError> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Snapshot {
+        now_unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        status: admin.get("/api/v1/status").await?,
+        nodes: admin.get("/api/v1/nodes").await?,
+        moves: admin.get("/api/v1/moves?limit=6").await?,
+        decisions: admin.get("/api/v1/decisions?limit=6").await?,
+    })
+}
