@@ -1,0 +1,30 @@
+# The few commands of this project.
+
+.PHONY: help setup build test check demo bench
+
+help:
+	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
+	@echo 'make test    all tests; installs PostgreSQL if it is missing'
+	@echo 'make check   format, lints, tests'
+	@echo 'make bench   CPU time a query, throughput, latency: foreshard, PgBouncer, direct'
+
+setup:
+	@bash integration/setup/install.sh postgresql
+
+build:
+	cargo build --release
+
+test: setup
+	cargo test
+
+check: setup
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test
+
+demo: setup build
+	KEEP='$(KEEP)' bash integration/demo/run.sh
+
+bench: build
+	@bash integration/setup/install.sh postgresql pgbouncer
+	bash integration/bench/run.sh

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian-like machine: install.sh postgresql [pgbouncer].
+# Does nothing where it is there already.
+set -euo pipefail
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    echo "install.sh: needs root or sudo for: $*" >&2
+    exit 1
+  fi
+}
+
+install_package() {
+  if ! command -v apt-get >/dev/null; then
+    echo "install.sh: $1 is missing, and this is no Debian-like machine; install it yourself" >&2
+    exit 1
+  fi
+  echo "installing $1"
+  export DEBIAN_FRONTEND=noninteractive
+  as_root apt-get -q -o Acquire::Retries=3 update
+  as_root apt-get -q -y --no-install-recommends install "$1"
+}
+
+# PostgreSQL 15 or newer: the server, on PATH or in the distribution's versioned folder.
+has_postgresql() {
+  local initdb major
+  for initdb in "$(command -v initdb || true)" /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb; do
+    [ -x "$initdb" ] || continue
+    major=$("$initdb" --version | sed -E 's/.*\(PostgreSQL\) ([0-9]+).*/\1/')
+    [ "$major" -ge 15 ] && return 0
+  done
+  return 1
+}
+
+has_pgbouncer() {
+  command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]
+}
+
+for what in "$@"; do
+  case $what in
+    postgresql | pgbouncer) ;;
+    *)
+      echo "install.sh: knows postgresql and pgbouncer, not $what" >&2
+      exit 2
+      ;;
+  esac
+  "has_$what" && continue
+  install_package "$what"
+  "has_$what" || {
+    echo "install.sh: the package $what of this distribution is too old; see https://wiki.postgresql.org/wiki/Apt" >&2
+    exit 1
+  }
+done
