@@ -194,6 +194,11 @@ impl Session {
         self.members.iter().any(|member| member.node == node)
     }
 
+    /// The connection to `node`, if it holds one.
+    pub(super) fn held(&mut self, node: NodeId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.node == node)
+    }
+
     /// The nodes that it holds connections to.
     pub fn nodes(&self) -> SmallVec<[NodeId; 4]> {
         self.members.iter().map(|member| member.node).collect()

@@ -143,7 +143,7 @@ impl ClientSession {
             }
             Route::CopyIn(copy) => {
                 let plan = planner::copy_in(copy, &map)?;
-                self.session.run_copy_in(&plan, &mut self.client, query.is_none()).await
+                self.session.run_copy_in(&plan, &mut self.client).await
             }
             _ => Err(ServerError::new(SqlState::INTERNAL_ERROR, "a route without steps").into()),
         }

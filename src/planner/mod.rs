@@ -1,36 +1,15 @@
 //! (Statement, Route) → what is sent where; all rewriting of SQL.
+//!
+//! For the executor: [`ddl`] for a `Route::Ddl`, then [`DdlPlan::statements_for`] each node, all in
+//! one two-phase transaction under the session's search_path; [`copy_in`] for a `Route::CopyIn`, then
+//! a [`Splitter`] for its rows.
 
-use crate::ids::NodeId;
-use crate::shard_map::ShardMap;
-use crate::sql::TableName;
+mod alter;
+mod copy;
+mod create;
+mod ddl;
+#[cfg(test)]
+mod tests;
 
-/// x
-#[derive(Debug)]
-pub struct DdlPlan {
-    /// x
-    pub tables: Vec<TableName>,
-}
-
-impl DdlPlan {
-    /// x
-    pub fn statements_for(&self, _node: NodeId, _map: &ShardMap) -> Vec<String> {
-        Vec::new()
-    }
-}
-/// x
-pub fn ddl(
-    _ddl: &crate::router::Ddl,
-    _map: &ShardMap,
-) -> Result<DdlPlan, crate::wire::ServerError> {
-    unimplemented!()
-}
-/// x
-pub fn copy_in(
-    _: &crate::router::CopyIn,
-    _map: &ShardMap,
-) -> Result<CopyInPlan, crate::wire::ServerError> {
-    unimplemented!()
-}
-/// x
-#[derive(Debug)]
-pub struct CopyInPlan;
+pub use copy::{CopyInPlan, Splitter, copy_in};
+pub use ddl::{DdlPlan, ddl};

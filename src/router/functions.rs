@@ -163,6 +163,14 @@ pub(super) fn is_pure(call: &Call) -> bool {
     listed(call, &PURE)
 }
 
+/// Types that look like calls where they have a length: `numeric(10, 2)`.
+const TYPES: [&str; 7] = ["bit", "bpchar", "char", "decimal", "numeric", "varbit", "varchar"];
+
+/// Whether PostgreSQL's function (or type with a length) of this name gives the same on every node.
+pub fn is_pure_function(name: &str) -> bool {
+    PURE.binary_search(&name).is_ok() || TYPES.binary_search(&name).is_ok()
+}
+
 /// Whether it may run on whichever node, when no home table is read.
 pub(super) fn runs_anywhere(call: &Call) -> bool {
     is_pure(call) || listed(call, &ANYWHERE)
@@ -215,6 +223,7 @@ mod tests {
         assert!(super::PURE.is_sorted());
         assert!(super::ANYWHERE.is_sorted());
         assert!(super::AGGREGATES.is_sorted());
+        assert!(super::TYPES.is_sorted());
         assert!(super::PINNING.is_sorted());
     }
 }

@@ -23,5 +23,6 @@ mod template;
 mod tests;
 
 pub use crate::sql::{Control, Discard};
+pub use functions::is_pure_function;
 pub use route::{Access, Context, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

@@ -68,7 +68,10 @@ fn statement(text: &str, tokens: &[Token]) -> Statement {
         _ => 0..0,
     };
     let kind = kind(text, tokens);
-    let code_in_strings = matches!(&kind, StatementKind::Other { .. });
+    let code_in_strings = matches!(
+        &kind,
+        StatementKind::Other { .. } | StatementKind::Ddl(super::DdlStatement::Global { .. })
+    );
     let mut identifiers = BTreeSet::new();
     collect(text, tokens, code_in_strings, STRING_DEPTH_MAX, &mut identifiers);
     Statement {

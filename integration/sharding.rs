@@ -1,0 +1,188 @@
+//! Sharded and reference tables through the proxy: definitions, COPY, and where rows really are.
+
+mod support;
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use support::{TestDatabase, TestProxy, rows};
+use tokio_postgres::Client;
+
+/// Four shards over two nodes: s0 and s2 on n1, s1 and s3 on n2.
+const POLICY: &str = "
+groups:
+  shop:
+    key: bigint
+    shards: 4
+    tables:
+      tenants: id
+      orders: tenant_id
+reference_tables: [plans]
+";
+
+const TABLES: &str = "
+CREATE TABLE plans (id int PRIMARY KEY, name text NOT NULL);
+";
+
+async fn shop() -> (TestDatabase, TestProxy, Client) {
+    let database = TestDatabase::create(2).await;
+    let proxy = TestProxy::start(&database, POLICY).await;
+    let client = proxy.client().await;
+    client.batch_execute(TABLES.trim()).await.unwrap();
+    client
+        .batch_execute("CREATE TABLE tenants (id bigint PRIMARY KEY, name text)")
+        .await
+        .unwrap();
+    let orders = "CREATE TABLE orders (tenant_id bigint NOT NULL REFERENCES tenants (id), \
+        id bigint, note text, PRIMARY KEY (tenant_id, id))";
+    client.batch_execute(orders).await.unwrap();
+    (database, proxy, client)
+}
+
+async fn copy(client: &Client, sql: &str, data: &'static [u8]) -> Result<u64, tokio_postgres::Error> {
+    let mut sink = pin!(client.copy_in::<_, Bytes>(sql).await?);
+    for piece in data.chunks(7) {
+        sink.send(Bytes::from_static(piece)).await?;
+    }
+    sink.finish().await
+}
+
+#[tokio::test]
+async fn each_node_gets_the_partitions_that_it_owns() {
+    let (database, _proxy, _client) = shop().await;
+    let leaves = "SELECT c.relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid \
+        WHERE inhparent = 'orders'::regclass ORDER BY 1";
+    assert_eq!(rows(&database.client(0).await, leaves).await, ["orders_s0", "orders_s2"]);
+    assert_eq!(rows(&database.client(1).await, leaves).await, ["orders_s1", "orders_s3"]);
+    let keys = "SELECT conrelid::regclass, confrelid::regclass FROM pg_constraint \
+        WHERE contype = 'f' ORDER BY 1::text";
+    let expected = ["orders_s0|tenants_s0", "orders_s2|tenants_s2"];
+    assert_eq!(rows(&database.client(0).await, keys).await, expected);
+}
+
+#[tokio::test]
+async fn copied_rows_land_on_the_nodes_that_own_them() {
+    let (database, proxy, client) = shop().await;
+    let text = b"1\tone\n2\ttwo\n3\tthree\n4\t\\N\n5\tf\\tive\n6\tsix\n7\tseven\n8\teight\n";
+    assert_eq!(copy(&client, "COPY tenants FROM STDIN", text).await.unwrap(), 8);
+    let csv = b"id,tenant_id,note\n1,1,\"a,b\"\n1,2,\"two\nlines\"\n1,3,\n1,8,x";
+    let sql = "COPY orders (id, tenant_id, note) FROM STDIN WITH (FORMAT csv, HEADER)";
+    assert_eq!(copy(&client, sql, csv).await.unwrap(), 4);
+    let mut seen = Vec::new();
+    for node in 0..2 {
+        let node = database.client(node).await;
+        seen.extend(rows(&node, "SELECT id FROM tenants").await);
+    }
+    seen.sort();
+    assert_eq!(seen, ["1", "2", "3", "4", "5", "6", "7", "8"]);
+    // Each is found where its key leads to, by literal and by parameter.
+    for id in 1..=8_i64 {
+        let sql = format!("SELECT id FROM tenants WHERE id = {id}");
+        assert_eq!(rows(&client, &sql).await, [id.to_string()]);
+        let row = client.query_one("SELECT id FROM tenants WHERE id = $1", &[&id]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), id);
+    }
+    let note = "SELECT note FROM orders WHERE tenant_id = 2";
+    assert_eq!(rows(&client, note).await, ["two\nlines"]);
+    let mut all = rows(&client, "SELECT id FROM tenants").await;
+    all.sort();
+    assert_eq!(all, seen);
+    drop(proxy);
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_on_one_node_leaves_no_row_anywhere() {
+    let (database, _proxy, client) = shop().await;
+    client.batch_execute("INSERT INTO tenants VALUES (5, 'there already')").await.unwrap();
+    let text = b"1\tone\n2\ttwo\n3\tthree\n4\tfour\n5\tfive\n6\tsix\n";
+    let error = copy(&client, "COPY tenants FROM STDIN", text).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23505");
+    let error = copy(&client, "COPY tenants FROM STDIN", b"1\tone\nx\ttwo\n").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "22P02");
+    let mut seen = Vec::new();
+    for node in 0..2 {
+        let node = database.client(node).await;
+        seen.extend(rows(&node, "SELECT id FROM tenants").await);
+        assert!(rows(&node, "SELECT gid FROM pg_prepared_xacts").await.is_empty());
+    }
+    assert_eq!(seen, ["5"]);
+    assert_eq!(rows(&client, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn definitions_change_on_every_node_or_on_none() {
+    let (database, proxy, client) = shop().await;
+    client.batch_execute("ALTER TABLE orders ADD COLUMN total int DEFAULT 7").await.unwrap();
+    client.batch_execute("CREATE INDEX orders_note ON orders (note)").await.unwrap();
+    client.batch_execute("BEGIN; ").await.unwrap();
+    client.batch_execute("ALTER TABLE orders ADD COLUMN gone int").await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'orders'::regclass \
+        AND attnum > 0 ORDER BY attnum";
+    for node in 0..2 {
+        let node = database.client(node).await;
+        assert_eq!(rows(&node, columns).await, ["tenant_id", "id", "note", "total"]);
+        let index = "SELECT count(*) FROM pg_indexes WHERE tablename = 'orders' \
+            AND indexname = 'orders_note'";
+        assert_eq!(rows(&node, index).await, ["1"]);
+    }
+    // The proxy knows the new column: an INSERT without a column list finds the key.
+    client.batch_execute("INSERT INTO tenants VALUES (9, 'nine')").await.unwrap();
+    client.batch_execute("INSERT INTO orders VALUES (9, 1, 'x', 3)").await.unwrap();
+    let error = client.batch_execute("ALTER TABLE orders ADD UNIQUE (note)").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "0A000");
+    assert!(error.as_db_error().unwrap().hint().is_some_and(|hint| hint.contains("tenant_id")));
+    let proxy = proxy.restart().await;
+    let client = proxy.client().await;
+    client.batch_execute("INSERT INTO orders VALUES (9, 2, 'y', 4)").await.unwrap();
+    client.batch_execute("DROP TABLE orders").await.unwrap();
+    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'orders%'";
+    assert_eq!(rows(&database.client(1).await, left).await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_reference_table_is_written_on_every_node_and_joined_on_one() {
+    let (database, _proxy, client) = shop().await;
+    assert_eq!(copy(&client, "COPY plans FROM STDIN", b"1\tfree\n2\tpaid\n").await.unwrap(), 2);
+    let inserted = client.execute("INSERT INTO plans VALUES (3, 'gold')", &[]).await.unwrap();
+    assert_eq!(inserted, 1);
+    client.execute("UPDATE plans SET name = $1 WHERE id = 2", &[&"pro"]).await.unwrap();
+    for node in 0..2 {
+        let names = rows(&database.client(node).await, "SELECT name FROM plans ORDER BY id").await;
+        assert_eq!(names, ["free", "pro", "gold"]);
+    }
+    client.batch_execute("INSERT INTO tenants VALUES (1, 'pro'), (1, 'x')").await.unwrap_err();
+    client.batch_execute("INSERT INTO tenants VALUES (1, 'pro')").await.unwrap();
+    let joined = "SELECT p.id FROM tenants t JOIN plans p ON p.name = t.name WHERE t.id = 1";
+    assert_eq!(rows(&client, joined).await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_transaction_of_two_nodes_commits_on_both_or_on_none() {
+    let (database, _proxy, mut client) = shop().await;
+    let count = "SELECT count(*) FROM tenants";
+    let total = async || {
+        let (one, other) = (database.client(0).await, database.client(1).await);
+        let (one, other) = (rows(&one, count).await, rows(&other, count).await);
+        one[0].parse::<u32>().unwrap() + other[0].parse::<u32>().unwrap()
+    };
+    let transaction = client.transaction().await.unwrap();
+    for id in 1..=8_i64 {
+        transaction.execute("INSERT INTO tenants VALUES ($1, '')", &[&id]).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    assert_eq!(total().await, 8);
+    let transaction = client.transaction().await.unwrap();
+    for id in 11..=18_i64 {
+        transaction.execute("INSERT INTO tenants VALUES ($1, '')", &[&id]).await.unwrap();
+    }
+    let error = transaction.execute("INSERT INTO tenants VALUES (1, '')", &[]).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23505");
+    let _ = transaction.commit().await;
+    assert_eq!(total().await, 8);
+    for node in 0..2 {
+        let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+        assert_eq!(rows(&database.client(node).await, prepared).await, ["0"]);
+    }
+}

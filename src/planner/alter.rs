@@ -1,0 +1,112 @@
+//! ALTER TABLE of a table of the policy: the same on every node, or from leaf to leaf.
+
+use super::create::{check_column, check_constraint, check_default, foreign_key, whole_target};
+use super::ddl::{DdlPlan, Scope, ShardedTable, Step, splice};
+use crate::sql::{AlterAction, AlterTable, ConstraintKind};
+use crate::wire::{ServerError, SqlState};
+
+/// Plans ALTER TABLE.
+///
+/// # Errors
+/// What would change the key, the partitions, or one node's copy only.
+pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
+    let Some(table) = scope.table(&alter.name) else {
+        return Err(ServerError::new(SqlState::INTERNAL_ERROR, "not a table of the policy"));
+    };
+    let key = scope.sharded(&alter.name);
+    if alter.only {
+        return Err(refused(alter, "ONLY", "Leave ONLY out."));
+    }
+    let mut steps = Vec::new();
+    for action in &alter.actions {
+        steps.extend(check(action, alter, key.as_ref(), scope)?);
+    }
+    if steps.is_empty() {
+        let edit = (alter.name.span.clone(), table.name.to_string());
+        steps.push(Step::Nodes(splice(scope.text, &[edit])));
+    } else if alter.actions.len() > 1 {
+        let hint = "Add the foreign key in a statement of its own.";
+        return Err(refused(alter, "a foreign key among other actions", hint));
+    }
+    Ok(DdlPlan { tables: vec![table.name.clone()], steps })
+}
+
+fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
+    ServerError::refused(
+        format!("ALTER TABLE \"{}\" with {what} is not supported", alter.name.name),
+        "It is a table of the policy, whose storage foreshard lays out on every node.",
+        hint,
+    )
+}
+
+/// Checks one action; the steps that replace the statement, if it can't run as written.
+fn check(
+    action: &AlterAction,
+    alter: &AlterTable,
+    key: Option<&ShardedTable<'_>>,
+    scope: &Scope<'_>,
+) -> Result<Option<Step>, ServerError> {
+    let of_key = |column: &String| key.is_some_and(|key| key.key.contains(column));
+    match action {
+        AlterAction::AddColumn(column) => {
+            check_column(column, key.is_none())?;
+            for constraint in &column.constraints {
+                check_constraint(&constraint.kind, Some(&column.name), key)?;
+                match &constraint.kind {
+                    ConstraintKind::Foreign(_) if key.is_some() => {
+                        let hint = "Add the column first and the foreign key after it.";
+                        return Err(refused(alter, "ADD COLUMN … REFERENCES", hint));
+                    }
+                    ConstraintKind::Foreign(foreign) => whole_target(foreign, scope)?,
+                    _ => {}
+                }
+            }
+            Ok(None)
+        }
+        AlterAction::DropColumn(column)
+        | AlterAction::ColumnType(column)
+        | AlterAction::RenameColumn(column)
+            if of_key(column) =>
+        {
+            let what = format!("a change of the shard key column \"{column}\"");
+            Err(refused(alter, &what, "Create a new table with another key and copy the rows."))
+        }
+        AlterAction::ColumnDefault(calls) => {
+            check_default("the column", calls, key.is_none())?;
+            Ok(None)
+        }
+        AlterAction::ColumnIdentity => Err(refused(
+            alter,
+            "ADD GENERATED … AS IDENTITY",
+            "Use uuid DEFAULT gen_random_uuid(), or give the value in each INSERT.",
+        )),
+        AlterAction::Rename(_) | AlterAction::SetSchema(_) => Err(refused(
+            alter,
+            "a new name or schema",
+            "Its name is in the policy: change it there.",
+        )),
+        AlterAction::AddConstraint(constraint) => {
+            check_constraint(&constraint.kind, None, key)?;
+            match (&constraint.kind, key) {
+                (ConstraintKind::Foreign(foreign), Some(key)) => {
+                    foreign_key(foreign, constraint.name.as_ref(), key, scope).map(Some)
+                }
+                (ConstraintKind::Foreign(foreign), None) => {
+                    whole_target(foreign, scope).map(|()| None)
+                }
+                _ => Ok(None),
+            }
+        }
+        AlterAction::Other(words) if key.is_some() && !plain(words) => Err(refused(
+            alter,
+            words,
+            "Only columns, constraints, the owner and row security can change.",
+        )),
+        _ => Ok(None),
+    }
+}
+
+/// Actions on a sharded table that reach its leaves by themselves, or concern the parent only.
+fn plain(words: &str) -> bool {
+    matches!(words, "OWNER TO" | "ENABLE ROW" | "DISABLE ROW" | "FORCE ROW" | "NO FORCE")
+}

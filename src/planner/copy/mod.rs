@@ -1,0 +1,193 @@
+//! COPY … FROM STDIN into a table of the policy: what each node is told, and which shard each row
+//! belongs to.
+
+mod binary;
+mod fields;
+mod rows;
+mod split;
+#[cfg(test)]
+mod tests;
+
+use smallvec::SmallVec;
+
+use crate::ids::{GroupId, ShardId};
+use crate::router::CopyIn;
+use crate::shard_map::{KeyType, ShardMap, TableKind};
+use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, TableName};
+use crate::wire::ServerError;
+
+pub use split::Splitter;
+
+/// How a COPY is spread over nodes.
+#[derive(Debug, Clone)]
+pub struct CopyInPlan {
+    /// The table.
+    pub table: TableName,
+    /// What each node is sent.
+    pub text: String,
+    /// How many columns a row has; `None` where the proxy does not know.
+    pub column_count: Option<usize>,
+    /// 0 for text and CSV, 1 for binary: the format code of CopyInResponse.
+    pub format_code: u8,
+    /// The rows of a sharded table go to their shards by a [`Splitter`]; `None` for a reference
+    /// table: each CopyData goes to every node as it is.
+    pub split: Option<SplitBy>,
+}
+
+/// What a [`Splitter`] must know.
+#[derive(Debug, Clone)]
+pub struct SplitBy {
+    /// The group whose shards take the rows.
+    pub group: GroupId,
+    pub(super) key: SmallVec<[KeyField; 2]>,
+    pub(super) format: Format,
+    /// The group's shards by hash slot.
+    pub(super) slots: Vec<ShardId>,
+    pub(super) table: String,
+}
+
+/// A column of the key in the rows.
+#[derive(Debug, Clone)]
+pub(super) struct KeyField {
+    pub(super) name: String,
+    pub(super) position: usize,
+    pub(super) key_type: KeyType,
+    /// Trailing blanks may be cut off.
+    pub(super) cuts_blanks: bool,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone)]
+pub(super) enum Format {
+    Text { delimiter: u8, null: Vec<u8>, header: bool },
+    Csv { delimiter: u8, null: Vec<u8>, quote: u8, escape: u8, header: bool },
+    Binary,
+}
+
+/// Plans a COPY.
+///
+/// # Errors
+/// 0A000 for options that can't be kept over nodes, or an unknown place of the key.
+pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError> {
+    let options = &copy.statement.options;
+    if let Some(option) = options.others.first() {
+        return Err(ServerError::refused(
+            format!("COPY with {option} is not supported for \"{}\"", copy.table.name),
+            "The proxy could not keep it exactly when it spreads the rows over nodes.",
+            "Use FORMAT, HEADER, DELIMITER, NULL, QUOTE and ESCAPE only.",
+        ));
+    }
+    let Some(table) = map.table(&copy.table) else {
+        return Err(unknown_columns(&copy.table));
+    };
+    let known = || table.columns.iter().filter(|c| !c.generated).map(|c| c.name.clone());
+    let columns: Vec<String> = copy.statement.columns.clone().unwrap_or_else(|| known().collect());
+    let column_count = (!columns.is_empty()).then_some(columns.len());
+    let format_code = u8::from(options.format == CopyFormat::Binary);
+    let TableKind::Sharded { group, key } = &table.kind else {
+        let text = copy.text.trim().to_owned();
+        let table = copy.table.clone();
+        return Ok(CopyInPlan { table, text, column_count, format_code, split: None });
+    };
+    if columns.is_empty() {
+        return Err(unknown_columns(&copy.table));
+    }
+    let mut fields = SmallVec::new();
+    for (name, key_type) in key.iter().zip(&map.groups()[group.index()].key) {
+        let Some(position) = columns.iter().position(|column| column == name) else {
+            return Err(ServerError::refused(
+                format!("COPY into \"{}\" needs the shard key column \"{name}\"", copy.table.name),
+                "Without it, where the rows belong can't be told.",
+                format!("Add \"{name}\" to the column list."),
+            ));
+        };
+        let column = table.columns.iter().find(|column| column.name == *name);
+        let text = column.is_some_and(|column| column.type_oid == TEXT_OID);
+        let cuts_blanks = *key_type == KeyType::Text && !text;
+        fields.push(KeyField { name: name.clone(), position, key_type: *key_type, cuts_blanks });
+    }
+    let split = SplitBy {
+        group: *group,
+        key: fields,
+        format: format(options)?,
+        slots: map.slots(*group).to_vec(),
+        table: copy.table.name.clone(),
+    };
+    let text = text(copy, options);
+    let table = copy.table.clone();
+    Ok(CopyInPlan { table, text, column_count, format_code, split: Some(split) })
+}
+
+/// `pg_type.oid` of text, which has no length.
+const TEXT_OID: u32 = 25;
+
+fn unknown_columns(table: &TableName) -> ServerError {
+    ServerError::refused(
+        format!("the columns of \"{}\" are not known", table.name),
+        "The table does not exist, or was not created through the proxy.",
+        "Write a column list.",
+    )
+}
+
+/// The statement for each node: without HEADER, which the splitter takes off.
+fn text(copy: &CopyIn, options: &CopyOptions) -> String {
+    let columns = copy.statement.columns.as_ref().map(|columns| {
+        let columns: Vec<String> = columns.iter().map(|c| Ident::new(c).to_string()).collect();
+        format!(" ({})", columns.join(", "))
+    });
+    let format = match options.format {
+        CopyFormat::Text => "text",
+        CopyFormat::Csv => "csv",
+        CopyFormat::Binary => "binary",
+    };
+    let values = [
+        ("DELIMITER", &options.delimiter),
+        ("NULL", &options.null),
+        ("QUOTE", &options.quote),
+        ("ESCAPE", &options.escape),
+    ];
+    let given = values.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let options: Vec<String> = std::iter::once(format!("FORMAT {format}"))
+        .chain(given.map(|(name, value)| format!("{name} {}", Literal(value))))
+        .collect();
+    let columns = columns.unwrap_or_default();
+    format!("COPY {}{columns} FROM STDIN WITH ({})", copy.table, options.join(", "))
+}
+
+fn format(options: &CopyOptions) -> Result<Format, ServerError> {
+    let null = |default: &str| options.null.as_deref().unwrap_or(default).as_bytes().to_vec();
+    let header = options.header;
+    Ok(match options.format {
+        CopyFormat::Binary => Format::Binary,
+        CopyFormat::Text => Format::Text {
+            delimiter: one_byte("DELIMITER", options.delimiter.as_ref(), b'\t')?,
+            null: null("\\N"),
+            header,
+        },
+        CopyFormat::Csv => {
+            let quote = one_byte("QUOTE", options.quote.as_ref(), b'"')?;
+            Format::Csv {
+                delimiter: one_byte("DELIMITER", options.delimiter.as_ref(), b',')?,
+                null: null(""),
+                quote,
+                escape: one_byte("ESCAPE", options.escape.as_ref(), quote)?,
+                header,
+            }
+        }
+    })
+}
+
+/// PostgreSQL takes nothing else; it says so itself where the rows are not split.
+fn one_byte(name: &str, value: Option<&String>, default: u8) -> Result<u8, ServerError> {
+    match value.map(|value| value.as_bytes()) {
+        None => Ok(default),
+        Some([byte]) if !matches!(byte, b'\r' | b'\n' | b'\\' | b'.') || name != "DELIMITER" => {
+            Ok(*byte)
+        }
+        Some(_) => Err(ServerError::refused(
+            format!("COPY {name} must be a single one-byte character"),
+            "It is longer, or has a meaning of its own.",
+            "Choose another character.",
+        )),
+    }
+}

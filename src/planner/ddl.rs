@@ -1,0 +1,215 @@
+//! Definitions: what runs on each node.
+
+use std::ops::Range;
+
+use super::{alter, create};
+use crate::ids::{GroupId, NodeId};
+use crate::router::Ddl;
+use crate::shard_map::{Bounds, ShardMap, Table, TableKind, leaf_name};
+use crate::sql::{DdlStatement, Name, TableName};
+use crate::wire::ServerError;
+
+/// What runs where, in one transaction over all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DdlPlan {
+    /// The tables of the policy whose columns are to be read again afterwards.
+    pub tables: Vec<TableName>,
+    pub(super) steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// On every node.
+    Nodes(String),
+    /// On the home node one, on the others the other.
+    HomeAndOthers { home: String, others: String },
+    /// For each shard of the group that the node owns.
+    Shards { group: GroupId, step: ShardStep },
+}
+
+/// What is done to one leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ShardStep {
+    /// `CREATE TABLE leaf PARTITION OF table …`
+    CreateLeaf {
+        table: TableName,
+        if_not_exists: bool,
+        /// `WITH (…)`, or nothing
+        with: String,
+    },
+    /// `ALTER TABLE leaf ADD … REFERENCES …`
+    ForeignKey {
+        table: TableName,
+        /// `CONSTRAINT x FOREIGN KEY (…)`
+        constraint: String,
+        target: Target,
+        /// `(…) ON DELETE …`
+        rest: String,
+    },
+}
+
+/// What a leaf's foreign key references.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The leaf of the same shard.
+    Leaf(TableName),
+    /// A reference table.
+    Whole(TableName),
+}
+
+impl DdlPlan {
+    /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
+    /// each shard is changed and the node owns none.
+    pub fn statements_for(&self, node: NodeId, map: &ShardMap) -> Vec<String> {
+        let mut statements = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Nodes(text) => statements.push(text.clone()),
+                Step::HomeAndOthers { home, others } => {
+                    let text = if node == map.home() { home } else { others };
+                    statements.push(text.clone());
+                }
+                Step::Shards { group, step } => {
+                    let shards = map.shards_on(node, *group);
+                    statements.extend(shards.map(|shard| step.statement(shard, map)));
+                }
+            }
+        }
+        statements
+    }
+}
+
+impl ShardStep {
+    fn statement(&self, shard: crate::ids::ShardId, map: &ShardMap) -> String {
+        match self {
+            Self::CreateLeaf { table, if_not_exists, with } => {
+                let exists = if *if_not_exists { "IF NOT EXISTS " } else { "" };
+                let leaf = leaf_name(table, shard);
+                let bounds = match map.shard(shard).map(|shard| shard.bounds) {
+                    Some(Bounds::Hash { modulus, remainder }) => {
+                        format!("WITH (MODULUS {modulus}, REMAINDER {remainder})")
+                    }
+                    // No such shard: PostgreSQL refuses it.
+                    None => "WITH ()".to_owned(),
+                };
+                format!(
+                    "CREATE TABLE {exists}{leaf} PARTITION OF {table} FOR VALUES {bounds}{with}"
+                )
+            }
+            Self::ForeignKey { table, constraint, target, rest } => {
+                let target = match target {
+                    Target::Leaf(target) => leaf_name(target, shard),
+                    Target::Whole(target) => target.clone(),
+                };
+                let leaf = leaf_name(table, shard);
+                format!("ALTER TABLE {leaf} ADD {constraint} REFERENCES {target}{rest}")
+            }
+        }
+    }
+}
+
+/// Plans a definition.
+///
+/// # Errors
+/// 0A000 where it can't be had over several nodes, with what would work.
+pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
+    let scope = Scope { text: &ddl.text, search_path: &ddl.search_path, map };
+    let as_written = || vec![Step::Nodes(ddl.text.trim().to_owned())];
+    match &ddl.statement {
+        DdlStatement::CreateTable(create) => create::table(create, &scope),
+        DdlStatement::CreateIndex(index) => create::index(index, &scope),
+        DdlStatement::AlterTable(table) => alter::table(table, &scope),
+        DdlStatement::DropTable(named) => {
+            Ok(DdlPlan { tables: scope.policy_tables(&named.names), steps: as_written() })
+        }
+        DdlStatement::DropIndex(named) if named.concurrently => Err(concurrently()),
+        DdlStatement::DropIndex(named) => Ok(DdlPlan {
+            tables: Vec::new(),
+            // An index of a home table is at home only.
+            steps: vec![Step::HomeAndOthers {
+                home: ddl.text.trim().to_owned(),
+                others: drop_if_exists(&ddl.text, named),
+            }],
+        }),
+        DdlStatement::Truncate(_)
+        | DdlStatement::Analyze(_)
+        | DdlStatement::Grant(_)
+        | DdlStatement::Comment
+        | DdlStatement::Global { .. } => Ok(DdlPlan { tables: Vec::new(), steps: as_written() }),
+    }
+}
+
+fn drop_if_exists(text: &str, named: &crate::sql::Named) -> String {
+    if named.if_exists {
+        return text.trim().to_owned();
+    }
+    let Some(first) = named.names.first() else { return text.trim().to_owned() };
+    splice(text, &[(first.span.start..first.span.start, "IF EXISTS ".to_owned())])
+}
+
+pub(super) fn concurrently() -> ServerError {
+    ServerError::refused(
+        "CONCURRENTLY is not yet supported for sharded and reference tables",
+        "All nodes change in one transaction, and CONCURRENTLY can't run in one.",
+        "Leave CONCURRENTLY out: writes to the table wait meanwhile.",
+    )
+}
+
+/// The statement's text with its names' meaning.
+pub(super) struct Scope<'a> {
+    pub(super) text: &'a str,
+    pub(super) search_path: &'a [String],
+    pub(super) map: &'a ShardMap,
+}
+
+/// A sharded table's place in the map.
+#[derive(Clone, Copy)]
+pub(super) struct ShardedTable<'a> {
+    pub(super) table: &'a Table,
+    pub(super) group: GroupId,
+    pub(super) key: &'a [String],
+}
+
+impl<'a> Scope<'a> {
+    /// The table of the policy that `name` means: the router has refused what is ambiguous.
+    pub(super) fn table(&self, name: &Name) -> Option<&'a Table> {
+        match &name.schema {
+            Some(schema) => self.map.table(&TableName::new(schema.as_str(), name.name.as_str())),
+            None => self
+                .search_path
+                .iter()
+                .find_map(|schema| self.map.table(&TableName::new(schema.as_str(), &*name.name))),
+        }
+    }
+
+    /// The same, if it is sharded.
+    pub(super) fn sharded(&self, name: &Name) -> Option<ShardedTable<'a>> {
+        let table = self.table(name)?;
+        match &table.kind {
+            TableKind::Sharded { group, key } => Some(ShardedTable { table, group: *group, key }),
+            TableKind::Reference => None,
+        }
+    }
+
+    fn policy_tables(&self, names: &[Name]) -> Vec<TableName> {
+        names.iter().filter_map(|name| self.table(name)).map(|table| table.name.clone()).collect()
+    }
+
+    /// The bytes of the text.
+    pub(super) fn slice(&self, range: &Range<usize>) -> &'a str {
+        self.text.get(range.clone()).unwrap_or_default()
+    }
+}
+
+/// `text` with each range replaced; ranges in order, none overlapping.
+pub(super) fn splice(text: &str, edits: &[(Range<usize>, String)]) -> String {
+    let mut spliced = String::with_capacity(text.len() + 64);
+    let mut at = 0;
+    for (range, replacement) in edits {
+        spliced.push_str(text.get(at..range.start).unwrap_or_default());
+        spliced.push_str(replacement);
+        at = range.end;
+    }
+    spliced.push_str(text.get(at..).unwrap_or_default());
+    spliced.trim().to_owned()
+}
