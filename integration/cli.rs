@@ -57,7 +57,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(kill(self.pid(), Signal::SIGTERM));
+        if let Ok(None) = self.0.try_wait() {
+            kill(self.pid(), Signal::SIGTERM).unwrap();
+        }
     }
 }
 
@@ -224,17 +226,17 @@ async fn serve_runs_in_front_of_existing_nodes_and_takes_passwords() {
                     EXCEPTION WHEN duplicate_object THEN NULL; END $$";
         database.client(node).await.batch_execute(make).await.unwrap();
     }
-    let nodes: String = database
+    let nodes = database
         .nodes
         .iter()
-        .map(|node| format!("- {{name: {}, host: 127.0.0.1, port: {}}}\n", node.name, node.port))
-        .collect();
+        .map(|node| format!("- {{name: {}, host: 127.0.0.1, port: {}}}", node.name, node.port));
+    let nodes = nodes.collect::<Vec<_>>().join("\n");
     let config = format!(
         "frontend: {{listen: '127.0.0.1:{port}'}}\n\
          admin_listen: 127.0.0.1:{}\n\
          data_folder: {}\n\
          users: {{app: {{password: secret}}}}\n\
-         nodes:\n{nodes}\
+         nodes:\n{nodes}\n\
          policy: {{database: {}}}\n",
         port + 1,
         folder.join("data").display(),
