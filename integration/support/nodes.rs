@@ -120,8 +120,8 @@ fn root() -> &'static Path {
         }
         std::fs::create_dir_all(&folder).unwrap();
         let script = "cat > /dev/null; cd / \n\
-            for pid in \"$1\"/*/data/postmaster.pid; do\n\
-              [ -f \"$pid\" ] && kill -QUIT \"$(head -n 1 \"$pid\")\"\n\
+            find \"$1\" -path '*/data/postmaster.pid' | while read -r pid; do\n\
+              kill -QUIT \"$(head -n 1 \"$pid\")\"\n\
             done\n\
             for try in 1 2 3 4 5; do rm -rf \"$1\" && break; sleep 1; done";
         let mut watchdog = Command::new("sh");

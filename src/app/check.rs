@@ -9,14 +9,15 @@ use crate::config::{Faults, Policy, Serve};
 
 /// Reads what is given; prints all faults.
 pub(super) fn check(args: &cli::Check) -> ExitCode {
-    let config = args.config.as_deref().map(|file| told(file, Serve::load(file).err()));
-    let policy = args.policy.as_deref().map(|file| told(file, Policy::load(file, None).err()));
+    let config = args.config.as_deref().map(|file| told(file, Serve::load(file).err().as_ref()));
+    let policy =
+        args.policy.as_deref().map(|file| told(file, Policy::load(file, None).err().as_ref()));
     if [config, policy].contains(&Some(false)) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Says what was found; whether it was nothing.
-fn told(file: &Path, faults: Option<Faults>) -> bool {
-    match &faults {
+fn told(file: &Path, faults: Option<&Faults>) -> bool {
+    match faults {
         None => say(format!("{}: ok", file.display())),
         Some(faults) => complain(faults),
     }

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 
 /// Why the folder can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DataFolderError {
+pub(super) enum DataFolderError {
     /// Another `foreshard dev` has it.
     #[error("the data folder {0} is in use by another foreshard; --data chooses another one")]
     InUse(PathBuf),

@@ -14,7 +14,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
+pub(super) enum HttpError {
     /// Not `http://host:port`.
     #[error("{0:?} is not the URL of an admin API; write http://127.0.0.1:6433")]
     Url(String),

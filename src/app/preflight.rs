@@ -22,7 +22,7 @@ const LOOK: &str = "\
 
 /// What is wrong with the nodes: one line for each that can't be used.
 #[derive(Debug, thiserror::Error)]
-pub struct NodesDown(pub Vec<String>);
+pub(super) struct NodesDown(Vec<String>);
 
 impl fmt::Display for NodesDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,7 +13,7 @@ use crate::frontend::Users;
 
 /// Why `dev` or `serve` does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(super) enum RunError {
     /// Nodes that can't be used.
     #[error(transparent)]
     Nodes(#[from] NodesDown),

@@ -5,7 +5,6 @@
 #![expect(clippy::format_push_string, reason = "a few lines for a terminal")]
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde_json::Value;
 
@@ -65,9 +64,9 @@ pub(super) fn frame(now: &Snapshot) -> String {
         text += "  none yet\n";
     }
     for mv in now.moves() {
-        writeln_to(&mut text, &format!("  {}", move_line(mv)));
+        push_line(&mut text, &format!("  {}", move_line(mv)));
         if mv["finished"] != true {
-            writeln_to(&mut text, &format!("      {}", phases(mv).join(" → ")));
+            push_line(&mut text, &format!("      {}", phases(mv).join(" → ")));
         }
     }
     text += "\nDECISIONS\n";
@@ -76,7 +75,7 @@ pub(super) fn frame(now: &Snapshot) -> String {
     }
     for decision in now.decisions() {
         let ago = now.ago(&decision["at_unix_ms"]);
-        writeln_to(&mut text, &format!("  {ago:>10}  {}", decision_line(decision)));
+        push_line(&mut text, &format!("  {ago:>10}  {}", decision_line(decision)));
     }
     text
 }
@@ -257,8 +256,9 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn writeln_to(text: &mut String, line: &str) {
-    drop(writeln!(text, "{line}"));
+fn push_line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn mv(state: &str) -> Value {
     })
 }
 
-fn snapshot(moves: Vec<Value>, decisions: Vec<Value>) -> Snapshot {
+fn snapshot(moves: &[Value], decisions: &[Value]) -> Snapshot {
     let controller = json!({
         "mode": "auto",
         "nodes": [{
@@ -42,7 +42,7 @@ fn a_screen_shows_load_forecast_moves_and_decisions() {
         "id": 9, "at_unix_ms": 2_000, "node_name": "n1", "standing": "requested",
         "chosen": {"reason": "shard 5 to n2 avoids 12 overload-seconds"}, "not_taken_reason": null,
     });
-    let text = frame(&snapshot(vec![mv("copying")], vec![decision]));
+    let text = frame(&snapshot(&[mv("copying")], &[decision]));
     let expected = "\
 foreshard   ready   epoch 7   mode auto
 
@@ -62,9 +62,9 @@ DECISIONS
 
 #[test]
 fn only_what_is_new_is_told() {
-    let before = snapshot(vec![mv("copying")], vec![]);
+    let before = snapshot(&[mv("copying")], &[]);
     assert!(changes(Some(&before), &before).is_empty());
-    let after = snapshot(vec![mv("done")], vec![]);
+    let after = snapshot(&[mv("done")], &[]);
     assert_eq!(changes(Some(&before), &after), [move_line(&mv("done"))]);
     let first = changes(None, &before);
     assert_eq!(first.last().unwrap(), "load: n1 0.50/1.00 (soon 1.25)");
