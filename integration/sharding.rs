@@ -30,17 +30,18 @@ async fn shop() -> (TestDatabase, TestProxy, Client) {
     let proxy = TestProxy::start(&database, POLICY).await;
     let client = proxy.client().await;
     client.batch_execute(TABLES.trim()).await.unwrap();
-    client
-        .batch_execute("CREATE TABLE tenants (id bigint PRIMARY KEY, name text)")
-        .await
-        .unwrap();
+    client.batch_execute("CREATE TABLE tenants (id bigint PRIMARY KEY, name text)").await.unwrap();
     let orders = "CREATE TABLE orders (tenant_id bigint NOT NULL REFERENCES tenants (id), \
         id bigint, note text, PRIMARY KEY (tenant_id, id))";
     client.batch_execute(orders).await.unwrap();
     (database, proxy, client)
 }
 
-async fn copy(client: &Client, sql: &str, data: &'static [u8]) -> Result<u64, tokio_postgres::Error> {
+async fn copy(
+    client: &Client,
+    sql: &str,
+    data: &'static [u8],
+) -> Result<u64, tokio_postgres::Error> {
     let mut sink = pin!(client.copy_in::<_, Bytes>(sql).await?);
     for piece in data.chunks(7) {
         sink.send(Bytes::from_static(piece)).await?;
