@@ -7,7 +7,8 @@ mod shop;
 
 use std::time::Duration;
 
-use foreshard::mover::{self, Failpoints};
+use foreshard::mover;
+use foreshard::runtime::{Failpoints, MOVE_FAILPOINTS};
 use foreshard::shard_move::{Cause, State};
 use shop::{SHARD, Shop, Writers};
 
@@ -81,7 +82,7 @@ macro_rules! crashes {
             #[test]
             fn every_failpoint() {
                 let tested = [$(stringify!($failpoint)),*];
-                for name in foreshard::mover::FAILPOINTS {
+                for name in super::MOVE_FAILPOINTS {
                     assert!(name == "undone" || tested.contains(&name), "{name} is not tested");
                 }
             }

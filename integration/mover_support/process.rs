@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use foreshard::backend::NodeAddress;
-use foreshard::mover::Failpoints;
+use foreshard::runtime::Failpoints;
 
 use super::{Shop, open};
 use crate::support::TestDatabase;

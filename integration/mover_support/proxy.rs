@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use foreshard::catalog::Catalog;
 use foreshard::executor::{DdlLock, Gates, LiveMap};
-use foreshard::mover::{self, Config, Failpoints, MoverContext};
-use foreshard::runtime::Tasks;
+use foreshard::mover::{self, Config, MoverContext};
+use foreshard::runtime::{Failpoints, Tasks};
 use foreshard::shard_map::ShardMap;
 use foreshard::shard_move::Move;
 use tokio_util::sync::CancellationToken;

@@ -9,6 +9,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use super::shared_nodes;
 
 /// A database of the same name on each of some shared nodes; empty at first.
+#[derive(Clone)]
 pub struct TestDatabase {
     /// Its name.
     pub name: String,

@@ -90,6 +90,7 @@ impl Session {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
+        self.engine.failpoints.abort_at("all_prepared");
         let decision = CommitDecision { gid };
         let decided = match failure {
             Some(error) => Err(error.into()),
@@ -100,8 +101,10 @@ impl Session {
             log_unfinished(on_all(parts, &format!("ROLLBACK PREPARED {quoted}")).await);
             return Err(error);
         }
+        self.engine.failpoints.abort_at("decided");
         let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
         let finished = on_all(parts, &format!("COMMIT PREPARED {quoted}")).await;
+        self.engine.failpoints.abort_at("committed");
         if log_unfinished(finished) {
             let change = Change::new().delete(&decision, Expect::Anything);
             if let Err(error) = self.engine.catalog.commit(change).await {

@@ -12,6 +12,7 @@ use super::{DdlLock, Gates, LiveMap};
 use crate::backend::NodeAddress;
 use crate::catalog::Catalog;
 use crate::load::Counters;
+use crate::runtime::Failpoints;
 
 /// Deadlines of what the executor does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,12 +67,14 @@ pub struct Engine {
     /// since: both are in their names.
     started_unix_ms: u128,
     gid_count: AtomicU64,
+    /// Where a test wants the process to die.
+    pub(super) failpoints: Failpoints,
     /// The prepared transactions that a session is at work on.
     pub(super) live_gids: Mutex<HashSet<String>>,
 }
 
 impl Engine {
-    /// Puts the parts together.
+    /// Puts the parts together. Reads the failpoint from the environment.
     pub fn new(
         parts: EngineParts,
         nodes: Vec<NodeAddress>,
@@ -92,6 +95,7 @@ impl Engine {
             gid_prefix,
             started_unix_ms: since_epoch.as_millis(),
             gid_count: AtomicU64::new(0),
+            failpoints: Failpoints::from_env(),
             live_gids,
         })
     }

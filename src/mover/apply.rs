@@ -319,7 +319,7 @@ impl<'a> Applier<'a> {
             let sql = format!("{}; COMMIT", position::advance(&self.slot, end));
             self.destination.run("committing a batch", &sql).await?;
             self.open = false;
-            self.context.failpoints.pass("batch_applied")?;
+            self.context.pass("batch_applied")?;
         }
         self.applied = self.applied.max(end);
         Ok(())

@@ -33,7 +33,7 @@ pub(super) async fn build(context: &MoverContext, mv: &Move) -> Result<Event, Mo
         let sql = format!("BEGIN; {sql}; {}; COMMIT", position::set_built(mv));
         destination.run_long("building indexes and constraints", &sql).await?;
     }
-    context.failpoints.pass("built")?;
+    context.pass("built")?;
     let bounds = bounds(context, mv)?;
     for table in &mv.tables {
         let sql = format!("VACUUM (ANALYZE) {}", table.leaf);

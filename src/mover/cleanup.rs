@@ -16,7 +16,7 @@ pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event,
     let destination = Session::open(context, mv, mv.to).await?;
     drop_slot(&source, &names::slot(mv)).await?;
     drop_publication(&source, mv).await?;
-    context.failpoints.pass("stream_dropped")?;
+    context.pass("stream_dropped")?;
     if !look::attached(&destination, &mv.tables).await? && !mv.tables.is_empty() {
         return Err(MoveError::Refused(format!(
             "shard {} is not attached on node {}, so its old copy stays",
@@ -26,7 +26,7 @@ pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event,
     drop_unattached(&source, &mv.tables).await?;
     let sql = position::remove(mv);
     destination.run("removing the position", &sql).await?;
-    context.failpoints.pass("cleaned")?;
+    context.pass("cleaned")?;
     Ok(Event::Cleaned)
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn undo(context: &MoverContext, mv: &Move) -> Result<Event, Mov
         source.run_with_locks("putting the old table back in order", &sql, LEAF_LOCK).await?;
     }
     destination.run("removing the position", &position::remove(mv)).await?;
-    context.failpoints.pass("undone")?;
+    context.pass("undone")?;
     Ok(Event::Undone)
 }
 

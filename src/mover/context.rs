@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use super::error::MoveError;
-use super::failpoint::Failpoints;
 use super::progress::Progress;
 use crate::backend::NodeAddress;
 use crate::catalog::Catalog;
@@ -18,7 +17,7 @@ use crate::executor::DdlLock;
 use crate::executor::Gates;
 use crate::executor::LiveMap;
 use crate::ids::{NodeId, ShardId};
-use crate::runtime::Tasks;
+use crate::runtime::{Failpoints, Tasks};
 
 /// What the mover works with.
 #[derive(Debug)]
@@ -74,6 +73,11 @@ impl MoverContext {
             connections: Tasks::new(),
             held: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Passes a failpoint, unless it is armed.
+    pub(super) fn pass(&self, name: &'static str) -> Result<(), MoveError> {
+        Ok(self.failpoints.pass(name)?)
     }
 
     pub(super) fn address(&self, node: NodeId) -> Result<&NodeAddress, MoveError> {

@@ -31,7 +31,7 @@ pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, Mov
     let mut sender = WalSender::open(context, mv, mv.from).await?;
     let deadline = Duration::from_millis(context.config.slot_deadline_ms);
     let slot = sender.create_slot(&names::slot(mv), false, deadline).await?;
-    context.failpoints.pass("slot_made")?;
+    context.pass("slot_made")?;
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
         Literal(&slot.snapshot)
@@ -47,10 +47,10 @@ pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, Mov
         rows += table_rows;
         bytes += table_bytes;
     }
-    context.failpoints.pass("copy_uncommitted")?;
+    context.pass("copy_uncommitted")?;
     let sql = format!("{}; COMMIT", position::reset(mv, slot.consistent));
     pipe.destination.run_long("committing the copy", &sql).await?;
-    context.failpoints.pass("copied")?;
+    context.pass("copied")?;
     Ok(Event::Copied { rows, bytes })
 }
 

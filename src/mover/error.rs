@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::catalog::CatalogError;
+use crate::runtime::Reached;
 use crate::shard_move::InvalidEvent;
 
 /// Why an action of a move failed.
@@ -64,8 +65,8 @@ pub enum MoveError {
     #[error("stopped")]
     Stopped,
     /// A test wanted it to end here.
-    #[error("failpoint {0}")]
-    Failpoint(&'static str),
+    #[error(transparent)]
+    Failpoint(#[from] Reached),
 }
 
 /// Classes of SQLSTATE and single ones that pass by themselves.

@@ -26,6 +26,6 @@ pub(super) async fn prepare(context: &MoverContext, mv: &Move) -> Result<Event, 
         if leaves.is_empty() { String::new() } else { format!(" FOR TABLE {}", leaves.join(", ")) };
     let sql = format!("DROP PUBLICATION IF EXISTS {name}; CREATE PUBLICATION {name}{tables}");
     source.run("making the publication", &sql).await?;
-    context.failpoints.pass("prepared")?;
+    context.pass("prepared")?;
     Ok(Event::Prepared)
 }

@@ -114,7 +114,7 @@ async fn commit(
             .put(&switched, Expect::At(mv.revision))?;
         match context.catalog.commit(change).await {
             Ok(revision) => {
-                context.failpoints.pass("switched")?;
+                context.pass("switched")?;
                 context.live_map.publish(next);
                 return Ok(Versioned { record: switched, revision });
             }
@@ -189,7 +189,7 @@ impl Ends<'_> {
             let why = "statements or transactions on the shard did not end in time";
             return Err(Obstacle::Passing(why.to_owned()));
         }
-        self.context.failpoints.pass("drained").map_err(Obstacle::Before)?;
+        self.context.pass("drained").map_err(Obstacle::Before)?;
         if let Err(error) = self.source.run("detaching the shard", &self.detach(marker)).await {
             // Not committed, so not done. The session may be beyond a rollback: then it is closed.
             let rolled_back = self.source.run("rolling back", "ROLLBACK").await;
@@ -201,7 +201,7 @@ impl Ends<'_> {
         }
         let committed = self.source.run("committing the detachment", "COMMIT").await;
         committed.map_err(Obstacle::Unknown)?;
-        self.context.failpoints.pass("detached").map_err(Obstacle::Unknown)
+        self.context.pass("detached").map_err(Obstacle::Unknown)
     }
 
     /// An open transaction that detaches all leaves and marks the end of their stream.
@@ -226,7 +226,7 @@ impl Ends<'_> {
         if !reached? {
             return Err(MoveError::Timeout("applying the rest of the stream"));
         }
-        self.context.failpoints.pass("marker_applied")?;
+        self.context.pass("marker_applied")?;
         let mv = &self.mv.record;
         let mut sql = attach(mv, bounds(self.context, mv)?);
         let helper = quoted(&names::helper_check(mv));
@@ -237,7 +237,7 @@ impl Ends<'_> {
             let sql = sql.join("; ");
             self.destination.run_with_locks("attaching the shard", &sql, ATTACH_LOCK).await?;
         }
-        self.context.failpoints.pass("attached")?;
+        self.context.pass("attached")?;
         commit(self.context, self.mv).await
     }
 

@@ -1,5 +1,8 @@
-//! Named tasks that a stop drains. Every task of the proxy is spawned here.
+//! Named tasks that a stop drains: every task of the proxy is spawned here. And the places where a
+//! test can make the process die.
 
+mod failpoint;
 mod tasks;
 
+pub use failpoint::{COMMIT_FAILPOINTS, Failpoints, MOVE_FAILPOINTS, Reached};
 pub use tasks::Tasks;

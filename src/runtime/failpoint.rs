@@ -1,12 +1,10 @@
-//! Places between the steps of a move where a test can make the process die.
+//! Places between two steps where a test can make the process die.
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
-//! `kill -9` would. The names, in the order in which a move passes them:
+//! `kill -9` would. The names are [`MOVE_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
-use super::error::MoveError;
-
-/// Every failpoint.
-pub const FAILPOINTS: [&str; 15] = [
+/// Those of a move, in the order in which it passes them.
+pub const MOVE_FAILPOINTS: [&str; 15] = [
     // Publication and replica identities are made, the state is not stored yet.
     "prepared",
     // The slot is made, nothing is copied.
@@ -39,6 +37,21 @@ pub const FAILPOINTS: [&str; 15] = [
     "undone",
 ];
 
+/// Those of a commit in two phases, in order.
+pub const COMMIT_FAILPOINTS: [&str; 3] = [
+    // Every node has prepared its part, the decision is not recorded.
+    "all_prepared",
+    // The decision is recorded, no part is committed.
+    "decided",
+    // Every node has committed its part, the decision is there.
+    "committed",
+];
+
+/// The process goes on past a failpoint that was to end it: the caller has to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("failpoint {0}")]
+pub struct Reached(pub &'static str);
+
 /// What happens at a failpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Failpoints {
@@ -50,27 +63,36 @@ impl Failpoints {
     /// Reads `FORESHARD_FAILPOINT`. An unknown name is reported and ignored.
     pub fn from_env() -> Self {
         let armed = std::env::var("FORESHARD_FAILPOINT").ok().filter(|name| !name.is_empty());
-        if let Some(name) = armed.as_deref().filter(|name| !FAILPOINTS.contains(name)) {
+        if let Some(name) = armed.as_deref().filter(|name| !is_known(name)) {
             tracing::warn!(name, "unknown failpoint");
         }
         Self { armed, aborts: true }
     }
 
-    /// Ends the mover, not the process, at `name`: for tests that go on in the same process.
+    /// Ends who passes `name`, not the process: for tests that go on in the same process.
     pub fn stopping_at(name: &str) -> Self {
         Self { armed: Some(name.to_owned()), aborts: false }
     }
 
     /// Passes, unless `name` is armed.
-    pub(super) fn pass(&self, name: &'static str) -> Result<(), MoveError> {
-        debug_assert!(FAILPOINTS.contains(&name), "no failpoint {name}");
-        if self.armed.as_deref() != Some(name) {
-            return Ok(());
-        }
-        if self.aborts {
+    ///
+    /// # Errors
+    /// [`Reached`], if it is and the process goes on.
+    pub fn pass(&self, name: &'static str) -> Result<(), Reached> {
+        self.abort_at(name);
+        if self.armed.as_deref() == Some(name) { Err(Reached(name)) } else { Ok(()) }
+    }
+
+    /// Passes, unless `name` is armed to abort the process: where nothing less can be stopped.
+    pub fn abort_at(&self, name: &'static str) {
+        debug_assert!(is_known(name), "no failpoint {name}");
+        if self.aborts && self.armed.as_deref() == Some(name) {
             tracing::error!(name, "failpoint reached, aborting");
             std::process::abort();
         }
-        Err(MoveError::Failpoint(name))
     }
+}
+
+fn is_known(name: &str) -> bool {
+    MOVE_FAILPOINTS.contains(&name) || COMMIT_FAILPOINTS.contains(&name)
 }

@@ -1,0 +1,47 @@
+//! Moves of shards under pgbench, with the program as its users run it: no client sees an error, no
+//! write is lost or doubled.
+#![allow(clippy::print_stdout, reason = "the measured pauses, for who looks")]
+
+mod process_support;
+mod support;
+
+use process_support::{Aftermath, Deployment, Mode, Pgbench};
+
+/// How long pgbench works, in seconds.
+const SECONDS: u32 = 16;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_under_pgbench_cost_no_error_and_no_write() {
+    let deployment = Deployment::new(3).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let mut simple = Pgbench::start(&deployment, Mode::Simple, 1, SECONDS).await;
+    let mut prepared = Pgbench::start(&deployment, Mode::Prepared, 2, SECONDS).await;
+    let mut pauses = Vec::new();
+    for shard in [0, 3, 5, 0] {
+        let node = deployment.other_node(shard).await;
+        pauses.push(deployment.move_shard(shard, &node).await);
+    }
+    // Several at once wait for one another.
+    for shard in [6, 7] {
+        let node = deployment.other_node(shard).await;
+        deployment.ask_for_move(shard, &node).await;
+    }
+    let moves = deployment.until_moves_are_finished().await;
+    pauses.extend(moves[..2].iter().filter_map(|mv| mv["pause_ms"].as_f64()));
+    let working = simple.is_running() && prepared.is_running();
+    println!("pauses in ms: {pauses:?}");
+    let transactions = simple.finish().await + prepared.finish().await;
+    println!("{transactions} transactions");
+    assert!(working, "pgbench ended before the last move did");
+    assert!(pauses.len() == 6 && pauses.iter().all(|ms| *ms < 2_000.0), "{pauses:?}");
+    serving.stop(&deployment).await;
+
+    let after = Aftermath::of(&deployment).await;
+    after.assert_in_order().await;
+    assert!(after.moves.iter().all(|mv| mv.error.is_none()), "{:#?}", after.moves);
+    let entries = after.entries().await;
+    assert!(entries.values().all(|count| *count == 1), "doubled entries");
+    assert_eq!(i64::try_from(entries.len()).unwrap(), transactions);
+    assert_eq!(after.versions().await.values().sum::<i64>(), transactions);
+}

@@ -1,0 +1,73 @@
+//! One process of the program.
+
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Deployment;
+use super::deployment::connect;
+
+/// How long a start or an end may take.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// `foreshard serve`. Killed when dropped.
+pub struct Serving {
+    child: Child,
+}
+
+impl Serving {
+    /// Starts it, and waits until it serves.
+    pub async fn start(deployment: &Deployment, failpoint: Option<&str>) -> Self {
+        let log = File::options().create(true).append(true).open(&deployment.log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foreshard"));
+        command.arg("serve").arg("--config").arg(&deployment.config);
+        command
+            .env_remove("FORESHARD_FAILPOINT")
+            .envs(failpoint.map(|f| ("FORESHARD_FAILPOINT", f)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        let mut serving = Self { child: command.spawn().unwrap() };
+        let deadline = Instant::now() + PATIENCE;
+        while connect(&deployment.driver()).await.is_err() {
+            let ended = serving.child.try_wait().unwrap();
+            let in_time = ended.is_none() && Instant::now() < deadline;
+            assert!(in_time, "it does not serve ({ended:?}): {}", deployment.log_tail());
+            sleep(Duration::from_millis(20)).await;
+        }
+        serving
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    async fn ended(&mut self, deployment: &Deployment) -> ExitStatus {
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("it goes on: {}", deployment.log_tail())).unwrap()
+    }
+
+    /// Waits until its failpoint has ended it.
+    pub async fn died(mut self, deployment: &Deployment) {
+        let status = self.ended(deployment).await;
+        assert_eq!(status.signal(), Some(6), "{}", deployment.log_tail());
+    }
+
+    /// `kill -9`.
+    pub async fn kill(mut self, deployment: &Deployment) {
+        self.signal(Signal::SIGKILL);
+        assert_eq!(self.ended(deployment).await.signal(), Some(9));
+    }
+
+    /// Stops it as an operator does.
+    pub async fn stop(mut self, deployment: &Deployment) {
+        self.signal(Signal::SIGTERM);
+        let status = self.ended(deployment).await;
+        assert!(status.success(), "{status}: {}", deployment.log_tail());
+    }
+}
