@@ -22,8 +22,9 @@ check: setup
 	cargo clippy --all-targets -- -D warnings
 	cargo test
 
-demo: setup build
-	KEEP='$(KEEP)' bash integration/demo/run.sh
+demo: setup
+	cargo build --release --bin foreshard --example demo
+	KEEP='$(KEEP)' target/release/examples/demo
 
 bench: build
 	@bash integration/setup/install.sh postgresql pgbouncer

@@ -105,7 +105,11 @@ async fn a_copy_that_fails_on_one_node_leaves_no_row_anywhere() {
     for node in 0..2 {
         let node = database.client(node).await;
         seen.extend(rows(&node, "SELECT id FROM tenants").await);
-        assert!(rows(&node, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await.is_empty());
+        assert!(
+            rows(&node, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+                .await
+                .is_empty()
+        );
     }
     assert_eq!(seen, ["5"]);
     assert_eq!(rows(&client, "SELECT 1").await, ["1"]);

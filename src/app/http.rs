@@ -14,7 +14,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub enum HttpError {
     /// Not `http://host:port`.
     #[error("{0:?} is not the URL of an admin API; write http://127.0.0.1:6433")]
     Url(String),
@@ -33,13 +33,17 @@ pub(super) enum HttpError {
 
 /// The admin API of one proxy.
 #[derive(Debug, Clone)]
-pub(super) struct AdminClient {
+pub struct AdminClient {
     url: String,
     authority: String,
 }
 
 impl AdminClient {
-    pub(super) fn new(url: &str) -> Result<Self, HttpError> {
+    /// The API at `http://host:port`.
+    ///
+    /// # Errors
+    /// [`HttpError::Url`].
+    pub fn new(url: &str) -> Result<Self, HttpError> {
         let url = url.trim_end_matches('/').to_owned();
         let authority = url.strip_prefix("http://").filter(|a| !a.contains('/'));
         let Some(authority) = authority.filter(|a| a.contains(':')).map(str::to_owned) else {
@@ -48,7 +52,11 @@ impl AdminClient {
         Ok(Self { url, authority })
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value, HttpError> {
+    /// What a path answers.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn get(&self, path: &str) -> Result<Value, HttpError> {
         self.request("GET", path, "").await
     }
 

@@ -19,7 +19,9 @@ mod watch;
 use std::process::ExitCode;
 
 pub use cli::{Cli, Command};
+pub use http::{AdminClient, HttpError};
 pub use proxy::{Proxy, ProxyConfig, StartError};
+pub use watch::Observer;
 
 /// Threads of the runtime that does what is not on the way of a statement: moves, the controller.
 const BACKGROUND_THREADS: usize = 2;

@@ -14,6 +14,43 @@ use super::view::{self, Snapshot};
 /// How often the screen is drawn.
 const FRAME: Duration = Duration::from_millis(500);
 
+/// Looks at a proxy through its admin API, time and again, and says what it sees.
+#[derive(Debug)]
+pub struct Observer {
+    admin: AdminClient,
+    last: Option<Snapshot>,
+    told: Option<Snapshot>,
+}
+
+impl Observer {
+    /// Of the proxy whose admin API is there.
+    pub fn new(admin: AdminClient) -> Self {
+        Self { admin, last: None, told: None }
+    }
+
+    /// Looks.
+    ///
+    /// # Errors
+    /// The proxy does not answer.
+    pub async fn look(&mut self) -> Result<(), HttpError> {
+        self.last = Some(look(&self.admin).await?);
+        Ok(())
+    }
+
+    /// What the last look showed, as a screen.
+    pub fn screen(&self) -> String {
+        self.last.as_ref().map(view::frame).unwrap_or_default()
+    }
+
+    /// What is new since this was asked last, a line each.
+    pub fn news(&mut self) -> Vec<String> {
+        let Some(now) = &self.last else { return Vec::new() };
+        let lines = view::changes(self.told.as_ref(), now);
+        self.told = Some(now.clone());
+        lines
+    }
+}
+
 /// Prints one look.
 pub(super) async fn status(args: cli::Admin) -> ExitCode {
     let look = async {
@@ -46,24 +83,20 @@ fn told(ended: Result<(), HttpError>) -> ExitCode {
 }
 
 async fn live(url: &str) -> Result<(), HttpError> {
-    let admin = AdminClient::new(url)?;
-    let mut now = look(&admin).await?;
+    let mut observer = Observer::new(AdminClient::new(url)?);
+    observer.look().await?;
     let screen = is_terminal();
     if screen {
         clear();
-    } else {
-        view::changes(None, &now).iter().for_each(say);
     }
     loop {
         if screen {
-            redraw(&view::frame(&now));
+            redraw(&observer.screen());
+        } else {
+            observer.news().iter().for_each(say);
         }
         sleep(FRAME).await;
-        let next = look(&admin).await?;
-        if !screen {
-            view::changes(Some(&now), &next).iter().for_each(say);
-        }
-        now = next;
+        observer.look().await?;
     }
 }
 

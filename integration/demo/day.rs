@@ -1,0 +1,88 @@
+//! The rhythm of the day, and the scripts that make pgbench follow it.
+
+use std::fmt::Write;
+
+use crate::rows::{ITEMS, LIVE_ITEMS_FROM, ORDER_STRIDE, ORDERS, TENANTS};
+
+/// The length of a day; `day_ms` of `config/demo.yaml`.
+pub(crate) const DAY_MS: u64 = 40_000;
+/// When in the day the rush is at its height.
+pub(crate) const RUSH_MS: u64 = 20_000;
+/// The rush is a bell curve of this standard deviation.
+const RUSH_WIDTH_MS: u64 = 4_500;
+/// Before and after the height, the time that counts as rush.
+pub(crate) const RUSH_HALF_MS: u64 = 8_000;
+
+/// pgbench's clients.
+pub(crate) const CLIENTS: u64 = 8;
+/// Transactions a second in the quiet hours.
+const QUIET_RATE: u64 = 40;
+/// Transactions a second that the rush adds at its height.
+const RUSH_RATE: u64 = 200;
+/// Of a thousand transactions at the height of the rush, those of the hot tenants.
+const HOT_PER_MILLE: u64 = 850;
+
+/// A rhythm with its hot tenants.
+#[derive(Debug, Clone)]
+pub(crate) struct Day {
+    /// When a day began.
+    pub(crate) origin_unix_ms: u64,
+    pub(crate) hot_tenants: Vec<i64>,
+}
+
+impl Day {
+    /// The number of the day since `first_unix_ms`, from 1, and how far it is.
+    pub(crate) fn at(&self, unix_ms: u64, first_unix_ms: u64) -> (u64, u64) {
+        let day = |at: u64| at.saturating_sub(self.origin_unix_ms) / DAY_MS;
+        let phase = unix_ms.saturating_sub(self.origin_unix_ms) % DAY_MS;
+        (1 + day(unix_ms) - day(first_unix_ms), phase)
+    }
+
+    /// One transaction of the shop. Its first statement also brings the time, by which the next one
+    /// knows how far the day is.
+    pub(crate) fn shop_script(&self) -> String {
+        let mut cases = String::new();
+        for (index, tenant) in self.hot_tenants.iter().enumerate() {
+            write!(cases, " WHEN :pick = {} THEN {tenant}", index + 1).ok();
+        }
+        let (origin, hot) = (self.origin_unix_ms, self.hot_tenants.len());
+        format!(
+            "\
+\\set phase (:now_ms - {origin}) % {DAY_MS}
+\\set rush exp(-0.5 * pow((:phase - {RUSH_MS}) / {RUSH_WIDTH_MS}.0, 2))
+\\set tenant random(1, {TENANTS})
+\\set dice random(1, 1000)
+\\if :dice <= {HOT_PER_MILLE} * :rush
+\\set pick random(1, {hot})
+\\set tenant CASE{cases} END
+\\endif
+\\set order_id :tenant * {ORDER_STRIDE} + random(1, {ORDERS})
+\\set count :count + 1
+\\set item_id {LIVE_ITEMS_FROM} * (:client_id + 1) + :count
+BEGIN;
+SELECT p.name AS plan, count(*) AS orders, sum(o.amount_cents) AS revenue,
+  (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms
+  FROM orders o JOIN tenants t ON t.id = o.tenant_id JOIN plans p ON p.id = t.plan_id
+  WHERE o.tenant_id = :tenant AND t.id = :tenant GROUP BY p.name \\gset
+UPDATE orders SET version = version + 1 WHERE tenant_id = :tenant AND id = :order_id;
+INSERT INTO order_items (tenant_id, id, order_id, product, quantity, price_cents)
+  VALUES (:tenant, :item_id, :order_id, 'live', 1, 100);
+COMMIT;
+"
+        )
+    }
+
+    /// The pause between transactions, a script of its own so that pgbench's times of transactions
+    /// do not hold it. As many of one run as of the other.
+    pub(crate) fn pause_script() -> String {
+        let rate = format!("({QUIET_RATE} + {RUSH_RATE} * :rush)");
+        format!("\\set pause_us int(1000000.0 * {CLIENTS} / {rate})\n\\sleep :pause_us us\n")
+    }
+
+    /// What the scripts' variables are at the beginning.
+    pub(crate) fn variables(now_unix_ms: u64) -> [String; 3] {
+        [format!("now_ms={now_unix_ms}"), "rush=0".to_owned(), "count=0".to_owned()]
+    }
+}
+
+const _: () = assert!((TENANTS + 1) * ORDER_STRIDE * ITEMS < LIVE_ITEMS_FROM);

@@ -1,0 +1,164 @@
+//! The story, from the first table to the verdict.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use foreshard::app::{AdminClient, Observer};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::census;
+use crate::day::{DAY_MS, Day, RUSH_HALF_MS, RUSH_MS};
+use crate::loads::Loads;
+use crate::pgbench::Pgbench;
+use crate::proxy::Foreshard;
+use crate::report::Report;
+use crate::screen::{Screen, now_unix_ms, say, seconds};
+use crate::shop;
+
+/// Shards whose tenants are hot in the rush.
+const HOT_SHARDS: usize = 3;
+/// When in the day the controller has seen enough to act: after the rush.
+const WARM_UP_ENDS_MS: u64 = 31_000;
+/// How long the load goes on then: the rush of two more days.
+const AFTER_WARM_UP_MS: u64 = 2 * DAY_MS + 1_000;
+/// How often the proxy is asked.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a move that is under way at the end of the load may take.
+const MOVES_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Plays it all. Whether it came out as it should.
+pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    foreshard.wait_ready().await?;
+    shop::build(foreshard).await?;
+    let (nodes, admin) = (foreshard.nodes().await?, foreshard.admin()?);
+    let before = census::take(&nodes, &admin).await.context("counting before the load")?;
+    let hot = nodes.iter().find(|node| !node.home).context("there is only the home node")?;
+    let hot_tenants = shop::tenants_to_heat(hot, HOT_SHARDS).await?;
+    say(format!("the rush will heat {} tenants on node {}", hot_tenants.len(), hot.name));
+
+    let warm_up_ms = warm_up_ms(&admin).await?;
+    let first_unix_ms = now_unix_ms();
+    let origin_unix_ms = (first_unix_ms + warm_up_ms - WARM_UP_ENDS_MS) - 100 * DAY_MS;
+    let day = Day { origin_unix_ms, hot_tenants };
+    let run_ms = warm_up_ms + AFTER_WARM_UP_MS;
+    say(format!(
+        "starting pgbench for {} s; a day is {} s long, and its rush is at {} s",
+        run_ms / 1_000,
+        DAY_MS / 1_000,
+        RUSH_MS / 1_000
+    ));
+    let mut pgbench = Pgbench::start(foreshard, &day, run_ms / 1_000)?;
+    let mut live = Live {
+        observer: Observer::new(admin.clone()),
+        admin: admin.clone(),
+        screen: Screen::new(),
+        loads: Loads::default(),
+        end_unix_ms: first_unix_ms + run_ms,
+        first_unix_ms,
+        told: String::new(),
+        day,
+    };
+    let status = tokio::select! {
+        status = pgbench.wait() => status?,
+        failed = live.watch() => { failed?; bail!("the watch has ended") }
+    };
+    say("\nthe load has ended; counting on every node");
+    let moves = finished_moves(&admin).await?;
+    let after = census::take(&nodes, &admin).await.context("counting after the load")?;
+    let outcome = pgbench.outcome(status)?;
+    let report = Report { before, after, outcome, moves, loads: live.loads };
+    let good = report.tell();
+    say(format!("\nthe demo took {:.0} s", began.elapsed().as_secs_f64()));
+    Ok(good)
+}
+
+/// How long the controller still only watches.
+async fn warm_up_ms(admin: &AdminClient) -> anyhow::Result<u64> {
+    let status = admin.get("/api/v1/status").await?;
+    let number = |key: &str| {
+        let value = status["controller"][key].as_u64();
+        value.with_context(|| format!("the controller's {key} is not known"))
+    };
+    let left = number("warm_up_steps")?.saturating_sub(number("history_steps")?);
+    Ok(left * number("step_ms")?)
+}
+
+/// All moves, once none is under way.
+async fn finished_moves(admin: &AdminClient) -> anyhow::Result<Vec<Value>> {
+    let deadline = Instant::now() + MOVES_DEADLINE;
+    loop {
+        let answer = admin.get("/api/v1/moves?limit=1000").await?;
+        let mut moves = answer["moves"].as_array().cloned().unwrap_or_default();
+        moves.reverse();
+        if moves.iter().all(|mv| mv["finished"] == true) || Instant::now() > deadline {
+            return Ok(moves);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The live part.
+struct Live {
+    observer: Observer,
+    admin: AdminClient,
+    screen: Screen,
+    loads: Loads,
+    day: Day,
+    first_unix_ms: u64,
+    end_unix_ms: u64,
+    told: String,
+}
+
+impl Live {
+    /// Shows what the proxy sees, until it does not answer any more.
+    async fn watch(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.observer.look().await?;
+            let status = self.admin.get("/api/v1/status").await?;
+            let controller = &status["controller"];
+            self.loads.note(controller, &self.day, self.first_unix_ms);
+            if self.screen.redraws() {
+                self.screen.draw(&format!("{}\n\n{}", self.clock(), self.observer.screen()));
+            } else {
+                self.tell_time();
+                for line in self.observer.news() {
+                    self.screen.line(line);
+                }
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The time of the shop.
+    fn clock(&self) -> String {
+        let now = now_unix_ms();
+        let (number, phase) = self.day.at(now, self.first_unix_ms);
+        let left = seconds(self.end_unix_ms.saturating_sub(now));
+        let hour = if rush_at(phase) { "rush" } else { "quiet" };
+        format!(
+            "DAY {number}   {:>4.1} s of {} s   {hour:<5}   the load ends in {left:.0} s",
+            seconds(phase),
+            DAY_MS / 1_000
+        )
+    }
+
+    /// Says when a rush begins or ends.
+    fn tell_time(&mut self) {
+        let (number, phase) = self.day.at(now_unix_ms(), self.first_unix_ms);
+        let line = match rush_at(phase) {
+            true => format!("day {number}: the rush begins"),
+            false if phase > RUSH_MS => format!("day {number}: the rush is over"),
+            false => format!("day {number}: quiet"),
+        };
+        if line != self.told {
+            self.screen.line(format!("--- {line}"));
+            self.told = line;
+        }
+    }
+}
+
+fn rush_at(phase_ms: u64) -> bool {
+    phase_ms.abs_diff(RUSH_MS) <= RUSH_HALF_MS
+}
