@@ -57,7 +57,7 @@ build() {
   local include=(-I "$work/headers/usr/include/postgresql/$major/server" -I /usr/include/postgresql
     -I /usr/include/postgresql/internal)
   for name in src/test/regress/regress contrib/spi/refint contrib/spi/autoinc; do
-    cc -shared -fPIC -O1 -D_GNU_SOURCE -w "${include[@]}" "$source/$name.c" -o "$work/lib/$(basename "$name").so"
+    cc -shared -fPIC -O1 -D_GNU_SOURCE -DREFINT_VERBOSE -w "${include[@]}" "$source/$name.c" -o "$work/lib/$(basename "$name").so"
   done >"$work/build.log" 2>&1 || fail "the test library can't be built" "$work/build.log"
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::settings::READ;
 use super::{BackendError, Connection, Settings};
 use crate::wire::{Reader, put_query, read_error};
 
@@ -76,31 +75,12 @@ impl Connection {
             return Ok(());
         }
         if *self.settings != **settings {
-            let sql = settings.adopt_from(&self.settings);
-            self.command(&sql).await?;
+            for sql in settings.adopt_from(&self.settings) {
+                self.command(&sql).await?;
+            }
         }
         self.settings = Arc::clone(settings);
         Ok(())
-    }
-
-    /// Reads the schemas that `search_path` means now, in order.
-    pub async fn read_search_path(&mut self) -> Result<Vec<String>, CommandError> {
-        let schemas = self.command("SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))");
-        Ok(schemas.await?.rows.into_iter().flatten().flatten().collect())
-    }
-
-    /// Reads the settings that the session has made, after a statement that may have changed them.
-    pub async fn read_settings(&mut self) -> Result<Settings, CommandError> {
-        let command = self.command(READ).await?;
-        let pairs = command.rows.into_iter().filter_map(|row| {
-            let mut values = row.into_iter();
-            Some((values.next()??, values.next()??))
-        });
-        let mut settings = Settings(pairs.collect());
-        if settings.0.get("session_authorization").is_some_and(|user| **user == *self.user) {
-            settings.0.remove("session_authorization");
-        }
-        Ok(settings)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One connection to a node: bytes out, frames in, and what is known of its session.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::{BackendError, Settings, Stream};
+use super::{BackendError, PreparedNumbers, Settings, Stream, Trace};
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, Frame, TransactionStatus, frame_at, parameter_status};
 
@@ -29,11 +29,17 @@ pub struct Connection {
     /// What the last `ReadyForQuery` said; `None` while an answer is outstanding.
     pub status: Option<TransactionStatus>,
     /// The values of the settings that the server reports.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: Arc<BTreeMap<String, String>>,
     /// The settings that it was given.
     pub settings: Arc<Settings>,
+    /// How often the server has reported a setting's value.
+    pub reports: u64,
     /// The prepared statements that it has, by the proxy's own numbers.
-    pub prepared: HashSet<u64>,
+    pub prepared: PreparedNumbers,
+    /// Who used it last, and what is left of that.
+    pub trace: Trace,
+    /// Since when it has been open.
+    pub opened_at: Instant,
     /// Since when it has been idle.
     pub idle_since: Instant,
 }
@@ -100,7 +106,8 @@ impl Connection {
             && let Ok((name, value)) = parameter_status(body)
         {
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            self.parameters.insert(text(name), text(value));
+            Arc::make_mut(&mut self.parameters).insert(text(name), text(value));
+            self.reports += 1;
         }
     }
 

@@ -1,6 +1,5 @@
 //! Opening a connection: startup packet, authentication, until the node is ready.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,9 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use tokio::time::{Instant, timeout};
 
-use super::{BackendError, ConnectError, Connection, NodeAddress, Password, Stream};
+use super::{
+    BackendError, ConnectError, Connection, NodeAddress, Password, PreparedNumbers, Stream, Trace,
+};
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, Reader, put_frame, put_startup, read_error};
 
@@ -70,9 +71,12 @@ impl Connection {
             node,
             key: CancelKey { pid: 0, secret: 0 },
             status: None,
-            parameters: BTreeMap::new(),
+            parameters: Arc::default(),
+            reports: 0,
             settings: Arc::default(),
-            prepared: HashSet::new(),
+            prepared: PreparedNumbers::default(),
+            trace: Trace::default(),
+            opened_at: Instant::now(),
             idle_since: Instant::now(),
         }
     }

@@ -1,13 +1,18 @@
 //! The connections of one worker to one node, for one user and database.
+//!
+//! A session gets the connection that it had last wherever it can, so that what a server session
+//! remembers is still there; what another session would miss is taken last.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Config, ConnectError, Connection, Login, NodeAddress};
+use super::limits::{NodeLimit, Slot};
+use super::ticket::Look;
+use super::{Config, ConnectError, Connection, Login, NodeAddress, Ticket};
 use crate::ids::NodeId;
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
@@ -18,14 +23,32 @@ pub struct Pool {
     login: Login,
     config: Config,
     size: u32,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Idle>>,
     permits: Arc<Semaphore>,
+    limit: Arc<NodeLimit>,
+}
+
+/// A connection that nobody has checked out.
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    slot: Slot,
+    /// It has state of its owner's, so that only that session may have it; it counts as in use.
+    reserved: Option<OwnedSemaphorePermit>,
+}
+
+/// What a checkout finds.
+enum Pick {
+    Ready(Idle),
+    /// Its owner would miss what it has left there: look first.
+    Look(Idle, Arc<Ticket>),
+    Open,
 }
 
 /// A checked-out connection. Goes back when it is dropped clean; is closed otherwise.
 #[derive(Debug)]
 pub struct Guard {
-    connection: Option<Connection>,
+    connection: Option<(Connection, Slot)>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -37,53 +60,168 @@ impl Pool {
         address: NodeAddress,
         login: Login,
         config: Config,
-        size: u32,
+        (size, limit): (u32, Arc<NodeLimit>),
     ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(size.max(1) as usize));
-        Arc::new(Self { node, address, login, config, size, idle: Mutex::default(), permits })
+        let idle = Mutex::default();
+        let pool = Arc::new(Self { node, address, login, config, size, idle, permits, limit });
+        pool.limit.enter(&pool);
+        pool
     }
 
-    /// A connection that is idle, or a new one; waits for its turn up to the deadline. Cancel safe.
-    pub async fn checkout(self: &Arc<Self>) -> Result<Guard, ConnectError> {
-        let permit = self.permit().await?;
-        let connection = if let Some(connection) = self.take_idle() {
-            connection
-        } else {
-            let deadline = self.config.connect_timeout();
-            Connection::open(self.node, &self.address, &self.login, deadline).await?
-        };
-        Ok(Guard { connection: Some(connection), pool: Arc::clone(self), _permit: permit })
+    /// The limits of its connections.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
+    /// A connection for the session of `ticket`: the one that it had last, an idle one, or a new
+    /// one; waits for its turn up to the deadline. Cancel safe.
+    pub async fn checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Result<Guard, ConnectError> {
+        if let Some((idle, permit)) = self.take_reserved(ticket) {
+            return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
+        }
+        let deadline = Instant::now() + self.config.checkout_timeout();
+        let mut permit = self.permit(deadline).await?;
+        loop {
+            match self.pick(ticket) {
+                Pick::Ready(mut idle) => {
+                    if !self.is_over(&idle.connection) && self.answers(&mut idle.connection).await {
+                        return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
+                    }
+                }
+                Pick::Look(mut idle, owner) => {
+                    let look = Look::new(&owner);
+                    let Ok(found) = idle.connection.look(&[].into()).await else { continue };
+                    look.learn(found.settings);
+                    if found.state.is_none() {
+                        return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
+                    }
+                    idle.reserved = Some(permit);
+                    self.idle.lock().push(idle);
+                    permit = self.permit(deadline).await?;
+                }
+                Pick::Open => {
+                    let slot = self.limit.slot(deadline).await.map_err(|()| self.exhausted())?;
+                    let within = self.config.connect_timeout();
+                    let opened = Connection::open(self.node, &self.address, &self.login, within);
+                    return Ok(self.guard(opened.await?, slot, permit, ticket));
+                }
+            }
+        }
+    }
+
+    fn guard(
+        self: &Arc<Self>,
+        mut connection: Connection,
+        slot: Slot,
+        permit: OwnedSemaphorePermit,
+        ticket: &Arc<Ticket>,
+    ) -> Guard {
+        connection.trace.take_over(ticket);
+        Guard { connection: Some((connection, slot)), pool: Arc::clone(self), _permit: permit }
+    }
+
+    fn take_reserved(&self, ticket: &Arc<Ticket>) -> Option<(Idle, OwnedSemaphorePermit)> {
+        let mut idle = self.idle.lock();
+        let own = |idle: &Idle| idle.reserved.is_some() && idle.connection.trace.is_of(ticket);
+        let mut taken = idle.iter().position(own).map(|at| idle.remove(at))?;
+        let permit = taken.reserved.take()?;
+        Some((taken, permit))
+    }
+
+    async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, ConnectError> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
-        let exhausted = || ConnectError::PoolExhausted {
+        let started = Instant::now();
+        let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await;
+        metrics::histogram!("foreshard_backend_checkout_wait_seconds")
+            .record(started.elapsed().as_secs_f64());
+        permit.map_err(|_| self.exhausted())?.map_err(|_| self.exhausted())
+    }
+
+    fn exhausted(&self) -> ConnectError {
+        ConnectError::PoolExhausted {
             node: self.address.name.clone(),
             size: self.size,
             timeout_ms: self.config.checkout_timeout_ms,
-        };
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        let permit = timeout(self.config.checkout_timeout(), permit).await;
-        permit.map_err(|_| exhausted())?.map_err(|_| exhausted())
+        }
     }
 
-    /// The connection that was used last and is still good; closes those that are not.
-    fn take_idle(&self) -> Option<Connection> {
+    /// The connection that the session had last, else the one that was used last and that nobody
+    /// misses, else a new one, else the one that was missed longest.
+    fn pick(&self, ticket: &Arc<Ticket>) -> Pick {
         let mut idle = self.idle.lock();
-        while let Some(connection) = idle.pop() {
-            let too_old = connection.idle_since.elapsed() > self.config.idle_timeout();
-            if !too_old && !connection.is_stale() {
-                return Some(connection);
-            }
+        let free = |idle: &Idle| idle.reserved.is_none();
+        let own = |idle: &Idle| free(idle) && idle.connection.trace.is_of(ticket);
+        let unmissed = |idle: &Idle| free(idle) && !idle.connection.trace.is_missed();
+        if let Some(at) = idle.iter().rposition(own).or_else(|| idle.iter().rposition(unmissed)) {
+            return Pick::Ready(idle.remove(at));
         }
-        None
+        let others = idle.iter().filter(|idle| free(idle)).count();
+        // This checkout's own permit is not available either.
+        if others <= self.permits.available_permits() {
+            return Pick::Open;
+        }
+        let Some(at) = idle.iter().position(free) else { return Pick::Open };
+        let taken = idle.remove(at);
+        match taken.connection.trace.owner.clone().filter(|_| taken.connection.trace.unknown) {
+            Some(owner) => Pick::Look(taken, owner),
+            None => Pick::Ready(taken),
+        }
+    }
+
+    /// Whether an idle connection is to be closed: too old, idle for too long, or closed by the
+    /// node. One that is reserved is its session's, however old.
+    fn is_over(&self, connection: &Connection) -> bool {
+        let old = |since: Instant, limit: Option<std::time::Duration>| {
+            limit.is_some_and(|limit| since.elapsed() > limit)
+        };
+        let missed = connection.trace.is_missed();
+        connection.is_stale()
+            || !missed && old(connection.idle_since, Some(self.config.idle_timeout()))
+            || !missed && old(connection.opened_at, self.config.lifetime())
+    }
+
+    /// Whether a connection that was idle for long still answers.
+    async fn answers(&self, connection: &mut Connection) -> bool {
+        if connection.idle_since.elapsed() < self.config.check_after() {
+            return true;
+        }
+        matches!(timeout(self.config.connect_timeout(), connection.command("")).await, Ok(Ok(_)))
+    }
+
+    /// The session of `ticket` has ended: nobody misses what it left, and what can't be told is
+    /// closed.
+    pub fn forget(&self, ticket: &Arc<Ticket>) {
+        self.idle.lock().retain_mut(|idle| {
+            let trace = &mut idle.connection.trace;
+            if !trace.is_of(ticket) {
+                return true;
+            }
+            trace.owner = None;
+            trace.stale_sequences |= trace.sequences;
+            idle.reserved.is_none() && !trace.unknown
+        });
+    }
+
+    /// Closes what has been idle for too long, is too old, or was closed by the node.
+    pub fn sweep(&self) {
+        self.idle.lock().retain(|idle| idle.reserved.is_some() || !self.is_over(&idle.connection));
     }
 
     /// Closes the connections that nobody has checked out.
     pub fn close_idle(&self) {
-        self.idle.lock().clear();
+        self.idle.lock().retain(|idle| idle.reserved.is_some());
+    }
+
+    /// Closes one idle connection that nobody misses, so that another pool may open one.
+    pub(super) fn close_one(&self) -> bool {
+        let mut idle = self.idle.lock();
+        let unmissed = |idle: &Idle| idle.reserved.is_none() && !idle.connection.trace.is_missed();
+        let known = |idle: &Idle| idle.reserved.is_none() && !idle.connection.trace.unknown;
+        let at = idle.iter().position(unmissed).or_else(|| idle.iter().position(known));
+        at.map(|at| idle.remove(at)).is_some()
     }
 }
 
@@ -91,6 +229,11 @@ impl Guard {
     /// Closes the connection now, whatever its state.
     pub fn close(mut self) {
         self.connection = None;
+    }
+
+    /// The pool that it goes back to.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 }
 
@@ -102,7 +245,7 @@ impl Deref for Guard {
             clippy::expect_used,
             reason = "only `close` and `drop` take it, and end the guard"
         )]
-        self.connection.as_ref().expect("a live guard has its connection")
+        &self.connection.as_ref().expect("a live guard has its connection").0
     }
 }
 
@@ -112,17 +255,18 @@ impl DerefMut for Guard {
             clippy::expect_used,
             reason = "only `close` and `drop` take it, and end the guard"
         )]
-        self.connection.as_mut().expect("a live guard has its connection")
+        &mut self.connection.as_mut().expect("a live guard has its connection").0
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take()
+        if let Some((mut connection, slot)) = self.connection.take()
             && connection.is_clean()
+            && !self.pool.limit.is_wanted()
         {
             connection.idle_since = Instant::now();
-            self.pool.idle.lock().push(connection);
+            self.pool.idle.lock().push(Idle { connection, slot, reserved: None });
         }
     }
 }

@@ -9,35 +9,31 @@ use crate::sql::Literal;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings(pub BTreeMap<String, String>);
 
-/// Lists the settings of the session that a `SET` made; what a transaction sets for itself alone
-/// is not a session's.
-pub(super) const READ: &str = "\
-    SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
-    WHERE source = 'session' AND name NOT LIKE 'transaction\\_%' \
-    UNION ALL SELECT 'role', pg_catalog.current_setting('role') \
-    WHERE pg_catalog.current_setting('role') <> 'none' \
-    UNION ALL SELECT 'session_authorization', session_user";
-
 impl Settings {
-    /// The statements that turn a connection with the settings `from` into one with these.
-    pub(super) fn adopt_from(&self, from: &Self) -> String {
-        let mut sql = String::new();
+    /// The texts that turn a connection with the settings `from` into one with these, in order.
+    pub(super) fn adopt_from(&self, from: &Self) -> Vec<String> {
+        let mut reset = String::new();
         if from.0.contains_key("session_authorization") {
-            sql.push_str("RESET SESSION AUTHORIZATION;");
+            reset.push_str("RESET SESSION AUTHORIZATION;");
         }
         if from.0.contains_key("role") {
-            sql.push_str("RESET ROLE;");
+            reset.push_str("RESET ROLE;");
         }
         if !from.0.is_empty() {
-            sql.push_str("RESET ALL;");
+            reset.push_str("RESET ALL;");
         }
+        let mut set = String::new();
         let last = |name: &str| name == "role" || name == "session_authorization";
         let (late, early): (Vec<_>, Vec<_>) = self.0.iter().partition(|(name, _)| last(name));
         for (name, value) in early.into_iter().chain(late.into_iter().rev()) {
             let (name, value) = (Literal(name), Literal(value));
-            sql += &format!("SELECT pg_catalog.set_config({name},{value},false);");
+            set += &format!("SELECT pg_catalog.set_config({name},{value},false);");
         }
-        sql
+        // A text is read in the encoding that is set before it.
+        if from.0.contains_key("client_encoding") && !set.is_ascii() {
+            return vec![reset, set];
+        }
+        vec![reset + &set]
     }
 }
 
@@ -53,9 +49,9 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
         );
-        let sql = to.adopt_from(&from);
+        let sql = to.adopt_from(&from).concat();
         assert!(sql.starts_with("RESET ALL;SELECT pg_catalog.set_config('a.b','it''s',false);"));
         assert!(sql.find("'session_authorization'") < sql.find("'role'"));
-        assert_eq!(from.adopt_from(&Settings::default()).matches("RESET").count(), 0);
+        assert_eq!(from.adopt_from(&Settings::default()).concat().matches("RESET").count(), 0);
     }
 }

@@ -14,6 +14,7 @@ mod engine;
 mod enter;
 mod fault;
 mod gate;
+mod leave;
 mod live_map;
 mod pump;
 mod resolver;

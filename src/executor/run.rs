@@ -1,6 +1,5 @@
 //! One node: the client's bytes go to it, and its answer goes back, both as they are.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,10 +9,10 @@ use tokio::time::Instant;
 use super::pump::{Verdict, pump};
 use super::session::Member;
 use super::{Client, Fault, Session};
-use crate::backend::{Connection, Settings};
+use crate::backend::Connection;
 use crate::ids::{NodeId, ShardId};
 use crate::load::Access;
-use crate::wire::{Frame, Reply, TransactionStatus, frame_at, put_query};
+use crate::wire::{Frame, TransactionStatus, frame_at, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
 #[derive(Debug, Clone)]
@@ -65,6 +64,8 @@ impl Session {
         cost: &Cost,
     ) -> Result<(), Fault> {
         let started = Instant::now();
+        self.member(node).await?;
+        self.tell_reports(client);
         let member = self.member(node).await?;
         member.send(query).await?;
         member.skip_own_answers().await?;
@@ -97,6 +98,8 @@ impl Session {
         text: &str,
         client: &mut Client,
     ) -> Result<(), Fault> {
+        self.member(node).await?;
+        self.tell_reports(client);
         let member = self.member(node).await?;
         member.send(&query_message(text)).await?;
         member.skip_own_answers().await?;
@@ -135,6 +138,7 @@ impl Session {
     /// Takes note of where `node`'s `ReadyForQuery` has left the transaction; lets go of what it
     /// held if it is over.
     pub async fn settle(&mut self, node: NodeId) -> Result<(), Fault> {
+        self.note_seen(node);
         let status = self.members.iter().find(|m| m.node == node).and_then(|m| m.guard.status);
         match status {
             Some(TransactionStatus::Idle) => self.finish().await,
@@ -145,6 +149,7 @@ impl Session {
             }
             _ => {
                 self.adopt_block(node);
+                self.unfail();
                 Ok(())
             }
         }
@@ -168,56 +173,6 @@ impl Session {
         self.begin("BEGIN");
         self.transaction.begun_unseen = true;
         self.mark_begun(node);
-    }
-
-    /// Ends the transaction on the session's side: it is over on the nodes.
-    pub async fn finish(&mut self) -> Result<(), Fault> {
-        if self.transaction.settings_changed {
-            self.read_settings().await?;
-        }
-        self.read_changed_columns().await;
-        self.release();
-        Ok(())
-    }
-
-    /// Learns the settings that the transaction left behind.
-    async fn read_settings(&mut self) -> Result<(), Fault> {
-        let mut newest = None;
-        for member in &mut self.members {
-            let settings = Arc::new(member.guard.read_settings().await?);
-            member.guard.settings = Arc::clone(&settings);
-            if newest.is_none() {
-                self.search_path = member.guard.read_search_path().await?;
-            }
-            newest.get_or_insert(settings);
-        }
-        if let Some(settings) = newest {
-            self.settings = settings;
-        }
-        Ok(())
-    }
-}
-
-impl Session {
-    /// Gives the session other settings, on a connection that it holds or gets; the client hears of
-    /// those that a server reports.
-    pub async fn change_settings(
-        &mut self,
-        settings: Arc<Settings>,
-        client: &mut Client,
-    ) -> Result<(), Fault> {
-        let node = self.any_node();
-        let member = self.member(node).await?;
-        let before = member.guard.parameters.clone();
-        member.guard.adopt(&settings).await?;
-        for (name, value) in &member.guard.parameters {
-            if before.get(name) != Some(value) {
-                client.put(Reply::ParameterStatus(name, value));
-            }
-        }
-        self.search_path = member.guard.read_search_path().await?;
-        self.settings = settings;
-        self.finish().await
     }
 }
 

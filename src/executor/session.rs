@@ -1,5 +1,6 @@
 //! The nodes' side of one client session: the connections that it holds, and its transaction.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -7,8 +8,9 @@ use smallvec::SmallVec;
 
 use super::cancel::CancelTarget;
 use super::{Engine, Exclusive, Fault, Pass};
-use crate::backend::{Guard, Pool, Settings};
+use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket};
 use crate::ids::{NodeId, ShardId};
+use crate::router::Leaves;
 use crate::shard_map::ShardMap;
 use crate::sql::TableName;
 use crate::wire::{ServerError, SqlState, TransactionStatus, put_query};
@@ -31,6 +33,14 @@ pub struct Session {
     pub(super) transaction: Transaction,
     /// What a cancel request for this session reaches.
     pub cancel: Arc<CancelTarget>,
+    /// This session, to its connections.
+    pub(super) ticket: Arc<Ticket>,
+    /// The values of the reported settings that the client was told.
+    pub reported: Arc<BTreeMap<String, String>>,
+    /// Reported settings that have changed since, and the client was not told.
+    pub unreported: Vec<(String, String)>,
+    /// Names of settings that no server lists.
+    pub(super) custom: BTreeSet<String>,
 }
 
 /// A connection that a session holds.
@@ -40,14 +50,33 @@ pub struct Member {
     pub node: NodeId,
     /// The connection.
     pub guard: Guard,
-    /// State on the connection keeps the session on it.
-    pub pinned: bool,
+    /// What keeps the session on it between transactions.
+    pub(super) pin: Pin,
+    /// What the transaction's statements may leave on it.
+    pub(super) leaves: Leaves,
+    /// The reports of its server that the session has taken note of.
+    pub(super) reports_seen: u64,
     /// It is inside the session's explicit transaction.
     begun: bool,
     /// Answers to statements of the proxy's own that come before the client's.
     pub(super) answers_to_skip: usize,
     /// Those statements, sent with the client's next.
     pub(super) preface: BytesMut,
+    /// One of them is DISCARD SEQUENCES.
+    pub(super) discards_sequences: bool,
+}
+
+/// What keeps a session on a connection between transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pin {
+    /// Nothing: it goes back to its pool.
+    No,
+    /// The pool mode.
+    Mode,
+    /// State that is there now.
+    State,
+    /// State that does not go away.
+    ToTheEnd,
 }
 
 /// What a session knows of its transaction.
@@ -75,6 +104,26 @@ pub(super) struct Transaction {
 }
 
 impl Member {
+    /// How little it is pinned when it has no state.
+    pub(super) fn least_pin(&self) -> Pin {
+        match self.guard.pool().config().pool_mode {
+            PoolMode::Transaction => Pin::No,
+            PoolMode::Session => Pin::Mode,
+        }
+    }
+
+    /// Pins it, or lets go of it.
+    pub(super) fn pin_for(&mut self, pin: Pin) {
+        let by_state = |pin| matches!(pin, Pin::State | Pin::ToTheEnd);
+        let gauge = || metrics::gauge!("foreshard_executor_pinned_sessions_count");
+        match (by_state(self.pin), by_state(pin)) {
+            (false, true) => gauge().increment(1.0),
+            (true, false) => gauge().decrement(1.0),
+            _ => {}
+        }
+        self.pin = pin;
+    }
+
     /// Whether it is inside the session's explicit transaction.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
@@ -82,6 +131,7 @@ impl Member {
 
     /// It joined the transaction, but nothing was sent: it never began.
     pub(super) fn forget_preface(&mut self) {
+        self.guard.trace.stale_sequences |= std::mem::take(&mut self.discards_sequences);
         self.preface.clear();
         self.answers_to_skip = 0;
         self.begun = false;
@@ -91,6 +141,7 @@ impl Member {
 impl Session {
     /// A session that has touched no node yet.
     pub fn new(engine: Arc<Engine>, pools: Vec<Arc<Pool>>, settings: Settings) -> Self {
+        let custom = settings.0.keys().filter(|name| name.contains('.')).cloned().collect();
         let settings = Arc::new(settings);
         Self {
             engine,
@@ -101,6 +152,10 @@ impl Session {
             search_path: Vec::new(),
             transaction: Transaction::default(),
             cancel: Arc::default(),
+            ticket: Arc::default(),
+            reported: Arc::default(),
+            unreported: Vec::new(),
+            custom,
         }
     }
 
@@ -163,9 +218,17 @@ impl Session {
         self.members.iter().any(|member| member.begun && member.guard.status == failed)
     }
 
+    /// The one node of a transaction that has failed there: its own answers are the best.
+    pub fn failed_node(&self) -> Option<NodeId> {
+        let mut begun = self.members.iter().filter(|member| member.begun);
+        let only = begun.next().filter(|_| begun.next().is_none())?;
+        let failed = only.guard.status == Some(TransactionStatus::Failed);
+        (failed && self.transaction.failed).then_some(only.node)
+    }
+
     /// The connections that state keeps the session on.
     pub fn pinned(&mut self) -> impl Iterator<Item = &mut Member> {
-        self.members.iter_mut().filter(|member| member.pinned)
+        self.members.iter_mut().filter(|member| member.pin != Pin::No)
     }
 
     /// From now on only ROLLBACK helps, if there is a transaction block.
@@ -208,7 +271,10 @@ impl Session {
     /// session's transaction. Its statements come after [`Member::preface`].
     pub async fn member(&mut self, node: NodeId) -> Result<&mut Member, Fault> {
         let index = match self.members.iter().position(|member| member.node == node) {
-            Some(index) => index,
+            Some(index) => {
+                self.adopt_again(index).await?;
+                index
+            }
             None => self.join(node).await?,
         };
         let member = &mut self.members[index];
@@ -219,13 +285,25 @@ impl Session {
             for text in &self.transaction.prelude {
                 put_query(text, &mut member.preface);
             }
-            member.answers_to_skip = 1 + self.transaction.prelude.len();
+            member.answers_to_skip += 1 + self.transaction.prelude.len();
             member.begun = true;
             if self.transaction.map.is_none() {
                 self.transaction.map = Some(self.engine.live_map.snapshot());
             }
         }
         Ok(member)
+    }
+
+    /// Gives a connection that the session has kept the settings that it has now.
+    async fn adopt_again(&mut self, index: usize) -> Result<(), Fault> {
+        let member = &mut self.members[index];
+        if member.begun
+            || member.guard.status != Some(TransactionStatus::Idle)
+            || Arc::ptr_eq(&member.guard.settings, &self.settings)
+        {
+            return Ok(());
+        }
+        Ok(member.guard.adopt(&self.settings).await?)
     }
 
     /// Checks a connection to `node` out; its place among the members.
@@ -238,29 +316,32 @@ impl Session {
             )
             .into());
         }
-        let mut guard = self.pools[node.index()].checkout().await?;
-        guard.adopt(&self.settings).await?;
-        self.cancel.add(node, guard.key);
-        self.members.push(Member {
-            node,
-            guard,
-            pinned: false,
-            begun: false,
-            answers_to_skip: 0,
-            preface: BytesMut::new(),
-        });
-        Ok(self.members.len() - 1)
-    }
-
-    /// Keeps a session on the connection to `node`: a statement leaves state there.
-    pub fn pin(&mut self, node: NodeId) {
-        for member in self.members.iter_mut().filter(|member| member.node == node) {
-            if !member.pinned {
-                metrics::gauge!("foreshard_executor_pinned_sessions_count").increment(1.0);
-            }
-            member.pinned = true;
+        let mut guard = self.pools[node.index()].checkout(&self.ticket).await?;
+        if let Some(learned) = self.ticket.learned().await {
+            self.settings = learned;
         }
-        self.transaction.settings_changed = true;
+        guard.adopt(&self.settings).await?;
+        self.note_joined(&mut guard);
+        self.cancel.add(node, guard.key);
+        let mut preface = BytesMut::new();
+        let discards_sequences = std::mem::take(&mut guard.trace.stale_sequences);
+        if discards_sequences {
+            put_query("DISCARD SEQUENCES", &mut preface);
+        }
+        let mut member = Member {
+            node,
+            reports_seen: guard.reports,
+            guard,
+            pin: Pin::No,
+            leaves: Leaves::Nothing,
+            begun: false,
+            answers_to_skip: usize::from(discards_sequences),
+            preface,
+            discards_sequences,
+        };
+        member.pin = member.least_pin();
+        self.members.push(member);
+        Ok(self.members.len() - 1)
     }
 
     /// A statement may change settings of the session: they are read when its transaction ends.
@@ -274,7 +355,10 @@ impl Session {
         let (mut kept, cancel) = (SmallVec::new(), &self.cancel);
         for mut member in self.members.drain(..) {
             member.begun = false;
-            if member.pinned && member.guard.status.is_some() {
+            let leaves = std::mem::take(&mut member.leaves);
+            member.guard.trace.sequences |= leaves >= Leaves::Sequences;
+            member.guard.trace.unknown |= leaves >= Leaves::Unknown;
+            if member.pin != Pin::No && member.guard.status.is_some() {
                 kept.push(member);
             } else {
                 release_member(cancel, member);
@@ -287,8 +371,8 @@ impl Session {
     /// Gives up the connection to `node`, which broke. A transaction that it was in has failed.
     pub fn lose(&mut self, node: NodeId) {
         if let Some(at) = self.members.iter().position(|member| member.node == node) {
-            let member = self.members.remove(at);
-            unpin(&member);
+            let mut member = self.members.remove(at);
+            member.pin_for(Pin::No);
             self.cancel.remove(member.node);
             member.guard.close();
             self.fail();
@@ -297,12 +381,16 @@ impl Session {
 
     /// Ends the session: what pins its connections goes with them.
     pub fn end(&mut self) {
-        for member in self.members.drain(..) {
-            unpin(&member);
-            self.cancel.remove(member.node);
-            if member.pinned {
+        for mut member in self.members.drain(..) {
+            let hit = self.cancel.remove(member.node);
+            let state = matches!(member.pin, Pin::State | Pin::ToTheEnd);
+            member.pin_for(Pin::No);
+            if hit || state || member.leaves > Leaves::Sequences || member.guard.trace.unknown {
                 member.guard.close();
             }
+        }
+        for pool in &self.pools {
+            pool.forget(&self.ticket);
         }
         self.transaction = Transaction::default();
     }
@@ -315,15 +403,9 @@ impl Drop for Session {
 }
 
 /// Returns a connection to its pool; closes it if a cancel request may still be on its way to it.
-fn release_member(cancel: &CancelTarget, member: Member) {
-    unpin(&member);
+fn release_member(cancel: &CancelTarget, mut member: Member) {
+    member.pin_for(Pin::No);
     if cancel.remove(member.node) {
         member.guard.close();
-    }
-}
-
-fn unpin(member: &Member) {
-    if member.pinned {
-        metrics::gauge!("foreshard_executor_pinned_sessions_count").decrement(1.0);
     }
 }

@@ -186,7 +186,7 @@ impl ClientSession {
         });
         let mut bytes = bytes.await?;
         for number in lost {
-            member.guard.prepared.remove(&number);
+            member.guard.prepared.remove(number);
         }
         if copy_in {
             bytes += relay_copy_in(&mut member.guard, client, true).await?;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use super::session::ClientSession;
-use crate::backend::Settings;
 use crate::executor::{Fault, query_message};
-use crate::router::{Control, Discard};
+use crate::ids::NodeId;
+use crate::router::{Control, Discard, Leaves};
+use crate::sql::Literal;
 use crate::wire::{Reply, ServerError, SqlState, TransactionStatus};
 
 impl ClientSession {
@@ -30,8 +31,14 @@ impl ClientSession {
                 });
                 self.in_block(text, if constraints { "SET CONSTRAINTS" } else { "SET" }).await
             }
-            Control::Set { local, text, .. } => self.set(text, *local).await,
-            Control::Reset { name } => self.reset(name.as_deref(), text).await,
+            Control::Set { name, local: false, values: None, .. } => {
+                self.reset(Some(name), text, "SET").await
+            }
+            Control::Set { name, local, .. } => {
+                self.session.will_set(name);
+                self.set(text, *local).await
+            }
+            Control::Reset { name } => self.reset(name.as_deref(), text, "RESET").await,
             Control::Discard(discard) => self.discard(*discard, text).await,
             Control::None
             | Control::Show { .. }
@@ -112,7 +119,8 @@ impl ClientSession {
 
     async fn set(&mut self, text: &str, local: bool) -> Result<(), Fault> {
         if local && self.session.in_transaction() {
-            return self.in_block(text, "SET").await;
+            self.in_block(text, "SET").await?;
+            return self.read_anew().await;
         }
         self.session.check_not_failed()?;
         self.session.expect_settings_change();
@@ -123,55 +131,70 @@ impl ClientSession {
         } else {
             self.pass(text).await?;
         }
+        self.read_anew().await
+    }
+
+    /// Names or strings may mean something else now.
+    async fn read_anew(&mut self) -> Result<(), Fault> {
+        self.session.refresh_search_path().await?;
         self.renew_templates();
         Ok(())
     }
 
     /// RESET goes back to what the client started with, which is not what its connection did.
-    async fn reset(&mut self, name: Option<&str>, text: &str) -> Result<(), Fault> {
+    async fn reset(&mut self, name: Option<&str>, text: &str, tag: &str) -> Result<(), Fault> {
         let startup = Arc::clone(&self.session.startup_settings);
         let is_startups = name.is_none_or(|name| startup.0.contains_key(name));
         if startup.0.is_empty() || !is_startups {
             return self.set(text, false).await;
         }
         self.session.check_not_failed()?;
+        self.session.expect_settings_change();
+        let node = self.session.any_node();
         if self.session.in_transaction() {
-            return Err(ServerError::refused(
-                "cannot reset a startup setting inside a transaction block",
-                "The setting came with the client's connection.",
-                "Use SET with the value, or RESET outside of the transaction block.",
-            )
-            .into());
+            self.session.join_block(node).await?;
         }
-        let mut settings = Settings::clone(&self.session.settings);
-        match name {
-            Some(name) => {
-                settings.0.insert(name.to_owned(), startup.0[name].clone());
-            }
-            None => {
-                let stays = |name: &str| matches!(name, "role" | "session_authorization");
-                settings.0.retain(|name, _| stays(name));
-                settings.0.extend(startup.0.clone());
-            }
+        // Outside of a block the text is one transaction.
+        let mut sql = if name.is_none() { "RESET ALL;".to_owned() } else { String::new() };
+        for (known, value) in startup.0.iter().filter(|(known, _)| name.is_none_or(|n| n == *known))
+        {
+            let (known, value) = (Literal(known), Literal(value));
+            sql += &format!("SELECT pg_catalog.set_config({known},{value},false);");
         }
-        self.session.change_settings(Arc::new(settings), &mut self.client).await?;
-        self.renew_templates();
-        self.client.put(Reply::CommandComplete("RESET"));
-        Ok(())
+        if self.session.in_transaction() {
+            self.session.remember(&sql);
+            for node in self.session.begun_nodes() {
+                self.run_reset(node, &sql).await?;
+            }
+        } else {
+            self.run_reset(node, &sql).await?;
+        }
+        self.client.put(Reply::CommandComplete(tag));
+        self.read_anew().await
+    }
+
+    /// Runs a reset on one node; the client gets only what it reports.
+    async fn run_reset(&mut self, node: NodeId, sql: &str) -> Result<(), Fault> {
+        if let Some(error) = self.session.run_unseen(node, &query_message(sql)).await? {
+            return Err(Fault::Reported(error.freeze()));
+        }
+        self.session.settle_unseen(node, &mut self.client).await
     }
 
     async fn discard(&mut self, discard: Discard, text: &str) -> Result<(), Fault> {
-        if discard != Discard::All {
+        let node = self.session.any_node();
+        if discard != Discard::All || self.session.in_transaction() {
+            self.session.member(node).await?;
+            self.session.will_leave(node, Leaves::State, &[]);
             return self.pass(text).await;
         }
-        if self.session.in_transaction() {
-            self.session.check_not_failed()?;
-            let message = "DISCARD ALL cannot run inside a transaction block";
-            return Err(ServerError::new(SqlState("25001"), message).into());
+        let nodes = self.session.nodes();
+        for other in nodes.iter().filter(|other| **other != node) {
+            self.session.lose(*other);
         }
+        self.session.run_discard_all(node, text, &mut self.client).await?;
         self.statements.clear();
         self.batch.portals.clear();
-        self.session.end();
         let startup = Arc::clone(&self.session.startup_settings);
         self.session.change_settings(startup, &mut self.client).await?;
         self.renew_templates();

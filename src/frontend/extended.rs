@@ -7,9 +7,11 @@ use bytes::{Bytes, BytesMut};
 use super::batch::{Due, OUT_BYTES_MAX, Portal};
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
-use super::statements::Prepared;
-use crate::executor::{ClientError, Fault};
+use super::statements::{Prepared, server_name};
+use crate::backend::Given;
+use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
+use crate::load::Access;
 use crate::router::{Params, Route, Template};
 use crate::wire::{
     Bind, Parse, Reader, Reply, ServerError, SqlState, Target, put_frame, read_target,
@@ -164,10 +166,14 @@ impl ClientSession {
             self.answer(&Reply::BindComplete);
             return self.keep_portal(&bind, prepared, body);
         }
-        self.session.check_not_failed()?;
         let params =
             Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
-        let (way, template) = self.way(text, &params, template).await?;
+        let (way, template) = if let Some(node) = self.session.failed_node() {
+            (Way::Node(node, Cost::none(Access::Read)), template)
+        } else {
+            self.session.check_not_failed()?;
+            self.way(text, &params, template).await?
+        };
         let Way::Node(node, cost) = way else {
             self.flush_unparsed().await?;
             self.answer(&Reply::BindComplete);
@@ -275,8 +281,7 @@ impl ClientSession {
         }
         self.batch.node = Some(node);
         for prepared in std::mem::take(&mut self.batch.unparsed) {
-            let member = self.session.member(node).await?;
-            if prepared.number > 0 && !member.guard.prepared.insert(prepared.number) {
+            if prepared.number > 0 && !self.needs(node, prepared.number).await? {
                 self.answer(&Reply::ParseComplete);
                 continue;
             }
@@ -313,12 +318,26 @@ impl ClientSession {
         let has = if prepared.number == 0 {
             self.batch.unnamed.as_ref().is_some_and(|given| Arc::ptr_eq(given, prepared))
         } else {
-            !self.session.member(node).await?.guard.prepared.insert(prepared.number)
+            !self.needs(node, prepared.number).await?
         };
         if !has {
             self.put_parse(prepared, false);
         }
         Ok(())
+    }
+
+    /// Whether the connection lacks the named statement, which it is about to get; one that it has
+    /// not used for long goes for it.
+    async fn needs(&mut self, node: NodeId, number: u64) -> Result<bool, Fault> {
+        let guard = &mut self.session.member(node).await?.guard;
+        let max = guard.pool().config().prepared_statements_max;
+        let given = guard.prepared.give(number, max);
+        if let Given::New(Some(oldest)) = given {
+            let name = server_name(oldest);
+            with_statement(b'C', name.as_bytes(), &mut self.batch.out);
+            self.batch.due.push_back(Due::unseen(b'C'));
+        }
+        Ok(given != Given::Already)
     }
 
     fn put_parse(&mut self, prepared: &Arc<Prepared>, seen: bool) {

@@ -70,7 +70,7 @@ impl Frontend {
                 users: Arc::clone(&users),
                 cancels: Arc::clone(&cancels),
                 config: self.config.clone(),
-                pools: Pools::new(self.engine.nodes.clone(), self.backend.clone(), count),
+                pools: Pools::new(self.engine.nodes.clone(), self.backend.clone(), (index, count)),
                 statements: super::statements::AllStatements::default(),
                 templates: super::templates::AllTemplates::default(),
                 tasks: tasks.child(),
@@ -157,6 +157,9 @@ fn start_worker(
     let worker = Arc::new(worker);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         runtime.block_on(async {
+            let (swept, stop) = (Arc::clone(&worker), worker.tasks.clone());
+            let sweeping = async move { swept.pools.sweep_forever(&stop).await };
+            worker.tasks.spawn("sweeper", sweeping);
             loop {
                 let arrival = tokio::select! {
                     () = worker.tasks.token().cancelled() => break,

@@ -2,16 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
-use crate::backend::{Config, Login, NodeAddress, Pool};
+use crate::backend::{Config, Login, NodeAddress, NodeLimit, Pool};
 use crate::ids::NodeId;
+use crate::runtime::Tasks;
+
+/// How often idle connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pools of one worker.
 #[derive(Debug)]
 pub(super) struct Pools {
-    nodes: Vec<NodeAddress>,
+    nodes: Vec<(NodeAddress, Arc<NodeLimit>)>,
     config: Config,
     /// Connections to a node that fall to this worker.
     size: u32,
@@ -19,10 +25,19 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    /// Pools that share the configured size with those of `workers` workers in all.
-    pub(super) fn new(nodes: Vec<NodeAddress>, config: Config, workers: usize) -> Self {
-        let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
-        let size = config.pool_size.div_ceil(workers);
+    /// Pools of the worker with this index, which share the configured sizes with those of `workers`
+    /// workers in all.
+    pub(super) fn new(
+        nodes: Vec<NodeAddress>,
+        config: Config,
+        (index, workers): (usize, usize),
+    ) -> Self {
+        let share = |all: u32| share(all, index, workers);
+        let of_all = Arc::new(Semaphore::new(share(config.connections_max) as usize));
+        let of_node = share(config.node_connections_max);
+        let limit = || NodeLimit::new(of_node, Arc::clone(&of_all));
+        let nodes = nodes.into_iter().map(|node| (node, limit())).collect();
+        let size = share(config.pool_size);
         Self { nodes, config, size, by_login: Mutex::default() }
     }
 
@@ -31,11 +46,45 @@ impl Pools {
         let key = (login.user.clone(), login.database.clone());
         let make = || {
             let node_ids = (0u16..).map(NodeId);
-            let pools = node_ids.zip(&self.nodes).map(|(id, address)| {
-                Pool::new(id, address.clone(), login.clone(), self.config.clone(), self.size)
+            let pools = node_ids.zip(&self.nodes).map(|(id, (address, limit))| {
+                let limits = (self.size, Arc::clone(limit));
+                Pool::new(id, address.clone(), login.clone(), self.config.clone(), limits)
             });
             pools.collect()
         };
         self.by_login.lock().entry(key).or_insert_with(make).clone()
+    }
+
+    /// Closes idle connections whose time is over, until the tasks are stopped.
+    pub(super) async fn sweep_forever(&self, tasks: &Tasks) {
+        loop {
+            tokio::select! {
+                () = tasks.token().cancelled() => return,
+                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+            }
+            let pools: Vec<_> = self.by_login.lock().values().flatten().cloned().collect();
+            pools.iter().for_each(|pool| pool.sweep());
+        }
+    }
+}
+
+/// What of `all` falls to a worker: the shares add up to it, but each has one at least.
+fn share(all: u32, index: usize, workers: usize) -> u32 {
+    let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+    let extra = u32::try_from(index).is_ok_and(|index| index < all % workers);
+    (all / workers + u32::from(extra)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn the_shares_of_the_workers_add_up() {
+        for (all, workers) in [(40, 2), (41, 2), (7, 4), (3, 3)] {
+            let sum: u32 = (0..workers).map(|index| share(all, index, workers)).sum();
+            assert_eq!(sum, all);
+        }
+        assert_eq!(share(1, 1, 2), 1);
     }
 }

@@ -12,10 +12,15 @@ use super::statements::Prepared;
 use super::templates::Templates;
 use super::worker::Worker;
 use crate::backend::Login;
-use crate::executor::{Client, ClientError, Fault, Session};
+use crate::executor::{Client, ClientError, Cost, Fault, Session};
+use crate::load::Access;
+use crate::router::Leaves;
 use crate::wire::{
-    Frame, Malformed, Reply, ServerError, SqlState, TransactionStatus, frame_at, read_query,
+    Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus, frame_at, read_query,
 };
+
+/// Object ids below are PostgreSQL's own.
+const FIRST_USER_OID: u32 = 16_384;
 
 /// One client's session.
 #[derive(Debug)]
@@ -77,7 +82,8 @@ impl ClientSession {
         let cancel = worker.cancels.enter(Arc::clone(&session.cancel));
         client.put(Reply::BackendKeyData(cancel.key));
         client.put(Reply::Ready(TransactionStatus::Idle));
-        let templates = worker.templates.of(&startup.database, &session.search_path);
+        let (path, strings) = (&session.search_path, session.strings());
+        let templates = worker.templates.of(&startup.database, path, strings);
         Ok(Some(Self {
             worker,
             client,
@@ -110,7 +116,7 @@ impl ClientSession {
                 // A COPY that has failed meanwhile: what the client still sends is dropped.
                 b'd' | b'c' | b'f' => {}
                 b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(&message).await?,
-                b'F' => self.refuse_function_call(),
+                b'F' => self.function_call(&message).await?,
                 _ => {
                     let error = ServerError::fatal(
                         SqlState::PROTOCOL_VIOLATION,
@@ -189,31 +195,47 @@ impl ClientSession {
         self.session.after_error();
     }
 
-    fn refuse_function_call(&mut self) {
-        let error = ServerError::refused(
-            "the function-call message is not supported",
-            "It was superseded by the extended protocol in PostgreSQL 7.4.",
-            "Call the function with SELECT.",
-        );
-        self.client.put_error(&error);
-        self.session.after_error();
-        self.client.put(Reply::Ready(self.session.status()));
+    /// The function-call message, by which libpq works on large objects: they are on the home node.
+    async fn function_call(&mut self, message: &BytesMut) -> Result<(), ClientError> {
+        let called = async {
+            let map = self.worker.engine.live_map.snapshot();
+            let policy = !map.tables().is_empty() && self.database == map.database();
+            let own = Reader::new(&message[5..]).u32().is_ok_and(|oid| oid < FIRST_USER_OID);
+            if policy && !own {
+                return Err(ServerError::refused(
+                    "the function-call message is not supported for functions of the user's",
+                    "They may name sharded tables.",
+                    "Call the function with SELECT.",
+                )
+                .into());
+            }
+            self.session.check_not_failed()?;
+            let home = map.home();
+            self.session.member(home).await?;
+            self.session.will_leave(home, Leaves::Unknown, &[]);
+            let cost = Cost::none(Access::Write);
+            self.session.run_query(home, message, &mut self.client, &cost).await
+        };
+        if let Err(fault) = called.await {
+            self.tell(fault).await?;
+            self.client.put(Reply::Ready(self.session.status()));
+        }
+        Ok(())
     }
 
     /// The search path may be another one now: names mean other tables.
     pub(super) fn renew_templates(&mut self) {
-        self.templates = self.worker.templates.of(&self.database, &self.session.search_path);
+        let (path, strings) = (&self.session.search_path, self.session.strings());
+        self.templates = self.worker.templates.of(&self.database, path, strings);
     }
 }
 
 /// Logs in to the home node and tells the client the values of the reported settings.
 async fn greet(session: &mut Session, client: &mut Client) -> Result<(), Fault> {
     let home = session.engine.live_map.load().home();
-    let member = session.member(home).await?;
-    for (name, value) in &member.guard.parameters {
-        client.put(Reply::ParameterStatus(name, value));
-    }
-    session.search_path = session.member(home).await?.guard.read_search_path().await?;
+    session.member(home).await?;
+    session.tell_reports(client);
+    session.expect_settings_change();
     session.finish().await
 }
 

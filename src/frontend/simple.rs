@@ -8,7 +8,7 @@ use crate::executor::{Cost, Entered, Fault, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Params, Route, Template};
+use crate::router::{Access, Control, Leaves, Params, Route, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -33,6 +33,9 @@ impl ClientSession {
             self.client.put(Reply::EmptyQuery);
         } else if is_ours(&template.control) {
             self.control(&template.control, text).await?;
+        } else if let Some(node) = self.session.failed_node() {
+            let cost = Cost::none(load::Access::Read);
+            return self.session.run_query(node, message, &mut self.client, &cost).await;
         } else {
             self.session.check_not_failed()?;
             match self.way(text, &Params::default(), template).await? {
@@ -40,7 +43,7 @@ impl ClientSession {
                     self.prepare_node(&template, node).await?;
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
                     run.await?;
-                    return self.after_statement(&template);
+                    return self.after_statement(&template).await;
                 }
                 (Way::Scatter(nodes), _) => {
                     let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
@@ -101,22 +104,25 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         if template.moves_transaction && self.session.begun_nodes().iter().any(|n| *n != node) {
             return Err(ServerError::refused(
-                "cannot end a transaction of several nodes inside a text of several statements",
+                "cannot end a transaction of several nodes in this way",
                 "The text would end it on one node only.",
                 "Send COMMIT or ROLLBACK as a statement of its own.",
             )
             .into());
         }
-        if template.pins {
+        if template.leaves != Leaves::Nothing {
             self.session.member(node).await?;
-            self.session.pin(node);
+            self.session.will_leave(node, template.leaves, &template.custom_settings);
         }
         Ok(())
     }
 
     /// Does what must come after a statement that ran.
-    pub(super) fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
-        if template.pins || template.statement_count > 1 {
+    pub(super) async fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
+        if template.changes_reading || template.leaves >= Leaves::Unknown {
+            if self.session.in_transaction() && template.changes_reading {
+                self.session.refresh_search_path().await?;
+            }
             self.renew_templates();
         }
         Ok(())

@@ -34,15 +34,20 @@ impl Prepared {
 
     /// Its name on the nodes.
     pub(super) fn server_name(&self) -> String {
-        match self.number {
-            0 => String::new(),
-            number => format!("fs_{number}"),
-        }
+        server_name(self.number)
     }
 
     /// Appends the `Parse` that gives it to a node.
     pub(super) fn put_parse(&self, out: &mut BytesMut) {
         put_parse(self.server_name().as_bytes(), &self.text, &self.types, out);
+    }
+}
+
+/// The name on the nodes of the text with this number.
+pub(super) fn server_name(number: u64) -> String {
+    match number {
+        0 => String::new(),
+        number => format!("fs_{number}"),
     }
 }
 

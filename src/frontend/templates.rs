@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::router::{Context, Template, template};
 use crate::shard_map::ShardMap;
+use crate::sql::Strings;
 
 /// Texts in one generation; twice as many are kept at the most.
 const GENERATION: usize = 2_048;
@@ -18,6 +19,7 @@ const TEXT_BYTES_MAX: usize = 8 * 1024;
 pub(super) struct Templates {
     database: String,
     search_path: Vec<String>,
+    strings: Strings,
     kept: Mutex<Kept>,
 }
 
@@ -29,8 +31,8 @@ struct Kept {
 }
 
 impl Templates {
-    pub(super) fn new(database: String, search_path: Vec<String>) -> Self {
-        Self { database, search_path, kept: Mutex::default() }
+    pub(super) fn new(database: String, search_path: Vec<String>, strings: Strings) -> Self {
+        Self { database, search_path, strings, kept: Mutex::default() }
     }
 
     /// The routed `text` at the epoch of `map`.
@@ -40,7 +42,8 @@ impl Templates {
         {
             return found;
         }
-        let context = Context { database: &self.database, search_path: &self.search_path };
+        let (database, search_path) = (&self.database, &self.search_path);
+        let context = Context { database, search_path, strings: self.strings };
         let made = Arc::new(template(text, &context, map));
         if text.len() <= TEXT_BYTES_MAX {
             self.kept.lock().keep(text.into(), Arc::clone(&made));
@@ -70,21 +73,26 @@ impl Kept {
 /// The caches of one worker.
 #[derive(Debug, Default)]
 pub(super) struct AllTemplates {
-    by_context: Mutex<HashMap<(String, Vec<String>), Arc<Templates>>>,
+    by_context: Mutex<HashMap<(String, Vec<String>, Strings), Arc<Templates>>>,
 }
 
 /// Combinations of database and search path that are kept.
 const CONTEXTS: usize = 256;
 
 impl AllTemplates {
-    /// The cache of a session with this database and search path.
-    pub(super) fn of(&self, database: &str, search_path: &[String]) -> Arc<Templates> {
-        let key = (database.to_owned(), search_path.to_vec());
+    /// The cache of a session with this database, search path and reading of strings.
+    pub(super) fn of(
+        &self,
+        database: &str,
+        search_path: &[String],
+        strings: Strings,
+    ) -> Arc<Templates> {
+        let key = (database.to_owned(), search_path.to_vec(), strings);
         let mut by_context = self.by_context.lock();
         if by_context.len() >= CONTEXTS && !by_context.contains_key(&key) {
             by_context.clear();
         }
-        let made = || Arc::new(Templates::new(key.0.clone(), key.1.clone()));
+        let made = || Arc::new(Templates::new(key.0.clone(), key.1.clone(), key.2));
         Arc::clone(by_context.entry(key.clone()).or_insert_with(made))
     }
 }

@@ -31,8 +31,7 @@ pub(super) fn analyse(
             Part::Ddl(Arc::new(Ddl { text, statement: ddl.clone(), search_path: names.path() }))
         }
     });
-    let temporary = matches!(ddl, DdlStatement::CreateTable(table) if table.temporary);
-    Analysis { pins: temporary, ..Analysis::new(Access::Ddl, part) }
+    Analysis::new(Access::Ddl, part)
 }
 
 /// Where a definition belongs.

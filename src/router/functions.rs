@@ -1,7 +1,10 @@
 //! What PostgreSQL's own functions do that bears on a route. A function that is not listed may do
 //! anything.
 
-use crate::sql::{Call, ConstantValue, Query};
+use std::sync::LazyLock;
+
+use super::Leaves;
+use crate::sql::{Call, Constant, ConstantValue, Query, Statement};
 
 /// The same result for the same arguments on every node, at any time; no aggregates.
 const PURE: [&str; 66] = [
@@ -124,12 +127,10 @@ const AGGREGATES: [&str; 20] = [
     "sum",
 ];
 
-/// Leave something in the session.
-const PINNING: [&str; 12] = [
-    "currval",
+/// Leave something in the session that lasts, or take it away.
+const STATE: [&str; 10] = [
     "dblink_connect",
-    "lastval",
-    "nextval",
+    "dblink_disconnect",
     "pg_advisory_lock",
     "pg_advisory_lock_shared",
     "pg_advisory_unlock",
@@ -137,8 +138,11 @@ const PINNING: [&str; 12] = [
     "pg_advisory_unlock_shared",
     "pg_try_advisory_lock",
     "pg_try_advisory_lock_shared",
-    "setval",
+    "set_config",
 ];
+
+/// Leave what `currval` and `lastval` answer, or read it.
+const SEQUENCES: [&str; 4] = ["currval", "lastval", "nextval", "setval"];
 
 /// What is wrong with a call on another node than the home node.
 const HOME_ONLY: [(&str, &str); 6] = [
@@ -181,30 +185,45 @@ pub(super) fn reads_only(call: &Call) -> bool {
     runs_anywhere(call) || listed(call, &AGGREGATES)
 }
 
-/// Whether it leaves state in the session.
-pub(super) fn pins(call: &Call) -> bool {
-    match call.name.as_str() {
-        "set_config" => !matches!(
-            call.arguments.get(2),
-            Some(Some(local)) if local.value == ConstantValue::Bool(true)
-        ),
-        _ => PINNING.binary_search(&call.name.as_str()).is_ok(),
+/// What it leaves in the session of its server.
+pub(super) fn leaves(call: &Call) -> Leaves {
+    let name = call.name.as_str();
+    let local = |local: &Constant| local.value == ConstantValue::Bool(true);
+    if name == "set_config" && matches!(call.arguments.get(2), Some(Some(value)) if local(value)) {
+        Leaves::Nothing
+    } else if STATE.binary_search(&name).is_ok() {
+        Leaves::State
+    } else if SEQUENCES.binary_search(&name).is_ok() {
+        Leaves::Sequences
+    } else if reads_only(call) || is_built_in(call) {
+        Leaves::Nothing
+    } else {
+        Leaves::Unknown
     }
 }
 
-/// A setting that the proxy must know of, set by `set_config`.
-pub(super) fn hidden_setting(query: &Query) -> bool {
+/// PostgreSQL's own functions, as `pg_proc` of version 15 has them, sorted.
+const BUILT_IN: &str = include_str!("built_in.txt");
+
+/// Whether PostgreSQL itself has a function of this name. One of the user's may have it, too, with
+/// other arguments.
+fn is_built_in(call: &Call) -> bool {
+    static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| BUILT_IN.lines().collect());
+    built_in(call) && NAMES.binary_search(&call.name.as_str()).is_ok()
+}
+
+/// A setting that the proxy must know of, set by `set_config` in a way that it can't follow: not by
+/// a plain `SELECT set_config(…)`, after which it asks.
+pub(super) fn hidden_setting(query: &Query, statement: &Statement) -> bool {
+    let plain = query.levels.iter().all(|level| level.tables.is_empty() && level.target.is_none());
     query.functions.iter().filter(|call| call.name == "set_config").any(|call| {
-        match call.arguments.first() {
-            Some(Some(name)) => match &name.value {
-                ConstantValue::String(name) => {
-                    name.eq_ignore_ascii_case("search_path")
-                        || name.eq_ignore_ascii_case("standard_conforming_strings")
-                }
-                _ => true,
-            },
-            _ => true,
-        }
+        let Some(Some(Constant { value: ConstantValue::String(name), .. })) =
+            call.arguments.first()
+        else {
+            return true;
+        };
+        name.eq_ignore_ascii_case("standard_conforming_strings")
+            || name.eq_ignore_ascii_case("search_path") && !(plain && statement.has("select"))
     })
 }
 
@@ -224,6 +243,8 @@ mod tests {
         assert!(super::ANYWHERE.is_sorted());
         assert!(super::AGGREGATES.is_sorted());
         assert!(super::TYPES.is_sorted());
-        assert!(super::PINNING.is_sorted());
+        assert!(super::STATE.is_sorted());
+        assert!(super::SEQUENCES.is_sorted());
+        assert!(super::BUILT_IN.lines().is_sorted());
     }
 }

@@ -11,6 +11,7 @@ mod bind;
 mod definition;
 mod functions;
 mod keyed;
+mod leaves;
 mod names;
 mod operand;
 mod part;
@@ -24,5 +25,6 @@ mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
+pub use leaves::Leaves;
 pub use route::{Access, Context, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

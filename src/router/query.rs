@@ -23,7 +23,7 @@ pub(super) fn route(
     statement: &Statement,
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
-    if functions::hidden_setting(query) {
+    if names.active() && functions::hidden_setting(query, statement) {
         return Err(ServerError::refused(
             "set_config can't change this setting through the proxy",
             "The proxy must know it to read statements.",

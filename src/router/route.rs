@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::{CopyIn, Ddl};
 use crate::ids::{GroupId, ShardId};
+use crate::sql::Strings;
 
 /// What names in a statement mean: the session's database and search path.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +15,8 @@ pub struct Context<'a> {
     pub database: &'a str,
     /// The schemas of `search_path` in order, `"$user"` already dropped.
     pub search_path: &'a [String],
+    /// How the session's strings are read.
+    pub strings: Strings,
 }
 
 /// A statement's parameters, as Parse and Bind carry them.

@@ -2,7 +2,7 @@
 
 use super::names::{Mention, Names};
 use super::part::Part;
-use super::{Access, Control, definition, functions, query};
+use super::{Access, Control, Leaves, definition, functions, leaves, query};
 use crate::sql::{CopyStatement, Query, Statement, StatementKind, Verb};
 use crate::wire::ServerError;
 
@@ -10,29 +10,30 @@ use crate::wire::ServerError;
 pub(super) struct Analysis {
     pub(super) control: Control,
     pub(super) access: Access,
-    pub(super) pins: bool,
+    pub(super) leaves: Leaves,
     pub(super) part: Result<Part, ServerError>,
 }
 
 impl Analysis {
     pub(super) fn new(access: Access, part: Result<Part, ServerError>) -> Self {
-        Self { control: Control::None, access, pins: false, part }
+        Self { control: Control::None, access, leaves: Leaves::Nothing, part }
     }
 }
 
 /// Analyses a statement of `text`.
 pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> Analysis {
-    if let Some(error) = changes_quoting(statement) {
+    if let Some(error) = changes_quoting(statement).filter(|_| names.active()) {
         return Analysis::new(Access::Read, Err(error));
     }
-    match &statement.kind {
+    let analysis = match &statement.kind {
         StatementKind::Control(control) => of_control(control),
         StatementKind::Query(query) => of_query(query, statement, names),
         StatementKind::Explain { analyze, query } => of_explain(*analyze, query, statement, names),
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
         StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
         StatementKind::Other { verb, fault } => of_other(verb, fault.as_ref(), statement, names),
-    }
+    };
+    Analysis { leaves: leaves::leaves(statement), ..analysis }
 }
 
 /// Strings would have to be read in another way.
@@ -59,11 +60,7 @@ fn of_control(control: &Control) -> Analysis {
         Control::Listen { .. } | Control::Unlisten { .. } => Part::Home,
         _ => Part::Anywhere,
     };
-    Analysis {
-        control: control.clone(),
-        pins: matches!(control, Control::Listen { .. }),
-        ..Analysis::new(Access::Read, Ok(part))
-    }
+    Analysis { control: control.clone(), ..Analysis::new(Access::Read, Ok(part)) }
 }
 
 /// Whether it writes, locks, or calls something that may.
@@ -77,9 +74,7 @@ fn access(query: &Query) -> Access {
 }
 
 fn of_query(query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
-    let part = query::route(query, statement, names);
-    let pins = query.features.into_temp || query.functions.iter().any(functions::pins);
-    Analysis { pins, ..Analysis::new(access(query), part) }
+    Analysis::new(access(query), query::route(query, statement, names))
 }
 
 fn of_explain(analyze: bool, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
@@ -93,7 +88,7 @@ fn of_explain(analyze: bool, query: &Query, statement: &Statement, names: &Names
         other => other,
     };
     let access = if analyze { inner.access } else { Access::Read };
-    Analysis { control: Control::None, access, pins: inner.pins, part }
+    Analysis::new(access, part)
 }
 
 fn of_copy(text: &str, copy: &CopyStatement, statement: &Statement, names: &Names<'_>) -> Analysis {
@@ -111,24 +106,6 @@ fn of_other(
     let query = matches!(verb, "select" | "values" | "table" | "with" | "explain");
     let writes = ["insert", "update", "delete", "merge", "into"].iter().any(|w| statement.has(w));
     let access = if query && !writes { Access::Read } else { Access::Write };
-    let pins = match verb {
-        "prepare" | "execute" | "deallocate" | "load" | "do" | "call" => true,
-        "declare" => statement.has("hold"),
-        "create" => statement.has("temp") || statement.has("temporary"),
-        _ => false,
-    };
-    let two_phase = verb == "prepare" && statement.has("transaction")
-        || matches!(verb, "commit" | "rollback") && statement.has("prepared");
-    if two_phase {
-        return Analysis::new(
-            access,
-            Err(ServerError::refused(
-                "two-phase commit by a client is not supported",
-                "The proxy commits in two phases by itself where several nodes took part.",
-                "Use COMMIT.",
-            )),
-        );
-    }
     let part = match names.mentioned(statement) {
         None => Ok(Part::Home),
         // Each node has it whole, and nothing is written.
@@ -142,7 +119,7 @@ fn of_other(
         }
         Some(mention) => Err(unread(verb, fault, mention)),
     };
-    Analysis { pins, ..Analysis::new(access, part) }
+    Analysis::new(access, part)
 }
 
 fn unread(verb: &str, fault: Option<&String>, mention: Mention<'_>) -> ServerError {

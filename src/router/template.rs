@@ -4,7 +4,7 @@ use super::keyed::Keyed;
 use super::names::Names;
 use super::part::Part;
 use super::statement::{Analysis, analyse};
-use super::{Access, Context, Control, Params, Route};
+use super::{Access, Context, Control, Leaves, Params, Route};
 use crate::ids::Epoch;
 use crate::shard_map::ShardMap;
 use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, parse};
@@ -21,10 +21,14 @@ pub struct Template {
     pub control: Control,
     /// The strongest access of its statements.
     pub access: Access,
-    /// It leaves state on the server connection: the session keeps that one.
-    pub pins: bool,
-    /// A text of several statements that begins or ends a transaction on the way: never send it to
-    /// one node of a transaction that has joined several.
+    /// What it may leave in the session of its server.
+    pub leaves: Leaves,
+    /// Names of settings that it sets and that no server lists.
+    pub custom_settings: Vec<String>,
+    /// It may change the search path, or how strings are read.
+    pub changes_reading: bool,
+    /// A text of several statements that begins or ends a transaction on the way, or PREPARE
+    /// TRANSACTION: never send it to one node of a transaction that has joined another.
     pub moves_transaction: bool,
     target: Target,
 }
@@ -60,7 +64,7 @@ pub struct CopyIn {
 
 /// Analyses a text.
 pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
-    let parsed = parse(text);
+    let parsed = parse(text, context.strings);
     let names = Names::new(context, map);
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
@@ -76,9 +80,12 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
         statement_count: parsed.statements.len(),
         control,
         access: analyses.iter().map(access).fold(Access::Read, strongest),
-        pins: analyses.iter().any(|analysis| analysis.pins)
-            || several && parsed.statements.iter().any(changes_session),
-        moves_transaction: several && parsed.statements.iter().any(moves_transaction),
+        leaves: leaves(&analyses, several && parsed.statements.iter().any(changes_session)),
+        custom_settings: custom_settings(&parsed.statements),
+        changes_reading: parsed.statements.iter().any(changes_reading),
+        moves_transaction: parsed.statements.iter().any(|statement| {
+            several && moves_transaction(statement) || prepares_transaction(statement)
+        }),
         target: target(analyses, &parsed.statements, &names),
     }
 }
@@ -91,7 +98,21 @@ fn rank(access: Access) -> u8 {
     }
 }
 
-/// Settings in a text of several statements are not tracked, but kept with their connection.
+fn leaves(analyses: &[Analysis], settings: bool) -> Leaves {
+    let most = analyses.iter().map(|analysis| analysis.leaves).max().unwrap_or_default();
+    if settings { most.max(Leaves::State) } else { most }
+}
+
+fn custom_settings(statements: &[Statement]) -> Vec<String> {
+    statements.iter().flat_map(super::leaves::custom_settings).collect()
+}
+
+/// It sets what the proxy has to know, in whatever way, or calls what may do so.
+fn changes_reading(statement: &Statement) -> bool {
+    moves_names(statement) || statement.has("set_config") || statement.has("set")
+}
+
+/// A text of several statements leaves settings behind.
 fn changes_session(statement: &Statement) -> bool {
     matches!(
         &statement.kind,
@@ -111,6 +132,11 @@ fn moves_transaction(statement: &Statement) -> bool {
                 | Control::RollbackTo { .. }
         )
     )
+}
+
+fn prepares_transaction(statement: &Statement) -> bool {
+    matches!(&statement.kind, StatementKind::Other { verb, .. } if verb == "prepare")
+        && statement.has("transaction")
 }
 
 /// Later statements of the same text would be read with the wrong search path.

@@ -1,5 +1,5 @@
 //! PostgreSQL's own tokens (`src/backend/parser/scan.l`), with byte positions; never fails, never
-//! recurses. Reads with `standard_conforming_strings = on`.
+//! recurses.
 
 use std::ops::Range;
 
@@ -43,6 +43,16 @@ impl Token {
     }
 }
 
+/// How a session's strings without a prefix are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Strings {
+    /// `standard_conforming_strings` is on: a backslash is a backslash.
+    #[default]
+    Standard,
+    /// It is off: a backslash is an escape.
+    Escaped,
+}
+
 /// The longest identifier that PostgreSQL keeps, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -55,8 +65,8 @@ pub(super) fn stored(mut name: String) -> String {
 }
 
 /// All tokens of `text`, without white space and comments.
-pub(super) fn tokens(text: &str) -> Vec<Token> {
-    let mut lexer = Lexer { text, bytes: text.as_bytes(), at: 0 };
+pub(super) fn tokens(text: &str, strings: Strings) -> Vec<Token> {
+    let mut lexer = Lexer { text, bytes: text.as_bytes(), at: 0, strings };
     let mut tokens = Vec::with_capacity(text.len() / 5);
     loop {
         let closed = lexer.skip_blank();
@@ -74,6 +84,7 @@ struct Lexer<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    strings: Strings,
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -149,7 +160,7 @@ impl Lexer<'_> {
         let byte = *self.bytes.get(self.at)?;
         let quote_after = |ahead: usize| self.peek(ahead) == b'\'';
         Some(match byte {
-            b'\'' => self.string(0, false),
+            b'\'' => self.string(0, self.strings == Strings::Escaped),
             b'e' | b'E' if quote_after(1) => self.string(1, true),
             b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if quote_after(1) => {
                 opaque(&self.string(1, false))
@@ -374,7 +385,7 @@ mod tests {
     use super::{Kind, tokens};
 
     fn texts(sql: &str) -> Vec<&str> {
-        tokens(sql).iter().map(|token| &sql[token.span()]).collect()
+        tokens(sql, Strings::Standard).iter().map(|token| &sql[token.span()]).collect()
     }
 
     #[test]
@@ -390,7 +401,7 @@ mod tests {
 
     #[test]
     fn strings_have_the_values_that_postgresql_gives_them() {
-        let value = |sql: &str| tokens(sql).remove(0).kind;
+        let value = |sql: &str| tokens(sql, Strings::Standard).remove(0).kind;
         let string = |value: &str| Kind::String(value.to_owned());
         assert_eq!(value(r"'x\'"), string(r"x\"));
         assert_eq!(value("'it''s'"), string("it's"));
@@ -411,14 +422,14 @@ mod tests {
     #[test]
     fn comments_nest_and_hide_what_they_hold() {
         assert_eq!(texts("a /* /* b */ c */ d -- e\nf"), ["a", "d", "f"]);
-        assert_eq!(tokens("a /* b")[1].kind, Kind::Bad);
+        assert_eq!(tokens("a /* b", Strings::Standard)[1].kind, Kind::Bad);
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_has_tokens_in_order_and_inside_it(sql in "\\PC*|[a-z'\"$/*\\-\\\\ \n(),;.:0-9]*") {
             let mut end = 0;
-            for token in tokens(&sql) {
+            for token in tokens(&sql, Strings::Standard) {
                 assert!(token.start >= end && token.end <= sql.len() && token.end > token.start);
                 assert!(sql.get(token.span()).is_some());
                 end = token.end;

@@ -27,6 +27,7 @@ pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
 };
+pub use lexer::Strings;
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
 pub use statement::{

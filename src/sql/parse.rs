@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::lexer::{Kind, Token, stored, tokens};
+use super::lexer::{Kind, Strings, Token, stored, tokens};
 use super::statement::{Parsed, Query, Statement, StatementKind};
 use super::{bridge, control, copy, ddl, walk};
 
@@ -17,9 +17,10 @@ const STACK_BYTES_PER_TOKEN: usize = 512;
 const STRING_DEPTH_MAX: usize = 4;
 
 /// Reads a text of any number of statements.
-pub fn parse(text: &str) -> Parsed {
-    let tokens = tokens(text);
-    let statements = split(text, &tokens).into_iter().map(|part| statement(text, part)).collect();
+pub fn parse(text: &str, strings: Strings) -> Parsed {
+    let tokens = tokens(text, strings);
+    let parts = split(text, &tokens).into_iter();
+    let statements = parts.map(|part| statement(text, part, strings)).collect();
     Parsed { statements }
 }
 
@@ -62,7 +63,7 @@ fn in_routine(tokens: &[Token]) -> bool {
     word(0) == "create" && routine && word(tokens.len() - 1) == "begin"
 }
 
-fn statement(text: &str, tokens: &[Token]) -> Statement {
+fn statement(text: &str, tokens: &[Token], strings: Strings) -> Statement {
     let span = match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => first.start..last.end,
         _ => 0..0,
@@ -73,7 +74,8 @@ fn statement(text: &str, tokens: &[Token]) -> Statement {
         StatementKind::Other { .. } | StatementKind::Ddl(super::DdlStatement::Global { .. })
     );
     let mut identifiers = BTreeSet::new();
-    collect(text, tokens, code_in_strings, STRING_DEPTH_MAX, &mut identifiers);
+    let collector = Collector { all_strings: code_in_strings, depth: STRING_DEPTH_MAX, strings };
+    collector.collect(text, tokens, &mut identifiers);
     Statement {
         span,
         kind,
@@ -160,30 +162,35 @@ fn explain(text: &str, tokens: &[Token]) -> Option<StatementKind> {
     Some(StatementKind::Explain { analyze, query: Box::new(query) })
 }
 
-/// All identifiers, also of code in strings.
-fn collect(
-    text: &str,
-    tokens: &[Token],
+/// Finds all identifiers, also of code in strings.
+#[derive(Clone, Copy)]
+struct Collector {
     all_strings: bool,
     depth: usize,
-    identifiers: &mut BTreeSet<String>,
-) {
-    for token in tokens {
-        match &token.kind {
-            Kind::Word(name) | Kind::Quoted(name) => {
-                if !identifiers.contains(name.as_str()) {
-                    identifiers.insert(stored(name.clone()));
+    strings: Strings,
+}
+
+impl Collector {
+    fn collect(self, text: &str, tokens: &[Token], identifiers: &mut BTreeSet<String>) {
+        for token in tokens {
+            match &token.kind {
+                Kind::Word(name) | Kind::Quoted(name) => {
+                    if !identifiers.contains(name.as_str()) {
+                        identifiers.insert(stored(name.clone()));
+                    }
                 }
+                Kind::Odd => {
+                    identifiers.insert(UNKNOWN.to_owned());
+                }
+                Kind::String(body)
+                    if self.depth > 0
+                        && (self.all_strings || text[token.start..].starts_with('$')) =>
+                {
+                    let inner = Self { all_strings: true, depth: self.depth - 1, ..self };
+                    inner.collect(body, &super::lexer::tokens(body, self.strings), identifiers);
+                }
+                _ => {}
             }
-            Kind::Odd => {
-                identifiers.insert(UNKNOWN.to_owned());
-            }
-            Kind::String(body)
-                if depth > 0 && (all_strings || text[token.start..].starts_with('$')) =>
-            {
-                collect(body, &super::lexer::tokens(body), true, depth - 1, identifiers);
-            }
-            _ => {}
         }
     }
 }

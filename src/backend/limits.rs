@@ -1,0 +1,82 @@
+//! How many connections may be open to one node, and to all, over the pools of one worker.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::Pool;
+
+/// How many connections may be open to one node, and to all nodes together.
+#[derive(Debug)]
+pub struct NodeLimit {
+    of_node: Arc<Semaphore>,
+    of_all: Arc<Semaphore>,
+    /// The pools of the node, whose idle connections can make room.
+    pools: Mutex<Vec<Weak<Pool>>>,
+    /// Checkouts that wait for room.
+    waiting: AtomicUsize,
+}
+
+/// One open connection's part of the limits.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _of_node: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl NodeLimit {
+    /// At most `count` connections to this node, and those of `of_all` to all.
+    pub fn new(count: u32, of_all: Arc<Semaphore>) -> Arc<Self> {
+        Arc::new(Self {
+            of_node: Arc::new(Semaphore::new(count.max(1) as usize)),
+            of_all,
+            pools: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn enter(&self, pool: &Arc<Pool>) {
+        self.pools.lock().push(Arc::downgrade(pool));
+    }
+
+    /// Whether a checkout waits for a connection to be closed.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Room for one more connection; closes an idle one of another pool for it. Cancel safe.
+    pub(super) async fn slot(&self, deadline: Instant) -> Result<Slot, ()> {
+        if let Some(slot) = self.try_slot() {
+            return Ok(slot);
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
+        let _closed = pools.iter().any(|pool| pool.close_one());
+        let waited = timeout_at(deadline, async {
+            let of_node = Arc::clone(&self.of_node).acquire_owned().await;
+            (of_node, Arc::clone(&self.of_all).acquire_owned().await)
+        });
+        match waited.await {
+            Ok((Ok(of_node), Ok(of_all))) => Ok(Slot { _of_node: of_node, _of_all: of_all }),
+            _ => Err(()),
+        }
+    }
+
+    fn try_slot(&self) -> Option<Slot> {
+        let of_node = Arc::clone(&self.of_node).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.of_all).try_acquire_owned().ok()?;
+        Some(Slot { _of_node: of_node, _of_all: of_all })
+    }
+}

@@ -1,0 +1,78 @@
+//! Looks at what a session has left on a connection: settings, and state that others must not get.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::{CommandError, Connection, Settings};
+use crate::sql::Literal;
+
+/// What a session has left on a connection.
+#[derive(Debug)]
+pub struct Found {
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// The schemas that its `search_path` means, in order.
+    pub search_path: Vec<String>,
+    /// Temporary tables, session locks, cursors, channels or prepared statements, if any: one of
+    /// them, by name.
+    pub state: Option<String>,
+}
+
+/// Lists the settings of the session that a `SET` made, the search path's schemas, and each kind
+/// of state that it has. What a transaction sets for itself alone is not a session's.
+const LOOK: &str = "\
+    SELECT 'setting', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+    WHERE source = 'session' AND name NOT LIKE 'transaction\\_%' \
+    UNION ALL SELECT 'setting', 'role', pg_catalog.current_setting('role') \
+    WHERE pg_catalog.current_setting('role') <> 'none' \
+    UNION ALL SELECT 'setting', 'session_authorization', session_user \
+    UNION ALL SELECT 'path', s::text, NULL \
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) s \
+    UNION ALL SELECT 'state', 'temporary objects', NULL WHERE EXISTS (\
+        SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::regclass \
+        AND refobjid = pg_catalog.pg_my_temp_schema()) \
+    UNION ALL SELECT 'state', 'channels', NULL \
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+    UNION ALL SELECT 'state', 'cursors', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors) \
+    UNION ALL SELECT 'state', 'prepared statements', NULL \
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+    UNION ALL SELECT 'state', 'advisory locks', NULL WHERE EXISTS (\
+        SELECT FROM pg_catalog.pg_locks \
+        WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())";
+
+impl Connection {
+    /// Looks, outside of a transaction block. Settings of an extension or of the application that
+    /// no library knows are listed nowhere: their names are `custom`.
+    pub async fn look(&mut self, custom: &BTreeSet<String>) -> Result<Found, CommandError> {
+        let mut sql = LOOK.to_owned();
+        for name in custom {
+            let name = Literal(name);
+            // Writing to a string does not fail.
+            let _written = write!(
+                sql,
+                " UNION ALL SELECT 'setting', {name}, pg_catalog.current_setting({name}, true) \
+                 WHERE pg_catalog.current_setting({name}, true) IS NOT NULL"
+            );
+        }
+        let command = self.command(&sql).await?;
+        let (mut settings, mut search_path, mut state) = (Settings::default(), Vec::new(), None);
+        for row in command.rows {
+            let mut values = row.into_iter().flatten();
+            match (values.next().as_deref(), values.next(), values.next()) {
+                (Some("setting"), Some(name), Some(value)) => {
+                    settings.0.insert(name, value);
+                }
+                (Some("path"), Some(schema), _) => search_path.push(schema),
+                (Some("state"), what, _) => state = state.or(what),
+                _ => {}
+            }
+        }
+        if settings.0.get("session_authorization").is_some_and(|user| **user == *self.user) {
+            settings.0.remove("session_authorization");
+        }
+        let settings = Arc::new(settings);
+        self.settings = Arc::clone(&settings);
+        Ok(Found { settings, search_path, state })
+    }
+}
