@@ -8,4 +8,4 @@ mod message;
 mod wire;
 
 pub use message::*;
-pub use wire::{RawClient, answers_of};
+pub use wire::{RawClient, answers_of, without_source};

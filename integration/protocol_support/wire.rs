@@ -8,12 +8,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection that has logged in to a server that trusts.
 pub struct RawClient {
     stream: TcpStream,
     incoming: Vec<u8>,
+    step: usize,
     /// What the login answered, less the key data.
     pub greeting: Vec<String>,
 }
@@ -34,7 +35,7 @@ impl RawClient {
         body.push(0);
         stream.write_all(&(body.len() as u32 + 4).to_be_bytes()).await.unwrap();
         stream.write_all(&body).await.unwrap();
-        let mut client = Self { stream, incoming: Vec::new(), greeting: Vec::new() };
+        let mut client = Self { stream, incoming: Vec::new(), step: 0, greeting: Vec::new() };
         client.greeting = client.until_ready(1).await;
         client.greeting.sort();
         client
@@ -90,7 +91,8 @@ impl RawClient {
             }
             let mut chunk = [0; 16 * 1024];
             let read = timeout(PATIENCE, self.stream.read(&mut chunk)).await;
-            let read = read.unwrap_or_else(|_| panic!("no answer after {PATIENCE:?}"));
+            let read =
+                read.unwrap_or_else(|_| panic!("no answer after {PATIENCE:?}, step {}", self.step));
             match read {
                 Ok(0) | Err(_) => return None,
                 Ok(count) => self.incoming.extend_from_slice(&chunk[..count]),
@@ -99,12 +101,17 @@ impl RawClient {
     }
 }
 
-/// One answer, every byte of it: tag and body. Key data, and process ids in notifications, differ
-/// by nature.
+/// One answer, every byte of it: tag and body. Key data, process ids in notifications and object
+/// ids of tables differ by nature.
 fn shown(tag: u8, body: &[u8]) -> Option<String> {
+    let without_oids;
     let body = match tag {
         b'K' => return None,
         b'A' => &body[4..],
+        b'T' => {
+            without_oids = without_table_oids(body);
+            &without_oids
+        }
         _ => body,
     };
     let text: String = if body.len() > 2_000 {
@@ -116,6 +123,31 @@ fn shown(tag: u8, body: &[u8]) -> Option<String> {
     Some(format!("{} {text}", char::from(tag)))
 }
 
+fn without_table_oids(body: &[u8]) -> Vec<u8> {
+    let mut body = body.to_vec();
+    let mut at = 2;
+    while at < body.len() {
+        at += body[at..].iter().position(|byte| *byte == 0).unwrap() + 1;
+        body[at..at + 4].fill(0);
+        at += 18;
+    }
+    body
+}
+
+/// An error of the proxy's own has no place in PostgreSQL's source: without it.
+pub fn without_source(answer: &str) -> String {
+    let place = |field: &&str| !(field.starts_with(['F', 'L', 'R']) && field.len() > 1);
+    match answer.as_bytes().first() {
+        Some(b'E' | b'N') => {
+            let fields: Vec<_> = answer.split("\\x00").collect();
+            let (first, rest) = fields.split_first().unwrap();
+            let rest: Vec<_> = rest.iter().copied().filter(place).collect();
+            std::iter::once(*first).chain(rest).collect::<Vec<_>>().join("\\x00")
+        }
+        _ => answer.to_owned(),
+    }
+}
+
 /// What a server answers to each step: the bytes of the step are sent at once, then answers are
 /// read up to as many ReadyForQuery as it says.
 pub async fn answers_of(
@@ -125,7 +157,8 @@ pub async fn answers_of(
 ) -> Vec<Vec<String>> {
     let mut client = RawClient::connect(address.port, database, &[]).await;
     let mut answers = Vec::new();
-    for (messages, ready) in steps {
+    for (index, (messages, ready)) in steps.iter().enumerate() {
+        client.step = index;
         client.send(&messages.concat()).await;
         answers.push(client.until_ready(*ready).await);
     }

@@ -58,6 +58,32 @@ impl Connection {
         self.stream.write_all(bytes).await.map_err(|source| self.broken(source))
     }
 
+    /// Sends more bytes of an exchange under way, and receives meanwhile: a server that waits for
+    /// us to read does not read.
+    pub async fn send_and_receive(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+            self.incoming.reserve(READ_BYTES);
+            let moved = tokio::select! {
+                biased;
+                wrote = writer.write(&bytes[sent..]) => {
+                    if let Ok(count) = wrote {
+                        sent += count;
+                    }
+                    wrote
+                }
+                read = reader.read_buf(&mut self.incoming) => read,
+            };
+            match moved {
+                Ok(0) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(source) => return Err(self.broken(source)),
+            }
+        }
+        Ok(())
+    }
+
     /// What was received and not yet taken.
     pub fn incoming(&mut self) -> &mut BytesMut {
         &mut self.incoming

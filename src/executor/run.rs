@@ -6,13 +6,13 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::copy_relay::relay_copy_in;
 use super::pump::{Verdict, pump};
 use super::session::Member;
 use super::{Client, Fault, Session};
-use crate::backend::Connection;
 use crate::ids::{NodeId, ShardId};
 use crate::load::Access;
-use crate::wire::{Frame, TransactionStatus, frame_at, put_query};
+use crate::wire::{TransactionStatus, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl Session {
             if !copy_in {
                 break;
             }
-            bytes += relay_copy_in(&mut member.guard, client, false).await?;
+            bytes += relay_copy_in(&mut member.guard, client).await?;
         }
         self.record(node, cost, started.elapsed(), bytes);
         self.settle(node).await
@@ -181,33 +181,4 @@ pub fn query_message(text: &str) -> BytesMut {
     let mut message = BytesMut::new();
     put_query(text, &mut message);
     message
-}
-
-/// Passes the client's COPY data on to a node, up to its end. In the extended protocol that is the
-/// `Sync` after it. Returns the bytes passed on. Not cancel safe.
-pub async fn relay_copy_in(
-    backend: &mut Connection,
-    client: &mut Client,
-    extended: bool,
-) -> Result<u64, Fault> {
-    let (mut bytes, mut data_ended, mut over) = (0, false, false);
-    while !over {
-        let mut at = 0;
-        while let Some(Frame { tag, len }) =
-            frame_at(&client.incoming()[at..]).map_err(super::ClientError::from)?
-            && at + len <= client.incoming().len()
-            && !over
-        {
-            at += len;
-            data_ended |= matches!(tag, b'c' | b'f');
-            over = data_ended && (!extended || tag == b'S');
-        }
-        backend.send_more(&client.incoming()[..at]).await?;
-        client.consume(at);
-        bytes += at as u64;
-        if !over && !client.receive().await? {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-        }
-    }
-    Ok(bytes)
 }

@@ -15,7 +15,7 @@ use super::statements::Prepared;
 use crate::executor::{Cost, Fault, Verdict, pump, relay_copy_in};
 use crate::ids::NodeId;
 use crate::load::Access;
-use crate::wire::put_frame;
+use crate::wire::{ServerError, put_frame};
 
 /// Messages for the node are sent once they are this many bytes, even before a `Sync`.
 pub(super) const OUT_BYTES_MAX: usize = 256 * 1024;
@@ -33,6 +33,10 @@ pub(super) struct Batch {
     pub in_exchange: bool,
     /// Something was executed since the last `Sync`.
     pub executed: bool,
+    /// The search path, or how strings are read, may be another one after it.
+    pub changes_reading: bool,
+    /// The client's `Sync` came in the middle of a COPY, and is to be forgotten.
+    pub sync_is_lost: bool,
     /// After an error: everything up to `Sync` is skipped.
     pub skipping: bool,
     /// Texts of `Parse` that no node has got yet.
@@ -118,6 +122,8 @@ impl Batch {
         self.due.clear();
         self.in_exchange = false;
         self.executed = false;
+        self.sync_is_lost = false;
+        self.changes_reading = false;
         self.unnamed = None;
         self.cost = None;
         if !in_transaction {
@@ -158,14 +164,19 @@ impl ClientSession {
     async fn relay_due(&mut self, node: NodeId) -> Result<u64, Fault> {
         let (batch, client) = (&mut self.batch, &mut self.client);
         let member = self.session.member(node).await?;
-        let (mut copy_in, mut lost) = (false, Vec::new());
-        let bytes = pump(&mut member.guard, client, |tag, _| {
+        let (mut copy_in, mut lost, mut named) = (false, Vec::new(), None);
+        let bytes = pump(&mut member.guard, client, |tag, frame| {
             let Some(Due::Node { message, seen, .. }) = batch.due.front() else {
                 return Verdict::DropLast;
             };
             let (message, seen) = (*message, *seen);
             if tag == b'E' {
-                return batch.note_error(&mut lost);
+                let verdict = batch.note_error(&mut lost);
+                if memchr::memmem::find(frame, b"\"fs_").is_some() {
+                    named = Some(frame.to_vec());
+                    return Verdict::DropLast;
+                }
+                return verdict;
             }
             if tag == b'G' {
                 copy_in = true;
@@ -188,11 +199,18 @@ impl ClientSession {
         for number in lost {
             member.guard.prepared.remove(number);
         }
+        if let Some(frame) = named {
+            client.relay(&with_client_names(&frame, &self.statements)).await?;
+        }
         if copy_in {
-            bytes += relay_copy_in(&mut member.guard, client, true).await?;
-            if !batch.due.iter().any(|due| matches!(due, Due::Node { message: b'S', .. })) {
-                batch.due.push_back(Due::unseen(b'S'));
-            }
+            bytes += relay_copy_in(&mut member.guard, client).await?;
+            // A Sync that came before the data meant nothing to the node.
+            let before = self.batch.due.len();
+            self.batch.due.retain(|due| !matches!(due, Due::Node { message: b'S', .. }));
+            self.batch.sync_is_lost |= self.batch.due.len() < before;
+            let mut flush = BytesMut::new();
+            put_frame(b'H', &mut flush, |_| ());
+            member.guard.send_more(&flush).await?;
         }
         Ok(bytes)
     }
@@ -206,29 +224,81 @@ impl ClientSession {
     }
 
     /// Sends `Sync` and relays what is due; the transaction's state is the session's then.
-    pub(super) async fn sync_batch(&mut self) -> Result<(), Fault> {
+    /// `false` if it was swallowed by a COPY.
+    pub(super) async fn sync_batch(&mut self) -> Result<bool, Fault> {
         let Some(node) = self.batch.node.filter(|_| self.batch.has_exchange()) else {
             self.drain().await?;
-            return self.end_batch().await;
+            return self.end_batch().await.map(|()| true);
         };
         put_frame(b'S', &mut self.batch.out, |_| ());
         self.batch.due.push_back(Due::unseen(b'S'));
         let bytes = self.drain().await?;
+        if std::mem::take(&mut self.batch.sync_is_lost) {
+            return Ok(false);
+        }
         if let Some((cost, started)) = self.batch.cost.take() {
             self.session.record(node, &cost, started.elapsed(), bytes);
         }
         self.batch.in_exchange = false;
         self.session.settle(node).await?;
-        self.end_batch().await
+        self.end_batch().await.map(|()| true)
+    }
+
+    /// A `Query` in the middle of an exchange: what came before it goes first, and it ends the
+    /// exchange. The node that it must go to then, if any; an error if it can't be sent.
+    pub(super) async fn query_in_batch(&mut self) -> Result<Option<NodeId>, Fault> {
+        self.flush_unparsed().await?;
+        if !self.is_plain() && self.batch.executed && !self.session.in_transaction() {
+            return Err(ServerError::refused(
+                "a simple query can't share an implicit transaction with the extended protocol",
+                "It may need other nodes than the statements before it.",
+                "Send Sync before it.",
+            )
+            .into());
+        }
+        if !self.is_plain() {
+            self.end_exchange().await?;
+            return Ok(None);
+        }
+        self.flush_batch().await?;
+        let node = self.batch.node.filter(|_| self.batch.in_exchange);
+        if !self.batch.skipping {
+            self.batch.reset(self.session.in_transaction());
+        }
+        Ok(node)
     }
 
     async fn end_batch(&mut self) -> Result<(), Fault> {
+        if self.batch.changes_reading {
+            self.session.refresh_search_path().await?;
+            self.renew_templates();
+        }
         self.batch.reset(self.session.in_transaction());
         if !self.session.in_transaction() {
             self.session.finish().await?;
         }
         Ok(())
     }
+}
+
+/// An error that names a prepared statement as the client does, not by the proxy's own name.
+fn with_client_names(frame: &[u8], statements: &HashMap<Vec<u8>, Arc<Prepared>>) -> BytesMut {
+    let mut out = BytesMut::new();
+    put_frame(b'E', &mut out, |out| {
+        let mut rest = frame.get(5..).unwrap_or_default();
+        while let Some(at) = memchr::memmem::find(rest, b"\"fs_") {
+            let (before, name) = rest.split_at(at + 1);
+            out.extend_from_slice(before);
+            let end = memchr::memchr(b'"', name).unwrap_or(name.len());
+            let known = statements
+                .iter()
+                .find(|(_, prepared)| prepared.server_name().as_bytes() == &name[..end]);
+            out.extend_from_slice(known.map_or(&name[..end], |(client, _)| client));
+            rest = &name[end..];
+        }
+        out.extend_from_slice(rest);
+    });
+    out
 }
 
 impl Batch {

@@ -56,6 +56,9 @@ impl ClientSession {
     async fn begin(&mut self, text: &str) -> Result<(), Fault> {
         if self.session.in_transaction() {
             self.session.check_not_failed()?;
+            if !self.session.begun_nodes().is_empty() {
+                return self.pass(text).await;
+            }
             let warning = warning("25001", "there is already a transaction in progress");
             self.client.put_error(&warning);
         } else {

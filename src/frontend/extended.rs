@@ -12,9 +12,9 @@ use crate::backend::Given;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
 use crate::load::Access;
-use crate::router::{Params, Route, Template};
+use crate::router::{Control, Discard, Params, Route, Template};
 use crate::wire::{
-    Bind, Parse, Reader, Reply, ServerError, SqlState, Target, put_frame, read_target,
+    Bind, Malformed, Parse, Reader, Reply, ServerError, SqlState, Target, put_frame, read_target,
     with_statement,
 };
 
@@ -55,6 +55,9 @@ impl ClientSession {
             self.sync_batch().await
         };
         let synced = synced.await;
+        if matches!(synced, Ok(false)) {
+            return Ok(());
+        }
         self.batch.skipping = false;
         self.batch.unparsed.clear();
         if let Err(fault) = synced {
@@ -67,7 +70,7 @@ impl ClientSession {
 
     /// An error of the proxy's own in the middle of a batch. What the node has executed since the
     /// last `Sync` must not be committed by the next one.
-    async fn fail_batch(&mut self, fault: Fault) -> Result<(), ClientError> {
+    pub(super) async fn fail_batch(&mut self, fault: Fault) -> Result<(), ClientError> {
         self.batch.skipping = true;
         self.batch.unparsed.clear();
         let mut told = Some(fault);
@@ -136,7 +139,8 @@ impl ClientSession {
     }
 
     fn on_parse(&mut self, body: &[u8]) -> Result<(), Fault> {
-        let parse = Parse::read(body).map_err(ClientError::from)?;
+        let parse = Parse::read(body).map_err(invalid)?;
+        self.check_reading()?;
         let text = utf8(parse.text)?;
         let prepared = if parse.name.is_empty() {
             Prepared::unnamed(parse.text, &parse.types)
@@ -148,7 +152,7 @@ impl ClientSession {
             self.worker.statements.named(parse.text, &parse.types)
         };
         let template = self.template(text);
-        if is_done_here(&template) {
+        if self.is_done_here(&template) {
             self.answer(&Reply::ParseComplete);
         } else {
             self.batch.unparsed.push(Arc::clone(&prepared));
@@ -158,14 +162,15 @@ impl ClientSession {
     }
 
     async fn on_bind(&mut self, body: &[u8]) -> Result<(), Fault> {
-        let bind = Bind::read(body).map_err(ClientError::from)?;
+        let bind = Bind::read(body).map_err(invalid)?;
         let prepared = self.statement(bind.statement)?;
         let text = utf8(&prepared.text)?;
         let template = self.template(text);
-        if is_done_here(&template) {
+        if self.is_done_here(&template) {
             self.answer(&Reply::BindComplete);
             return self.keep_portal(&bind, prepared, body);
         }
+        self.check_reading()?;
         let params =
             Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
         let (way, template) = if let Some(node) = self.session.failed_node() {
@@ -185,6 +190,7 @@ impl ClientSession {
         let node = if anywhere { self.batch.node.unwrap_or(node) } else { node };
         self.go_to(node).await?;
         self.prepare_node(&template, node).await?;
+        self.note_control(&template);
         self.give(node, &prepared).await?;
         bind.put_as(prepared.server_name().as_bytes(), &mut self.batch.out);
         self.batch.due.push_back(Due::seen(b'B'));
@@ -206,10 +212,10 @@ impl ClientSession {
     }
 
     async fn on_describe(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
-        match read_target(body).map_err(ClientError::from)? {
+        match read_target(body).map_err(invalid)? {
             Target::Statement(name) => {
                 let prepared = self.statement(name)?;
-                if is_done_here(&self.template(utf8(&prepared.text)?)) {
+                if self.is_done_here(&self.template(utf8(&prepared.text)?)) {
                     self.answer(&Reply::NoParameters);
                     self.answer(&Reply::NoData);
                     return Ok(());
@@ -235,9 +241,9 @@ impl ClientSession {
 
     async fn on_execute(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
         let mut reader = Reader::new(body);
-        let name = reader.cstr().map_err(ClientError::from)?;
-        let limit = reader.i32().map_err(ClientError::from)?;
-        reader.end().map_err(ClientError::from)?;
+        let name = reader.cstr().map_err(invalid)?;
+        let limit = reader.i32().map_err(invalid)?;
+        reader.end().map_err(invalid)?;
         match self.portal(name)? {
             Portal::Native(node) => {
                 self.go_to(node).await?;
@@ -251,7 +257,7 @@ impl ClientSession {
     }
 
     async fn on_close(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
-        match read_target(body).map_err(ClientError::from)? {
+        match read_target(body).map_err(invalid)? {
             Target::Statement(name) => {
                 self.flush_unparsed().await?;
                 self.statements.remove(name);
@@ -269,7 +275,7 @@ impl ClientSession {
         Ok(())
     }
 
-    async fn on_flush(&mut self) -> Result<(), Fault> {
+    pub(super) async fn on_flush(&mut self) -> Result<(), Fault> {
         self.flush_unparsed().await?;
         self.flush_batch().await
     }
@@ -391,6 +397,52 @@ impl ClientSession {
         })
     }
 
+    /// Whether no node ever sees the text as a prepared statement.
+    pub(super) fn is_done_here(&self, template: &Template) -> bool {
+        let steps = || template.route(&Params::default());
+        is_ours(&template.control) && !self.goes_native(&template.control)
+            || (!template.depends_on_params()
+                && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_))))
+    }
+
+    /// Whether the home node may run a control statement in the batch as any other statement: it is
+    /// the only node of such a session.
+    fn goes_native(&self, control: &Control) -> bool {
+        let failed_unseen = self.session.check_not_failed().is_err();
+        if !self.is_plain() || failed_unseen && self.session.failed_node().is_none() {
+            return false;
+        }
+        let resets_here = !self.session.startup_settings.0.is_empty();
+        match control {
+            Control::Discard(Discard::All) => false,
+            Control::Reset { .. } | Control::Set { values: None, .. } => !resets_here,
+            _ => true,
+        }
+    }
+
+    /// What a statement in the batch means for the session.
+    pub(super) fn note_control(&mut self, template: &Template) {
+        if let Control::Set { name, .. } = &template.control {
+            self.session.will_set(name);
+        }
+        if matches!(template.control, Control::Set { .. } | Control::Reset { .. }) {
+            self.session.expect_settings_change();
+        }
+        self.batch.changes_reading |= template.changes_reading;
+    }
+
+    /// What is read after a change of the search path in the same batch would be read wrongly.
+    fn check_reading(&self) -> Result<(), ServerError> {
+        if !self.batch.changes_reading || self.is_plain() {
+            return Ok(());
+        }
+        Err(ServerError::refused(
+            "this statement can't follow a change of the search path so closely",
+            "Which tables it means is known only after that.",
+            "Send Sync before it.",
+        ))
+    }
+
     /// Adds a reply of the proxy's own to what is due.
     pub(super) fn answer(&mut self, reply: &Reply<'_>) {
         let mut out = BytesMut::new();
@@ -399,10 +451,7 @@ impl ClientSession {
     }
 }
 
-/// Whether no node ever sees the text as a prepared statement.
-pub(super) fn is_done_here(template: &Template) -> bool {
-    let steps = || template.route(&Params::default());
-    is_ours(&template.control)
-        || (!template.depends_on_params()
-            && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_))))
+/// A message whose body can't be read, though its end is known: the session goes on.
+pub(super) fn invalid(_: Malformed) -> ServerError {
+    ServerError::new(SqlState::PROTOCOL_VIOLATION, "invalid message format")
 }

@@ -8,15 +8,18 @@ use bytes::BytesMut;
 use super::batch::Batch;
 use super::cancel::CancelEntry;
 use super::greeting::Startup;
+use super::simple::utf8;
 use super::statements::Prepared;
 use super::templates::Templates;
 use super::worker::Worker;
 use crate::backend::Login;
 use crate::executor::{Client, ClientError, Cost, Fault, Session};
+use crate::ids::NodeId;
 use crate::load::Access;
 use crate::router::Leaves;
 use crate::wire::{
-    Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus, frame_at, read_query,
+    Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus, as_fatal, frame_at,
+    read_query,
 };
 
 /// Object ids below are PostgreSQL's own.
@@ -69,7 +72,7 @@ impl ClientSession {
         if let Err(fault) = greet(&mut session, &mut client).await {
             let told = match fault {
                 Fault::Client(error) => return Err(error),
-                Fault::Reported(frame) => client.relay(&frame).await,
+                Fault::Reported(frame) => client.relay(&as_fatal(&frame)).await,
                 other => {
                     client.put_error(&fatal(&other));
                     Ok(())
@@ -109,9 +112,18 @@ impl ClientSession {
                     return Ok(self.client.flush().await?);
                 }
             };
+            if matches!(frame.tag, b'd' | b'c' | b'f') && self.starts_copy() {
+                // The COPY that it belongs to is still to be sent.
+                if let Err(fault) = self.on_flush().await {
+                    self.fail_batch(fault).await?;
+                }
+                continue;
+            }
             let message = self.client.take(frame.len);
             match frame.tag {
                 b'X' => return Ok(()),
+                // After an error everything up to `Sync` is skipped, whatever it is.
+                b'Q' | b'F' if self.batch.skipping => {}
                 b'Q' => self.query(&message).await?,
                 // A COPY that has failed meanwhile: what the client still sends is dropped.
                 b'd' | b'c' | b'f' => {}
@@ -166,7 +178,37 @@ impl ClientSession {
                 return Ok(());
             }
         };
+        if !self.batch.is_empty() {
+            match self.query_in_batch().await {
+                Err(fault) => return self.fail_batch(fault).await,
+                Ok(_) if self.batch.skipping => return Ok(()),
+                Ok(Some(node)) => return self.query_at(node, text, message).await,
+                Ok(None) => {}
+            }
+        }
         if let Err(fault) = self.simple(text, message).await {
+            self.tell(fault).await?;
+            self.client.put(Reply::Ready(self.session.status()));
+        }
+        Ok(())
+    }
+
+    /// A `Query` that ends an exchange with `node`.
+    async fn query_at(
+        &mut self,
+        node: NodeId,
+        text: &[u8],
+        message: &BytesMut,
+    ) -> Result<(), ClientError> {
+        let run = async {
+            let template = self.template(utf8(text)?);
+            self.prepare_node(&template, node).await?;
+            self.note_control(&template);
+            let cost = Cost::none(Access::Write);
+            self.session.run_query(node, message, &mut self.client, &cost).await?;
+            self.after_statement(&template).await
+        };
+        if let Err(fault) = run.await {
             self.tell(fault).await?;
             self.client.put(Reply::Ready(self.session.status()));
         }
@@ -199,9 +241,8 @@ impl ClientSession {
     async fn function_call(&mut self, message: &BytesMut) -> Result<(), ClientError> {
         let called = async {
             let map = self.worker.engine.live_map.snapshot();
-            let policy = !map.tables().is_empty() && self.database == map.database();
             let own = Reader::new(&message[5..]).u32().is_ok_and(|oid| oid < FIRST_USER_OID);
-            if policy && !own {
+            if !own && !self.is_plain() {
                 return Err(ServerError::refused(
                     "the function-call message is not supported for functions of the user's",
                     "They may name sharded tables.",
@@ -221,6 +262,17 @@ impl ClientSession {
             self.client.put(Reply::Ready(self.session.status()));
         }
         Ok(())
+    }
+
+    /// Whether COPY data would belong to a statement that no node has got yet.
+    fn starts_copy(&self) -> bool {
+        !self.batch.skipping && !self.batch.out.is_empty()
+    }
+
+    /// Whether no table that the session can name is sharded or a reference table.
+    pub(super) fn is_plain(&self) -> bool {
+        let map = self.worker.engine.live_map.load();
+        map.tables().is_empty() || self.database != map.database()
     }
 
     /// The search path may be another one now: names mean other tables.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::batch::Due;
-use super::extended::is_done_here;
+use super::extended::invalid;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{ClientError, Fault, Scatter};
+use crate::executor::{Fault, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -20,14 +20,14 @@ impl ClientSession {
         prepared: &Arc<Prepared>,
         bind: &Bytes,
     ) -> Result<(), Fault> {
-        if is_done_here(&self.template(utf8(&prepared.text)?)) {
+        if self.is_done_here(&self.template(utf8(&prepared.text)?)) {
             self.answer(&Reply::NoData);
             return Ok(());
         }
         let node = self.node_of(prepared).await?;
         self.go_to(node).await?;
         put_parse(b"", &prepared.text, &prepared.types, &mut self.batch.out);
-        Bind::read(bind).map_err(ClientError::from)?.put_unnamed(&mut self.batch.out);
+        Bind::read(bind).map_err(invalid)?.put_unnamed(&mut self.batch.out);
         put_frame(b'D', &mut self.batch.out, |out| out.extend_from_slice(b"P\0"));
         self.batch.due.extend([Due::unseen(b'P'), Due::unseen(b'B'), Due::seen(b'D')]);
         self.batch.unnamed = None;
@@ -52,6 +52,9 @@ impl ClientSession {
             .into());
         }
         self.end_exchange().await?;
+        if self.batch.skipping {
+            return Ok(());
+        }
         if template.statement_count == 0 {
             self.client.put(Reply::EmptyQuery);
             return Ok(());
@@ -60,7 +63,7 @@ impl ClientSession {
             return self.control(&template.control, text).await;
         }
         self.session.check_not_failed()?;
-        let bind = Bind::read(bind).map_err(ClientError::from)?;
+        let bind = Bind::read(bind).map_err(invalid)?;
         let params =
             Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
         let messages = execute_messages(prepared, &bind, limit);
@@ -91,7 +94,7 @@ impl ClientSession {
     }
 
     /// Ends the exchange with the batch's node, so that the proxy can run statements of its own.
-    async fn end_exchange(&mut self) -> Result<(), Fault> {
+    pub(super) async fn end_exchange(&mut self) -> Result<(), Fault> {
         self.flush_unparsed().await?;
         if self.batch.in_exchange || !self.batch.out.is_empty() {
             put_frame(b'S', &mut self.batch.out, |_| ());

@@ -14,7 +14,8 @@ pub use error::{ServerError, Severity, SqlState};
 pub use frame::{FRAME_MAX, Frame, HEADER, frame_at, put_frame};
 pub use reader::{Malformed, Reader};
 pub use replies::{
-    Reply, ReportedError, command_count, command_tag, data_row, parameter_status, read_error,
+    Reply, ReportedError, as_fatal, command_count, command_tag, data_row, parameter_status,
+    read_error,
 };
 pub use requests::{
     Bind, Parse, Target, body, put_parse, put_query, read_query, read_target, with_statement,

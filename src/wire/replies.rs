@@ -13,7 +13,7 @@ use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };
 
-use super::frame::put_frame;
+use super::frame::{HEADER, put_frame};
 use super::{CancelKey, Malformed, Reader, ServerError, Severity, TransactionStatus};
 
 /// A reply that the proxy makes.
@@ -188,6 +188,22 @@ pub fn read_error(body: &[u8]) -> ReportedError {
         }
     }
     error
+}
+
+/// An `ErrorResponse` frame with the severity FATAL in place of its own: it ends a login.
+pub fn as_fatal(frame: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    put_frame(b'E', &mut out, |out| {
+        let mut reader = Reader::new(frame.get(HEADER..).unwrap_or_default());
+        while let Ok(kind @ 1..) = reader.u8() {
+            let Ok(text) = reader.cstr() else { break };
+            out.put_u8(kind);
+            out.put_slice(if matches!(kind, b'S' | b'V') { b"FATAL" } else { text });
+            out.put_u8(0);
+        }
+        out.put_u8(0);
+    });
+    out
 }
 
 #[cfg(test)]
