@@ -54,6 +54,7 @@ impl Connection {
                 b'D' if command.rows.len() < ROWS_MAX => {
                     command.rows.push(text_row(&frame[5..]));
                 }
+                b'A' => self.notifications.push(frame),
                 b'E' => reported = reported.or(Some(frame)),
                 b'Z' => break,
                 _ => {}

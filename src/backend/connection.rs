@@ -32,6 +32,8 @@ pub struct Connection {
     pub parameters: Arc<BTreeMap<String, String>>,
     /// The settings that it was given.
     pub settings: Arc<Settings>,
+    /// Notifications that came beside answers to statements of the proxy's own, for the client.
+    pub notifications: Vec<Bytes>,
     /// How often the server has reported a setting's value.
     pub reports: u64,
     /// The prepared statements that it has, by the proxy's own numbers.

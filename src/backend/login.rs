@@ -72,6 +72,7 @@ impl Connection {
             key: CancelKey { pid: 0, secret: 0 },
             status: None,
             parameters: Arc::default(),
+            notifications: Vec::new(),
             reports: 0,
             settings: Arc::default(),
             prepared: PreparedNumbers::default(),

@@ -150,8 +150,15 @@ impl ClientSession {
             {
                 return Ok(Next::Frame(frame));
             }
-            self.client.flush().await?;
             let idle = !self.session.in_transaction() && self.batch.is_empty();
+            if idle {
+                for member in self.session.pinned() {
+                    for frame in member.guard.notifications.drain(..) {
+                        self.client.relay(&frame).await?;
+                    }
+                }
+            }
+            self.client.flush().await?;
             let stopped = self.worker.tasks.token().clone();
             tokio::select! {
                 more = self.client.receive() => {

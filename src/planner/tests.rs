@@ -58,7 +58,7 @@ pub(super) fn map() -> ShardMap {
 
 pub(super) fn routed(sql: &str) -> Result<Route, ServerError> {
     let path = ["public".to_owned()];
-    let context = Context { database: "shop", search_path: &path };
+    let context = Context { database: "shop", search_path: &path, strings: crate::sql::Strings::Standard };
     template(sql, &context, &map()).route(&Params::default())
 }
 

@@ -89,7 +89,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
 
 fn route_in(path: &[&str], database: &str, sql: &str) -> String {
     let path: Vec<String> = path.iter().map(|schema| (*schema).to_owned()).collect();
-    let context = Context { database, search_path: &path };
+    let context = Context { database, search_path: &path, strings: crate::sql::Strings::Standard };
     show(template(sql, &context, &map()).route(&Params::default()))
 }
 

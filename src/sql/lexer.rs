@@ -382,7 +382,7 @@ fn opaque(string: &Kind) -> Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, tokens};
+    use super::{Kind, Strings, tokens};
 
     fn texts(sql: &str) -> Vec<&str> {
         tokens(sql, Strings::Standard).iter().map(|token| &sql[token.span()]).collect()

@@ -5,7 +5,7 @@ use crate::router::{Context, Control, Params, template};
 
 fn route(sql: &str, types: &[u32], formats: &[i16], values: &[Option<&[u8]>]) -> String {
     let path = ["public".to_owned()];
-    let context = Context { database: "shop", search_path: &path };
+    let context = Context { database: "shop", search_path: &path, strings: crate::sql::Strings::Standard };
     let template = template(sql, &context, &map());
     show(template.route(&Params { types, formats, values }))
 }
@@ -57,7 +57,7 @@ fn a_key_of_two_columns_needs_both() {
 #[test]
 fn control_statements_are_read_by_their_words() {
     let path = ["public".to_owned()];
-    let context = Context { database: "shop", search_path: &path };
+    let context = Context { database: "shop", search_path: &path, strings: crate::sql::Strings::Standard };
     let map = map();
     let control = |sql: &str| template(sql, &context, &map).control;
     let set = |name: &str, local, values: Option<&[&str]>, text: &str| Control::Set {
