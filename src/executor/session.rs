@@ -252,6 +252,13 @@ impl Session {
         Ok(self.members.len() - 1)
     }
 
+    /// A connection to `node` outside of the session's transaction, with its settings.
+    pub(super) async fn checkout_apart(&mut self, node: NodeId) -> Result<Guard, Fault> {
+        let mut guard = self.pools[node.index()].checkout().await?;
+        guard.adopt(&self.settings).await?;
+        Ok(guard)
+    }
+
     /// Keeps a session on the connection to `node`: a statement leaves state there.
     pub fn pin(&mut self, node: NodeId) {
         for member in self.members.iter_mut().filter(|member| member.node == node) {

@@ -18,6 +18,7 @@ mod statements;
 mod templates;
 mod units;
 mod worker;
+mod writes;
 
 pub use auth::{Authentication, Users};
 pub use config::Config;

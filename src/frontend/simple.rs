@@ -137,6 +137,9 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
+            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) => {
+                self.write(route.clone(), text, None).await
+            }
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
                 self.session.run_ddl(&plan, &mut self.client).await
@@ -169,7 +172,13 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ServerError> {
 /// The shards whose gates a route has to pass.
 fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
     let group = match route {
-        Route::Shards(shards) => return shards.clone(),
+        Route::Shards(shards) | Route::Write(shards) => return shards.clone(),
+        Route::Insert(_, shards) => {
+            let mut shards: SmallVec<[ShardId; 2]> = shards.iter().copied().collect();
+            shards.sort_unstable();
+            shards.dedup();
+            return shards;
+        }
         Route::Scatter(group) => Some(*group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
             crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),

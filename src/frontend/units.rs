@@ -9,7 +9,7 @@ use super::extended::is_done_here;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{ClientError, Fault, Scatter};
+use crate::executor::{Bound, ClientError, Fault, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -67,18 +67,20 @@ impl ClientSession {
         match self.way(text, &params, template).await?.0 {
             Way::Scatter(nodes) => {
                 if limit > 0 {
-                    return Err(ServerError::refused(
-                        "a row limit on a portal over several nodes is not supported",
-                        "Its rows would have to be kept between two fetches.",
-                        "Fetch all rows at once, or add the shard key to the statement.",
-                    )
-                    .into());
+                    return Err(limited());
                 }
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
+            }
+            Way::Steps(route @ (Route::Write(_) | Route::Insert(..) | Route::Evaluate(_))) => {
+                if limit > 0 {
+                    return Err(limited());
+                }
+                let bound = Bound { types: &prepared.types, bind: &bind };
+                self.write(route, text, Some(&bound)).await
             }
             Way::Steps(route) => self.steps(&route, text, None).await,
             Way::Node(node, cost) => {
@@ -103,6 +105,15 @@ impl ClientSession {
         self.batch.unnamed = None;
         Ok(())
     }
+}
+
+fn limited() -> Fault {
+    ServerError::refused(
+        "a row limit on a portal over several nodes is not supported",
+        "Its rows would have to be kept between two fetches.",
+        "Fetch all rows at once, or add the shard key to the statement.",
+    )
+    .into()
 }
 
 /// The messages that run a portal on a node in an exchange of its own.

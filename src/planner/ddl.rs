@@ -6,7 +6,7 @@ use super::{alter, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, ShardMap, Table, TableKind, leaf_name};
-use crate::sql::{DdlStatement, Name, TableName};
+use crate::sql::{DdlStatement, Literal, Name, TableName};
 use crate::wire::ServerError;
 
 /// What runs where, in one transaction over all nodes.
@@ -23,6 +23,8 @@ pub(super) enum Step {
     Nodes(String),
     /// On the home node one, on the others the other.
     HomeAndOthers { home: String, others: String },
+    /// On every node but the home node: its sequence of this column stays clear of the home node's.
+    Sequence { table: TableName, column: String, limit: i64 },
     /// For each shard of the group that the node owns.
     Shards { group: GroupId, step: ShardStep },
 }
@@ -69,6 +71,11 @@ impl DdlPlan {
                     let text = if node == map.home() { home } else { others };
                     statements.push(text.clone());
                 }
+                Step::Sequence { table, column, limit } => {
+                    if node != map.home() {
+                        statements.push(set_apart(table, column, *limit, node));
+                    }
+                }
                 Step::Shards { group, step } => {
                     let shards = map.shards_on(node, *group);
                     statements.extend(shards.map(|shard| step.statement(shard, map)));
@@ -77,6 +84,18 @@ impl DdlPlan {
         }
         statements
     }
+}
+
+/// Moves a node's own sequence to where the home node's will hardly come: numbers are taken at home
+/// wherever the proxy sees it, but triggers may take them from the node that they run on.
+fn set_apart(table: &TableName, column: &str, limit: i64, node: NodeId) -> String {
+    let (table, column) = (table.to_string(), Literal(column).to_string());
+    let step = limit / 2 / 256;
+    let start = limit / 2 + step * i64::from(node.0 % 256);
+    format!(
+        "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({}, {column}), {start})",
+        Literal(&table)
+    )
 }
 
 impl ShardStep {

@@ -229,7 +229,7 @@ pub(super) fn copy(
     statement: &Statement,
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
-    let Some(table) = &copy.table else { return copy_query(copy, statement, names) };
+    let Some(table) = &copy.table else { return copy_query(text, copy, statement, names) };
     let table = match names.meaning(table)? {
         Meaning::Home => return Ok(Part::Home),
         Meaning::Reference(_) if !copy.from && copy.by_client => return Ok(Part::Anywhere),
@@ -258,6 +258,7 @@ pub(super) fn copy(
 }
 
 fn copy_query(
+    text: &str,
     copy: &CopyStatement,
     statement: &Statement,
     names: &Names<'_>,
@@ -272,8 +273,8 @@ fn copy_query(
             )),
         };
     };
-    match query::route(inner, statement, names)? {
-        Part::Scatter(_) | Part::EveryNode => Err(ServerError::refused(
+    match query::route(text, inner, statement, names)? {
+        Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_) => Err(ServerError::refused(
             "COPY of a query over several nodes is not yet supported",
             "Its rows are on several nodes.",
             "Bind the shard key in the query.",
@@ -285,6 +286,7 @@ fn copy_query(
             "Use COPY … TO STDOUT, or \\copy in psql.",
         )),
         Part::Anywhere if !copy.by_client => Ok(Part::Home),
+        Part::Keyed(keyed) => Ok(Part::Keyed(keyed.on_one_node())),
         part => Ok(part),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keyed::Keyed;
+use super::insert::Evaluation;
 use super::{CopyIn, Ddl};
 use crate::ids::GroupId;
 
@@ -14,6 +15,9 @@ pub(super) enum Part {
     Keyed(Keyed),
     Scatter(GroupId),
     EveryNode,
+    /// UPDATE or DELETE over all shards of a group.
+    Write(GroupId),
+    Evaluate(Arc<Evaluation>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
 }

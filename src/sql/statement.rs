@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Control, CopyStatement, DdlStatement, Name};
+use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name};
 
 /// A text, read.
 #[derive(Debug, Clone)]
@@ -76,6 +76,8 @@ pub struct Query {
     pub features: Features,
     /// Each function that it calls.
     pub functions: Vec<Call>,
+    /// The places of an INSERT's parts, where it is the outermost.
+    pub layout: Option<InsertLayout>,
 }
 
 /// Clauses that make a query more than a filter.
