@@ -179,9 +179,10 @@ async fn parameters_of_split_rows_come_as_text_and_binary() {
             &[&"+", &"b", &1_i32],
         );
         assert_eq!(count.await.unwrap(), 5);
-        let one = client.query_one("INSERT INTO tenants (id, name) VALUES ($1 + 0, $2) RETURNING id, name", &[
-            &100_i64, &"computed",
-        ]);
+        let one = client.query_one(
+            "INSERT INTO tenants (id, name) VALUES ($1 + 0, $2) RETURNING id, name",
+            &[&100_i32, &"computed"],
+        );
         assert_eq!(one.await.unwrap().get::<_, i64>(0), 100);
         let two = "INSERT INTO tenants (name) VALUES ($1), ($2), (upper($1)) RETURNING id, name";
         let two = client.query(two, &[&"p", &"q"]).await.unwrap();
@@ -238,15 +239,21 @@ async fn changes_without_the_key_reach_all_nodes_or_none() {
 async fn a_clock_that_stands_still_is_the_same_on_all_nodes() {
     let pair = Pair::start().await;
     let shop = &pair.shop;
-    shop.batch_execute("INSERT INTO notes (tenant_id) VALUES (1), (2), (3), (4), (5)").await.unwrap();
+    shop.batch_execute("INSERT INTO notes (tenant_id) VALUES (1), (2), (3), (4), (5)")
+        .await
+        .unwrap();
     shop.batch_execute("UPDATE notes SET at = now()").await.unwrap();
     let mut times = rows(shop, "SELECT at FROM notes").await;
     times.dedup();
     assert_eq!(times.len(), 1);
-    shop.batch_execute("INSERT INTO plans (name, made) VALUES ('a', CURRENT_TIMESTAMP - '1 day'::interval)")
+    shop.batch_execute(
+        "INSERT INTO plans (name, made) VALUES ('a', CURRENT_TIMESTAMP - '1 day'::interval)",
+    )
+    .await
+    .unwrap();
+    shop.batch_execute("UPDATE plans SET made = now() - interval '1 day', tag = NULL")
         .await
         .unwrap();
-    shop.batch_execute("UPDATE plans SET made = now() - interval '1 day', tag = NULL").await.unwrap();
     pair.refused("UPDATE plans SET tag = gen_random_uuid()").await;
     pair.refused("UPDATE plans SET tag = DEFAULT").await;
     shop.batch_execute("DELETE FROM notes").await.unwrap();

@@ -14,6 +14,4 @@ mod tests;
 
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
-pub use insert::{
-    Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered,
-};
+pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};

@@ -23,7 +23,12 @@ pub(super) fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let column =
-        |name: &str, type_oid, generated| Column { name: name.to_owned(), type_oid, generated };
+        |name: &str, type_oid, generated| Column {
+            name: name.to_owned(),
+            type_oid,
+            generated,
+            ..Column::default()
+        };
     let mut orders = table("orders", 0, "tenant_id");
     orders.columns = vec![
         column("id", 20, false),

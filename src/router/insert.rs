@@ -217,11 +217,12 @@ fn given_always(names: &[String], layout: &InsertLayout, table: &Table, text: &s
         let column = table.columns.iter().find(|column| column.name == *name);
         column.is_some_and(|column| column.identity == Identity::Always)
     };
-    let given = |position: usize| {
-        layout.rows.iter().filter_map(|row| row.cells.get(position)).any(|cell| {
-            !text.get(cell.clone()).unwrap_or_default().eq_ignore_ascii_case("default")
-        })
-    };
+    let given =
+        |position: usize| {
+            layout.rows.iter().filter_map(|row| row.cells.get(position)).any(|cell| {
+                !text.get(cell.clone()).unwrap_or_default().eq_ignore_ascii_case("default")
+            })
+        };
     (0..names.len()).any(|position| always(&names[position]) && given(position))
 }
 
@@ -230,10 +231,17 @@ pub fn takes_number(expression: &str) -> bool {
     calls_in(expression).iter().any(|call| functions::is_home_only(call))
 }
 
+/// Words that may stand before a parenthesis and call nothing.
+const SYNTAX: [&str; 12] =
+    ["and", "between", "case", "cast", "else", "in", "like", "not", "or", "row", "then", "when"];
+
 /// Whether a default could give another value on each node.
 pub fn varies(expression: &str) -> bool {
-    !clock_calls(expression).is_empty()
-        || calls_in(expression).iter().any(|call| !functions::is_pure_function(call))
+    let harmless =
+        |call: &String| functions::is_pure_function(call) || SYNTAX.contains(&call.as_str());
+    expression.to_ascii_lowercase().contains("select")
+        || !clock_calls(expression).is_empty()
+        || !calls_in(expression).iter().all(harmless)
 }
 
 struct Build<'a> {
@@ -245,8 +253,7 @@ struct Build<'a> {
 
 impl<'a> Build<'a> {
     fn new(source: &'a str, layout: &'a InsertLayout) -> Self {
-        let evaluation =
-            Evaluation { pieces: Vec::new(), segments: Vec::new(), clock_only: false };
+        let evaluation = Evaluation { pieces: Vec::new(), segments: Vec::new(), clock_only: false };
         Self { source, layout, evaluation, values: 0 }
     }
 

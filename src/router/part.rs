@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::keyed::Keyed;
 use super::insert::Evaluation;
+use super::keyed::Keyed;
 use super::{CopyIn, Ddl};
 use crate::ids::GroupId;
 

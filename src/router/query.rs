@@ -119,15 +119,6 @@ fn sharded(
             "Create the table first.",
         ));
     }
-    for call in &query.functions {
-        if let Some(why) = functions::home_only(call) {
-            return Err(ServerError::refused(
-                format!("{}() can't be called beside a sharded table", call.name),
-                why,
-                "Call it in a statement of its own.",
-            ));
-        }
-    }
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -152,6 +143,15 @@ fn sharded(
                 keyed.push(new_key(&table, columns, Use::Compare, names), names.map);
             }
             None => free = free.or(Some(table)),
+        }
+    }
+    for call in &query.functions {
+        if let Some(why) = functions::home_only(call) {
+            return Err(ServerError::refused(
+                format!("{}() can't be called beside a sharded table", call.name),
+                why,
+                "Call it in a statement of its own.",
+            ));
         }
     }
     if let Some(table) = reference_target(query, meanings) {
@@ -196,9 +196,7 @@ fn change(
 
 /// What is evaluated at home must not read sharded tables.
 fn evaluate(first: Arc<Evaluation>, others: bool) -> Result<Part, ServerError> {
-    let reads = |piece: &insert::Piece| {
-        piece.expression.to_ascii_lowercase().contains("select")
-    };
+    let reads = |piece: &insert::Piece| piece.expression.to_ascii_lowercase().contains("select");
     if others && first.pieces.iter().any(reads) {
         return Err(ServerError::refused(
             "a subquery can't give the shard key here",

@@ -70,8 +70,11 @@ fn refused(table: &str, why: &str) -> ServerError {
 
 /// Whether every sharded table of a subquery is joined with the target on the whole key.
 fn together(query: &Query, bound: &Bound<'_>, target: &Sharded<'_>) -> bool {
-    let column =
-        |table: &Sharded<'_>, position| KeyColumn { level: table.level, table: table.index, position };
+    let column = |table: &Sharded<'_>, position| KeyColumn {
+        level: table.level,
+        table: table.index,
+        position,
+    };
     let mut pairs = Vec::new();
     for (index, level) in query.levels.iter().enumerate() {
         for condition in &level.conditions {

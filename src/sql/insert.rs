@@ -154,9 +154,8 @@ pub fn clock_calls(text: &str) -> Vec<Range<usize>> {
     while let Some(token) = cursor.token() {
         let at = cursor.at;
         let after_dot = at > 0 && Cursor { at: at - 1, ..cursor }.symbol_ahead(0, ".");
-        let catalog = after_dot
-            && at > 1
-            && Cursor { at: at - 2, ..cursor }.word() == Some("pg_catalog");
+        let catalog =
+            after_dot && at > 1 && Cursor { at: at - 2, ..cursor }.word() == Some("pg_catalog");
         match cursor.word() {
             Some(word) if CLOCK_WORDS.contains(&word) && !after_dot => {
                 cursor.at += 1;
