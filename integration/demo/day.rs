@@ -23,7 +23,7 @@ const FIRST_RUSH_RATE: u64 = 200;
 /// Bounds of that rate, whatever was measured.
 const RUSH_RATES: std::ops::RangeInclusive<f64> = 50.0..=2_000.0;
 /// The load of the hot node at the height, as a multiple of what a node can bear.
-const RUSH_OVERLOAD: f64 = 1.6;
+const RUSH_OVERLOAD: f64 = 2.0;
 /// Of a thousand transactions at the height of the rush, those of the hot tenants.
 const HOT_PER_MILLE: u64 = 850;
 

@@ -1,5 +1,6 @@
 //! The story, from the first table to the verdict.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -63,6 +64,7 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
         end_unix_ms: first_unix_ms + run_ms,
         first_unix_ms,
         told: String::new(),
+        seen: BTreeSet::new(),
         day,
     };
     let status = tokio::select! {
@@ -146,6 +148,8 @@ struct Live {
     first_unix_ms: u64,
     end_unix_ms: u64,
     told: String,
+    /// Days, and lines without their numbers.
+    seen: BTreeSet<(u64, String)>,
 }
 
 impl Live {
@@ -161,11 +165,21 @@ impl Live {
             } else {
                 self.tell_time();
                 for line in self.observer.news() {
-                    self.screen.line(line);
+                    if self.is_new(&line) {
+                        self.screen.line(line);
+                    }
                 }
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether no line of this day differs from it in its numbers alone. Loads are always new.
+    fn is_new(&mut self, line: &str) -> bool {
+        let (day, _) = self.day.at(now_unix_ms(), self.first_unix_ms);
+        let words: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let requests = line.ends_with("[requested]") || !line.starts_with("decision");
+        self.seen.insert((day, words)) || requests
     }
 
     /// The time of the shop.
