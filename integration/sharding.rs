@@ -187,7 +187,7 @@ async fn a_transaction_of_two_nodes_commits_on_both_or_on_none() {
     let _ = transaction.commit().await;
     assert_eq!(total().await, 8);
     for node in 0..2 {
-        let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+        let prepared = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
         assert_eq!(rows(&database.client(node).await, prepared).await, ["0"]);
     }
 }

@@ -23,9 +23,9 @@ pub(crate) const DATABASE: &str = "shop";
 /// Where clients connect to, if the port is free.
 const PORT: u16 = 6432;
 /// How long the start may take, with a slow disk.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_mins(2);
 /// How long a clean stop may take.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The proxy and its nodes, in a folder of their own.
 pub(crate) struct Foreshard {

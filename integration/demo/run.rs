@@ -28,7 +28,7 @@ const TRIAL_MS: u64 = 7_000;
 /// How often the proxy is asked.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a move that is under way at the end of the load may take.
-const MOVES_DEADLINE: Duration = Duration::from_secs(60);
+const MOVES_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Plays it all. Whether it came out as it should.
 pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {

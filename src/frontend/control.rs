@@ -144,15 +144,12 @@ impl ClientSession {
             .into());
         }
         let mut settings = Settings::clone(&self.session.settings);
-        match name {
-            Some(name) => {
-                settings.0.insert(name.to_owned(), startup.0[name].clone());
-            }
-            None => {
-                let stays = |name: &str| matches!(name, "role" | "session_authorization");
-                settings.0.retain(|name, _| stays(name));
-                settings.0.extend(startup.0.clone());
-            }
+        if let Some(name) = name {
+            settings.0.insert(name.to_owned(), startup.0[name].clone());
+        } else {
+            let stays = |name: &str| matches!(name, "role" | "session_authorization");
+            settings.0.retain(|name, _| stays(name));
+            settings.0.extend(startup.0.clone());
         }
         self.session.change_settings(Arc::new(settings), &mut self.client).await?;
         self.renew_templates();
