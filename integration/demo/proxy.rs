@@ -158,6 +158,7 @@ impl Foreshard {
 pub(crate) async fn connect(port: u16) -> anyhow::Result<Client> {
     let config = format!("host=127.0.0.1 port={port} user=postgres dbname={DATABASE}");
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+    #[expect(clippy::disallowed_methods, reason = "the program ends with it")]
     tokio::spawn(connection);
     Ok(client)
 }

@@ -161,16 +161,20 @@ impl Live {
             let controller = &status["controller"];
             self.loads.note(controller, &self.day, self.first_unix_ms);
             if self.screen.redraws() {
-                self.screen.draw(&format!("{}\n\n{}", self.clock(), self.observer.screen()));
+                Screen::draw(&format!("{}\n\n{}", self.clock(), self.observer.screen()));
             } else {
                 self.tell_time();
-                for line in self.observer.news() {
-                    if self.is_new(&line) {
-                        self.screen.line(line);
-                    }
-                }
+                self.tell_news();
             }
             sleep(LOOK).await;
+        }
+    }
+
+    fn tell_news(&mut self) {
+        for line in self.observer.news() {
+            if self.is_new(&line) {
+                self.screen.line(line);
+            }
         }
     }
 
