@@ -74,14 +74,13 @@ impl ClientSession {
                 let mut parts: Vec<SpreadPart> = Vec::new();
                 for shard in shards {
                     let node = map.node_of(shard);
-                    match parts.iter_mut().find(|part| part.node == node) {
-                        Some(part) => part.cost.shards.push(shard),
-                        None => {
-                            let mut cost = Cost::none(crate::load::Access::Write);
-                            cost.shards.push(shard);
-                            parts.push(part(node, cost, whole(text, bound)));
-                        }
+                    if let Some(part) = parts.iter_mut().find(|part| part.node == node) {
+                        part.cost.shards.push(shard);
+                        continue;
                     }
+                    let mut cost = Cost::none(crate::load::Access::Write);
+                    cost.shards.push(shard);
+                    parts.push(part(node, cost, whole(text, bound)));
                 }
                 // The same order for every statement: see `executor::Spread`.
                 parts.sort_by_key(|part| part.node);

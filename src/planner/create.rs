@@ -31,11 +31,12 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     }
     let mut plan = Create {
         scope,
-        create,
+        table: create,
         parts: Vec::new(),
         foreign: Vec::new(),
-        table: name.clone(),
+        name: name.clone(),
         sequences: Vec::new(),
+        varies: false,
     };
     let key = match &table.kind {
         TableKind::Reference => None,
@@ -48,10 +49,11 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     let Some(key) = key else {
         let text = splice(scope.text, &[named]);
         let mut steps = vec![Step::Nodes(text)];
-        if !(create.if_not_exists && !table.columns.is_empty()) {
+        if !create.if_not_exists || table.columns.is_empty() {
             steps.extend(plan.sequences);
         }
-        return Ok(DdlPlan { tables: vec![name.clone()], steps });
+        let varies = plan.varies;
+        return Ok(DdlPlan { varies, ..DdlPlan::new(vec![name.clone()], steps) });
     };
     check_key(&key, elements, scope)?;
     let columns: Vec<String> =
@@ -69,12 +71,12 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     let mut steps = vec![Step::Nodes(splice(scope.text, &edits))];
     if create.if_not_exists && !key.table.columns.is_empty() {
         // It is there: PostgreSQL says so in a notice.
-        return Ok(DdlPlan { tables: vec![name.clone()], steps });
+        return Ok(DdlPlan::new(vec![name.clone()], steps));
     }
     steps.push(Step::Shards { group: key.group, step: leaf });
     steps.extend(plan.foreign);
     steps.extend(plan.sequences);
-    Ok(DdlPlan { tables: vec![name.clone()], steps })
+    Ok(DdlPlan::new(vec![name.clone()], steps))
 }
 
 fn refused(create: &CreateTable, what: &str) -> ServerError {
@@ -87,12 +89,14 @@ fn refused(create: &CreateTable, what: &str) -> ServerError {
 
 struct Create<'a> {
     scope: &'a Scope<'a>,
-    create: &'a CreateTable,
+    table: &'a CreateTable,
     /// The elements that stay with the parent.
     parts: Vec<String>,
     foreign: Vec<Step>,
-    table: TableName,
+    name: TableName,
     sequences: Vec<Step>,
+    /// A default gives another value on each node.
+    varies: bool,
 }
 
 impl Create<'_> {
@@ -102,7 +106,7 @@ impl Create<'_> {
         key: Option<&ShardedTable<'_>>,
     ) -> Result<(), ServerError> {
         match element {
-            TableElement::Like(_) => Err(refused(self.create, "LIKE")),
+            TableElement::Like(_) => Err(refused(self.table, "LIKE")),
             TableElement::Column(column) => self.column(column, key),
             TableElement::Constraint(constraint) => {
                 check_constraint(&constraint.kind, None, key)?;
@@ -125,12 +129,17 @@ impl Create<'_> {
         key: Option<&ShardedTable<'_>>,
     ) -> Result<(), ServerError> {
         self.sequences.extend(sequence_limit(column).map(|limit| Step::Sequence {
-            table: self.table.clone(),
+            table: self.name.clone(),
             column: column.name.clone(),
             limit,
         }));
+        let varies = |calls: &[String]| !calls.iter().all(|call| is_pure_function(call));
+        self.varies |= sequence_limit(column).is_some();
         let mut edits = Vec::new();
         for constraint in &column.constraints {
+            if let ConstraintKind::Default(calls) = &constraint.kind {
+                self.varies |= varies(calls);
+            }
             check_constraint(&constraint.kind, Some(&column.name), key)?;
             match (&constraint.kind, key) {
                 (ConstraintKind::Foreign(foreign), Some(key)) => {
@@ -412,5 +421,5 @@ pub(super) fn index(index: &CreateIndex, scope: &Scope<'_>) -> Result<DdlPlan, S
     }
     let name = scope.table(&index.table).map(|table| table.name.to_string());
     let edit = (index.table.span.clone(), name.unwrap_or_default());
-    Ok(DdlPlan { tables: Vec::new(), steps: vec![Step::Nodes(splice(scope.text, &[edit]))] })
+    Ok(DdlPlan::new(Vec::new(), vec![Step::Nodes(splice(scope.text, &[edit]))]))
 }

@@ -14,6 +14,9 @@ use crate::wire::ServerError;
 pub struct DdlPlan {
     /// The tables of the policy whose columns are to be read again afterwards.
     pub tables: Vec<TableName>,
+    /// A default in it would give another value on each node's copy of a reference table: rows may
+    /// come only once the proxy has read the new columns.
+    pub varies: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -60,6 +63,10 @@ pub(super) enum Target {
 }
 
 impl DdlPlan {
+    pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
+        Self { tables, varies: false, steps }
+    }
+
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
     /// each shard is changed and the node owns none.
     pub fn statements_for(&self, node: NodeId, map: &ShardMap) -> Vec<String> {
@@ -139,23 +146,38 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         DdlStatement::CreateIndex(index) => create::index(index, &scope),
         DdlStatement::AlterTable(table) => alter::table(table, &scope),
         DdlStatement::DropTable(named) => {
-            Ok(DdlPlan { tables: scope.policy_tables(&named.names), steps: as_written() })
+            Ok(DdlPlan::new(scope.policy_tables(&named.names), as_written()))
         }
         DdlStatement::DropIndex(named) if named.concurrently => Err(concurrently()),
-        DdlStatement::DropIndex(named) => Ok(DdlPlan {
-            tables: Vec::new(),
+        DdlStatement::DropIndex(named) => Ok(DdlPlan::new(
+            Vec::new(),
             // An index of a home table is at home only.
-            steps: vec![Step::HomeAndOthers {
+            vec![Step::HomeAndOthers {
                 home: ddl.text.trim().to_owned(),
                 others: drop_if_exists(&ddl.text, named),
             }],
-        }),
+        )),
+        DdlStatement::Global { object } if object == "sequence" => Ok(sequence(&ddl.text)),
         DdlStatement::Truncate(_)
         | DdlStatement::Analyze(_)
         | DdlStatement::Grant(_)
         | DdlStatement::Comment
-        | DdlStatement::Global { .. } => Ok(DdlPlan { tables: Vec::new(), steps: as_written() }),
+        | DdlStatement::Global { .. } => Ok(DdlPlan::new(Vec::new(), as_written())),
     }
+}
+
+/// A sequence of a home table is at home only.
+fn sequence(text: &str) -> DdlPlan {
+    let home = text.trim().to_owned();
+    let folded = home.to_ascii_lowercase();
+    let head = folded.find("sequence").map_or(home.len(), |at| at + "sequence".len());
+    let written = folded[head..].trim_start().starts_with("if ");
+    let others = if written || folded.starts_with("create") {
+        home.clone()
+    } else {
+        format!("{} IF EXISTS{}", &home[..head], &home[head..])
+    };
+    DdlPlan::new(Vec::new(), vec![Step::HomeAndOthers { home, others }])
 }
 
 fn drop_if_exists(text: &str, named: &crate::sql::Named) -> String {

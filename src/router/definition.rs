@@ -195,6 +195,8 @@ fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Plac
         .any(|word| statement.has(word));
     let code = matches!(object, "function" | "procedure" | "routine") && statement.has("create");
     match names.mentioned(statement) {
+        // Its table is at home, and so is the sequence.
+        None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
         Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
             format!("a function that names the sharded table \"{table}\" is not supported"),
             "It would see only the rows of the node that it happens to run on.",

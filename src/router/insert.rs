@@ -140,21 +140,12 @@ pub(super) fn complete(
 ) -> Result<Option<Evaluation>, ServerError> {
     // Without its columns nothing is known of defaults: the table does not exist yet, or COPY and
     // INSERT need a column list.
-    let names = match &insert.columns {
-        Some(columns) => columns.clone(),
-        None => {
-            let width = layout.rows.first().map_or(0, |row| row.cells.len());
-            table.columns.iter().take(width).map(|c| c.name.clone()).collect()
-        }
-    };
-    let is_key = |name: &String| key.is_some_and(|key| key.contains(name));
-    let wanted = |column: &Column| {
-        let Some(default) = &column.default else { return false };
-        is_key(&column.name) || takes_number(default) || key.is_none() && varies(default)
-    };
-    let missing = |column: &&Column| wanted(column) && !names.contains(&column.name);
+    let width = layout.rows.first().map_or(0, |row| row.cells.len());
+    let first = || table.columns.iter().take(width).map(|c| c.name.clone()).collect();
+    let names: Vec<String> = insert.columns.clone().unwrap_or_else(first);
+    let completion = Completion { table, key, layout, text };
+    let missing = |column: &&Column| completion.wanted(column) && !names.contains(&column.name);
     let missing: Vec<&Column> = table.columns.iter().filter(missing).collect();
-    let user = matches!(&layout.overriding, Some((_, true)));
     let mut build = Build::new(text, layout);
     let mut cells = Vec::with_capacity(layout.rows.len());
     for (index, row) in layout.rows.iter().enumerate() {
@@ -162,20 +153,8 @@ pub(super) fn complete(
         let mut places = Vec::new();
         for (position, span) in row.cells.iter().enumerate() {
             let Some(name) = names.get(position) else { continue };
-            let column = table.columns.iter().find(|column| column.name == *name);
-            let cell = text.get(span.clone()).unwrap_or_default();
             let constant = constants.and_then(|row| row.get(position)).is_some_and(Option::is_some);
-            let expression = if cell.eq_ignore_ascii_case("default") {
-                column.filter(|c| wanted(c)).and_then(|c| c.default.clone())
-            } else if user && column.is_some_and(|c| c.identity != Identity::No) {
-                column.and_then(|c| c.default.clone())
-            } else if !constant
-                && (is_key(name) || takes_number(cell) || key.is_none() && varies(cell))
-            {
-                Some(cell.to_owned())
-            } else {
-                None
-            };
+            let expression = completion.expression(name, span, constant);
             if let Some(expression) = expression {
                 places.push((span.clone(), build.piece(expression, 1)));
             }
@@ -209,6 +188,42 @@ pub(super) fn complete(
     build.rows(&cells, &added);
     build.tail();
     Ok(Some(build.done()))
+}
+
+/// What decides which values are evaluated.
+struct Completion<'a> {
+    table: &'a Table,
+    key: Option<&'a [String]>,
+    layout: &'a InsertLayout,
+    text: &'a str,
+}
+
+impl Completion<'_> {
+    fn is_key(&self, name: &String) -> bool {
+        self.key.is_some_and(|key| key.contains(name))
+    }
+
+    /// Whether the column's default is evaluated first.
+    fn wanted(&self, column: &Column) -> bool {
+        let Some(default) = &column.default else { return false };
+        self.is_key(&column.name) || takes_number(default) || self.key.is_none() && varies(default)
+    }
+
+    /// What is evaluated for the value at `span`, if it is.
+    fn expression(&self, name: &String, span: &Range<usize>, constant: bool) -> Option<String> {
+        let column = self.table.columns.iter().find(|column| column.name == *name);
+        let cell = self.text.get(span.clone()).unwrap_or_default();
+        let default = |column: &Column| column.default.clone();
+        if cell.eq_ignore_ascii_case("default") {
+            return column.filter(|c| self.wanted(c)).and_then(default);
+        }
+        let user = matches!(&self.layout.overriding, Some((_, true)));
+        if user && column.is_some_and(|c| c.identity != Identity::No) {
+            return column.and_then(default);
+        }
+        let first = self.is_key(name) || takes_number(cell) || self.key.is_none() && varies(cell);
+        (first && !constant).then(|| cell.to_owned())
+    }
 }
 
 /// The client has given a value for an identity column that takes none.

@@ -163,7 +163,8 @@ fn sharded(
     }
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
     if write::is_change(query) {
-        return change(keyed, free, query, (text, statement), &bound, meanings);
+        let spread = write::check_spread(query, statement, &bound, meanings);
+        return change(keyed, free, text, spread);
     }
     if let Some(rows) = insert::splits(query, text, names) {
         keyed.set_over(insert::still_clock(text).map_or(Over::Rows(rows), Over::Evaluate));
@@ -178,12 +179,9 @@ fn sharded(
 fn change(
     mut keyed: Keyed,
     free: Option<Sharded<'_>>,
-    query: &Query,
-    (text, statement): (&str, &Statement),
-    bound: &Bound<'_>,
-    meanings: &Meanings<'_>,
+    text: &str,
+    spread: Result<(), ServerError>,
 ) -> Result<Part, ServerError> {
-    let spread = write::check_spread(query, statement, bound, meanings);
     let Some(free) = free else {
         if spread.is_ok() {
             keyed.set_over(insert::still_clock(text).map_or(Over::Write, Over::Evaluate));
@@ -325,13 +323,6 @@ fn reference_values(
     let (Some(Target::Insert(insert)), Some(layout)) = (target, &query.layout) else {
         return Ok(None);
     };
-    if table.columns.is_empty() {
-        return Err(ServerError::refused(
-            format!("the columns of \"{}\" are not known", table.name.name),
-            "The table does not exist, or was not created through the proxy, or is not committed.",
-            "Create the table and commit first.",
-        ));
-    }
     if layout.rows.is_empty() && !layout.default_values {
         return match varying(table, insert.columns.as_deref().unwrap_or_default()) {
             Some(column) if insert.columns.is_some() => Err(ServerError::refused(

@@ -85,6 +85,7 @@ fn literals_have_the_value_that_the_column_gives_them() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn each_query_level_needs_its_own_key() {
     check(&[
         ("SELECT * FROM orders WHERE id IN (SELECT id FROM items) AND tenant_id = 5", "refused"),
@@ -182,9 +183,11 @@ fn two_keys_are_one_route_only_on_one_node() {
 #[test]
 fn writes_that_can_not_be_placed_are_refused() {
     check(&[
-        ("UPDATE orders SET total = 3", "refused"),
-        ("DELETE FROM orders", "refused"),
-        ("DELETE FROM orders WHERE id = 3", "refused"),
+        ("UPDATE orders SET total = (SELECT max(total) FROM items)", "refused"),
+        ("UPDATE orders SET total = i.n FROM items i WHERE i.id = orders.id", "refused"),
+        ("DELETE FROM orders USING docs WHERE docs.id = orders.id", "refused"),
+        ("DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT 3)", "refused"),
+        ("DELETE FROM orders WHERE id = other()", "refused"),
         ("UPDATE orders SET tenant_id = 5 WHERE tenant_id = 5", "refused: the shard key column"),
         (
             "UPDATE orders SET (id, tenant_id) = (1, 2) WHERE tenant_id = 5",
@@ -199,14 +202,15 @@ fn writes_that_can_not_be_placed_are_refused() {
             "refused: INSERT into \"orders\" needs the shard key",
         ),
         ("INSERT INTO orders (id, tenant_id) VALUES (5, DEFAULT)", "refused: INSERT"),
-        ("INSERT INTO orders (id, tenant_id) VALUES (5, 2 + 3)", "refused: INSERT"),
-        ("INSERT INTO orders (id, tenant_id) VALUES (1, 5), (2, nextval('s'))", "refused"),
+        (
+            "INSERT INTO orders (id, tenant_id) VALUES (5, (SELECT max(tenant_id) FROM items))",
+            "refused: a subquery can't give the shard key",
+        ),
         ("INSERT INTO orders DEFAULT VALUES", "refused: INSERT"),
         ("INSERT INTO orders SELECT * FROM items WHERE tenant_id = 5", "refused: INSERT"),
-        ("INSERT INTO orders (id, tenant_id) VALUES (1, 5.0)", "refused"),
         ("INSERT INTO items VALUES (1, 5)", "refused: the columns of"),
         ("INSERT INTO orders VALUES (1)", "refused: INSERT"),
-        ("INSERT INTO orders (id, tenant_id) VALUES (nextval('s'), 5)", "refused: nextval"),
+        ("UPDATE orders SET total = nextval('s') WHERE tenant_id = 5", "refused: nextval"),
         ("SELECT pg_advisory_xact_lock(3) FROM orders WHERE tenant_id = 5", "refused: pg_advisory"),
         ("SELECT pg_notify('a', 'b') FROM orders WHERE tenant_id = 5", "refused: pg_notify"),
         ("SELECT * INTO x FROM orders WHERE tenant_id = 5", "refused"),
@@ -301,7 +305,7 @@ fn long_chains_and_deep_nests_neither_crash_nor_hang() {
     let endless =
         format!("SELECT * FROM orders WHERE tenant_id = 5 AND a = 1{}", " + 1".repeat(300_000));
     for sql in [long, deep, unions, endless] {
-        let _ = template(&sql, &context, &map).route(&crate::router::Params::default());
+        drop(template(&sql, &context, &map).route(&crate::router::Params::default()));
     }
 }
 
@@ -310,6 +314,6 @@ proptest::proptest! {
     fn any_text_gets_a_route_or_an_error(sql in "(SELECT|UPDATE|FROM|orders|WHERE|tenant_id|=|5|\\(|\\)|,|;|'|\"|\\$1|JOIN|ON|AND|OR|WITH|AS|INSERT INTO|VALUES|COPY|SET| |--|/\\*){0,40}") {
         let path = ["public".to_owned()];
         let context = Context { database: "shop", search_path: &path };
-        let _ = template(&sql, &context, &map()).route(&crate::router::Params::default());
+        drop(template(&sql, &context, &map()).route(&crate::router::Params::default()));
     }
 }
