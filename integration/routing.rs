@@ -238,7 +238,7 @@ async fn run(
     every: bool,
     sql: &str,
 ) -> Result<Vec<String>, String> {
-    let mut all = Vec::new();
+    let (mut all, mut count) = (Vec::new(), 0);
     for node in nodes {
         clients[*node].batch_execute("BEGIN").await.unwrap();
         let rows = answer(&clients[*node], sql).await;
@@ -247,12 +247,14 @@ async fn run(
         if every && !all.is_empty() {
             continue;
         }
+        let counts = rows.iter().filter_map(|row| row.strip_prefix('#')?.parse::<u64>().ok());
+        count += counts.sum::<u64>();
         all.extend(
             rows.into_iter().filter(|row| every || nodes.len() == 1 || !row.starts_with('#')),
         );
     }
     if nodes.len() > 1 && !every {
-        all.push(format!("#{}", all.len()));
+        all.push(format!("#{count}"));
     }
     all.sort();
     Ok(all)
