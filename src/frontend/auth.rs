@@ -161,11 +161,11 @@ fn check_certificate(rule: &Rule, user: &str, origin: &Origin) -> Result<(), Ser
     if needed == ClientCertificate::NotNeeded {
         return Ok(());
     }
-    let Some(name) = origin.tls.as_ref().and_then(|tls| tls.client.as_ref()) else {
+    let Some(client) = origin.tls.as_ref().and_then(|tls| tls.client.as_ref()) else {
         let message = "connection requires a valid client certificate";
         return Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
     };
-    if needed == ClientCertificate::VerifyFull && name.as_deref() != Some(user) {
+    if needed == ClientCertificate::VerifyFull && client.common_name.as_deref() != Some(user) {
         let message = format!("certificate authentication failed for user \"{user}\"");
         return Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
     }

@@ -42,9 +42,12 @@ pub(super) enum Secret {
 pub(super) struct Roles {
     /// Makes what unknown users are asked, so that they look like known ones.
     pub secret: MockSecret,
-    looked_up: Mutex<HashMap<String, (Instant, Option<Arc<Role>>)>>,
+    looked_up: Mutex<HashMap<String, LookedUp>>,
     derived: Mutex<HashMap<String, Arc<Role>>>,
 }
+
+/// What the home node said of a role, and when.
+type LookedUp = (Instant, Option<Arc<Role>>);
 
 /// Known to this proxy alone.
 #[derive(Clone)]

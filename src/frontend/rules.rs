@@ -97,8 +97,15 @@ pub struct Origin {
 pub struct TlsOrigin {
     /// The hash of the proxy's certificate, for channel binding.
     pub end_point: Option<Vec<u8>>,
-    /// The client has shown a certificate of the configured authority: its common name.
-    pub client: Option<Option<String>>,
+    /// The client has shown a certificate of the configured authority.
+    pub client: Option<ClientName>,
+}
+
+/// Whom a client's certificate names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientName {
+    /// The common name, if there is one.
+    pub common_name: Option<String>,
 }
 
 impl Rule {

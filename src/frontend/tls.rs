@@ -12,7 +12,7 @@ use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::rules::TlsOrigin;
+use super::rules::{ClientName, TlsOrigin};
 use crate::backend::{Stream, TlsFiles, authorities, certificates, common_name, end_point};
 
 /// What a client that speaks TLS from its first byte must say that it wants.
@@ -28,7 +28,9 @@ pub struct ServerTls {
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("checks_clients", &self.checks_clients).finish()
+        f.debug_struct("ServerTls")
+            .field("checks_clients", &self.checks_clients)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,7 +84,7 @@ impl ServerTls {
         let client = session.peer_certificates().and_then(<[_]>::first);
         let origin = TlsOrigin {
             end_point: self.end_point.clone(),
-            client: client.map(|certificate| common_name(certificate)),
+            client: client.map(|certificate| ClientName { common_name: common_name(certificate) }),
         };
         Ok((Stream::Tls(Box::new(TlsStream::Server(stream))), origin))
     }
