@@ -2,7 +2,7 @@ SELECT id, name FROM tenants ORDER BY id;
 SELECT id, name FROM tenants ORDER BY id DESC;
 SELECT id, name FROM tenants ORDER BY 1;
 SELECT id AS key, name FROM tenants ORDER BY key;
-SELECT id AS name, name AS id FROM tenants ORDER BY id;
+SELECT id AS name, name AS id FROM tenants ORDER BY id, name;
 SELECT name FROM tenants ORDER BY id;
 SELECT name FROM tenants ORDER BY tenants.id DESC;
 SELECT name FROM tenants t ORDER BY t.id;
