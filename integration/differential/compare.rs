@@ -160,8 +160,7 @@ impl Report {
     pub fn print(&self) {
         let all = self.right + self.refused.len() + self.wrong.len();
         let (refused, wrong) = (self.refused.len(), self.wrong.len());
-        let ways: Vec<_> =
-            self.ways.iter().map(|(way, count)| format!("{way} {count}")).collect();
+        let ways: Vec<_> = self.ways.iter().map(|(way, count)| format!("{way} {count}")).collect();
         println!(
             "{}: {all} statements, {} right ({}), {refused} refused, {wrong} wrong",
             self.name,

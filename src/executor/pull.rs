@@ -69,7 +69,8 @@ impl Session {
                         self.lose(node);
                     }
                 }
-                let message = format!("bringing rows of several nodes together took over {limit:?}");
+                let message =
+                    format!("bringing rows of several nodes together took over {limit:?}");
                 return Err(ServerError::new(SqlState::QUERY_CANCELED, message)
                     .with_hint("Restrict the statement, or raise executor.pull_timeout_ms.")
                     .into());
@@ -143,12 +144,7 @@ impl Session {
     }
 
     /// Asks every node for all that it is to give.
-    async fn start(
-        &mut self,
-        lanes: &mut [Lane],
-        plan: &PullPlan,
-        all: bool,
-    ) -> Result<(), Fault> {
+    async fn start(&mut self, lanes: &mut [Lane], plan: &PullPlan, all: bool) -> Result<(), Fault> {
         for lane in lanes.iter() {
             self.member(lane.node).await?;
         }
@@ -303,13 +299,11 @@ async fn relay(
         }
     }
     lane.outstanding -= 1;
-    match error {
-        Some(frame) => Err(Fault::Reported(frame)),
-        None => {
-            merge.guard.send_more(&out).await?;
-            Ok(rows)
-        }
+    if let Some(frame) = error {
+        return Err(Fault::Reported(frame));
     }
+    merge.guard.send_more(&out).await?;
+    Ok(rows)
 }
 
 /// Runs the statement on the rows and relays its answer; whether it failed.

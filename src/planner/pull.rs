@@ -1,6 +1,5 @@
 //! `Route::Pull` → what each node is asked for, and what the merge session runs.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use crate::ids::GroupId;
@@ -56,13 +55,12 @@ pub fn pull(text: &str, pull: &Pull, params: &Params<'_>, all: bool) -> PullPlan
             binary: table.columns.as_ref().is_some_and(|columns| columns.iter().all(is_portable)),
         };
         let known = inputs.iter().find(|known| known.select == input.select);
-        let name = match known {
-            Some(known) => known.name.clone(),
-            None => {
-                input.name = format!("foreshard {}", inputs.len());
-                inputs.push(input.clone());
-                input.name
-            }
+        let name = if let Some(known) = known {
+            known.name.clone()
+        } else {
+            input.name = format!("foreshard {}", inputs.len());
+            inputs.push(input.clone());
+            input.name
         };
         edits.push((table.span.clone(), replacement(text, table, &name)));
     }
@@ -81,7 +79,8 @@ fn replacement(text: &str, table: &PullTable, name: &str) -> String {
         before.len() >= 5 && before[before.len() - 5..].eq_ignore_ascii_case(b"table")
     };
     if let (Some(alias), false) = (&table.alias, is_command) {
-        let _ = write!(with, " AS {}", Ident::new(alias));
+        with.push_str(" AS ");
+        with.push_str(&Ident::new(alias).to_string());
     }
     with
 }
@@ -118,7 +117,8 @@ fn select(text: &str, table: &PullTable, params: &Params<'_>) -> String {
             sql.push_str(&names.join(", "));
         }
     }
-    let _ = write!(sql, " FROM {}", source(text, table));
+    sql.push_str(" FROM ");
+    sql.push_str(&source(text, table));
     let tests: Vec<_> =
         table.tests.iter().filter_map(|test| condition(test, &table.param_uses, params)).collect();
     if !tests.is_empty() {

@@ -123,15 +123,7 @@ fn sharded(
             "Create the table first.",
         ));
     }
-    for call in &query.functions {
-        if let Some(why) = functions::home_only(call) {
-            return Err(ServerError::refused(
-                format!("{}() can't be called beside a sharded table", call.name),
-                why,
-                "Call it in a statement of its own.",
-            ));
-        }
-    }
+    check_functions(query)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -182,6 +174,20 @@ fn sharded(
             _ => Part::Home,
         }),
     }
+}
+
+/// Refuses functions that belong to the home node.
+fn check_functions(query: &Query) -> Result<(), ServerError> {
+    for call in &query.functions {
+        if let Some(why) = functions::home_only(call) {
+            return Err(ServerError::refused(
+                format!("{}() can't be called beside a sharded table", call.name),
+                why,
+                "Call it in a statement of its own.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A SELECT that one node is not enough for.

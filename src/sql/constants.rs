@@ -67,9 +67,8 @@ fn value(expr: &Expr) -> Option<ConstantValue> {
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negative(value(expr)?),
         Expr::UnaryOp { op: UnaryOperator::Plus, expr } => {
-            let number = |value: &_| {
-                matches!(value, ConstantValue::Integer(_) | ConstantValue::Decimal(_))
-            };
+            let number =
+                |value: &_| matches!(value, ConstantValue::Integer(_) | ConstantValue::Decimal(_));
             Some(value(expr)?).filter(number)
         }
         _ => None,

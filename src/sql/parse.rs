@@ -163,8 +163,22 @@ fn has_wildcard(text: &str, tokens: &[Token]) -> bool {
 
 /// What can stand behind the columns of a SELECT.
 const AFTER_COLUMNS: [&str; 16] = [
-    "from", "where", "group", "having", "window", "union", "intersect", "except", "order", "limit",
-    "offset", "fetch", "for", "into", "as", "is",
+    "from",
+    "where",
+    "group",
+    "having",
+    "window",
+    "union",
+    "intersect",
+    "except",
+    "order",
+    "limit",
+    "offset",
+    "fetch",
+    "for",
+    "into",
+    "as",
+    "is",
 ];
 /// What can stand before a TABLE that is a query.
 const SET_WORDS: [&str; 4] = ["union", "intersect", "except", "all"];

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, FunctionArg, FunctionArgExpr,
     FunctionArguments, GroupByExpr, Ident, OnConflictAction, OnInsert, OrderBy, Query as AstQuery,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableObject, Update, UpdateTableFromKind, Visit,
-    Visitor,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor,
+    TableObject, Update, UpdateTableFromKind, Visit, Visitor,
 };
 
 use super::constants::constant;
