@@ -122,7 +122,7 @@ impl Report {
             let single = pair.single.simple(&statement.sql).await;
             binary = !single.holds_oids();
             let proxy = pair.proxy.simple(&statement.sql).await;
-            if !self.judge("text", statement, proxy.normal(ordered), single.normal(ordered)) {
+            if !self.judge("text", statement, &proxy.normal(ordered), &single.normal(ordered)) {
                 return;
             }
         }
@@ -130,7 +130,7 @@ impl Report {
             let parameters = statement.parameters.clone().unwrap_or_default();
             let single = pair.single.binary(&statement.sql, &parameters).await.normal(ordered);
             let proxy = pair.proxy.binary(&statement.sql, &parameters).await.normal(ordered);
-            if !self.judge("binary", statement, proxy, single) {
+            if !self.judge("binary", statement, &proxy, &single) {
                 return;
             }
         }
@@ -140,7 +140,7 @@ impl Report {
     }
 
     /// Whether the answers are the same. With 0A000 on the other side, too, they are.
-    fn judge(&mut self, form: &str, of: &Statement, proxy: Outcome, single: Outcome) -> bool {
+    fn judge(&mut self, form: &str, of: &Statement, proxy: &Outcome, single: &Outcome) -> bool {
         let same_error = match (&proxy.error, &single.error) {
             (Some((proxy, _)), Some((single, _))) => proxy == single,
             _ => false,
@@ -151,7 +151,7 @@ impl Report {
         if let Some(message) = proxy.refused() {
             self.refused.push(format!("{}\n      {message}", of.sql));
         } else {
-            self.wrong.push(format!("[{form}] {}\n{}", of.sql, difference(&proxy, &single)));
+            self.wrong.push(format!("[{form}] {}\n{}", of.sql, difference(proxy, single)));
         }
         false
     }

@@ -2,6 +2,7 @@
 //! the same rows: names, types, rows, command tags and SQLSTATEs must be equal, in text and binary.
 //! A refusal (0A000) is counted apart; a wrong answer fails the test.
 #![allow(clippy::print_stdout, reason = "the shares are for whoever runs the test")]
+#![allow(unreachable_pub, reason = "the parts of one test binary")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod compare;

@@ -111,7 +111,9 @@ fn check(cases: &[(&str, &str)]) {
         let route = route_in(&["public"], "shop", sql);
         let as_wanted = match wanted.strip_prefix('t').and_then(|id| id.parse().ok()) {
             Some(id) => route == tenant(id),
-            None if *wanted == "spread" => route.starts_with("pull") || route.starts_with("scatter"),
+            None if *wanted == "spread" => {
+                route.starts_with("pull") || route.starts_with("scatter")
+            }
             None if wanted.starts_with("refused") => route.starts_with(wanted),
             None => route == *wanted,
         };
