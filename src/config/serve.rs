@@ -193,6 +193,9 @@ fn executor_faults(config: &executor::Config) -> Vec<(&'static str, String)> {
         ("gate_timeout_ms", config.gate_timeout_ms),
         ("ddl_timeout_ms", config.ddl_timeout_ms),
         ("resolve_interval_s", config.resolve_interval_s),
+        ("pull_rows_max", config.pull_rows_max),
+        ("pull_bytes_max", config.pull_bytes_max),
+        ("pull_timeout_ms", config.pull_timeout_ms),
     ])
 }
 

@@ -30,9 +30,9 @@ impl CancelTarget {
     }
 
     /// The session gives the connection up; whether a cancel request may still hit it.
-    pub(super) fn remove(&self, node: NodeId) -> bool {
+    pub(super) fn remove(&self, node: NodeId, key: CancelKey) -> bool {
         let mut held = self.held.lock();
-        held.retain(|(held, _)| *held != node);
+        held.retain(|held| *held != (node, key));
         let hit = self.hit.load(Ordering::Relaxed);
         if held.is_empty() {
             self.hit.store(false, Ordering::Relaxed);
