@@ -52,8 +52,8 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
     let path = ["public".to_owned()];
     let context = Context { database: "d", search_path: &path };
     let route = template(sql, &context, map).route(&Params::default()).ok();
-    // What is rewritten is not sent verbatim.
-    route.filter(|route| !matches!(route, Route::Evaluate(_) | Route::Insert(..)))
+    // What is rewritten is not sent verbatim; a pull needs the proxy: `differential` has those.
+    route.filter(|route| !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..)))
 }
 
 /// The nodes that a route goes to.

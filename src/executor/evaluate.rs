@@ -105,7 +105,7 @@ impl Session {
         messages: &[u8],
         answers: usize,
     ) -> Result<Vec<Vec<Option<String>>>, Fault> {
-        let mut guard: Guard = self.checkout_apart(node).await?;
+        let mut guard: Guard = self.checkout_beside(node).await?;
         guard.send(messages).await?;
         let mut rows = Vec::new();
         for _ in 0..answers {

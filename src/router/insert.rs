@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::bind::Sharded;
 use super::functions;
 use super::names::Names;
-use crate::shard_map::{Column, Identity, Table};
+use crate::shard_map::{Column, Identity, KeyType, Table};
 use crate::sql::{Constant, Ident, Insert, InsertLayout, Query, calls_in, clock_calls, params_of};
 use crate::wire::ServerError;
 
@@ -69,13 +69,15 @@ pub(super) fn keys(
     query: &Query,
     text: &str,
     table: &Sharded<'_>,
+    types: &[KeyType],
 ) -> Result<Rows, ServerError> {
     let name = &table.table.name.name;
     let layout = query.layout.as_ref().filter(|layout| {
         layout.default_values || insert.rows.as_ref().is_some_and(|r| r.len() == layout.rows.len())
     });
     if let Some(layout) = layout
-        && let Some(evaluation) = complete(insert, layout, text, table.table, Some(table.key))?
+        && let Some(evaluation) =
+            complete(insert, layout, text, table.table, Some((table.key, types)))?
     {
         return Ok(Rows::Evaluate(Arc::new(evaluation)));
     }
@@ -136,7 +138,7 @@ pub(super) fn complete(
     layout: &InsertLayout,
     text: &str,
     table: &Table,
-    key: Option<&[String]>,
+    key: Option<(&[String], &[KeyType])>,
 ) -> Result<Option<Evaluation>, ServerError> {
     // Without its columns nothing is known of defaults: the table does not exist yet, or COPY and
     // INSERT need a column list.
@@ -193,14 +195,14 @@ pub(super) fn complete(
 /// What decides which values are evaluated.
 struct Completion<'a> {
     table: &'a Table,
-    key: Option<&'a [String]>,
+    key: Option<(&'a [String], &'a [KeyType])>,
     layout: &'a InsertLayout,
     text: &'a str,
 }
 
 impl Completion<'_> {
     fn is_key(&self, name: &String) -> bool {
-        self.key.is_some_and(|key| key.contains(name))
+        self.key.is_some_and(|(key, _)| key.contains(name))
     }
 
     /// Whether the column's default is evaluated first.
@@ -222,7 +224,16 @@ impl Completion<'_> {
             return column.and_then(default);
         }
         let first = self.is_key(name) || takes_number(cell) || self.key.is_none() && varies(cell);
-        (first && !constant).then(|| cell.to_owned())
+        if !first || constant {
+            return None;
+        }
+        let key_type = self.key.and_then(|(key, types)| {
+            key.iter().position(|column| column == name).and_then(|place| types.get(place))
+        });
+        Some(match key_type {
+            Some(key_type) => format!("CAST({cell} AS {})", key_type.name()),
+            None => cell.to_owned(),
+        })
     }
 }
 

@@ -27,9 +27,11 @@ pub(super) struct Keyed {
     several: bool,
     /// What to do where the shards are on several nodes.
     over: Over,
+    /// Where it goes if one node is not enough.
+    otherwise: Option<Route>,
 }
 
-/// How a statement runs on several nodes.
+/// How a write runs on several nodes.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Over {
     /// It does not.
@@ -104,20 +106,28 @@ impl Keyed {
         self.alone = key_uses.iter().filter_map(all).collect();
     }
 
-    /// Says how the statement runs on several nodes.
+    /// Says how a write runs on several nodes.
     pub(super) fn set_over(&mut self, over: Over) {
         self.over = over;
     }
 
-    /// The same, but refused where the shards are on several nodes.
+    /// The same, but refused where a write needs several nodes.
     pub(super) fn on_one_node(self) -> Self {
-        Self { over: Over::No, ..self }
+        let read = |route: &Route| !matches!(route, Route::Write(_) | Route::Evaluate(_));
+        let otherwise = self.otherwise.filter(read);
+        Self { over: Over::No, otherwise, ..self }
+    }
+
+    /// Says where it goes if one node is not enough, or its keys can't be told.
+    pub(super) fn set_otherwise(&mut self, route: Route) {
+        self.otherwise = Some(route);
     }
 
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
         self.several = true;
         self.over = Over::No;
+        self.otherwise = None;
         for key in other.keys {
             let Key { table, group, columns, used, cuts_blanks } = key;
             let group = other.groups[group].group;
@@ -130,8 +140,16 @@ impl Keyed {
         self.keys.iter().any(|key| key.columns.iter().flatten().any(param))
     }
 
-    /// The node's shards.
+    /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
+        match (self.one_node(params), &self.otherwise) {
+            (Err(_), Some(route)) => Ok(route.clone()),
+            (route, _) => route,
+        }
+    }
+
+    /// The node's shards.
+    fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
         let mut found: SmallVec<[(ShardId, NodeId); 2]> = SmallVec::new();
         for key in &self.keys {
             match self.shards_of(key, params)? {

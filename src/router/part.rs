@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::insert::Evaluation;
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl};
+use super::{CopyIn, Ddl, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -14,6 +14,7 @@ pub(super) enum Part {
     Home,
     Keyed(Keyed),
     Scatter(GroupId),
+    Pull(Arc<Pull>),
     EveryNode,
     /// UPDATE or DELETE over all shards of a group.
     Write(GroupId),

@@ -9,7 +9,7 @@ use super::keyed::{Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{scatter, write};
+use super::{Route, pull, scatter, write};
 use crate::shard_map::{KeyType, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::ServerError;
@@ -36,10 +36,10 @@ pub(super) fn route(
     }
     let meanings = meanings(query, names)?;
     let kinds = Kinds::of(&meanings);
-    if query.features.only && (kinds.sharded || kinds.reference) {
+    if query.features.only && kinds.reference && !kinds.sharded {
         return Err(ServerError::refused(
-            "ONLY is not supported for sharded and reference tables",
-            "A sharded table is partitioned, so that ONLY would read nothing.",
+            "ONLY is not supported for reference tables",
+            "What inherits from a reference table is not known.",
             "Leave ONLY out.",
         ));
     }
@@ -109,16 +109,11 @@ fn sharded(
     meanings: &Meanings<'_>,
     kinds: Kinds,
 ) -> Result<Part, ServerError> {
-    if kinds.home {
+    let reads = query.verb == Verb::Select && !writes(query);
+    if kinds.home && !reads {
         return Err(mixed(query, meanings));
     }
-    if query.features.into {
-        return Err(ServerError::refused(
-            "SELECT INTO from a sharded table is not supported",
-            "The new table would be on one node only.",
-            "Create the table first.",
-        ));
-    }
+    check_clauses(query, reads)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -127,7 +122,8 @@ fn sharded(
         let target = level.target.as_ref().filter(|_| table.index == 0);
         check_key_unchanged(target, &table)?;
         if let Some(Target::Insert(insert)) = target {
-            let keys = match insert::keys(insert, query, text, &table)? {
+            let types = &names.map.groups()[table.group.index()].key;
+            let keys = match insert::keys(insert, query, text, &table, types)? {
                 Rows::Keys(keys) => keys,
                 Rows::Evaluate(first) => return evaluate(first, bound.sharded.len() > 1),
             };
@@ -145,15 +141,7 @@ fn sharded(
             None => free = free.or(Some(table)),
         }
     }
-    for call in &query.functions {
-        if let Some(why) = functions::home_only(call) {
-            return Err(ServerError::refused(
-                format!("{}() can't be called beside a sharded table", call.name),
-                why,
-                "Call it in a statement of its own.",
-            ));
-        }
-    }
+    check_functions(query)?;
     if let Some(table) = reference_target(query, meanings) {
         return Err(ServerError::refused(
             format!("\"{}\" can't be written beside a sharded table", table.name.name),
@@ -164,14 +152,89 @@ fn sharded(
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
     if write::is_change(query) {
         let spread = write::check_spread(query, statement, &bound, meanings);
-        return change(keyed, free, text, spread);
+        let all = spread.map(|()| every_shard(&bound, names));
+        return change(keyed, free, text, all);
     }
     if let Some(rows) = insert::splits(query, text, names) {
         keyed.set_over(insert::still_clock(text).map_or(Over::Rows(rows), Over::Evaluate));
     }
+    let spread = Spread { query, statement, names, meanings };
     match free {
-        None => Ok(Part::Keyed(keyed)),
-        Some(table) => scatter::route(query, statement, &bound, meanings, &table),
+        None if !reads => Ok(Part::Keyed(keyed)),
+        // What is read at home need not be where the shard is, and ONLY would read nothing there.
+        None if kinds.home || query.features.only => spread.pull(),
+        None => {
+            if let Some(first) = bound.sharded.first()
+                && let Ok(route) = spread.route(&bound, first)
+            {
+                keyed.set_otherwise(route);
+            }
+            Ok(Part::Keyed(keyed))
+        }
+        Some(table) if !reads => scatter::route(query, statement, &bound, meanings, &table),
+        Some(table) => spread.route(&bound, &table).map(|route| match route {
+            Route::Scatter(group) => Part::Scatter(group),
+            Route::Pull(pull) => Part::Pull(pull),
+            _ => Part::Home,
+        }),
+    }
+}
+
+fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
+    if query.features.only && !reads {
+        return Err(ServerError::refused(
+            "ONLY is not supported for sharded tables that are written",
+            "A sharded table is partitioned, so that ONLY would find nothing.",
+            "Leave ONLY out.",
+        ));
+    }
+    if query.features.into {
+        return Err(ServerError::refused(
+            "SELECT INTO from a sharded table is not supported",
+            "The new table would be on one node only.",
+            "Create the table first.",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses functions that belong to the home node.
+fn check_functions(query: &Query) -> Result<(), ServerError> {
+    for call in &query.functions {
+        if let Some(why) = functions::home_only(call) {
+            return Err(ServerError::refused(
+                format!("{}() can't be called beside a sharded table", call.name),
+                why,
+                "Call it in a statement of its own.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A SELECT that one node is not enough for.
+struct Spread<'a, 'b> {
+    query: &'a Query,
+    statement: &'a Statement,
+    names: &'a Names<'b>,
+    meanings: &'a Meanings<'b>,
+}
+
+impl Spread<'_, '_> {
+    /// The cheaper of the ways that are right.
+    fn route(&self, bound: &Bound<'_>, free: &Sharded<'_>) -> Result<Route, ServerError> {
+        if let Ok(Part::Scatter(group)) =
+            scatter::route(self.query, self.statement, bound, self.meanings, free)
+        {
+            return Ok(Route::Scatter(group));
+        }
+        let pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
+        Ok(Route::Pull(Arc::new(pull)))
+    }
+
+    fn pull(&self) -> Result<Part, ServerError> {
+        let pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
+        Ok(Part::Pull(Arc::new(pull)))
     }
 }
 
@@ -180,16 +243,25 @@ fn change(
     mut keyed: Keyed,
     free: Option<Sharded<'_>>,
     text: &str,
-    spread: Result<(), ServerError>,
+    all: Result<Route, ServerError>,
 ) -> Result<Part, ServerError> {
     let Some(free) = free else {
-        if spread.is_ok() {
-            keyed.set_over(insert::still_clock(text).map_or(Over::Write, Over::Evaluate));
+        if let Ok(all) = all {
+            let clock = insert::still_clock(text);
+            keyed.set_otherwise(clock.clone().map_or(all, Route::Evaluate));
+            keyed.set_over(clock.map_or(Over::Write, Over::Evaluate));
         }
         return Ok(Part::Keyed(keyed));
     };
-    spread?;
+    all?;
     Ok(insert::still_clock(text).map_or(Part::Write(free.group), Part::Evaluate))
+}
+
+/// A write to all shards of the target's group.
+fn every_shard(bound: &Bound<'_>, names: &Names<'_>) -> Route {
+    let group = bound.sharded.first().map(|table| table.group);
+    let of_group = names.map.shards().filter(|(_, shard)| Some(shard.group) == group);
+    Route::Write(of_group.map(|(id, _)| id).collect())
 }
 
 /// What is evaluated at home must not read sharded tables.
