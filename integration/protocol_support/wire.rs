@@ -89,7 +89,7 @@ impl RawClient {
                     return Some((tag, frame[5..].to_vec()));
                 }
             }
-            let mut chunk = [0; 16 * 1024];
+            let mut chunk = vec![0; 16 * 1024];
             let read = timeout(PATIENCE, self.stream.read(&mut chunk)).await;
             let read =
                 read.unwrap_or_else(|_| panic!("no answer after {PATIENCE:?}, step {}", self.step));

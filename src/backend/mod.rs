@@ -4,29 +4,38 @@
 //! closed, never pooled.
 
 mod address;
+mod certificate;
 mod command;
 mod config;
 mod connection;
+mod credential;
 mod error;
 mod limits;
 mod login;
 mod look;
 mod pool;
 mod prepared;
+mod proof;
+mod service_tls;
 mod settings;
 mod stream;
 mod ticket;
+mod tls;
 
 pub use address::{NodeAddress, Password};
+pub use certificate::{common_name, end_point};
 pub use command::{Command, CommandError};
 pub use config::{Config, PoolMode};
 pub use connection::Connection;
+pub use credential::Credential;
 pub use error::{BackendError, ConnectError};
 pub use limits::NodeLimit;
 pub use login::Login;
 pub use look::Found;
 pub use pool::{Guard, Pool};
 pub use prepared::{Given, PreparedNumbers};
+pub use service_tls::{ServiceConnector, ServiceStream};
 pub use settings::Settings;
 pub use stream::Stream;
 pub use ticket::{Ticket, Trace};
+pub use tls::{NodeTls, TlsFiles, TlsMode, authorities, certificates};

@@ -6,13 +6,14 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::limits::{NodeLimit, Slot};
 use super::ticket::Look;
-use super::{Config, ConnectError, Connection, Login, NodeAddress, Ticket};
+use super::{Config, ConnectError, Connection, Credential, Login, NodeAddress, Ticket};
 use crate::ids::NodeId;
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
@@ -20,7 +21,7 @@ use crate::ids::NodeId;
 pub struct Pool {
     node: NodeId,
     address: NodeAddress,
-    login: Login,
+    login: ArcSwap<Login>,
     config: Config,
     size: u32,
     idle: Mutex<Vec<Idle>>,
@@ -64,6 +65,7 @@ impl Pool {
     ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(size.max(1) as usize));
         let idle = Mutex::default();
+        let login = ArcSwap::from_pointee(login);
         let pool = Arc::new(Self { node, address, login, config, size, idle, permits, limit });
         pool.limit.enter(&pool);
         pool
@@ -85,7 +87,9 @@ impl Pool {
         loop {
             match self.pick(ticket) {
                 Pick::Ready(mut idle) => {
-                    if !self.is_over(&idle.connection) && self.answers(&mut idle.connection).await {
+                    if !self.is_over(&mut idle.connection)
+                        && self.answers(&mut idle.connection).await
+                    {
                         return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
                     }
                 }
@@ -103,8 +107,9 @@ impl Pool {
                 Pick::Open => {
                     let slot = self.limit.slot(deadline).await.map_err(|()| self.exhausted())?;
                     let within = self.config.connect_timeout();
-                    let opened = Connection::open(self.node, &self.address, &self.login, within);
-                    return Ok(self.guard(opened.await?, slot, permit, ticket));
+                    let login = self.login.load_full();
+                    let opened = Connection::open(self.node, &self.address, &login, within).await?;
+                    return Ok(self.guard(opened, slot, permit, ticket));
                 }
             }
         }
@@ -127,6 +132,15 @@ impl Pool {
         let mut taken = idle.iter().position(own).map(|at| idle.remove(at))?;
         let permit = taken.reserved.take()?;
         Some((taken, permit))
+    }
+
+    /// New connections log in with this credential. Nothing does not replace something.
+    pub fn renew(&self, credential: &Credential) {
+        let login = self.login.load();
+        if *credential != Credential::Nothing && login.credential != *credential {
+            let credential = credential.clone();
+            self.login.store(Arc::new(Login { credential, ..Login::clone(&login) }));
+        }
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, ConnectError> {
@@ -173,7 +187,7 @@ impl Pool {
 
     /// Whether an idle connection is to be closed: too old, idle for too long, or closed by the
     /// node. One that is reserved is its session's, however old.
-    fn is_over(&self, connection: &Connection) -> bool {
+    fn is_over(&self, connection: &mut Connection) -> bool {
         let old = |since: Instant, limit: Option<std::time::Duration>| {
             limit.is_some_and(|limit| since.elapsed() > limit)
         };
@@ -207,7 +221,8 @@ impl Pool {
 
     /// Closes what has been idle for too long, is too old, or was closed by the node.
     pub fn sweep(&self) {
-        self.idle.lock().retain(|idle| idle.reserved.is_some() || !self.is_over(&idle.connection));
+        let over = |idle: &mut Idle| idle.reserved.is_none() && self.is_over(&mut idle.connection);
+        self.idle.lock().retain_mut(|idle| !over(idle));
     }
 
     /// Closes the connections that nobody has checked out.

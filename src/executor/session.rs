@@ -81,6 +81,7 @@ pub(super) enum Pin {
 
 /// What a session knows of its transaction.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
 pub(super) struct Transaction {
     /// The client's BEGIN, while its transaction lasts.
     pub begin: Option<String>,
@@ -99,6 +100,8 @@ pub(super) struct Transaction {
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
     pub ddl: Option<Exclusive>,
+    /// Its DDL made a reference table whose defaults differ from node to node.
+    pub varies: bool,
     /// Tables whose columns are to be read again after it.
     pub changed_tables: Vec<TableName>,
 }
@@ -110,6 +113,11 @@ impl Member {
             PoolMode::Transaction => Pin::No,
             PoolMode::Session => Pin::Mode,
         }
+    }
+
+    /// Whether state keeps the session on it.
+    pub(super) fn is_pinned(&self) -> bool {
+        matches!(self.pin, Pin::State | Pin::ToTheEnd)
     }
 
     /// Pins it, or lets go of it.
@@ -200,6 +208,11 @@ impl Session {
     /// A node that joins the transaction later must run `text` after BEGIN.
     pub fn remember(&mut self, text: &str) {
         self.transaction.prelude.push(text.to_owned());
+    }
+
+    /// What a node that joins the transaction later must run after BEGIN.
+    pub(super) fn prelude(&self) -> impl Iterator<Item = &str> {
+        self.transaction.prelude.iter().map(String::as_str)
     }
 
     /// A savepoint was gone back to: the transaction goes on.
@@ -344,6 +357,14 @@ impl Session {
         Ok(self.members.len() - 1)
     }
 
+    /// Another connection to `node`, with the session's settings, outside of its transaction.
+    pub(super) async fn checkout_beside(&self, node: NodeId) -> Result<Guard, Fault> {
+        let mut guard = self.pools[node.index()].checkout(&Arc::default()).await?;
+        guard.adopt(&self.settings).await?;
+        guard.trace.owner = None;
+        Ok(guard)
+    }
+
     /// A statement may change settings of the session: they are read when its transaction ends.
     pub fn expect_settings_change(&mut self) {
         self.transaction.settings_changed = true;
@@ -373,7 +394,7 @@ impl Session {
         if let Some(at) = self.members.iter().position(|member| member.node == node) {
             let mut member = self.members.remove(at);
             member.pin_for(Pin::No);
-            self.cancel.remove(member.node);
+            self.cancel.remove(member.node, member.guard.key);
             member.guard.close();
             self.fail();
         }
@@ -382,8 +403,8 @@ impl Session {
     /// Ends the session: what pins its connections goes with them.
     pub fn end(&mut self) {
         for mut member in self.members.drain(..) {
-            let hit = self.cancel.remove(member.node);
-            let state = matches!(member.pin, Pin::State | Pin::ToTheEnd);
+            let hit = self.cancel.remove(member.node, member.guard.key);
+            let state = member.is_pinned();
             member.pin_for(Pin::No);
             if hit || state || member.leaves > Leaves::Sequences || member.guard.trace.unknown {
                 member.guard.close();
@@ -405,7 +426,7 @@ impl Drop for Session {
 /// Returns a connection to its pool; closes it if a cancel request may still be on its way to it.
 fn release_member(cancel: &CancelTarget, mut member: Member) {
     member.pin_for(Pin::No);
-    if cancel.remove(member.node) {
+    if cancel.remove(member.node, member.guard.key) {
         member.guard.close();
     }
 }

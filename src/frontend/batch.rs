@@ -22,6 +22,7 @@ pub(super) const OUT_BYTES_MAX: usize = 256 * 1024;
 
 /// The exchange under way.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
 pub(super) struct Batch {
     /// The node that it goes to.
     pub node: Option<NodeId>,

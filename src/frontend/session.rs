@@ -12,7 +12,7 @@ use super::simple::utf8;
 use super::statements::Prepared;
 use super::templates::Templates;
 use super::worker::Worker;
-use crate::backend::Login;
+use crate::backend::{Credential, Login};
 use crate::executor::{Client, ClientError, Cost, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
@@ -50,23 +50,15 @@ enum Next {
 }
 
 impl ClientSession {
-    /// Logs in to the home node with the client's settings, so that the client hears of a wrong
+    /// Opens the session of a client that was let in: logs in to the home node with the client's settings, so that the client hears of a wrong
     /// database or setting now; tells the client what a server tells. `Ok(None)` if it was refused.
     pub(super) async fn open(
         worker: Arc<Worker>,
         mut client: Client,
         startup: Startup,
+        credential: Credential,
     ) -> Result<Option<Self>, ClientError> {
-        if let Err(error) = worker.users.authenticate(&startup.user, &mut client).await? {
-            client.put_error(&error);
-            client.flush().await?;
-            return Ok(None);
-        }
-        let login = Login {
-            password: worker.users.password(&startup.user),
-            user: startup.user,
-            database: startup.database.clone(),
-        };
+        let login = Login { user: startup.user, database: startup.database.clone(), credential };
         let pools = worker.pools.of(&login);
         let mut session = Session::new(Arc::clone(&worker.engine), pools, startup.settings);
         if let Err(fault) = greet(&mut session, &mut client).await {
@@ -152,11 +144,7 @@ impl ClientSession {
             }
             let idle = !self.session.in_transaction() && self.batch.is_empty();
             if idle {
-                for member in self.session.pinned() {
-                    for frame in member.guard.notifications.drain(..) {
-                        self.client.relay(&frame).await?;
-                    }
-                }
+                self.relay_notifications().await?;
             }
             self.client.flush().await?;
             let stopped = self.worker.tasks.token().clone();
@@ -173,6 +161,15 @@ impl ClientSession {
                 },
             }
         }
+    }
+
+    /// Passes on what came beside answers to statements of the proxy's own.
+    async fn relay_notifications(&mut self) -> Result<(), ClientError> {
+        let waiting = self.session.pinned().flat_map(|m| m.guard.notifications.drain(..));
+        for frame in waiting {
+            self.client.relay(&frame).await?;
+        }
+        Ok(())
     }
 
     /// A simple `Query`.

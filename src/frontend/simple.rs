@@ -1,14 +1,16 @@
 //! The simple protocol: one text, routed and run.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::session::ClientSession;
-use crate::executor::{Cost, Entered, Fault, Scatter};
+use crate::executor::{Cost, Entered, Fault, PullRun, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Leaves, Params, Route, Template};
+use crate::router::{Access, Control, Leaves, Params, Pull, Route, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -19,6 +21,8 @@ pub(super) enum Way {
     Node(NodeId, Cost),
     /// On these nodes, concatenated.
     Scatter(Vec<(NodeId, Cost)>),
+    /// On all nodes, brought together.
+    Pull(Arc<Pull>),
     /// Something that the proxy does in steps of its own.
     Steps(Route),
 }
@@ -49,6 +53,11 @@ impl ClientSession {
                     let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
                     self.session.scatter(&scatter, &mut self.client).await?;
                 }
+                (Way::Pull(pull), _) => {
+                    let params = Params::default();
+                    let run = PullRun { pull, text, params, bind: None };
+                    self.session.pull(&run, &mut self.client).await?;
+                }
                 (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
             }
         }
@@ -57,7 +66,7 @@ impl ClientSession {
     }
 
     /// The routed text at the epoch in force.
-    pub(super) fn template(&self, text: &str) -> std::sync::Arc<Template> {
+    pub(super) fn template(&self, text: &str) -> Arc<Template> {
         self.templates.get(text, &self.worker.engine.live_map.load())
     }
 
@@ -66,8 +75,8 @@ impl ClientSession {
         &mut self,
         text: &str,
         params: &Params<'_>,
-        mut template: std::sync::Arc<Template>,
-    ) -> Result<(Way, std::sync::Arc<Template>), Fault> {
+        mut template: Arc<Template>,
+    ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
             let map = self.worker.engine.live_map.snapshot();
             if template.epoch != map.epoch() {
@@ -89,6 +98,7 @@ impl ClientSession {
                     Way::Node(node, Cost { shards, access })
                 }
                 Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
+                Route::Pull(pull) => Way::Pull(pull),
                 steps => Way::Steps(steps),
             };
             return Ok((way, template));
@@ -107,6 +117,15 @@ impl ClientSession {
                 "cannot end a transaction of several nodes in this way",
                 "The text would end it on one node only.",
                 "Send COMMIT or ROLLBACK as a statement of its own.",
+            )
+            .into());
+        }
+        let sets_path = template.changes_reading && template.leaves >= Leaves::State;
+        if sets_path && self.session.in_transaction() && !self.is_plain() {
+            return Err(ServerError::refused(
+                "set_config can't change the search path inside a transaction block",
+                "The transaction may have other nodes, or get them later.",
+                "Use SET, or set_config outside of the transaction block.",
             )
             .into());
         }
@@ -143,6 +162,9 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
+            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) => {
+                self.write(route.clone(), text, None).await
+            }
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
                 self.session.run_ddl(&plan, &mut self.client).await
@@ -174,8 +196,16 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ServerError> {
 
 /// The shards whose gates a route has to pass.
 fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
+    let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
     let group = match route {
-        Route::Shards(shards) => return shards.clone(),
+        Route::Shards(shards) | Route::Write(shards) => return shards.clone(),
+        Route::Insert(_, shards) => {
+            let mut shards: SmallVec<[ShardId; 2]> = shards.iter().copied().collect();
+            shards.sort_unstable();
+            shards.dedup();
+            return shards;
+        }
+        Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
         Route::Scatter(group) => Some(*group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
             crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),
@@ -183,7 +213,6 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
         }),
         _ => None,
     };
-    let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
     group.map(of_group).into_iter().flatten().collect()
 }
 

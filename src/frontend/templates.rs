@@ -73,8 +73,11 @@ impl Kept {
 /// The caches of one worker.
 #[derive(Debug, Default)]
 pub(super) struct AllTemplates {
-    by_context: Mutex<HashMap<(String, Vec<String>, Strings), Arc<Templates>>>,
+    by_context: Mutex<HashMap<ContextKey, Arc<Templates>>>,
 }
+
+/// Database, search path, and how strings are read.
+type ContextKey = (String, Vec<String>, Strings);
 
 /// Combinations of database and search path that are kept.
 const CONTEXTS: usize = 256;

@@ -1,9 +1,11 @@
 //! Keys of a statement → shards, once the parameters are there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::insert::{Evaluation, InsertRows};
 use super::operand::{self, Operand, Use};
 use super::{Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
@@ -23,6 +25,24 @@ pub(super) struct Keyed {
     alone: Vec<u16>,
     /// Of several statements: one that fails need not undo the others.
     several: bool,
+    /// What to do where the shards are on several nodes.
+    over: Over,
+    /// Where it goes if one node is not enough.
+    otherwise: Option<Route>,
+}
+
+/// How a write runs on several nodes.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Over {
+    /// It does not.
+    #[default]
+    No,
+    /// A write: verbatim on each.
+    Write,
+    /// An INSERT with a key for each row: each row on the node of its shard.
+    Rows(Arc<InsertRows>),
+    /// After parts of it are evaluated.
+    Evaluate(Arc<Evaluation>),
 }
 
 /// One group's shards by hash slot, with their nodes.
@@ -61,9 +81,10 @@ pub(super) struct NewKey {
 
 impl Keyed {
     pub(super) fn push(&mut self, key: NewKey, map: &ShardMap) {
-        let group = match self.groups.iter().position(|slots| slots.group == key.group) {
-            Some(group) => group,
-            None => {
+        let group =
+            if let Some(group) = self.groups.iter().position(|slots| slots.group == key.group) {
+                group
+            } else {
                 let slots = map.slots(key.group).iter().map(|shard| (*shard, map.node_of(*shard)));
                 self.groups.push(GroupSlots {
                     group: key.group,
@@ -71,8 +92,7 @@ impl Keyed {
                     slots: slots.collect(),
                 });
                 self.groups.len() - 1
-            }
-        };
+            };
         let NewKey { table, columns, used, cuts_blanks, .. } = key;
         self.keys.push(Key { table, group, columns, used, cuts_blanks });
     }
@@ -86,9 +106,28 @@ impl Keyed {
         self.alone = key_uses.iter().filter_map(all).collect();
     }
 
+    /// Says how a write runs on several nodes.
+    pub(super) fn set_over(&mut self, over: Over) {
+        self.over = over;
+    }
+
+    /// The same, but refused where a write needs several nodes.
+    pub(super) fn on_one_node(self) -> Self {
+        let read = |route: &Route| !matches!(route, Route::Write(_) | Route::Evaluate(_));
+        let otherwise = self.otherwise.filter(read);
+        Self { over: Over::No, otherwise, ..self }
+    }
+
+    /// Says where it goes if one node is not enough, or its keys can't be told.
+    pub(super) fn set_otherwise(&mut self, route: Route) {
+        self.otherwise = Some(route);
+    }
+
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
         self.several = true;
+        self.over = Over::No;
+        self.otherwise = None;
         for key in other.keys {
             let Key { table, group, columns, used, cuts_blanks } = key;
             let group = other.groups[group].group;
@@ -101,8 +140,16 @@ impl Keyed {
         self.keys.iter().any(|key| key.columns.iter().flatten().any(param))
     }
 
-    /// The node's shards.
+    /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
+        match (self.one_node(params), &self.otherwise) {
+            (Err(_), Some(route)) => Ok(route.clone()),
+            (route, _) => route,
+        }
+    }
+
+    /// The node's shards.
+    fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
         let mut found: SmallVec<[(ShardId, NodeId); 2]> = SmallVec::new();
         for key in &self.keys {
             match self.shards_of(key, params)? {
@@ -112,18 +159,30 @@ impl Keyed {
             }
         }
         let Some((_, node)) = found.first().copied() else { return Ok(Route::Anywhere) };
+        let sorted = |found: &[(ShardId, NodeId)]| {
+            let mut shards: SmallVec<[ShardId; 2]> =
+                found.iter().map(|(shard, _)| *shard).collect();
+            shards.sort_unstable();
+            shards.dedup();
+            shards
+        };
         if found.iter().any(|(_, other)| *other != node) {
+            match &self.over {
+                Over::No => {}
+                Over::Write => return Ok(Route::Write(sorted(&found))),
+                Over::Rows(insert) => {
+                    let shards = found.iter().map(|(shard, _)| *shard).collect();
+                    return Ok(Route::Insert(Arc::clone(insert), shards));
+                }
+                Over::Evaluate(first) => return Ok(Route::Evaluate(Arc::clone(first))),
+            }
             return Err(ServerError::refused(
                 "the statement needs shards on several nodes",
                 "Its shard keys belong to shards that different nodes hold.",
                 "Name one shard key a statement.",
             ));
         }
-        let mut shards: SmallVec<[ShardId; 2]> =
-            found.into_iter().map(|(shard, _)| shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        Ok(Route::Shards(shards))
+        Ok(Route::Shards(sorted(&found)))
     }
 
     /// The shards of one key; `None` where PostgreSQL will say what is wrong with it.

@@ -49,10 +49,8 @@ fn of_control(control: &Control) -> Leaves {
 
 fn of_query(query: &Query) -> Leaves {
     let calls = query.functions.iter().map(functions::leaves).max().unwrap_or_default();
-    let written = match query.levels.iter().any(|level| level.target.is_some()) {
-        true => Leaves::Sequences,
-        false => Leaves::Nothing,
-    };
+    let writes = query.levels.iter().any(|level| level.target.is_some());
+    let written = if writes { Leaves::Sequences } else { Leaves::Nothing };
     let made = if query.features.into_temp { Leaves::State } else { Leaves::Nothing };
     calls.max(written).max(made)
 }

@@ -10,21 +10,26 @@
 mod bind;
 mod definition;
 mod functions;
+mod insert;
 mod keyed;
 mod leaves;
 mod names;
 mod operand;
 mod part;
+mod pull;
 mod query;
 mod route;
 mod scatter;
 mod statement;
 mod template;
+mod write;
 #[cfg(test)]
 mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
+pub use insert::{Evaluation, InsertRows, Piece, Segment, takes_number, varies};
 pub use leaves::Leaves;
+pub use pull::{Pull, PullColumn, PullKind, PullTable};
 pub use route::{Access, Context, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

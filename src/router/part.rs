@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::insert::Evaluation;
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl};
+use super::{CopyIn, Ddl, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -13,7 +14,11 @@ pub(super) enum Part {
     Home,
     Keyed(Keyed),
     Scatter(GroupId),
+    Pull(Arc<Pull>),
     EveryNode,
+    /// UPDATE or DELETE over all shards of a group.
+    Write(GroupId),
+    Evaluate(Arc<Evaluation>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
 }

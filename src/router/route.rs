@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{CopyIn, Ddl};
+use super::insert::{Evaluation, InsertRows};
+use super::{CopyIn, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::Strings;
 
@@ -55,9 +56,19 @@ pub enum Route {
     /// A SELECT over all shards of a group: the text verbatim on each node that owns one, results
     /// concatenated in any order.
     Scatter(GroupId),
+    /// A SELECT that a merge session runs on rows of all nodes: `planner::pull` says which.
+    Pull(Arc<Pull>),
     /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All
     /// nodes must report the same command tag and, with RETURNING, the same rows; one is shown.
     EveryNode,
+    /// An UPDATE or DELETE over these shards, on several nodes: the text verbatim on each that owns
+    /// one of them, in one transaction. Counts are added, rows concatenated.
+    Write(SmallVec<[ShardId; 2]>),
+    /// An INSERT whose rows belong on several nodes, with the shard of each row.
+    Insert(Arc<InsertRows>, Vec<ShardId>),
+    /// Parts of the statement are to be evaluated first; the statement with their values in their
+    /// places is routed anew.
+    Evaluate(Arc<Evaluation>),
     /// Definitions: `planner::ddl` says what runs on each node.
     Ddl(Arc<Ddl>),
     /// `COPY … FROM STDIN` into a sharded or reference table: the planner's `copy_in` says

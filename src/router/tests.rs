@@ -23,7 +23,7 @@ pub(super) fn map() -> ShardMap {
     let column = |(name, type_oid): (&str, u32)| Column {
         name: name.to_owned(),
         type_oid,
-        generated: false,
+        ..Column::default()
     };
     let table = |schema: &str, name: &str, group, key: &[&str], columns: &[(&str, u32)]| Table {
         name: TableName::new(schema, name),
@@ -76,7 +76,23 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             shards.join(" ")
         }
         Ok(Route::Scatter(group)) => format!("scatter {group}"),
+        Ok(Route::Pull(pull)) => {
+            let groups: Vec<_> = pull.groups.iter().map(ToString::to_string).collect();
+            format!("pull {}", groups.join(" "))
+        }
         Ok(Route::EveryNode) => "every node".to_owned(),
+        Ok(Route::Write(shards)) => {
+            let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
+            format!("write {}", shards.join(" "))
+        }
+        Ok(Route::Insert(_, shards)) => {
+            let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
+            format!("rows {}", shards.join(" "))
+        }
+        Ok(Route::Evaluate(first)) => {
+            let pieces: Vec<_> = first.pieces.iter().map(|p| p.expression.as_str()).collect();
+            format!("evaluate {}", pieces.join(", "))
+        }
         Ok(Route::Ddl(_)) => "ddl".to_owned(),
         Ok(Route::CopyIn(_)) => "copy in".to_owned(),
         Err(error) => {
@@ -100,13 +116,16 @@ fn tenant(id: i64) -> String {
 }
 
 /// Checks each `(sql, route)`; `tN` is the shard of tenant N, and a refusal is told by a part of its
-/// message.
+/// message, and `spread` is either way over several nodes.
 fn check(cases: &[(&str, &str)]) {
     let mut faults = Vec::new();
     for (sql, wanted) in cases {
         let route = route_in(&["public"], "shop", sql);
         let as_wanted = match wanted.strip_prefix('t').and_then(|id| id.parse().ok()) {
             Some(id) => route == tenant(id),
+            None if *wanted == "spread" => {
+                route.starts_with("pull") || route.starts_with("scatter")
+            }
             None if wanted.starts_with("refused") => route.starts_with(wanted),
             None => route == *wanted,
         };

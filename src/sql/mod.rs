@@ -14,6 +14,7 @@ mod copy;
 mod cursor;
 mod ddl;
 mod from;
+mod insert;
 mod lexer;
 mod parse;
 mod quote;
@@ -27,10 +28,12 @@ pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
 };
+pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
 pub use statement::{
-    Call, ColumnRef, Condition, Constant, ConstantValue, Features, Insert, Join, JoinKind, Level,
-    Parsed, Query, Source, Statement, StatementKind, TableRef, Target, Test, Verb,
+    Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
+    JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,
+    Test, Verb,
 };

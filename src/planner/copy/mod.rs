@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::ids::{GroupId, ShardId};
 use crate::router::CopyIn;
-use crate::shard_map::{KeyType, ShardMap, TableKind};
+use crate::shard_map::{Column, KeyType, ShardMap, TableKind};
 use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, TableName};
 use crate::wire::ServerError;
 
@@ -85,6 +85,17 @@ pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError>
     let column_count = (!columns.is_empty()).then_some(columns.len());
     let format_code = u8::from(options.format == CopyFormat::Binary);
     let TableKind::Sharded { group, key } = &table.kind else {
+        let varies = |column: &&Column| {
+            let default = column.default.as_deref();
+            default.is_some_and(crate::router::varies) && !columns.contains(&column.name)
+        };
+        if let Some(column) = table.columns.iter().find(varies) {
+            return Err(ServerError::refused(
+                format!("COPY into \"{}\" needs \"{}\"", copy.table.name, column.name),
+                "Its default would be another value on each node.",
+                "Give its value in each row.",
+            ));
+        }
         let text = copy.text.trim().to_owned();
         let table = copy.table.clone();
         return Ok(CopyInPlan { table, text, column_count, format_code, split: None });
@@ -179,7 +190,7 @@ fn format(options: &CopyOptions) -> Result<Format, ServerError> {
 
 /// PostgreSQL takes nothing else; it says so itself where the rows are not split.
 fn one_byte(name: &str, value: Option<&String>, default: u8) -> Result<u8, ServerError> {
-    match value.map(|value| value.as_bytes()) {
+    match value.map(String::as_bytes) {
         None => Ok(default),
         Some([byte]) if !matches!(byte, b'\r' | b'\n' | b'\\' | b'.') || name != "DELIMITER" => {
             Ok(*byte)
