@@ -321,7 +321,7 @@ async fn the_extended_protocol_in_every_legal_order() {
 #[tokio::test]
 async fn an_error_skips_to_sync_and_rolls_back_what_was_pipelined() {
     let insert = |id: &str| {
-        vec![
+        [
             parse("", "INSERT INTO t VALUES ($1, 'p')"),
             bind("", "", &[Some(id)]),
             describe_portal(""),
@@ -449,7 +449,7 @@ async fn binary_and_text_formats_pass_as_they_are() {
 
 #[tokio::test]
 async fn copy_passes_in_both_directions_and_protocols() {
-    let start = |sql: &str| vec![parse("", sql), bind("", "", &[]), execute("", 0)].concat();
+    let start = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)].concat();
     let copy_in = "COPY t FROM STDIN";
     same(vec![
         (vec![query("COPY t TO STDOUT")], 1),
