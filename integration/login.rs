@@ -225,3 +225,47 @@ async fn unix_sockets_serve_on_both_sides() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_role_made_through_the_proxy_has_one_verifier_and_is_logged_in_at_every_node() {
+    let guarded = Guarded::start(2, SCRAM_ONLY).await;
+    let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'";
+    let service = rows(&guarded.database.client(0).await, sql).await;
+    let same = format!("ALTER ROLE postgres PASSWORD '{}'", service[0]);
+    guarded.everywhere(&same).await;
+    let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
+    let admission = by(Method::ScramSha256);
+    let proxy = TestProxy::start_admitting(&guarded.database, policy, admission).await;
+    let admin = log_in(&proxy, "postgres", SERVICE).await.unwrap();
+    admin.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)").await.unwrap();
+    admin.batch_execute("CREATE ROLE app LOGIN PASSWORD 'it''s $ecret'").await.unwrap();
+    admin.batch_execute("GRANT ALL ON t TO app").await.unwrap();
+    let stored = |guarded: &Guarded| {
+        let nodes = guarded.database.clone();
+        async move {
+            let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'";
+            let one = rows(&nodes.client(0).await, sql).await;
+            let other = rows(&nodes.client(1).await, sql).await;
+            assert_eq!(one, other);
+            assert!(one[0].starts_with("SCRAM-SHA-256$4096:"), "{one:?}");
+            one
+        }
+    };
+    let first = stored(&guarded).await;
+    let app = log_in(&proxy, "app", "it's $ecret").await.unwrap();
+    for id in 0..20_i64 {
+        app.execute("INSERT INTO t VALUES ($1)", &[&id]).await.unwrap();
+    }
+    assert_eq!(rows(&app, "SELECT count(*) FROM t").await, ["20"], "rows of both nodes");
+
+    // psql's \password sends a verifier of its own making.
+    let port = proxy.proxy.address.port();
+    let place = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
+    let made = foreshard::wire::ScramVerifier::of_password("by \\password", [9; 16]).text();
+    let sent = format!("ALTER USER app PASSWORD '{made}'");
+    assert!(psql(&place, SERVICE, &sent).await.is_ok());
+    assert_ne!(stored(&guarded).await, first);
+    assert!(log_in(&proxy, "app", "it's $ecret").await.is_err());
+    let app = log_in(&proxy, "app", "by \\password").await.unwrap();
+    assert_eq!(rows(&app, "SELECT count(*) FROM t").await, ["20"]);
+}

@@ -76,6 +76,9 @@ impl Checker<'_> {
                 _ => self.scram(&startup.user, role.as_deref(), origin, client).await?,
             },
         };
+        if proved.is_err() {
+            self.roles.forget(&startup.user);
+        }
         Ok(proved.and_then(|credential| match role {
             Some(role) if !role.may_log_in => {
                 let message = format!("role \"{}\" is not permitted to log in", startup.user);
