@@ -1,5 +1,10 @@
 //! The first bytes of a connection, and the limits on clients: at the level of bytes.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by a panic"
+)]
 
 mod login_support;
 mod support;
@@ -17,6 +22,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use support::{TestDatabase, TestProxy, eventually, rows};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// Startup parameters.
+type Options = &'static [(&'static str, &'static str)];
 
 const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 
@@ -130,7 +138,7 @@ async fn without_a_certificate_tls_is_declined_and_the_client_may_go_on() {
 async fn newer_protocols_and_unknown_options_are_negotiated_down() {
     let database = TestDatabase::create(1).await;
     let proxy = TestProxy::start(&database, "").await;
-    let cases: [(u16, &[(&str, &str)], &[u8]); 4] = [
+    let cases: [(u16, Options, &[u8]); 4] = [
         (2, &[], b"\0\x03\0\0\0\0\0\0"),
         (9999, &[], b"\0\x03\0\0\0\0\0\0"),
         (0, &[("_pq_.compression", "on")], b"\0\x03\0\0\0\0\0\x01_pq_.compression\0"),

@@ -1,7 +1,6 @@
 //! A node of its own that asks for passwords, and a proxy in front of it.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use foreshard::backend::{NodeAddress, NodeTls, Password, TlsFiles, TlsMode};
 use foreshard::frontend::{self, Admission, Method, Rule, ServerTls};
@@ -45,9 +44,9 @@ impl Guarded {
         for (index, address) in self.database.nodes.iter().enumerate() {
             let data = self.nodes.node(index).spec().folder.join("data");
             for (file, name) in [(&certificate, "server.crt"), (&key, "server.key")] {
-                install(file, data.join(name));
+                install(file, &data.join(name));
             }
-            install(&authority.path("ca.crt"), data.join("root.crt"));
+            install(&authority.path("ca.crt"), &data.join("root.crt"));
             let client = connect(address, "postgres").await;
             for setting in ["ssl_ca_file = 'root.crt'", "ssl = on"] {
                 client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
@@ -98,12 +97,12 @@ impl Guarded {
 }
 
 /// A file in the server's folder, in its owner's hands.
-fn install(from: &std::path::Path, to: PathBuf) {
+fn install(from: &std::path::Path, to: &std::path::Path) {
     use std::os::unix::fs::MetadataExt;
-    std::fs::copy(from, &to).unwrap();
+    std::fs::copy(from, to).unwrap();
     let owner = std::fs::metadata(to.parent().unwrap()).unwrap();
-    std::os::unix::fs::chown(&to, Some(owner.uid()), Some(owner.gid())).unwrap();
-    super::private(&to);
+    std::os::unix::fs::chown(to, Some(owner.uid()), Some(owner.gid())).unwrap();
+    super::private(to);
 }
 
 /// Everybody by this method, with what the home node has stored; nothing is remembered.

@@ -1,4 +1,5 @@
 //! What the tests of logging in need: certificates, a client of bytes, nodes that ask for passwords.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 #![allow(
     dead_code,
     unused_imports,
