@@ -2,6 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A model beside the ensemble. It takes part in the forecast of a series by as much as its errors
+/// at recent origins earn it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// Autoregression of what the usual season leaves over.
+    Arima,
+}
+
+impl Model {
+    /// Its name, as the policy and the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arima => "arima",
+        }
+    }
+}
+
 /// How load is forecast. All durations are configuration, so that a day may last forty seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,9 +36,8 @@ pub struct Config {
     pub history_ms: u64,
     /// A forecast whose recent error, relative to persistence, is above this is not used.
     pub trusted_relative_error_max: f64,
-    /// Whether MSTL with ETS is tried as a further member for each series. Costs 10 to 100 times
-    /// the time of all else.
-    pub mstl: bool,
+    /// The models that are tried beside the ensemble.
+    pub models: Vec<Model>,
 }
 
 impl Default for Config {
@@ -33,7 +50,7 @@ impl Default for Config {
             horizon_ms: 2 * HOUR_MS,
             history_ms: 9 * 24 * HOUR_MS,
             trusted_relative_error_max: 1.0,
-            mstl: false,
+            models: vec![Model::Arima],
         }
     }
 }

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use proptest::prelude::*;
 
-use super::{Config, Distribution, Forecast, LEVELS, forecast};
+use super::{Config, Distribution, Forecast, LEVELS, Model, forecast};
 
 fn config(day: u64, horizon: u64) -> Config {
     Config {
@@ -14,7 +14,7 @@ fn config(day: u64, horizon: u64) -> Config {
         horizon_ms: horizon,
         history_ms: 100 * day,
         trusted_relative_error_max: 1.0,
-        mstl: false,
+        models: Vec::new(),
     }
 }
 
@@ -93,22 +93,6 @@ fn a_forecast_that_is_worse_than_persistence_is_not_trusted() {
 }
 
 #[test]
-fn mstl_joins_where_its_backtest_is_better_and_never_breaks_the_forecast() {
-    // A trend, which no component has.
-    let history: Vec<f64> =
-        wave(8, 40).iter().zip(0u32..).map(|(v, t)| v + f64::from(t) * 0.02).collect();
-    let config = Config { mstl: true, ..config(40, 30) };
-    let joined = forecast(&history, &config);
-    assert_eq!(joined.weights.last().unwrap().0, "mstl_ets", "{:?}", joined.weights);
-    let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
-    assert!((sum - 1.0).abs() < 1e-9);
-    assert_sound(&joined, 30);
-    for odd in [vec![0.0; 320], vec![1e12; 320], history.iter().map(|v| v * 1e30).collect()] {
-        assert_sound(&forecast(&odd, &config), 30);
-    }
-}
-
-#[test]
 fn a_series_of_zeros_is_forecast_as_zero() {
     let forecast = forecast(&[0.0; 300], &config(40, 30));
     assert!(forecast.ensemble.steps().iter().flatten().all(|q| *q == 0.0));
@@ -140,7 +124,8 @@ proptest! {
     ) {
         let history: Vec<f64> =
             history.into_iter().map(|v| if v.abs() > 1e12 { 1e12 } else { v }).collect();
-        let config = Config { week_ms: week, ..config(day, horizon) };
+        let models = vec![Model::Arima];
+        let config = Config { week_ms: week, models, ..config(day, horizon) };
         assert_sound(&forecast(&history, &config), config.horizon_steps());
     }
 }
