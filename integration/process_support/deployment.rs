@@ -61,7 +61,7 @@ impl Deployment {
     pub fn configure(&self, more: &str) {
         let mut nodes = String::new();
         for NodeAddress { name, host, port, user, password } in &self.database.nodes {
-            let password = password.as_ref().map(|password| password.reveal());
+            let password = password.as_ref().map(foreshard::backend::Password::reveal);
             let password = password.map(|it| format!(", password: {it}")).unwrap_or_default();
             let line = format!(
                 "  - {{ name: {name}, host: {host}, port: {port}, user: {user}{password} }}"

@@ -40,7 +40,8 @@ impl ClientSession {
                     self.prepare_node(&template, node).await?;
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
                     run.await?;
-                    return self.after_statement(&template);
+                    self.after_statement(&template);
+                    return Ok(());
                 }
                 (Way::Scatter(nodes), _) => {
                     let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
@@ -115,11 +116,10 @@ impl ClientSession {
     }
 
     /// Does what must come after a statement that ran.
-    pub(super) fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
+    pub(super) fn after_statement(&mut self, template: &Template) {
         if template.pins || template.statement_count > 1 {
             self.renew_templates();
         }
-        Ok(())
     }
 
     /// Runs what the proxy does in steps of its own; leaves `ReadyForQuery` to the caller. The

@@ -61,9 +61,10 @@ pub(super) struct NewKey {
 
 impl Keyed {
     pub(super) fn push(&mut self, key: NewKey, map: &ShardMap) {
-        let group = match self.groups.iter().position(|slots| slots.group == key.group) {
-            Some(group) => group,
-            None => {
+        let group =
+            if let Some(group) = self.groups.iter().position(|slots| slots.group == key.group) {
+                group
+            } else {
                 let slots = map.slots(key.group).iter().map(|shard| (*shard, map.node_of(*shard)));
                 self.groups.push(GroupSlots {
                     group: key.group,
@@ -71,8 +72,7 @@ impl Keyed {
                     slots: slots.collect(),
                 });
                 self.groups.len() - 1
-            }
-        };
+            };
         let NewKey { table, columns, used, cuts_blanks, .. } = key;
         self.keys.push(Key { table, group, columns, used, cuts_blanks });
     }

@@ -170,10 +170,8 @@ fn collect(
 ) {
     for token in tokens {
         match &token.kind {
-            Kind::Word(name) | Kind::Quoted(name) => {
-                if !identifiers.contains(name.as_str()) {
-                    identifiers.insert(stored(name.clone()));
-                }
+            Kind::Word(name) | Kind::Quoted(name) if !identifiers.contains(name.as_str()) => {
+                identifiers.insert(stored(name.clone()));
             }
             Kind::Odd => {
                 identifiers.insert(UNKNOWN.to_owned());

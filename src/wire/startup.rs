@@ -130,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = first_packet(&bytes);
+            drop(first_packet(&bytes));
         }
     }
 }
