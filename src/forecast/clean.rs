@@ -14,7 +14,8 @@ pub(super) fn without_bursts(history: &[f64]) -> Vec<f64> {
     let mut sorted = history.to_vec();
     let (_, median, _) = sorted.select_nth_unstable_by(last / 2, f64::total_cmp);
     let median = *median;
-    let (_, high, _) = sorted.select_nth_unstable_by(last * ORDINARY.0 / ORDINARY.1, f64::total_cmp);
+    let (_, high, _) =
+        sorted.select_nth_unstable_by(last * ORDINARY.0 / ORDINARY.1, f64::total_cmp);
     let highest = median + FACTOR * (*high - median);
     let mut clean = history.to_vec();
     for burst in clean.chunk_by_mut(|a, b| (*a > highest) == (*b > highest)) {
@@ -35,8 +36,8 @@ mod tests {
         assert_eq!(without_bursts(&history), history);
         history[7] = 1000.0;
         let clean = without_bursts(&history);
-        assert_eq!(clean[7], 17.0);
-        assert_eq!(clean[20], 9.0);
+        assert!((clean[7] - 17.0).abs() < 1e-9);
+        assert_eq!(clean[8..], history[8..]);
         history.extend([1000.0; 5]);
         assert_eq!(without_bursts(&history)[400..], [1000.0; 5]);
     }

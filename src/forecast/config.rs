@@ -9,13 +9,30 @@ use serde::{Deserialize, Serialize};
 pub enum Model {
     /// Autoregression of what the usual season leaves over.
     Arima,
+    /// Regression on what was seen last and in earlier seasons.
+    Lags,
+    /// Seasonal decomposition by loess, exponential smoothing of the rest.
+    MstlEts,
+    /// A trend with change points, and seasons of sines and cosines.
+    Prophet,
 }
 
 impl Model {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Arima, Self::Lags, Self::MstlEts, Self::Prophet];
+
+    /// Whether it takes so long that it is fitted anew only now and then.
+    pub fn is_slow(self) -> bool {
+        !matches!(self, Self::Arima)
+    }
+
     /// Its name, as the policy and the metrics have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Arima => "arima",
+            Self::Lags => "lags",
+            Self::MstlEts => "mstl_ets",
+            Self::Prophet => "prophet",
         }
     }
 }

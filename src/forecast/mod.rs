@@ -62,21 +62,51 @@ impl Forecast {
     }
 }
 
+/// What the slow models say of a series. Good for as many steps as it was made for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Study {
+    /// Distances of the origins at which they were tried from the end of the history.
+    origins: Vec<usize>,
+    trials: Vec<Trial>,
+}
+
+/// Asks the slow models about a series, so that the answer can be used for `slack` steps more.
+/// Takes up to a second.
+pub fn study(history: &[f64], config: &Config, slack: usize) -> Study {
+    let history = sane(history);
+    let task = Task::of(&history, config);
+    let Some(shape) = Shape::fit(history.len(), task.horizon, task.day, task.week) else {
+        return Study::default();
+    };
+    let origins = members::origins(&task, shape.oldest);
+    let task = Task { horizon: task.horizon + slack, ..task };
+    let slow = config.models.iter().filter(|model| model.is_slow());
+    let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
+    let trials = slow.filter_map(run).collect();
+    Study { origins, trials }
+}
+
 /// Forecasts a series of loads, oldest first, one value a step and no gaps. Values that are
 /// negative or not finite count as 0. The result is finite and not negative, whatever the history.
 pub fn forecast(history: &[f64], config: &Config) -> Forecast {
+    forecast_with(history, config, (&Study::default(), 0))
+}
+
+/// The same with a study of the series, and the number of steps that came since then.
+pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, usize)) -> Forecast {
     let history = sane(history);
-    let task = Task {
-        history: &history,
-        horizon: config.horizon_steps(),
-        day: config.day_steps(),
-        week: config.week_steps(),
-    };
+    let task = Task::of(&history, config);
     let persistence = persistence::persistence(&history, task.horizon);
     let shape = Shape::fit(history.len(), task.horizon, task.day, task.week);
     let Some(shape) = shape else { return cold(persistence) };
-    let origins = members::origins(&task, shape.oldest);
-    let ends: Vec<usize> = origins.iter().map(|back| history.len() - back).collect();
+    let studied: Vec<Trial> =
+        study.trials.iter().filter_map(|trial| trial.aged(age, task.horizon)).collect();
+    let origins = if studied.is_empty() {
+        members::origins(&task, shape.oldest)
+    } else {
+        study.origins.clone()
+    };
+    let ends: Vec<usize> = origins.iter().map(|back| history.len().saturating_sub(*back)).collect();
     let ensemble = Ensemble::fit(&history, shape, &ends);
     let backtest = ensemble.backtest();
     let shifted = shift::is_shifted(&history, task.day);
@@ -85,7 +115,8 @@ pub fn forecast(history: &[f64], config: &Config) -> Forecast {
         (persistence.moved_to(&after), vec![("after_shift", 1.0)])
     } else {
         let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
-        let trials: Vec<Trial> = config.models.iter().filter_map(run).collect();
+        let fast = config.models.iter().filter(|model| !model.is_slow());
+        let trials: Vec<Trial> = fast.filter_map(run).chain(studied).collect();
         blended(&ensemble, &history, &ends, &trials)
     };
     Forecast {

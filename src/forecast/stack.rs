@@ -65,9 +65,10 @@ impl Stack {
         let mut forecast = trials.means[origin].clone();
         for (block, coefficients) in &self.0 {
             let Some(coefficients) = coefficients else { continue };
-            let coefficients = match origin < origins {
-                true => &coefficients.without[fold_of(origin, origins)],
-                false => &coefficients.all,
+            let coefficients = if origin < origins {
+                &coefficients.without[fold_of(origin, origins)]
+            } else {
+                &coefficients.all
             };
             for (component, coefficient) in coefficients.iter().enumerate() {
                 for step in block.clone() {

@@ -2,11 +2,15 @@
 //! origins.
 
 mod arima;
+mod lags;
+mod mstl;
+mod prophet;
 mod trial;
 
 pub(super) use trial::{Baseline, Blend, Trial, origins};
 
 pub(super) use super::config::Model;
+use super::config::Config;
 
 /// What a model is given.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +25,17 @@ pub(super) struct Task<'a> {
     pub(super) week: Option<usize>,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    /// What is asked of a history.
+    pub(super) fn of(history: &'a [f64], config: &Config) -> Self {
+        Self {
+            history,
+            horizon: config.horizon_steps(),
+            day: config.day_steps(),
+            week: config.week_steps(),
+        }
+    }
+
     /// The same as it was when only the first `end` steps were known.
     pub(super) fn until(self, end: usize) -> Self {
         Self { history: &self.history[..end], ..self }
@@ -39,6 +53,9 @@ impl Model {
     pub(super) fn predict(self, task: Task<'_>) -> Option<Vec<f64>> {
         match self {
             Self::Arima => arima::predict(task),
+            Self::Lags => lags::predict(task),
+            Self::MstlEts => mstl::predict(task),
+            Self::Prophet => prophet::predict(task),
         }
     }
 }

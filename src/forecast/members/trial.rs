@@ -10,6 +10,8 @@ const ORIGINS: usize = 10;
 /// How far back these go: so many seasons, but at least so many horizons.
 const BACK_DAYS: usize = 4;
 const BACK_HORIZONS: usize = 6;
+/// What the errors of a slow model are multiplied by: it has to be clearly better.
+const SLOW_HANDICAP: f64 = 1.15;
 /// Each older origin counts this much less.
 const RECENCY: f64 = 0.93;
 /// Fewer origins than this admit nobody.
@@ -176,7 +178,11 @@ impl Contest<'_> {
     /// The weights of the ensemble and of each model, and how wide that makes the spread.
     fn weigh(&self) -> (Vec<f64>, f64) {
         let count = self.trials.len() + 1;
-        let error = |who| self.error(|origin, step| self.said(who, origin)[step]) + 1e-12;
+        let error = |who: usize| {
+            let slow = who > 0 && self.trials[who - 1].model.is_slow();
+            let handicap = if slow { SLOW_HANDICAP } else { 1.0 };
+            handicap * self.error(|origin, step| self.said(who, origin)[step]) + 1e-12
+        };
         let errors: Vec<f64> = (0..count).map(error).collect();
         let best = errors.iter().copied().fold(f64::INFINITY, f64::min);
         let share = |error: &f64| (best / error).powi(POWER);
