@@ -96,6 +96,9 @@ pub fn forecast(history: &[f64], config: &Config) -> Forecast {
 pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, usize)) -> Forecast {
     let history = sane(history);
     let task = Task::of(&history, config);
+    if !history.is_empty() && history.iter().all(|value| *value == 0.0) {
+        return idle(task.horizon);
+    }
     let persistence = persistence::persistence(&history, task.horizon);
     let shape = Shape::fit(history.len(), task.horizon, task.day, task.week);
     let Some(shape) = shape else { return cold(persistence) };
@@ -156,6 +159,24 @@ fn blended(
         spread.map(|residual| point + width * residual)
     });
     (Distribution::new(spread.collect(), ensemble.ceiling()), weights)
+}
+
+/// The forecast of what never did anything.
+fn idle(horizon: usize) -> Forecast {
+    let zeros = Distribution::new(vec![[0.0; LEVELS.len()]; horizon], 0.0);
+    let backtest = Backtest {
+        mean_absolute_error: 0.0,
+        relative_to_persistence: 1.0,
+        relative_to_seasonal_naive: 1.0,
+    };
+    Forecast {
+        ensemble: zeros.clone(),
+        persistence: zeros,
+        backtest: Some(backtest),
+        weights: vec![("last", 1.0)],
+        trusted: true,
+        shifted: false,
+    }
 }
 
 /// The history as it can be computed with.

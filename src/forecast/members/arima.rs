@@ -13,6 +13,8 @@ const MEAN_STEPS: usize = 12;
 const RECENCY: f64 = 0.8;
 /// Seasons in the profile, at the most.
 const SEASONS_MAX: usize = 7;
+/// Steps of history that it needs.
+const STEPS_MIN: usize = 4 * MEAN_STEPS;
 /// Rows of the regression, at the most.
 const ROWS_MAX: usize = 3_000;
 /// Differences further out than this multiple of nearly all of them are cut.
@@ -24,7 +26,7 @@ const RIDGE: f64 = 1e-3;
 pub(super) fn predict(task: Task<'_>) -> Option<Vec<f64>> {
     let season = task.season(2)?;
     let seasons = (task.history.len() / season).min(SEASONS_MAX);
-    if seasons < 2 {
+    if seasons < 2 || seasons * season < STEPS_MIN {
         return None;
     }
     let recent = &task.history[task.history.len() - seasons * season..];

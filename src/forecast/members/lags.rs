@@ -50,7 +50,7 @@ struct Lags<'a> {
 
 impl<'a> Lags<'a> {
     fn of(task: Task<'a>, week: Option<usize>) -> Option<Self> {
-        if task.history.len() < 5 * task.day + task.horizon {
+        if task.day < 4 || task.history.len() < (5 * task.day + task.horizon).max(100) {
             return None;
         }
         let mut sums = vec![0.0];

@@ -33,7 +33,7 @@ pub(super) fn predict(task: Task<'_>) -> Option<Vec<f64>> {
     let wanted = week.map_or(DAYS_MAX * task.day, |week| (WEEKS_MAX * week).min(STEPS_MAX));
     let seen = task.history.len().min(wanted.max(2 * task.day));
     let history = &task.history[task.history.len() - seen..];
-    if seen < 2 * task.day || seen < 4 * RESIDUAL_STEPS {
+    if seen < 2 * task.day || seen < 8 * RESIDUAL_STEPS || task.day < 4 {
         return None;
     }
     let curve = Curve { steps: seen, day: task.day, week: week.filter(|week| seen >= 2 * week) };

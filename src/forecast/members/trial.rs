@@ -11,7 +11,7 @@ const ORIGINS: usize = 10;
 const BACK_DAYS: usize = 4;
 const BACK_HORIZONS: usize = 6;
 /// What the errors of a slow model are multiplied by: it has to be clearly better.
-const SLOW_HANDICAP: f64 = 1.15;
+const SLOW_HANDICAP: f64 = 1.25;
 /// Each older origin counts this much less.
 const RECENCY: f64 = 0.93;
 /// Fewer origins than this admit nobody.
