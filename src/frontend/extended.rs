@@ -347,7 +347,7 @@ impl ClientSession {
         let template = self.template(utf8(&prepared.text)?);
         let map = self.worker.engine.live_map.snapshot();
         Ok(match template.route(&Params::default()) {
-            Ok(Route::Home) => map.home(),
+            Ok(Route::Home | Route::Pull(_)) => map.home(),
             _ => self.batch.node.unwrap_or_else(|| self.session.any_node()),
         })
     }
