@@ -18,6 +18,7 @@ mod pull;
 mod query;
 mod route;
 mod scatter;
+mod shape;
 mod statement;
 mod template;
 #[cfg(test)]
@@ -27,4 +28,5 @@ pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
 pub use pull::{Pull, PullColumn, PullKind, PullTable};
 pub use route::{Access, Context, Params, Route};
+pub use shape::Shape;
 pub use template::{CopyIn, Ddl, Template, template};
