@@ -22,6 +22,7 @@ mod merge_session;
 mod pull;
 mod pump;
 mod resolver;
+mod role_password;
 mod run;
 mod scatter;
 mod session;

@@ -172,13 +172,17 @@ impl ClientSession {
             return Ok(());
         }
         self.check_reading()?;
-        let params =
-            Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
+        let params = Params {
+            types: &prepared.types,
+            formats: &bind.formats,
+            values: &bind.values,
+            literals: &[],
+        };
         let (way, template) = if let Some(node) = self.session.failed_node() {
             (Way::Node(node, Cost::none(Access::Read)), template)
         } else {
             self.session.check_not_failed()?;
-            self.way(text, &params, template).await?
+            self.way(text, params, template).await?
         };
         let Way::Node(node, cost) = way else {
             self.flush_unparsed().await?;
