@@ -1,12 +1,13 @@
 # The few commands of this project.
 
-.PHONY: help setup build test check demo bench forecast-eval
+.PHONY: help setup build test check demo bench regress forecast-eval
 
 help:
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
 	@echo 'make test    all tests; installs PostgreSQL if it is missing'
 	@echo 'make check   format, lints, tests'
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
+	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
 	@echo 'make bench   CPU time a query, throughput, latency: foreshard, PgBouncer, direct'
 
 setup:
@@ -33,3 +34,6 @@ bench: build
 
 forecast-eval: build
 	bash integration/forecast/run.sh
+
+regress: setup build
+	bash integration/regress/run.sh

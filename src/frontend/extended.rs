@@ -142,6 +142,7 @@ impl ClientSession {
         let parse = Parse::read(body).map_err(invalid)?;
         self.check_reading()?;
         let text = utf8(parse.text)?;
+        self.check_encoding(parse.text)?;
         let prepared = if parse.name.is_empty() {
             Prepared::unnamed(parse.text, &parse.types)
         } else if self.statements.contains_key(parse.name) {
@@ -165,6 +166,9 @@ impl ClientSession {
         let bind = Bind::read(body).map_err(invalid)?;
         let prepared = self.statement(bind.statement)?;
         let text = utf8(&prepared.text)?;
+        for bytes in bind.values.iter().flatten().copied().chain([text.as_bytes()]) {
+            self.check_encoding(bytes)?;
+        }
         let template = self.template(text);
         if self.is_done_here(&template) {
             self.answer(&Reply::BindComplete);

@@ -279,6 +279,27 @@ impl ClientSession {
         map.tables().is_empty() || self.database != map.database()
     }
 
+    /// Refuses what the proxy would read in another way than the server: text beyond ASCII in an
+    /// encoding that is not UTF-8, where a key may be in it.
+    pub(super) fn check_encoding(&self, bytes: &[u8]) -> Result<(), ServerError> {
+        if bytes.is_ascii() || self.is_plain() {
+            return Ok(());
+        }
+        self.check_utf8_session()
+    }
+
+    /// Refuses a session whose `client_encoding` is not UTF8.
+    pub(super) fn check_utf8_session(&self) -> Result<(), ServerError> {
+        match self.session.reported.get("client_encoding").map(String::as_str) {
+            None | Some("UTF8" | "SQL_ASCII") => Ok(()),
+            Some(other) => Err(ServerError::refused(
+                format!("text beyond ASCII in the encoding {other} is not supported"),
+                "The proxy reads shard keys in UTF-8.",
+                "Set client_encoding to UTF8.",
+            )),
+        }
+    }
+
     /// The search path may be another one now: names mean other tables.
     pub(super) fn renew_templates(&mut self) {
         let (path, strings) = (&self.session.search_path, self.session.strings());

@@ -32,6 +32,7 @@ impl ClientSession {
     /// is the caller's.
     pub(super) async fn simple(&mut self, text: &[u8], message: &BytesMut) -> Result<(), Fault> {
         let text = utf8(text)?;
+        self.check_encoding(text.as_bytes())?;
         let shape = Shape::of(text);
         let shaped = shape.as_ref().and_then(|shape| self.shaped(shape));
         let (template, params) = match shaped {
@@ -190,6 +191,7 @@ impl ClientSession {
                 self.session.run_ddl(&plan, &mut self.client).await
             }
             Route::CopyIn(copy) => {
+                self.check_utf8_session()?;
                 let plan = planner::copy_in(copy, &map)?;
                 self.session.run_copy_in(&plan, &mut self.client).await
             }
