@@ -26,7 +26,8 @@ pub struct Statement {
 pub struct Report {
     name: String,
     ways: BTreeMap<String, usize>,
-    right: usize,
+    /// How many gave the same on both sides.
+    pub right: usize,
     refused: Vec<String>,
     /// The statements with wrong answers, each with what differs.
     pub wrong: Vec<String>,

@@ -125,6 +125,16 @@ impl ClientSession {
         Ok(())
     }
 
+    /// Answers with a column of text.
+    fn show_lines(&mut self, column: &str, lines: &[String], describe: bool) {
+        if describe {
+            self.client.put(Reply::TextColumns(&[column]));
+        }
+        for line in lines {
+            self.client.put(Reply::TextRow(line));
+        }
+    }
+
     /// Does what must come after a statement that ran.
     pub(super) fn after_statement(&mut self, template: &Template) {
         if template.pins || template.statement_count > 1 {
@@ -142,6 +152,12 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let map = self.worker.engine.live_map.snapshot();
         match route {
+            Route::Explain(explained) => {
+                let lines = planner::explain(text, explained, &map);
+                self.show_lines("QUERY PLAN", &lines, query.is_some());
+                self.client.put(Reply::CommandComplete("EXPLAIN"));
+                Ok(())
+            }
             Route::EveryNode => {
                 let made = crate::executor::query_message(text);
                 let messages = query.unwrap_or(&made);

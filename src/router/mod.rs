@@ -26,5 +26,5 @@ mod tests;
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
 pub use pull::{Pull, PullColumn, PullKind, PullTable};
-pub use route::{Access, Context, Params, Route};
+pub use route::{Access, Context, Explained, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

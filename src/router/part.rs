@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl, Pull};
+use super::{CopyIn, Ddl, Explained, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -14,6 +14,7 @@ pub(super) enum Part {
     Keyed(Keyed),
     Scatter(GroupId),
     Pull(Arc<Pull>),
+    Explain(Arc<Explained>),
     EveryNode,
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),

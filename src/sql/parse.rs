@@ -202,18 +202,20 @@ fn is_clock_word(token: &Token) -> bool {
 fn explain(text: &str, tokens: &[Token]) -> Option<StatementKind> {
     let mut cursor = super::cursor::Cursor::new(text, tokens);
     cursor.at = 1;
-    let mut analyze = false;
+    let (mut analyze, mut as_text) = (false, true);
     if cursor.symbol_ahead(0, "(") && cursor.word_ahead(1) != Some("select") {
         let options = cursor.parenthesized()?;
         // `ANALYZE false` counts as ANALYZE: the careful side.
         analyze =
             options.iter().any(|t| matches!(&t.kind, Kind::Word(w) if w.starts_with("analy")));
+        as_text = !options.iter().any(|t| t.kind == Kind::Word("format".to_owned()));
     } else {
         analyze |= cursor.eat_any(&["analyze", "analyse"]);
         cursor.eat("verbose");
     }
     let query = query(text, tokens.get(cursor.at..)?).ok()?;
-    Some(StatementKind::Explain { analyze, query: Box::new(query) })
+    let start = tokens.get(cursor.at)?.start;
+    Some(StatementKind::Explain { analyze, as_text, start, query: Box::new(query) })
 }
 
 /// All identifiers, also of code in strings.

@@ -37,6 +37,10 @@ pub enum StatementKind {
     Explain {
         /// With ANALYZE: the query really runs.
         analyze: bool,
+        /// The plan is to be text.
+        as_text: bool,
+        /// Where the query starts in the text.
+        start: usize,
         /// The query.
         query: Box<Query>,
     },
