@@ -12,13 +12,29 @@ use crate::ids::NodeId;
 use crate::planner::PullPlan;
 use crate::sql::{Ident, Literal};
 use crate::wire::{
-    CancelKey, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
+    CancelKey, Reader, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
 };
 
 /// What every stream of COPY in binary starts with: signature, flags, length of extensions.
 pub(super) const COPY_HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What ends one.
 pub(super) const COPY_TRAILER: [u8; 2] = [0xff, 0xff];
+
+/// What PostgreSQL says of a statement.
+#[derive(Debug, Default)]
+pub(super) struct Described {
+    /// The `RowDescription` of its result; empty if it has none.
+    pub(super) columns: Bytes,
+    /// The types of its parameters.
+    pub(super) param_types: Vec<u32>,
+}
+
+/// The types that a `ParameterDescription` tells of.
+fn param_types(frame: &[u8]) -> Vec<u32> {
+    let mut reader = Reader::new(frame.get(5..).unwrap_or_default());
+    let count = reader.count(4).unwrap_or_default();
+    (0..count).map_while(|_| reader.u32().ok()).collect()
+}
 
 /// The connection; cancel requests for the session reach it.
 #[derive(Debug)]
@@ -56,25 +72,29 @@ impl MergeSession {
         Ok(merge)
     }
 
-    /// Lets PostgreSQL read the statement as the client wrote it; the `RowDescription` of its
-    /// result. What is wrong with the statement is told here, before any row moves.
-    pub(super) async fn describe(&mut self, text: &str, types: &[u32]) -> Result<Bytes, Fault> {
+    /// Lets PostgreSQL read a statement. What is wrong with it is told here, before any row moves.
+    pub(super) async fn describe(
+        &mut self,
+        text: &str,
+        types: &[u32],
+    ) -> Result<Described, Fault> {
         let mut out = BytesMut::new();
         put_parse(b"", text.as_bytes(), types, &mut out);
         with_statement(b'D', b"", &mut out);
         put_frame(b'S', &mut out, |_| ());
         self.guard.send(&out).await?;
-        let (mut columns, mut error) = (Bytes::new(), None);
+        let (mut described, mut error) = (Described::default(), None);
         loop {
             let (tag, frame) = self.guard.frame().await?;
             match tag {
-                b'T' => columns = frame,
+                b'T' => described.columns = frame,
+                b't' => described.param_types = param_types(&frame),
                 b'E' => error = error.or(Some(frame)),
                 b'Z' => break,
                 _ => {}
             }
         }
-        error.map_or(Ok(columns), |frame| Err(Fault::Reported(frame)))
+        error.map_or(Ok(described), |frame| Err(Fault::Reported(frame)))
     }
 
     /// Refuses functions that could look at tables on their own, or change something.
@@ -120,6 +140,12 @@ impl MergeSession {
     pub(super) async fn make(&mut self, name: &str, select: &str, fill: bool) -> Result<(), Fault> {
         let data = if fill { "" } else { " WITH NO DATA" };
         let sql = format!("CREATE TEMP TABLE {} AS {select}{data}", Ident::new(name));
+        Ok(self.guard.command(&sql).await.map(drop)?)
+    }
+
+    /// Adds the rows that `select` gives here.
+    pub(super) async fn fill(&mut self, name: &str, select: &str) -> Result<(), Fault> {
+        let sql = format!("INSERT INTO pg_temp.{} {select}", Ident::new(name));
         Ok(self.guard.command(&sql).await.map(drop)?)
     }
 

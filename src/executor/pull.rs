@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::merge_session::{COPY_HEADER, COPY_TRAILER, MergeSession, drain};
 use super::pump::{Verdict, pump};
+use super::reduce::Question;
 use super::run::{Cost, query_message};
 use super::{Client, Fault, Session};
 use crate::ids::NodeId;
@@ -36,9 +37,17 @@ pub struct PullRun<'a> {
     pub text: &'a str,
     /// Its parameters.
     pub params: Params<'a>,
-    /// In the extended protocol its `Bind` of the unnamed statement, as a frame; without it,
-    /// results are text and described.
-    pub bind: Option<BytesMut>,
+    /// In the extended protocol its `Bind`; without it, results are text and described.
+    pub bind: Option<BindFrames>,
+}
+
+/// A `Bind` of the unnamed statement as frames.
+#[derive(Debug, Default)]
+pub struct BindFrames {
+    /// As it is.
+    pub full: BytesMut,
+    /// Without its parameters.
+    pub bare: BytesMut,
 }
 
 /// One node's part.
@@ -89,8 +98,8 @@ impl Session {
         mut merge: MergeSession,
         client: &mut Client,
     ) -> Result<bool, Fault> {
-        let columns = match merge.describe(run.text, run.params.types).await {
-            Ok(columns) => columns,
+        let described = match merge.describe(run.text, run.params.types).await {
+            Ok(described) => described,
             Err(fault) => {
                 merge.end().await?;
                 return Err(fault);
@@ -103,12 +112,27 @@ impl Session {
         let map = self.engine.live_map.snapshot();
         let home_is_pinned = self.held(map.home()).is_some_and(|member| member.pinned);
         let all = self.in_transaction() || home_is_pinned;
-        let plan = planner::pull(run.text, &run.pull, &run.params, all);
+        let plan = match &run.pull.reduction {
+            None => None,
+            Some(reduction) => {
+                let question = Question {
+                    text: run.text,
+                    reduction,
+                    params: &run.params,
+                    param_types: &described.param_types,
+                    columns: &described.columns,
+                };
+                merge.reduced(&question).await?
+            }
+        };
+        let reduced = plan.is_some();
+        let plan =
+            plan.unwrap_or_else(|| planner::pull(run.text, &run.pull, &run.params, all));
         self.gather(&plan, &map, all, &mut merge).await?;
         if run.bind.is_none() {
-            client.relay(&columns).await?;
+            client.relay(&described.columns).await?;
         }
-        if run.pull.groups_rows {
+        if run.pull.groups_rows && !reduced {
             merge.give_keys(&plan, run.params.types).await?;
         }
         let failed = finish_on(&mut merge, &plan, run, client).await?;
@@ -183,7 +207,12 @@ impl Session {
             self.member(lane.node).await?.skip_own_answers().await?;
         }
         for (index, input) in plan.inputs.iter().enumerate() {
-            merge.make(&input.name, &input.select, !all && input.group.is_some()).await?;
+            let fill = !all && input.group.is_some();
+            match (input.is_made, fill) {
+                (false, _) => merge.make(&input.name, &input.select, fill).await?,
+                (true, true) => merge.fill(&input.name, &input.select).await?,
+                (true, false) => {}
+            }
             let from: SmallVec<[usize; 4]> =
                 (0..lanes.len()).filter(|lane| lanes[*lane].inputs.contains(&index)).collect();
             if from.is_empty() {
@@ -317,8 +346,9 @@ async fn finish_on(
         None => query_message(&plan.text),
         Some(bind) => {
             let mut out = BytesMut::new();
-            put_parse(b"", plan.text.as_bytes(), run.params.types, &mut out);
-            out.extend_from_slice(bind);
+            let types = if plan.has_params { run.params.types } else { &[] };
+            put_parse(b"", plan.text.as_bytes(), types, &mut out);
+            out.extend_from_slice(if plan.has_params { &bind.full } else { &bind.bare });
             put_frame(b'E', &mut out, |out| out.extend_from_slice(b"\0\0\0\0\0"));
             put_frame(b'S', &mut out, |_| ());
             out

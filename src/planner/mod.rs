@@ -11,10 +11,12 @@ mod create;
 mod ddl;
 mod explain;
 mod pull;
+mod reduce;
 #[cfg(test)]
 mod tests;
 
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
 pub use explain::explain;
-pub use pull::{PullInput, PullPlan, pull};
+pub use pull::{PullInput, PullPlan, is_portable_type, pull};
+pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};

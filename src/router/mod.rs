@@ -25,6 +25,6 @@ mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
-pub use pull::{Pull, PullColumn, PullKind, PullTable};
+pub use pull::{Pull, PullColumn, PullKind, PullTable, Reduction};
 pub use route::{Access, Context, Explained, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

@@ -17,6 +17,7 @@ mod from;
 mod lexer;
 mod parse;
 mod quote;
+mod shape;
 mod statement;
 mod walk;
 
@@ -29,6 +30,7 @@ pub use ddl::{
 };
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
+pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};
 pub use statement::{
     Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
     JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::lexer::{Kind, Token, stored, tokens};
 use super::statement::{Parsed, Query, Statement, StatementKind};
-use super::{bridge, control, copy, ddl, walk};
+use super::{bridge, control, copy, ddl, shape, walk};
 
 /// The most tokens of a statement that the grammar is tried on.
 const TOKENS_MAX: usize = 500_000;
@@ -127,7 +127,13 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         let mut query = walk::query(&ast)?;
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
-        query.columns.all = has_wildcard(text, tokens) || names_row(&query);
+        query.columns.rows = names_row(&query);
+        query.columns.all = has_wildcard(text, tokens) || query.columns.rows;
+        let features = &query.features;
+        if query.levels.len() == 1 && !features.set_operation && !features.cte && !features.window {
+            let (places, aliases) = (&query.columns.places, &query.columns.aliases);
+            query.shape = shape::shape(text, tokens, places, aliases).map(Box::new);
+        }
         Ok(query)
     };
     let stack = tokens.len() * STACK_BYTES_PER_TOKEN + (1 << 20);

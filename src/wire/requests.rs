@@ -71,6 +71,8 @@ pub struct Bind<'a> {
     pub values: SmallVec<[Option<&'a [u8]>; 8]>,
     /// Everything after the statement's name, as it came.
     pub tail: &'a [u8],
+    /// The end of it: the formats of the results.
+    pub results: &'a [u8],
 }
 
 impl<'a> Bind<'a> {
@@ -83,10 +85,11 @@ impl<'a> Bind<'a> {
         let formats = (0..count).map(|_| reader.i16()).collect::<Result<_, _>>()?;
         let count = reader.count(4)?;
         let values = (0..count).map(|_| reader.value()).collect::<Result<_, _>>()?;
+        let results = reader.rest();
         let count = reader.count(2)?;
         reader.bytes(2 * count)?;
         reader.end()?;
-        Ok(Self { portal, statement, formats, values, tail })
+        Ok(Self { portal, statement, formats, values, tail, results })
     }
 
     /// Appends it for the unnamed statement and the unnamed portal.
@@ -94,6 +97,14 @@ impl<'a> Bind<'a> {
         put_frame(b'B', out, |out| {
             out.put_slice(b"\0\0");
             out.put_slice(self.tail);
+        });
+    }
+
+    /// Appends it for the unnamed statement and the unnamed portal, without its parameters.
+    pub fn put_bare(&self, out: &mut BytesMut) {
+        put_frame(b'B', out, |out| {
+            out.put_slice(b"\0\0\0\0\0\0");
+            out.put_slice(self.results);
         });
     }
 
