@@ -49,7 +49,18 @@ async fn ordinary_queries_give_what_one_postgresql_gives() {
 #[tokio::test]
 async fn all_22_queries_of_tpc_h_give_what_one_postgresql_gives() {
     let fixture = tpch::fixture().await;
-    let report = run(&fixture, "tpc-h", include_str!("tpch/queries.sql")).await;
+    let mut report = Report::new("tpc-h");
+    report.text_only = true;
+    let mut pair = fixture.pair().await;
+    for statement in statements(include_str!("tpch/queries.sql")) {
+        report.add(&mut pair, &statement).await;
+    }
+    report.print();
+    let took = report.took.iter().enumerate();
+    let shown = took.map(|(at, (proxy, single))| {
+        format!("q{} {}/{}", at + 1, proxy.as_millis(), single.as_millis())
+    });
+    println!("ms through the proxy / alone: {}", shown.collect::<Vec<_>>().join(", "));
     assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
     assert_eq!(report.right, 22);
 }

@@ -66,10 +66,7 @@ const TABLES: [Table; 7] = [
         columns: &[("email", Text), ("\"Full Name\"", Text), ("tenant_id", Int), ("score", Int)],
     },
     Table { name: "events", columns: &[("kind", Text), ("order_id", Int), ("day", Int)] },
-    Table {
-        name: "countries",
-        columns: &[("code", Text), ("name", Text), ("population", Int)],
-    },
+    Table { name: "countries", columns: &[("code", Text), ("name", Text), ("population", Int)] },
     Table { name: "settings", columns: &[("name", Text), ("tenant_id", Int)] },
 ];
 
@@ -262,7 +259,7 @@ impl Generator {
         }
         let distinct = if self.chance(20) { "DISTINCT " } else { "" };
         let sql = format!("SELECT {distinct}{} FROM {from}{filter}", columns.join(", "));
-        self.ordered(sql, columns.len())
+        self.ordered(&sql, columns.len())
     }
 
     fn grouped(&mut self, places: &[Place], columns: &[String], from: &str) -> String {
@@ -280,7 +277,7 @@ impl Generator {
         if self.chance(20) {
             sql = format!("{sql} HAVING count(*) > {}", self.rng.random_range(1..4));
         }
-        self.ordered(sql, columns.len())
+        self.ordered(&sql, columns.len())
     }
 
     fn aggregate(&mut self, places: &[Place]) -> String {
@@ -299,7 +296,7 @@ impl Generator {
         }
     }
 
-    fn ordered(&mut self, sql: String, columns: usize) -> String {
+    fn ordered(&mut self, sql: &str, columns: usize) -> String {
         let order: Vec<_> = (1..=columns)
             .map(|column| {
                 let direction = ["", " DESC", " NULLS FIRST", " DESC NULLS LAST"];
@@ -326,7 +323,7 @@ impl Generator {
             let word = if part == 0 { "" } else { words.choose(&mut self.rng).unwrap() };
             sql = format!("{sql} {word} SELECT {column} AS v FROM {from}{filter}");
         }
-        self.ordered(sql.trim().to_owned(), 1)
+        self.ordered(sql.trim(), 1)
     }
 
     fn with(&mut self) -> String {
@@ -337,6 +334,6 @@ impl Generator {
         let sql = format!(
             "WITH w AS ({inner}) SELECT {column}, (SELECT count(*) FROM w) FROM {from}{filter}"
         );
-        self.ordered(sql, 2)
+        self.ordered(&sql, 2)
     }
 }

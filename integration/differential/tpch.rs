@@ -58,13 +58,19 @@ pub async fn fixture() -> Fixture {
             "supplier",
             rows(SupplierGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter()),
         ),
-        ("part", rows(PartGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter())),
+        (
+            "part",
+            rows(PartGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter()),
+        ),
         ("partsupp", rows(PartSuppGenerator::new_with_text_pool(SCALE, 1, 1, t).iter())),
         (
             "customer",
             rows(CustomerGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter()),
         ),
-        ("orders", rows(OrderGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter())),
+        (
+            "orders",
+            rows(OrderGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter()),
+        ),
         (
             "lineitem",
             rows(LineItemGenerator::new_with_distributions_and_text_pool(SCALE, 1, 1, w, t).iter()),

@@ -73,11 +73,7 @@ impl MergeSession {
     }
 
     /// Lets PostgreSQL read a statement. What is wrong with it is told here, before any row moves.
-    pub(super) async fn describe(
-        &mut self,
-        text: &str,
-        types: &[u32],
-    ) -> Result<Described, Fault> {
+    pub(super) async fn describe(&mut self, text: &str, types: &[u32]) -> Result<Described, Fault> {
         let mut out = BytesMut::new();
         put_parse(b"", text.as_bytes(), types, &mut out);
         with_statement(b'D', b"", &mut out);

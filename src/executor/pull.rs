@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
-use super::merge_session::{COPY_HEADER, COPY_TRAILER, MergeSession, drain};
+use super::merge_session::{COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain};
 use super::pump::{Verdict, pump};
 use super::reduce::Question;
 use super::run::{Cost, query_message};
@@ -35,6 +35,8 @@ pub struct PullRun<'a> {
     pub pull: Arc<Pull>,
     /// The statement as the client wrote it.
     pub text: &'a str,
+    /// Where it starts in the text.
+    pub start: usize,
     /// Its parameters.
     pub params: Params<'a>,
     /// In the extended protocol its `Bind`; without it, results are text and described.
@@ -48,6 +50,14 @@ pub struct BindFrames {
     pub full: BytesMut,
     /// Without its parameters.
     pub bare: BytesMut,
+}
+
+/// A pull that is ready to be done.
+struct Prepared {
+    described: Described,
+    plan: PullPlan,
+    /// The merge session sees nothing of the client's transaction.
+    all: bool,
 }
 
 /// One node's part.
@@ -91,6 +101,14 @@ impl Session {
         if self.in_transaction() { Ok(()) } else { self.finish().await }
     }
 
+    /// What a pull would do; nothing of it is done.
+    pub async fn plan_pull(&mut self, run: &PullRun<'_>) -> Result<PullPlan, Fault> {
+        let mut merge = MergeSession::begin(self).await?;
+        let prepared = self.prepare(run, &mut merge).await;
+        merge.end().await?;
+        Ok(prepared?.plan)
+    }
+
     /// Whether the statement failed where the client was already told.
     async fn pull_with(
         &mut self,
@@ -98,46 +116,52 @@ impl Session {
         mut merge: MergeSession,
         client: &mut Client,
     ) -> Result<bool, Fault> {
-        let described = match merge.describe(run.text, run.params.types).await {
-            Ok(described) => described,
+        let Prepared { described, plan, all } = match self.prepare(run, &mut merge).await {
+            Ok(prepared) => prepared,
             Err(fault) => {
                 merge.end().await?;
                 return Err(fault);
             }
         };
-        if let Err(fault) = merge.check_functions(&run.pull.unknown_functions).await {
-            merge.end().await?;
-            return Err(fault);
-        }
         let map = self.engine.live_map.snapshot();
-        let home_is_pinned = self.held(map.home()).is_some_and(|member| member.pinned);
-        let all = self.in_transaction() || home_is_pinned;
-        let plan = match &run.pull.reduction {
-            None => None,
-            Some(reduction) => {
-                let question = Question {
-                    text: run.text,
-                    reduction,
-                    params: &run.params,
-                    param_types: &described.param_types,
-                    columns: &described.columns,
-                };
-                merge.reduced(&question).await?
-            }
-        };
-        let reduced = plan.is_some();
-        let plan =
-            plan.unwrap_or_else(|| planner::pull(run.text, &run.pull, &run.params, all));
         self.gather(&plan, &map, all, &mut merge).await?;
         if run.bind.is_none() {
             client.relay(&described.columns).await?;
         }
-        if run.pull.groups_rows && !reduced {
+        if run.pull.groups_rows && plan.has_params {
             merge.give_keys(&plan, run.params.types).await?;
         }
         let failed = finish_on(&mut merge, &plan, run, client).await?;
         merge.end().await?;
         Ok(failed)
+    }
+
+    /// Has the statement checked by PostgreSQL, and plans.
+    async fn prepare(
+        &mut self,
+        run: &PullRun<'_>,
+        merge: &mut MergeSession,
+    ) -> Result<Prepared, Fault> {
+        let statement = run.text.get(run.start..).unwrap_or_default();
+        let described = merge.describe(statement, run.params.types).await?;
+        merge.check_functions(&run.pull.unknown_functions).await?;
+        let home = self.engine.live_map.load().home();
+        let home_is_pinned = self.held(home).is_some_and(|member| member.pinned);
+        let all = self.in_transaction() || home_is_pinned;
+        if let Some(reduction) = &run.pull.reduction {
+            let question = Question {
+                text: run.text,
+                reduction,
+                params: &run.params,
+                param_types: &described.param_types,
+                columns: &described.columns,
+            };
+            if let Some(plan) = merge.reduced(&question).await? {
+                return Ok(Prepared { described, plan, all });
+            }
+        }
+        let plan = planner::pull(run.text, &run.pull, &run.params, all);
+        Ok(Prepared { described, plan, all })
     }
 
     /// Brings the rows of all inputs together.

@@ -10,7 +10,7 @@ use crate::executor::{Cost, Entered, Fault, PullRun, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Params, Pull, Route, Template};
+use crate::router::{Access, Control, Explained, Params, Pull, Route, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -53,7 +53,7 @@ impl ClientSession {
                 }
                 (Way::Pull(pull), _) => {
                     let params = Params::default();
-                    let run = PullRun { pull, text, params, bind: None };
+                    let run = PullRun { pull, text, start: 0, params, bind: None };
                     self.session.pull(&run, &mut self.client).await?;
                 }
                 (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
@@ -125,6 +125,23 @@ impl ClientSession {
         Ok(())
     }
 
+    /// The lines of an EXPLAIN.
+    async fn explain(
+        &mut self,
+        text: &str,
+        explained: &Explained,
+        map: &ShardMap,
+    ) -> Result<Vec<String>, Fault> {
+        let Route::Pull(pull) = &explained.route else {
+            return Ok(planner::explain(text, explained, map));
+        };
+        let params = Params::default();
+        let pull = Arc::clone(pull);
+        let run = PullRun { pull, text, start: explained.start, params, bind: None };
+        let plan = self.session.plan_pull(&run).await?;
+        Ok(planner::explain_pull(&plan, explained.start, map))
+    }
+
     /// Answers with a column of text.
     fn show_lines(&mut self, column: &str, lines: &[String], describe: bool) {
         if describe {
@@ -153,7 +170,7 @@ impl ClientSession {
         let map = self.worker.engine.live_map.snapshot();
         match route {
             Route::Explain(explained) => {
-                let lines = planner::explain(text, explained, &map);
+                let lines = self.explain(text, explained, &map).await?;
                 self.show_lines("QUERY PLAN", &lines, query.is_some());
                 self.client.put(Reply::CommandComplete("EXPLAIN"));
                 Ok(())

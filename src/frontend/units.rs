@@ -80,7 +80,7 @@ impl ClientSession {
                 let mut frames = BindFrames::default();
                 bind.put_unnamed(&mut frames.full);
                 bind.put_bare(&mut frames.bare);
-                let run = PullRun { pull, text, params, bind: Some(frames) };
+                let run = PullRun { pull, text, start: 0, params, bind: Some(frames) };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {

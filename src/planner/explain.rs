@@ -1,8 +1,8 @@
 //! What EXPLAIN shows of a statement that one node is not enough for.
 
 use crate::ids::{GroupId, NodeId};
-use crate::planner::{PullInput, pull};
-use crate::router::{Explained, Params, Route};
+use crate::planner::{PullInput, PullPlan};
+use crate::router::{Explained, Route};
 use crate::shard_map::ShardMap;
 
 /// The lines that EXPLAIN shows for `text`, which starts with EXPLAIN.
@@ -18,17 +18,24 @@ pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<String>
             }));
             lines
         }
-        Route::Pull(plan) => {
-            let plan = pull(text, plan, &Params::default(), false);
-            let home = &map.node(map.home()).name;
-            let mut lines = vec![format!("Way: pull, merged by PostgreSQL on {home}")];
-            lines.extend(plan.inputs.iter().map(|input| input_line(input, map)));
-            // What was spliced comes after the start.
-            lines.push(format!("  Merge on {home}: {}", statement(&plan.text)));
-            lines
-        }
         _ => vec!["Way: every node, in one transaction".to_owned()],
     }
+}
+
+/// The lines that EXPLAIN shows for a pull of a text that has its statement at `start`.
+pub fn explain_pull(plan: &PullPlan, start: usize, map: &ShardMap) -> Vec<String> {
+    let home = &map.node(map.home()).name;
+    let way = if plan.has_params {
+        "Way: pull, rows brought together and the statement run on them"
+    } else {
+        "Way: reduce, each node does its part and the rest is done on what is left"
+    };
+    let mut lines = vec![way.to_owned()];
+    lines.extend(plan.inputs.iter().map(|input| input_line(input, map)));
+    let start = if plan.has_params { start } else { 0 };
+    let text = one_line(plan.text.get(start..).unwrap_or_default());
+    lines.push(format!("  Merge by PostgreSQL on {home}: {text}"));
+    lines
 }
 
 fn input_line(input: &PullInput, map: &ShardMap) -> String {

@@ -17,6 +17,6 @@ mod tests;
 
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
-pub use explain::explain;
+pub use explain::{explain, explain_pull};
 pub use pull::{PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};

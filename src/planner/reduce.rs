@@ -88,7 +88,8 @@ impl<'a> Reducer<'a> {
         if has_wildcard && (self.reduction.tables > 1 || shape.grouped || shape.distinct) {
             return None;
         }
-        let mut outputs: Vec<String> = if has_wildcard { vec!["*".to_owned()] } else { self.named() };
+        let mut outputs: Vec<String> =
+            if has_wildcard { vec!["*".to_owned()] } else { self.named() };
         let mut sums = Vec::new();
         for (index, aggregate) in shape.aggregates.iter().enumerate() {
             outputs.extend(self.partial(index, aggregate, &mut sums)?);
@@ -194,28 +195,13 @@ impl<'a> Reducer<'a> {
         })
     }
 
-    /// An aggregate of the parts.
-    fn total(&self, index: usize, aggregate: &Aggregate, sum: Option<SumType>) -> Option<String> {
-        let total = format!("pg_catalog.sum(\"sum {index}\")");
-        Some(match (aggregate.name.as_str(), sum) {
-            ("count", _) => format!("coalesce(pg_catalog.sum(\"part {index}\"), 0)::bigint"),
-            ("sum", Some(SumType::Int8)) => format!("{total}::bigint"),
-            ("sum", Some(SumType::Numeric)) => total,
-            ("avg", Some(_)) => {
-                format!("({total} / nullif(pg_catalog.sum(\"count {index}\"), 0))")
-            }
-            ("sum" | "avg", None) => return None,
-            (name, _) => format!("pg_catalog.{name}(\"part {index}\")"),
-        })
-    }
-
     fn merge(&self, sum_types: &[SumType]) -> Option<String> {
         let shape = self.shape;
         let mut edits: Vec<(Range<usize>, String)> = Vec::new();
         let mut sums = sum_types.iter().copied();
         for (index, aggregate) in shape.aggregates.iter().enumerate() {
             let sum = if matches!(&*aggregate.name, "sum" | "avg") { sums.next() } else { None };
-            let mut total = self.total(index, aggregate, sum)?;
+            let mut total = whole(index, aggregate, sum)?;
             let alone = |item: &&crate::sql::Item| {
                 item.alias.is_none() && item.expression == aggregate.span
             };
@@ -258,6 +244,21 @@ impl<'a> Reducer<'a> {
         out.push_str(self.text.get(at..range.end)?);
         Some(out)
     }
+}
+
+/// An aggregate of the parts.
+fn whole(index: usize, aggregate: &Aggregate, sum: Option<SumType>) -> Option<String> {
+    let total = format!("pg_catalog.sum(\"sum {index}\")");
+    Some(match (aggregate.name.as_str(), sum) {
+        ("count", _) => format!("coalesce(pg_catalog.sum(\"part {index}\"), 0)::bigint"),
+        ("sum", Some(SumType::Int8)) => format!("{total}::bigint"),
+        ("sum", Some(SumType::Numeric)) => total,
+        ("avg", Some(_)) => {
+            format!("({total} / nullif(pg_catalog.sum(\"count {index}\"), 0))")
+        }
+        ("sum" | "avg", None) => return None,
+        (name, _) => format!("pg_catalog.{name}(\"part {index}\")"),
+    })
 }
 
 /// Whether it is a column of the tables, not of the result.

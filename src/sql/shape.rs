@@ -290,9 +290,8 @@ impl Reader<'_> {
 
     fn order(&self, range: Range<usize>) -> Vec<OrderItem> {
         let item = |part: Range<usize>| {
-            let direction = |index: &usize| {
-                matches!(self.word(*index), "asc" | "desc" | "nulls" | "using")
-            };
+            let direction =
+                |index: &usize| matches!(self.word(*index), "asc" | "desc" | "nulls" | "using");
             let end = part.clone().skip(1).find(direction).unwrap_or(part.end);
             let expression = self.bytes(&(part.start..end))?;
             let after = self.bytes(&(end..part.end)).unwrap_or(expression.end..expression.end);

@@ -12,7 +12,8 @@ use sqlparser::ast::{
 use super::constants::constant;
 use super::from::{self, Visible};
 use super::statement::{
-    Call, ColumnRef, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef, Target, Verb,
+    Call, ColumnRef, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef,
+    Target, Verb,
 };
 
 /// Reads the tree.
@@ -180,7 +181,9 @@ impl Visitor for Walk {
 impl Walk {
     /// A column's place.
     fn column(&mut self, parts: &[Ident]) {
-        let (Some(first), Some((last, before))) = (parts.first(), parts.split_last()) else { return };
+        let (Some(first), Some((last, before))) = (parts.first(), parts.split_last()) else {
+            return;
+        };
         let name = |part: &Ident| part.value.clone();
         let (schema, table) = match before {
             [] => (None, None),
