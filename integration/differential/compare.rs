@@ -140,7 +140,7 @@ impl Report {
             let single_took = started.elapsed();
             binary = !self.text_only && !single.holds_oids();
             let proxy = pair.proxy.simple(&statement.sql).await;
-            self.took.push((started.elapsed() - single_took, single_took));
+            self.took.push((started.elapsed().saturating_sub(single_took), single_took));
             if !self.judge("text", statement, &proxy.normal(ordered), &single.normal(ordered)) {
                 return;
             }

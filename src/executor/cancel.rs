@@ -50,8 +50,9 @@ impl CancelTarget {
         for (node, key) in keys {
             let address = &engine.nodes[node.index()];
             let passed = timeout(DEADLINE, async {
-                let mut stream = Stream::connect(&address.host, address.port).await?;
+                let mut stream = Stream::connect(address).await?;
                 stream.write_all(&key.packet()).await?;
+                stream.flush().await?;
                 // The server closes the connection once it has signalled its process.
                 stream.read(&mut [0]).await
             });

@@ -39,6 +39,8 @@ impl Pools {
             });
             pools.collect()
         };
-        self.by_login.lock().entry(key).or_insert_with(make).clone()
+        let pools = self.by_login.lock().entry(key).or_insert_with(make).clone();
+        pools.iter().for_each(|pool| pool.renew(&login.credential));
+        pools
     }
 }

@@ -9,7 +9,7 @@ use super::extended::is_done_here;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{BindFrames, ClientError, Fault, PullRun, Scatter};
+use crate::executor::{BindFrames, Bound, ClientError, Fault, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -61,10 +61,14 @@ impl ClientSession {
         }
         self.session.check_not_failed()?;
         let bind = Bind::read(bind).map_err(ClientError::from)?;
-        let params =
-            Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
+        let params = Params {
+            types: &prepared.types,
+            formats: &bind.formats,
+            values: &bind.values,
+            literals: &[],
+        };
         let messages = execute_messages(prepared, &bind, limit);
-        let (way, _) = self.way(text, &params, template).await?;
+        let (way, _) = self.way(text, params, template).await?;
         match way {
             Way::Scatter(nodes) => {
                 if limit > 0 {
@@ -79,12 +83,19 @@ impl ClientSession {
                 }
                 let mut frames = BindFrames::default();
                 bind.put_unnamed(&mut frames.full);
-                bind.put_bare(&mut frames.bare);
+                bind.put_part(&[], None, &mut frames.bare);
                 let run = PullRun { pull, text, start: 0, params, bind: Some(frames) };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
+            }
+            Way::Steps(route @ (Route::Write(_) | Route::Insert(..) | Route::Evaluate(_))) => {
+                if limit > 0 {
+                    return Err(limited());
+                }
+                let bound = Bound { types: &prepared.types, bind: &bind };
+                self.write(route, text, Some(&bound)).await
             }
             Way::Steps(route) => self.steps(&route, text, None).await,
             Way::Node(node, cost) => {

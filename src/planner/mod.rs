@@ -10,6 +10,7 @@ mod copy;
 mod create;
 mod ddl;
 mod explain;
+mod insert;
 mod pull;
 mod reduce;
 #[cfg(test)]
@@ -20,3 +21,4 @@ pub use ddl::{DdlPlan, ddl};
 pub use explain::{explain, explain_pull};
 pub use pull::{PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
+pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};

@@ -10,6 +10,7 @@
 mod bind;
 mod definition;
 mod functions;
+mod insert;
 mod keyed;
 mod names;
 mod operand;
@@ -18,13 +19,17 @@ mod pull;
 mod query;
 mod route;
 mod scatter;
+mod shape;
 mod statement;
 mod template;
+mod write;
 #[cfg(test)]
 mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
+pub use insert::{Evaluation, InsertRows, Piece, Segment, takes_number, varies};
 pub use pull::{Pull, PullColumn, PullKind, PullTable, Reduction};
 pub use route::{Access, Context, Explained, Params, Route};
+pub use shape::Shape;
 pub use template::{CopyIn, Ddl, Template, template};

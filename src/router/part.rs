@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::insert::Evaluation;
 use super::keyed::Keyed;
 use super::{CopyIn, Ddl, Explained, Pull};
 use crate::ids::GroupId;
@@ -16,6 +17,9 @@ pub(super) enum Part {
     Pull(Arc<Pull>),
     Explain(Arc<Explained>),
     EveryNode,
+    /// UPDATE or DELETE over all shards of a group.
+    Write(GroupId),
+    Evaluate(Arc<Evaluation>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
 }

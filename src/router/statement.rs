@@ -29,9 +29,9 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
     }
     match &statement.kind {
         StatementKind::Control(control) => of_control(control),
-        StatementKind::Query(query) => of_query(query, statement, names),
+        StatementKind::Query(query) => of_query(text, query, statement, names),
         StatementKind::Explain { analyze, as_text, start, query } => {
-            let mut inner = of_query(query, statement, names);
+            let mut inner = of_query(text, query, statement, names);
             let spread = if *analyze || !*as_text { None } else { Some(*start) };
             inner.part = inner.part.and_then(|part| explained(part, spread));
             let access = if *analyze { inner.access } else { Access::Read };
@@ -84,8 +84,8 @@ fn access(query: &Query) -> Access {
     if writes { Access::Write } else { Access::Read }
 }
 
-fn of_query(query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
-    let part = query::route(query, statement, names);
+fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
+    let part = query::route(text, query, statement, names);
     let pins = query.features.into_temp || query.functions.iter().any(functions::pins);
     Analysis { pins, ..Analysis::new(access(query), part) }
 }
@@ -95,22 +95,26 @@ fn of_query(query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis
 fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
     let wrap = |route| start.map(|start| Arc::new(Explained { start, route }));
     let route = match part {
-        Part::Keyed(mut keyed) => {
+        Part::Keyed(keyed) => {
+            let mut keyed = keyed.on_one_node();
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
         }
         Part::Scatter(group) => Route::Scatter(group),
         Part::Pull(pull) => Route::Pull(pull),
         Part::EveryNode => Route::EveryNode,
+        Part::Write(_) | Part::Evaluate(_) => return Err(only_text()),
         other => return Ok(other),
     };
-    wrap(route).map(Part::Explain).ok_or_else(|| {
-        ServerError::refused(
-            "EXPLAIN of a statement for several nodes is only given as text, and without ANALYZE",
-            "Each node has a plan of its own.",
-            "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
-        )
-    })
+    wrap(route).map(Part::Explain).ok_or_else(only_text)
+}
+
+fn only_text() -> ServerError {
+    ServerError::refused(
+        "EXPLAIN of a statement for several nodes is only given of reads, as text, without ANALYZE",
+        "Each node has a plan of its own.",
+        "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
+    )
 }
 
 fn of_copy(text: &str, copy: &CopyStatement, statement: &Statement, names: &Names<'_>) -> Analysis {

@@ -151,6 +151,12 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::Explain(explained) => Target::Fixed(Route::Explain(explained)),
         Part::Pull(pull) => Target::Fixed(Route::Pull(pull)),
         Part::EveryNode => Target::Fixed(Route::EveryNode),
+        Part::Write(group) => {
+            let of_group =
+                |(id, shard): (_, &crate::shard_map::Shard)| (shard.group == group).then_some(id);
+            Target::Fixed(Route::Write(names.map.shards().filter_map(of_group).collect()))
+        }
+        Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),
         Part::Keyed(keyed) if keyed.depends_on_params() => Target::Keyed(keyed),
@@ -187,6 +193,13 @@ impl Template {
     /// Whether [`Template::route`] looks at its parameters.
     pub fn depends_on_params(&self) -> bool {
         matches!(self.target, Target::Keyed(_))
+    }
+
+    /// Whether it tells where any text of its shape goes: one statement, bound by its literals to
+    /// shards, that does nothing to the session.
+    pub fn serves_shape(&self) -> bool {
+        let plain = matches!(self.control, Control::None) && !self.pins && !self.moves_transaction;
+        plain && self.statement_count == 1 && self.depends_on_params()
     }
 
     /// Where the text goes with these parameters, at the template's epoch.

@@ -69,10 +69,10 @@ pub struct Bind<'a> {
     pub formats: SmallVec<[i16; 8]>,
     /// The parameters' values; `None` for NULL.
     pub values: SmallVec<[Option<&'a [u8]>; 8]>,
+    /// The format codes of the result's columns with their count, as they came.
+    pub results: &'a [u8],
     /// Everything after the statement's name, as it came.
     pub tail: &'a [u8],
-    /// The end of it: the formats of the results.
-    pub results: &'a [u8],
 }
 
 impl<'a> Bind<'a> {
@@ -89,7 +89,7 @@ impl<'a> Bind<'a> {
         let count = reader.count(2)?;
         reader.bytes(2 * count)?;
         reader.end()?;
-        Ok(Self { portal, statement, formats, values, tail, results })
+        Ok(Self { portal, statement, formats, values, results, tail })
     }
 
     /// Appends it for the unnamed statement and the unnamed portal.
@@ -100,11 +100,33 @@ impl<'a> Bind<'a> {
         });
     }
 
-    /// Appends it for the unnamed statement and the unnamed portal, without its parameters.
-    pub fn put_bare(&self, out: &mut BytesMut) {
+    /// Appends it for the unnamed statement and the unnamed portal, with the parameters `numbers`
+    /// (from 1) only. `results` may replace the format codes of the result's columns.
+    pub fn put_part(&self, numbers: &[u16], results: Option<&[u8]>, out: &mut BytesMut) {
+        let at = |number: &u16| usize::from(*number).saturating_sub(1);
+        let format = |index: usize| match self.formats.as_slice() {
+            [] => 0,
+            [one] => *one,
+            many => many.get(index).copied().unwrap_or(0),
+        };
+        let count = u16::try_from(numbers.len()).unwrap_or(u16::MAX);
         put_frame(b'B', out, |out| {
-            out.put_slice(b"\0\0\0\0\0\0");
-            out.put_slice(self.results);
+            out.put_slice(b"\0\0");
+            out.put_u16(count);
+            for number in numbers {
+                out.put_i16(format(at(number)));
+            }
+            out.put_u16(count);
+            for number in numbers {
+                match self.values.get(at(number)).copied().flatten() {
+                    Some(value) => {
+                        out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+                        out.put_slice(value);
+                    }
+                    None => out.put_i32(-1),
+                }
+            }
+            out.put_slice(results.unwrap_or(self.results));
         });
     }
 

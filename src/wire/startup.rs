@@ -10,6 +10,9 @@ const PACKET_MAX: u32 = 10_000;
 /// The only protocol that the proxy speaks: 3.0.
 const PROTOCOL_3: u32 = 3 << 16;
 
+/// The packet that asks a server for TLS.
+pub const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
 /// What a cancel request has to name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CancelKey {
