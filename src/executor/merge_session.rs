@@ -9,7 +9,7 @@ use super::cancel::CancelTarget;
 use super::{Fault, Session};
 use crate::backend::{CommandError, Connection, Guard};
 use crate::ids::NodeId;
-use crate::planner::PullPlan;
+use crate::planner::{PullInput, PullPlan};
 use crate::sql::{Ident, Literal};
 use crate::wire::{
     CancelKey, Reader, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
@@ -160,24 +160,38 @@ impl MergeSession {
         }
         self.guard.command("ROLLBACK TO foreshard").await?;
         for input in &plan.inputs {
-            let name = format!("pg_temp.{}", Ident::new(&input.name));
-            let sql = format!(
-                "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ') \
-                 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
-                 ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
-                 LEFT JOIN pg_catalog.pg_attribute t ON t.attrelid = {}::pg_catalog.regclass \
-                 AND t.attname = a.attname WHERE i.indrelid = {}::pg_catalog.regclass \
-                 AND i.indisprimary HAVING pg_catalog.count(*) = pg_catalog.count(t.attname)",
-                Literal(&name),
-                Literal(&input.table)
-            );
-            let key = self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().next();
-            if let Some(key) = key {
-                let sql = format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})");
-                self.guard.command(&sql).await?;
-            }
+            self.give_key(input).await?;
         }
         Ok(())
+    }
+
+    /// Gives a temporary table the primary key of the table that it stands for, if it has its
+    /// columns.
+    pub(super) async fn give_key(&mut self, input: &PullInput) -> Result<(), Fault> {
+        let name = format!("pg_temp.{}", Ident::new(&input.name));
+        let sql = format!(
+            "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' \
+             ORDER BY pg_catalog.array_position(i.indkey::int2[], a.attnum)) \
+             FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+             ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
+             LEFT JOIN pg_catalog.pg_attribute t ON t.attrelid = {0}::pg_catalog.regclass \
+             AND t.attname = a.attname WHERE i.indrelid = {1}::pg_catalog.regclass \
+             AND i.indisprimary AND NOT EXISTS (SELECT FROM pg_catalog.pg_index h \
+             WHERE h.indrelid = {0}::pg_catalog.regclass AND h.indisprimary) \
+             HAVING pg_catalog.count(*) = pg_catalog.count(t.attname)",
+            Literal(&name),
+            Literal(&input.table)
+        );
+        let key = self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().next();
+        if let Some(key) = key {
+            self.guard.command(&format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})")).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the planner statistics of a temporary table.
+    pub(super) async fn analyze(&mut self, name: &str) -> Result<(), Fault> {
+        Ok(self.guard.command(&format!("ANALYZE pg_temp.{}", Ident::new(name))).await.map(drop)?)
     }
 
     /// Starts taking rows into a temporary table.

@@ -25,8 +25,9 @@ use crate::wire::{ServerError, SqlState, put_frame, put_parse, put_query};
 
 /// Rows for the merge session are sent once they are this many bytes.
 const ROWS_BYTES: usize = 64 * 1024;
-/// Tables with more rows than this get statistics before the statement runs.
-const ANALYZE_ROWS: u64 = 2_000;
+/// Tables with more rows than this get statistics before the statement runs, and an index where they
+/// may be joined.
+const MANY_ROWS: u64 = 500;
 
 /// One SELECT to be pulled.
 #[derive(Debug)]
@@ -254,9 +255,11 @@ impl Session {
                 rows += relay(lane, &mut member.guard, merge, input.binary, &mut budget).await?;
             }
             merge.end_copy(input.binary).await?;
-            if rows > ANALYZE_ROWS {
-                let name = crate::sql::Ident::new(&input.name);
-                merge.guard.command(&format!("ANALYZE pg_temp.{name}")).await?;
+            if rows > MANY_ROWS {
+                if plan.inputs.len() > 1 {
+                    merge.give_key(input).await?;
+                }
+                merge.analyze(&input.name).await?;
             }
         }
         Ok(())

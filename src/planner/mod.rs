@@ -19,6 +19,6 @@ mod tests;
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
 pub use explain::{explain, explain_pull};
+pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use pull::{PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
-pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
