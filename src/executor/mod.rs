@@ -21,6 +21,7 @@ mod pull;
 mod pump;
 mod reduce;
 mod resolver;
+mod role_password;
 mod run;
 mod scatter;
 mod session;

@@ -18,6 +18,7 @@ mod insert;
 mod lexer;
 mod parse;
 mod quote;
+mod role_password;
 mod shape;
 mod statement;
 mod walk;
@@ -32,6 +33,7 @@ pub use ddl::{
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
+pub use role_password::{RolePassword, role_password};
 pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};
 pub use statement::{
     Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
