@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::ApiError;
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Record};
+use crate::controller::Insight;
 use crate::executor::LiveMap;
 use crate::ids::{MoveId, ShardId};
 use crate::mover;
@@ -38,6 +39,8 @@ pub struct Service {
     pub nodes: Arc<[NodeAddress]>,
     /// What the controller saw and decided last, as JSON.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Load and forecasts.
+    pub insight: Insight,
     /// Whether clients should be sent here.
     pub readiness: watch::Receiver<Readiness>,
 }

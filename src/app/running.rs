@@ -73,6 +73,7 @@ impl Running {
             live_map: proxy.engine.live_map.clone(),
             nodes,
             status: status_of(&proxy),
+            insight: proxy.insight.clone(),
             readiness: receiver,
         };
         let admin = match AdminServer::start(admin_listen, service, metrics) {
