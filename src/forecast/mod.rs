@@ -96,6 +96,13 @@ pub fn study(history: &[f64], config: &Config, slack: usize) -> Study {
     Study { origins, trials }
 }
 
+/// One model's own point forecast, as it is tried beside the ensemble; `None` if it can't make one.
+pub fn alone(model: Model, history: &[f64], config: &Config) -> Option<Vec<f64>> {
+    let history = sane(history);
+    let task = Task::of(&history, config);
+    Trial::run(model, task, &[], &|task| model.predict(task)).map(Trial::into_point)
+}
+
 /// Forecasts a series of loads, oldest first, one value a step and no gaps. Values that are
 /// negative or not finite count as 0. The result is finite and not negative, whatever the history.
 pub fn forecast(history: &[f64], config: &Config) -> Forecast {
