@@ -31,7 +31,7 @@ pub(super) async fn heatmap(
     State(service): State<Service>,
     window: Result<Query<Window>, QueryRejection>,
 ) -> Result<Json<Heatmap>, ApiError> {
-    let Query(window) = window.map_err(bad)?;
+    let Query(window) = window.map_err(|error| bad(&error))?;
     let steps = |asked: Option<usize>| asked.unwrap_or(STEPS).min(STEPS_MAX);
     let (past, ahead) = (steps(window.past), steps(window.ahead));
     Ok(Json(service.insight.heatmap(window.quantity, past, ahead)))
@@ -49,10 +49,10 @@ pub(super) async fn forecasts(
     State(service): State<Service>,
     whose: Result<Query<Whose>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(whose) = whose.map_err(bad)?;
+    let Query(whose) = whose.map_err(|error| bad(&error))?;
     Ok(Json(json!({ "forecasts": service.insight.accuracy(whose.shard) })))
 }
 
-fn bad(error: QueryRejection) -> ApiError {
+fn bad(error: &QueryRejection) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, error.body_text()).with_hint("GET / lists all paths")
 }

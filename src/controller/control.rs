@@ -191,7 +191,7 @@ impl Controller {
             }
         };
         if !with_statements {
-            picture.statements = self.picture.statements.clone();
+            picture.statements.clone_from(&self.picture.statements);
         }
         let config = &context.settings.forecast;
         self.accuracy.judge(&mut picture, self.recorder.lock().history(), config);

@@ -135,6 +135,23 @@ struct Horizon {
     outcomes: VecDeque<Outcome>,
 }
 
+impl Horizon {
+    /// Scores what was said of this step; what was said of earlier ones has no outcome.
+    fn settle(&mut self, step: u64, came: f64) {
+        while let Some(promise) = self.promises.pop_front_if(|promise| promise.step <= step) {
+            if promise.step < step {
+                continue;
+            }
+            self.sums.take(&promise, came);
+            let [_, said_p10, said_median, said_p90, _] = promise.said;
+            self.outcomes.push_back(Outcome { step, said_p10, said_median, said_p90, came });
+            if self.outcomes.len() > KEPT {
+                self.outcomes.pop_front();
+            }
+        }
+    }
+}
+
 impl Scorecard {
     /// Nothing was said yet. Looks at one step ahead, an eighth, a half and the whole of `horizon`.
     pub fn new(horizon: usize) -> Self {
@@ -173,23 +190,7 @@ impl Scorecard {
 
     /// Scores what was said of a step whose load is known now. Steps come in their order.
     pub fn settle(&mut self, step: u64, came: f64) {
-        for horizon in &mut self.horizons {
-            while let Some(promise) = horizon.promises.front().copied() {
-                if promise.step > step {
-                    break;
-                }
-                horizon.promises.pop_front();
-                if promise.step == step {
-                    horizon.sums.take(&promise, came);
-                    let [_, said_p10, said_median, said_p90, _] = promise.said;
-                    let outcome = Outcome { step, said_p10, said_median, said_p90, came };
-                    horizon.outcomes.push_back(outcome);
-                    if horizon.outcomes.len() > KEPT {
-                        horizon.outcomes.pop_front();
-                    }
-                }
-            }
-        }
+        self.horizons.iter_mut().for_each(|horizon| horizon.settle(step, came));
     }
 
     /// How good it was, by steps ahead; only of what was resolved.
