@@ -39,6 +39,7 @@ impl Running {
             nodes: addresses().into(),
             status: Arc::new(|| json!({ "samples": 7 })),
             insight: crate::controller::Insight::default(),
+            reload: None,
             readiness: receiver,
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
