@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use crate::shard_move::{Move, MovedTable};
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often the source is asked how far it is while a position is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Most prepared statements; past it they are made anew.
+/// Prepared statements past which the next batch makes its own anew.
 const STATEMENTS_MAX: usize = 500;
 
 /// Where to stop.
@@ -68,6 +70,10 @@ pub(super) struct Applier<'a> {
     applied: Lsn,
     /// The stream was read up to here.
     seen: Lsn,
+    /// The same for those who look on, as [`Lsn`]'s number.
+    shown: Arc<AtomicU64>,
+    /// Messages received.
+    received: u64,
     reported_at: Instant,
     changes: u64,
 }
@@ -100,6 +106,8 @@ impl<'a> Applier<'a> {
             marker: None,
             applied,
             seen: applied,
+            shown: Arc::new(AtomicU64::new(applied.0)),
+            received: 0,
             reported_at: Instant::now(),
             changes: 0,
         })
@@ -108,6 +116,16 @@ impl<'a> Applier<'a> {
     /// The stream was read up to here.
     pub(super) fn seen(&self) -> Lsn {
         self.seen
+    }
+
+    /// Up to where the stream was read, for who looks while it is advanced.
+    pub(super) fn watch_seen(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shown)
+    }
+
+    /// How many messages the source has sent: as long as it grows, the source is alive and at work.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Changes applied since last asked.
@@ -132,7 +150,7 @@ impl<'a> Applier<'a> {
             if !self.inside && self.ahead.is_none() && !self.source.has_message() {
                 self.flush().await?;
             }
-            let ask = matches!(target, Target::Position(_));
+            let ask = *target != Target::Never;
             let wake = if ask { asked_at + ASK_EVERY } else { self.reported_at + REPORT_EVERY };
             if let Some(message) = self.ahead.take() {
                 self.on_message(message, target).await?;
@@ -174,8 +192,14 @@ impl<'a> Applier<'a> {
         }
     }
 
+    fn see(&mut self, end: Lsn) {
+        self.seen = self.seen.max(end);
+        self.shown.store(self.seen.0, Ordering::Relaxed);
+    }
+
     /// The message in what was received, if it holds one.
     async fn take(&mut self, received: Received) -> Result<Option<Message>, MoveError> {
+        self.received += 1;
         match received {
             Received::Data(bytes) => {
                 let parsed = self.parser.parse_wal_message_bytes(bytes);
@@ -184,7 +208,7 @@ impl<'a> Applier<'a> {
             }
             Received::KeepAlive { end, wants_reply } => {
                 if !self.inside {
-                    self.seen = self.seen.max(end);
+                    self.see(end);
                 }
                 if wants_reply || self.reported_at.elapsed() > REPORT_EVERY {
                     self.report(false).await?;
@@ -206,7 +230,7 @@ impl<'a> Applier<'a> {
             }
             Message::Commit { end_lsn, .. } => {
                 self.inside = false;
-                self.seen = self.seen.max(Lsn(end_lsn));
+                self.see(Lsn(end_lsn));
                 if !self.skipping {
                     self.batch_end = Some(Lsn(end_lsn));
                 }
@@ -264,6 +288,10 @@ impl<'a> Applier<'a> {
             self.open = true;
         }
         let changes = std::mem::take(&mut self.pending);
+        if self.statements.len() >= STATEMENTS_MAX {
+            // Only here: those of one batch are needed together.
+            self.statements.clear();
+        }
         for change in &changes {
             self.prepare(&change.sql).await?;
         }
@@ -299,9 +327,6 @@ impl<'a> Applier<'a> {
     async fn prepare(&mut self, sql: &str) -> Result<(), MoveError> {
         if self.statements.contains_key(sql) {
             return Ok(());
-        }
-        if self.statements.len() >= STATEMENTS_MAX {
-            self.statements.clear();
         }
         let prepared = self.destination.client.prepare(sql).await;
         let statement = prepared.map_err(self.destination.failed("preparing a change"))?;

@@ -12,7 +12,8 @@ use crate::shard_move::{Event, Move};
 
 /// How long the stream is applied before its lag is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Longest time without any progress of a stream that is behind.
+/// Longest time without a word from the source while its stream is behind. A transaction that takes
+/// longer to decode or to apply is no stall.
 const STALL: Duration = Duration::from_mins(2);
 
 /// Applies until caught up. Without a limit of time as long as it makes progress.
@@ -24,7 +25,7 @@ pub(super) async fn catch_up(
     let source = Session::open(context, mv, mv.from).await?;
     let mut progressed_at = Instant::now();
     loop {
-        let (before, end) = (applier.seen(), source.wal_end().await?);
+        let (before, end) = (applier.received(), source.wal_end().await?);
         let reached = applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await?;
         let lag_bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
         note_lag(context, mv, lag_bytes);
@@ -36,7 +37,7 @@ pub(super) async fn catch_up(
             let wait = LOOK_EVERY.min(Duration::from_millis(wait_ms));
             applier.advance(&Target::Never, sleep(wait)).await?;
         }
-        if reached || applier.seen() > before {
+        if reached || applier.received() > before {
             progressed_at = Instant::now();
         } else if progressed_at.elapsed() > STALL {
             return Err(MoveError::Timeout("the next change of the stream"));

@@ -40,7 +40,8 @@ const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.re
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
      a.attnotnull, a.attgenerated <> '', \
      coalesce((SELECT c.collname::text FROM pg_collation c WHERE c.oid = a.attcollation), ''), \
-     a.atttypid \
+     a.atttypid >= 16384 OR EXISTS (SELECT FROM pg_type t WHERE t.oid = a.atttypid \
+     AND t.typname ~ '^_?reg') \
      FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
      ORDER BY a.attnum";
 
@@ -77,15 +78,14 @@ pub(super) async fn table(session: &Session, name: &TableName) -> Result<Option<
     }))
 }
 
-/// The columns of a table, in order, and whether all their types are PostgreSQL's own.
+/// The columns of a table, in order, and whether their binary form means the same on every node: it
+/// does not where it holds object ids, as in types that users made (ids from 16384 on) and regclass.
 pub(super) async fn columns(
     session: &Session,
     oid: u32,
 ) -> Result<(Vec<SeenColumn>, bool), MoveError> {
-    /// Object ids below it are the same on every node.
-    const FIRST_USER_OID: u32 = 16_384;
     let rows = session.rows("looking at a table's columns", COLUMNS, &[&oid]).await?;
-    let builtin = rows.iter().all(|row| row.get::<_, u32>(5) < FIRST_USER_OID);
+    let builtin = !rows.iter().any(|row| row.get::<_, bool>(5));
     let columns = rows.iter().map(|row| SeenColumn {
         name: row.get(0),
         type_name: row.get(1),

@@ -90,7 +90,7 @@ pub struct MovedTable {
     pub columns: Vec<MovedColumn>,
     /// Whether the leaf has no primary key, so that rows are told apart by all their columns.
     pub whole_row_identity: bool,
-    /// Whether all its types are PostgreSQL's own, of the same object id on every node.
+    /// Whether the binary form of all its columns means the same on every node.
     pub builtin_types: bool,
 }
 
