@@ -17,12 +17,14 @@ use tokio_postgres::Statement;
 use super::change::{Change, Relation};
 use super::context::MoverContext;
 use super::error::MoveError;
+use super::lane::OneLane;
+use super::look;
 use super::names;
 use super::position;
 use super::session::Session;
 use super::walsender::{Received, WalSender};
 use crate::ids::{Lsn, MoveId};
-use crate::shard_move::{Move, MovedTable};
+use crate::shard_move::MovedTable;
 
 /// How often the source hears how far the destination is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -47,7 +49,8 @@ pub(super) struct Applier<'a> {
     context: &'a MoverContext,
     id: MoveId,
     slot: String,
-    tables: Vec<MovedTable>,
+    /// With the condition that finds the stream's rows among those of others.
+    tables: Vec<(MovedTable, Option<String>)>,
     source: WalSender,
     destination: Session,
     parser: LogicalReplicationParser,
@@ -80,18 +83,27 @@ pub(super) struct Applier<'a> {
 
 impl<'a> Applier<'a> {
     /// Goes on where the destination's stored position says.
-    pub(super) async fn start(context: &'a MoverContext, mv: &Move) -> Result<Self, MoveError> {
-        let destination = Session::open(context, mv, mv.to).await?;
+    pub(super) async fn start(
+        context: &'a MoverContext,
+        lane: OneLane<'_>,
+    ) -> Result<Self, MoveError> {
+        let (mv, slot) = (lane.mv, lane.slot());
+        let destination = Session::open(context, mv, lane.lane.target.node).await?;
         let doing = "switching triggers off";
         destination.run(doing, "SET session_replication_role = replica").await?;
-        let applied = position::read(&destination, mv).await?;
-        let mut source = WalSender::open(context, mv, mv.from).await?;
-        source.start(&names::slot(mv), applied, &names::publication(mv)).await?;
+        let applied = position::read(&destination, lane).await?.applied;
+        let mut tables = Vec::new();
+        for table in &lane.lane.tables {
+            let parent = look::oid(&destination, &table.parent).await?;
+            tables.push((table.clone(), lane.gotten(table, parent)));
+        }
+        let mut source = WalSender::open(context, mv, lane.lane.source.node).await?;
+        source.start(&slot, applied, &slot).await?;
         Ok(Self {
             context,
             id: mv.id,
-            slot: names::slot(mv),
-            tables: mv.tables.clone(),
+            slot,
+            tables,
             source,
             destination,
             parser: LogicalReplicationParser::with_protocol_version(1),
@@ -246,8 +258,8 @@ impl<'a> Applier<'a> {
             Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
             message if self.skipping => drop(message),
             message => {
-                let change = self.change(&message)?;
-                self.pending.push(change);
+                let changes = self.changes_of(&message)?;
+                self.pending.extend(changes);
             }
         }
         if self.pending.len() >= self.context.config.apply_batch_changes.max(1) {
@@ -259,12 +271,12 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    fn change(&self, message: &Message) -> Result<Change, MoveError> {
+    fn changes_of(&self, message: &Message) -> Result<Vec<Change>, MoveError> {
         let relation = |id: &u32| {
             let unknown = || MoveError::Stream(format!("relation {id} was never described"));
             self.relations.get(id).ok_or_else(unknown)
         };
-        match message {
+        let change = match message {
             Message::Insert { relation_id, tuple } => relation(relation_id)?.insert(tuple),
             Message::Update { relation_id, old_tuple, new_tuple, .. } => {
                 relation(relation_id)?.update(old_tuple.as_ref(), new_tuple)
@@ -275,10 +287,11 @@ impl<'a> Applier<'a> {
             Message::Truncate { relation_ids, .. } => {
                 let relations: Vec<_> =
                     relation_ids.iter().map(relation).collect::<Result<_, _>>()?;
-                Ok(Relation::truncate(&relations))
+                return Ok(Relation::truncate(&relations));
             }
             other => Err(MoveError::Stream(format!("unexpected message {other:?}"))),
-        }
+        };
+        change.map(|change| vec![change])
     }
 
     /// Sends the pending changes in one go, in order, and checks what each touched.

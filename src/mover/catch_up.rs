@@ -1,12 +1,14 @@
-//! Applies the stream until what is left of it is small and any back-off of the switch is over.
+//! Applies the streams until what is left of them is small and any back-off of the switch is over.
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use super::apply::{Applier, Target};
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
+use super::lane::Sessions;
 use super::session::Session;
 use crate::shard_move::{Event, Move};
 
@@ -16,33 +18,59 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// longer to decode or to apply is no stall.
 const STALL: Duration = Duration::from_mins(2);
 
-/// Applies until caught up. Without a limit of time as long as it makes progress.
+/// Applies until all streams are caught up. Without a limit of time as long as they make progress.
 pub(super) async fn catch_up(
     context: &MoverContext,
     mv: &Move,
-    applier: &mut Applier<'_>,
+    appliers: &mut [Applier<'_>],
 ) -> Result<Event, MoveError> {
-    let source = Session::open(context, mv, mv.from).await?;
+    let sessions = Sessions::open(context, mv).await?;
     let mut progressed_at = Instant::now();
     loop {
-        let (before, end) = (applier.received(), source.wal_end().await?);
-        let reached = applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await?;
-        let lag_bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
-        note_lag(context, mv, lag_bytes);
+        let before: u64 = appliers.iter().map(Applier::received).sum();
+        let mut steps = Vec::new();
+        for (lane, applier) in mv.lanes.iter().zip(appliers.iter_mut()) {
+            steps.push(step(sessions.on(lane.source.node)?, applier));
+        }
+        let lags = try_join_all(steps).await?;
+        let lag_bytes = lags.iter().map(|lag| lag.unwrap_or(u64::MAX)).max().unwrap_or(0);
+        let reached = lags.iter().all(Option::is_some);
+        if reached {
+            note_lag(context, mv, lag_bytes);
+        }
         if reached && lag_bytes <= context.config.lag_threshold_bytes {
             let wait_ms = mv.not_before_unix_ms.saturating_sub(now_unix_ms());
             if wait_ms == 0 {
                 return Ok(Event::CaughtUp);
             }
             let wait = LOOK_EVERY.min(Duration::from_millis(wait_ms));
-            applier.advance(&Target::Never, sleep(wait)).await?;
+            care(appliers, || sleep(wait)).await?;
         }
-        if reached || applier.received() > before {
+        if reached || appliers.iter().map(Applier::received).sum::<u64>() > before {
             progressed_at = Instant::now();
         } else if progressed_at.elapsed() > STALL {
             return Err(MoveError::Timeout("the next change of the stream"));
         }
     }
+}
+
+/// Applies a while; what is left of the stream, in bytes, unless the source's end of before was not
+/// even reached.
+async fn step(source: &Session, applier: &mut Applier<'_>) -> Result<Option<u64>, MoveError> {
+    let end = source.wal_end().await?;
+    if !applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await? {
+        return Ok(None);
+    }
+    Ok(Some(source.wal_end().await?.0.saturating_sub(applier.seen().0)))
+}
+
+/// Applies all streams until the signals.
+pub(super) async fn care<F: Future<Output = ()>>(
+    appliers: &mut [Applier<'_>],
+    signal: impl Fn() -> F,
+) -> Result<(), MoveError> {
+    let all = appliers.iter_mut().map(|applier| applier.advance(&Target::Never, signal()));
+    try_join_all(all).await.map(drop)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]

@@ -56,7 +56,7 @@ pub async fn request(
     let mut conflict = CatalogError::Conflict("moves/".to_owned());
     for _ in 0..TRIES {
         let moves = catalog.list::<Move>().await?;
-        let under_way = moves.iter().find(|m| m.record.shard == shard && !m.record.is_finished());
+        let under_way = moves.iter().find(|m| m.record.touches(shard) && !m.record.is_finished());
         if let Some(other) = under_way {
             return Err(RequestError::UnderWay { shard, id: other.record.id });
         }
