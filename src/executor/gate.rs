@@ -74,7 +74,7 @@ impl Gates {
     pub fn close(&self, shard: ShardId) -> Option<ClosedGate> {
         let gate = self.with_gate(shard, Arc::clone);
         let was_closed = gate.closed.swap(true, Ordering::SeqCst);
-        (!was_closed).then_some(ClosedGate(gate))
+        (!was_closed).then(|| ClosedGate(gate))
     }
 }
 

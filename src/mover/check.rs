@@ -2,7 +2,7 @@
 
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, lanes};
+use super::lane::{Sessions, lanes};
 use super::session::Session;
 use super::tables::Pair;
 use super::{names, tables};
