@@ -7,7 +7,7 @@ use super::session::Session;
 use super::tables::Pair;
 use super::{names, tables};
 use crate::ids::NodeId;
-use crate::shard_map::{Bounds, ShardMap};
+use crate::shard_map::ShardMap;
 use crate::shard_move::{Event, Lane, Move, Object, ObjectKind};
 
 pub(super) fn refused<T>(text: String) -> Result<T, MoveError> {
@@ -57,17 +57,11 @@ fn bounded(map: &ShardMap, lane: &Lane) -> Result<Lane, MoveError> {
     if shard.node != lane.source.node {
         return refused(format!("shard {id} is not on node {} any more", lane.source.node));
     }
-    if lane.target.shard != id {
-        let changed = lane.source.bounds != shard.bounds || map.shard(lane.target.shard).is_some();
-        if changed {
-            return refused(format!("the bounds of shard {id} were changed meanwhile"));
-        }
-        return Ok(lane);
-    }
-    lane.source.bounds = shard.bounds;
-    lane.target.bounds = shard.bounds;
-    if lane.source.bounds == Bounds::Nothing {
-        return refused(format!("shard {id} holds no key"));
+    if lane.target.shard == id {
+        lane.source.bounds = shard.bounds;
+        lane.target.bounds = shard.bounds;
+    } else if lane.source.bounds != shard.bounds || map.shard(lane.target.shard).is_some() {
+        return refused(format!("the bounds of shard {id} were changed meanwhile"));
     }
     Ok(lane)
 }
