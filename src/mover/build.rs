@@ -7,7 +7,6 @@ use super::lane::{OneLane, Sessions, holds, lanes};
 use super::look;
 use super::names::{self, quoted};
 use super::position;
-use super::prepare::LEAF_LOCK;
 use super::session::Session;
 use crate::shard_map::leaf_name;
 use crate::shard_move::{Event, Move, MovedTable, Part};
@@ -185,9 +184,13 @@ fn helper(mv: &Move, table: &MovedTable, parent: u32, part: Part) -> String {
     format!("ADD CONSTRAINT {name} CHECK ({})", holds(part.bounds, table, parent))
 }
 
+/// How long and how often the old leaf is asked for to get its check, in ms.
+const CHECK_LOCK: (u64, u32) = (50, 5);
+
 /// Gives the source's leaf the same CHECK, so that it could be attached again in an instant should
 /// the destination fail in the middle of the switch, and could be detached concurrently without one
-/// being made then.
+/// being made then. If somebody is in a transaction on the leaf, it goes without: PostgreSQL would
+/// have to look at its rows then.
 async fn keep_attachable(
     mv: &Move,
     source: &Session,
@@ -203,7 +206,13 @@ async fn keep_attachable(
         table.leaf,
         helper(mv, table, parent, part)
     );
-    source.run_with_locks(doing, &sql, LEAF_LOCK).await?;
+    match source.run_with_locks(doing, &sql, CHECK_LOCK).await {
+        Err(error) if error.is_lock_timeout() => {
+            tracing::info!(leaf = %table.leaf, "the old table is in use and gets no check");
+            return Ok(());
+        }
+        result => result?,
+    }
     let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {name}", table.leaf);
     source.run_long(doing, &sql).await
 }
