@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use foreshard::backend::NodeAddress;
+use foreshard::backend::{NodeAddress, NodeTls};
 use foreshard::local_nodes::free_ports;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,6 +70,7 @@ fn address(port: u16) -> NodeAddress {
         port,
         user: "postgres".to_owned(),
         password: None,
+        tls: NodeTls::default(),
     }
 }
 

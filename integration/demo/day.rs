@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::rows::{ITEMS, LIVE_ITEMS_FROM, ORDER_STRIDE, ORDERS, TENANTS};
+use crate::screen::now_unix_ms;
 
 /// The length of a day; `day_ms` of `config/demo.yaml`.
 pub(crate) const DAY_MS: u64 = 40_000;
@@ -17,8 +18,12 @@ pub(crate) const RUSH_HALF_MS: u64 = 8_000;
 pub(crate) const CLIENTS: u64 = 8;
 /// Transactions a second in the quiet hours.
 const QUIET_RATE: u64 = 40;
-/// Transactions a second that the rush adds at its height.
-const RUSH_RATE: u64 = 200;
+/// Transactions a second that the rush adds at its height, where nothing is measured yet.
+const FIRST_RUSH_RATE: u64 = 200;
+/// Bounds of that rate, whatever was measured.
+const RUSH_RATES: std::ops::RangeInclusive<f64> = 50.0..=2_000.0;
+/// The load of the hot node at the height, as a multiple of what a node can bear.
+const RUSH_OVERLOAD: f64 = 2.0;
 /// Of a thousand transactions at the height of the rush, those of the hot tenants.
 const HOT_PER_MILLE: u64 = 850;
 
@@ -28,9 +33,29 @@ pub(crate) struct Day {
     /// When a day began.
     pub(crate) origin_unix_ms: u64,
     pub(crate) hot_tenants: Vec<i64>,
+    /// Transactions a second that the rush adds at its height.
+    pub(crate) rush_rate: u64,
 }
 
 impl Day {
+    /// A day whose rush will be at its height in `ms`, with the same rates on any machine.
+    pub(crate) fn trial(hot_tenants: Vec<i64>, ms: u64) -> Self {
+        let origin_unix_ms = now_unix_ms() + ms - RUSH_MS - DAY_MS;
+        Self { origin_unix_ms, hot_tenants, rush_rate: FIRST_RUSH_RATE }
+    }
+
+    /// A day whose rush overloads the hot node, whose load was `busy` at the height of this one.
+    pub(crate) fn overloading(self, busy: f64, capacity: f64, origin_unix_ms: u64) -> Self {
+        let rate = f64::from(u32::try_from(QUIET_RATE + self.rush_rate).unwrap_or(u32::MAX));
+        let quiet = f64::from(u32::try_from(QUIET_RATE).unwrap_or(u32::MAX));
+        let wanted = rate * RUSH_OVERLOAD * capacity / busy - quiet;
+        let rush_rate = wanted.clamp(*RUSH_RATES.start(), *RUSH_RATES.end());
+        // Within the bounds above.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let rush_rate = rush_rate.round() as u64;
+        Self { origin_unix_ms, rush_rate, ..self }
+    }
+
     /// The number of the day since `first_unix_ms`, from 1, and how far it is.
     pub(crate) fn at(&self, unix_ms: u64, first_unix_ms: u64) -> (u64, u64) {
         let day = |at: u64| at.saturating_sub(self.origin_unix_ms) / DAY_MS;
@@ -74,14 +99,14 @@ COMMIT;
 
     /// The pause between transactions, a script of its own so that pgbench's times of transactions
     /// do not hold it. As many of one run as of the other.
-    pub(crate) fn pause_script() -> String {
-        let rate = format!("({QUIET_RATE} + {RUSH_RATE} * :rush)");
+    pub(crate) fn pause_script(&self) -> String {
+        let rate = format!("({QUIET_RATE} + {} * :rush)", self.rush_rate);
         format!("\\set pause_us int(1000000.0 * {CLIENTS} / {rate})\n\\sleep :pause_us us\n")
     }
 
-    /// What the scripts' variables are at the beginning.
-    pub(crate) fn variables(now_unix_ms: u64) -> [String; 3] {
-        [format!("now_ms={now_unix_ms}"), "rush=0".to_owned(), "count=0".to_owned()]
+    /// What the scripts' variables are at the beginning. Ids of items count from `first_item` on.
+    pub(crate) fn variables(first_item: u64) -> [String; 3] {
+        [format!("now_ms={}", now_unix_ms()), "rush=0".to_owned(), format!("count={first_item}")]
     }
 }
 

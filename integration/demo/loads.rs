@@ -46,6 +46,11 @@ impl Loads {
         }
     }
 
+    /// The highest load of a node on any day.
+    pub(crate) fn peak(&self, node: &str) -> Option<f64> {
+        self.peaks.values().filter_map(|peaks| peaks.get(node)).copied().max_by(f64::total_cmp)
+    }
+
     /// A line a day.
     pub(crate) fn lines(&self) -> Vec<String> {
         let nodes = |peaks: &BTreeMap<String, f64>| {

@@ -9,7 +9,9 @@ use tokio::process::{Child, Command};
 
 use crate::day::{CLIENTS, Day};
 use crate::proxy::{DATABASE, Foreshard};
-use crate::screen::now_unix_ms;
+
+/// More items than a client makes in a run.
+const ITEMS_A_RUN: u64 = 1_000_000;
 
 /// pgbench at work. Killed if it is dropped.
 pub(crate) struct Pgbench {
@@ -39,20 +41,25 @@ pub(crate) struct Transaction {
 }
 
 impl Pgbench {
-    /// Starts the load for so many seconds.
-    pub(crate) fn start(foreshard: &Foreshard, day: &Day, seconds: u64) -> anyhow::Result<Self> {
-        let folder = foreshard.folder().join("pgbench");
+    /// Starts the load for so many seconds. Each run has a number of its own, below 10.
+    pub(crate) fn start(
+        foreshard: &Foreshard,
+        day: &Day,
+        seconds: u64,
+        run: u64,
+    ) -> anyhow::Result<Self> {
+        let folder = foreshard.folder().join(format!("pgbench-{run}"));
         std::fs::create_dir_all(&folder)?;
         let shop = folder.join("shop.sql");
         let pause = folder.join("pause.sql");
         std::fs::write(&shop, day.shop_script())?;
-        std::fs::write(&pause, Day::pause_script())?;
+        std::fs::write(&pause, day.pause_script())?;
         let program = Binaries::find(None)?.program("pgbench");
         let mut command = Command::new(&program);
         command.args(["--no-vacuum", "--protocol=prepared", "--jobs=1", "--log"]);
         command.arg(format!("--log-prefix={}", folder.join("log").display()));
         command.arg(format!("--client={CLIENTS}")).arg(format!("--time={seconds}"));
-        for variable in Day::variables(now_unix_ms()) {
+        for variable in Day::variables(run * ITEMS_A_RUN) {
             command.arg("--define").arg(variable);
         }
         command.arg("--file").arg(&shop).arg("--file").arg(&pause);

@@ -23,9 +23,9 @@ pub(crate) const DATABASE: &str = "shop";
 /// Where clients connect to, if the port is free.
 const PORT: u16 = 6432;
 /// How long the start may take, with a slow disk.
-const READY_DEADLINE: Duration = Duration::from_secs(120);
+const READY_DEADLINE: Duration = Duration::from_mins(2);
 /// How long a clean stop may take.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The proxy and its nodes, in a folder of their own.
 pub(crate) struct Foreshard {
@@ -158,6 +158,7 @@ impl Foreshard {
 pub(crate) async fn connect(port: u16) -> anyhow::Result<Client> {
     let config = format!("host=127.0.0.1 port={port} user=postgres dbname={DATABASE}");
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+    #[expect(clippy::disallowed_methods, reason = "the program ends with it")]
     tokio::spawn(connection);
     Ok(client)
 }

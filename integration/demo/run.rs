@@ -1,5 +1,6 @@
 //! The story, from the first table to the verdict.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -22,10 +23,12 @@ const HOT_SHARDS: usize = 3;
 const WARM_UP_ENDS_MS: u64 = 31_000;
 /// How long the load goes on then: the rush of two more days.
 const AFTER_WARM_UP_MS: u64 = 2 * DAY_MS + 1_000;
+/// How long the height of a rush is tried before.
+const TRIAL_MS: u64 = 7_000;
 /// How often the proxy is asked.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a move that is under way at the end of the load may take.
-const MOVES_DEADLINE: Duration = Duration::from_secs(60);
+const MOVES_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Plays it all. Whether it came out as it should.
 pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
@@ -33,23 +36,26 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
     foreshard.wait_ready().await?;
     shop::build(foreshard).await?;
     let (nodes, admin) = (foreshard.nodes().await?, foreshard.admin()?);
-    let before = census::take(&nodes, &admin).await.context("counting before the load")?;
     let hot = nodes.iter().find(|node| !node.home).context("there is only the home node")?;
     let hot_tenants = shop::tenants_to_heat(hot, HOT_SHARDS).await?;
     say(format!("the rush will heat {} tenants on node {}", hot_tenants.len(), hot.name));
 
+    let (trial, busy, capacity) = try_out(foreshard, hot_tenants, &hot.name).await?;
+    let before = census::take(&nodes, &admin).await.context("counting before the load")?;
     let warm_up_ms = warm_up_ms(&admin).await?;
     let first_unix_ms = now_unix_ms();
     let origin_unix_ms = (first_unix_ms + warm_up_ms - WARM_UP_ENDS_MS) - 100 * DAY_MS;
-    let day = Day { origin_unix_ms, hot_tenants };
+    let day = trial.overloading(busy, capacity, origin_unix_ms);
     let run_ms = warm_up_ms + AFTER_WARM_UP_MS;
     say(format!(
-        "starting pgbench for {} s; a day is {} s long, and its rush is at {} s",
+        "starting pgbench for {} s; a day is {} s long, and its rush is at {} s, with {} \
+         transactions a second more",
         run_ms / 1_000,
         DAY_MS / 1_000,
-        RUSH_MS / 1_000
+        RUSH_MS / 1_000,
+        day.rush_rate
     ));
-    let mut pgbench = Pgbench::start(foreshard, &day, run_ms / 1_000)?;
+    let mut pgbench = Pgbench::start(foreshard, &day, run_ms / 1_000, 1)?;
     let mut live = Live {
         observer: Observer::new(admin.clone()),
         admin: admin.clone(),
@@ -58,6 +64,7 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
         end_unix_ms: first_unix_ms + run_ms,
         first_unix_ms,
         told: String::new(),
+        seen: BTreeSet::new(),
         day,
     };
     let status = tokio::select! {
@@ -72,6 +79,38 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
     let good = report.tell();
     say(format!("\nthe demo took {:.0} s", began.elapsed().as_secs_f64()));
     Ok(good)
+}
+
+/// Plays the height of a rush, to see how busy the hot node is with it on this machine: the day, the
+/// load of the node and what it can bear, in busy seconds a second.
+async fn try_out(
+    foreshard: &Foreshard,
+    hot_tenants: Vec<i64>,
+    hot: &str,
+) -> anyhow::Result<(Day, f64, f64)> {
+    say(format!(
+        "trying a rush for {} s, to find a rate that suits this machine",
+        TRIAL_MS / 1_000
+    ));
+    let day = Day::trial(hot_tenants, TRIAL_MS / 2);
+    let mut pgbench = Pgbench::start(foreshard, &day, TRIAL_MS / 1_000, 0)?;
+    let (admin, mut loads) = (foreshard.admin()?, Loads::default());
+    let first_unix_ms = now_unix_ms();
+    let status = loop {
+        let look = tokio::time::timeout(LOOK, pgbench.wait()).await;
+        let status = admin.get("/api/v1/status").await?;
+        loads.note(&status["controller"], &day, first_unix_ms);
+        if let Ok(ended) = look {
+            break ended?;
+        }
+    };
+    let outcome = pgbench.outcome(status)?;
+    if outcome.failed > 0 || !status.success() {
+        bail!("the trial failed ({status}): {}", outcome.complaints.join("\n"));
+    }
+    let busy = loads.peak(hot).filter(|busy| *busy > 0.0).context("no load was measured")?;
+    say(format!("  node {hot} was busy for {busy:.2} s a second; it can bear {}", loads.capacity));
+    Ok((day, busy, loads.capacity))
 }
 
 /// How long the controller still only watches.
@@ -109,6 +148,8 @@ struct Live {
     first_unix_ms: u64,
     end_unix_ms: u64,
     told: String,
+    /// Days, and lines without their numbers.
+    seen: BTreeSet<(u64, String)>,
 }
 
 impl Live {
@@ -120,15 +161,29 @@ impl Live {
             let controller = &status["controller"];
             self.loads.note(controller, &self.day, self.first_unix_ms);
             if self.screen.redraws() {
-                self.screen.draw(&format!("{}\n\n{}", self.clock(), self.observer.screen()));
+                Screen::draw(&format!("{}\n\n{}", self.clock(), self.observer.screen()));
             } else {
                 self.tell_time();
-                for line in self.observer.news() {
-                    self.screen.line(line);
-                }
+                self.tell_news();
             }
             sleep(LOOK).await;
         }
+    }
+
+    fn tell_news(&mut self) {
+        for line in self.observer.news() {
+            if self.is_new(&line) {
+                self.screen.line(line);
+            }
+        }
+    }
+
+    /// Whether no line of this day differs from it in its numbers alone. Loads are always new.
+    fn is_new(&mut self, line: &str) -> bool {
+        let (day, _) = self.day.at(now_unix_ms(), self.first_unix_ms);
+        let words: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let requests = line.ends_with("[requested]") || !line.starts_with("decision");
+        self.seen.insert((day, words)) || requests
     }
 
     /// The time of the shop.

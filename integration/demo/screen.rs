@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write, stdout};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 /// Writes a line. A reader that has gone away is no error.
 pub(crate) fn say(line: impl Display) {
     let mut out = stdout().lock();
@@ -13,7 +15,7 @@ pub(crate) fn say(line: impl Display) {
 /// Where the live part goes.
 pub(crate) struct Screen {
     redraws: bool,
-    began: std::time::Instant,
+    began: Instant,
 }
 
 impl Screen {
@@ -23,7 +25,7 @@ impl Screen {
         if redraws {
             drop(write!(stdout().lock(), "\x1b[2J"));
         }
-        Self { redraws, began: std::time::Instant::now() }
+        Self { redraws, began: Instant::now() }
     }
 
     /// Whether [`Self::draw`] is wanted, and not [`Self::line`].
@@ -32,7 +34,7 @@ impl Screen {
     }
 
     /// Draws over what stands there.
-    pub(crate) fn draw(&self, frame: &str) {
+    pub(crate) fn draw(frame: &str) {
         let mut out = stdout().lock();
         // Home, each line cleared to its end, and all below the last one.
         let frame = frame.replace('\n', "\x1b[K\n");

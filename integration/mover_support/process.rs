@@ -47,6 +47,7 @@ impl Shop {
                 port: port.parse().unwrap(),
                 user: "postgres".to_owned(),
                 password: None,
+                tls: foreshard::backend::NodeTls::default(),
             }
         });
         let catalog_file = std::path::PathBuf::from(std::env::var("SHOP_CATALOG").unwrap());

@@ -60,8 +60,8 @@ impl Deployment {
     /// Writes the configuration, with `more` keys at its top.
     pub fn configure(&self, more: &str) {
         let mut nodes = String::new();
-        for NodeAddress { name, host, port, user, password } in &self.database.nodes {
-            let password = password.as_ref().map(|password| password.reveal());
+        for NodeAddress { name, host, port, user, password, .. } in &self.database.nodes {
+            let password = password.as_ref().map(foreshard::backend::Password::reveal);
             let password = password.map(|it| format!(", password: {it}")).unwrap_or_default();
             let line = format!(
                 "  - {{ name: {name}, host: {host}, port: {port}, user: {user}{password} }}"

@@ -100,7 +100,7 @@ impl Writer {
             match timeout(STUCK, connect(&self.driver)).await {
                 Ok(Ok(client)) => return Some(client),
                 Ok(Err(error)) => assert!(Instant::now() < deadline, "no proxy: {error:?}"),
-                Err(_) => panic!("writer {}: the proxy does not let it in", self.id),
+                Err(error) => panic!("writer {}: the proxy does not let it in: {error}", self.id),
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -126,7 +126,7 @@ impl Writer {
             };
             match timeout(STUCK, transaction).await {
                 Ok(done) => done?,
-                Err(_) => panic!("writer {}: a transaction is stuck", self.id),
+                Err(error) => panic!("writer {}: a transaction is stuck: {error}", self.id),
             }
             self.written.unknown.remove(&entry);
             self.written.acknowledged.insert(entry);

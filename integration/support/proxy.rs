@@ -1,13 +1,15 @@
 //! A proxy in the test's own process, in front of the nodes of a test database.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use foreshard::app::{Proxy, ProxyConfig};
 use foreshard::backend::{self, NodeAddress};
 use foreshard::config::Policy;
 use foreshard::controller;
 use foreshard::executor;
-use foreshard::frontend::{self, Authentication, Users};
+use foreshard::frontend::{self, Admission};
 use tokio_postgres::{Client, NoTls};
 
 use super::{TestDatabase, temp_folder};
@@ -35,6 +37,11 @@ impl TestProxy {
         database: String,
         policy: String,
     ) -> Self {
+        let admission = Admission::trust(frontend::Config {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers: 2,
+            ..frontend::Config::default()
+        });
         let text = format!("database: {database}\n{policy}");
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
         let parsed = Policy::parse(Path::new("test.yaml"), &text, Some(&names));
@@ -42,12 +49,7 @@ impl TestProxy {
             data_folder: folder.clone(),
             policy: parsed.unwrap_or_else(|faults| panic!("{faults}")),
             nodes: nodes.clone(),
-            users: Users::new(Authentication::Trust, []),
-            frontend: frontend::Config {
-                listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
-                workers: 2,
-                ..frontend::Config::default()
-            },
+            admission: Arc::new(ArcSwap::from_pointee(admission)),
             backend: backend::Config::default(),
             executor: executor::Config::default(),
             controller: controller::Config::default(),

@@ -103,6 +103,7 @@ fn addresses() -> Vec<NodeAddress> {
         port,
         user: "postgres".to_owned(),
         password: Some(Password::new("secret")),
+        tls: crate::backend::NodeTls::default(),
     };
     vec![address("n1", 5001), address("n2", 5002)]
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
-use tokio_postgres::NoTls;
 
 use super::cli;
 use super::data_folder::{DataFolder, DataFolderError};
@@ -17,8 +16,8 @@ use super::running::{RunError, Running};
 use super::signals::StopSignals;
 use super::terminal::{complain, say, story};
 use crate::backend::NodeAddress;
-use crate::config::{Faults, Policy, Serve};
-use crate::frontend::{self, Authentication};
+use crate::config::{Faults, Policy, Serve, UserLookup};
+use crate::frontend::{self, Method, Rule};
 use crate::local_nodes::{LocalNode, LocalNodeError, NodeSpec, free_ports};
 use crate::sql::Ident;
 
@@ -121,7 +120,8 @@ impl Dev {
                 ..frontend::Config::default()
             },
             admin_listen: loopback(admin_port),
-            authentication: Authentication::Trust,
+            authentication: Rule::for_all(Method::Trust),
+            user_lookup: UserLookup { enabled: false, ..UserLookup::default() },
             data_folder: folder.path.clone(),
             nodes: addresses,
             policy,
@@ -228,7 +228,8 @@ async fn start_nodes(
 /// Makes the policy's database on a node that does not have it yet.
 async fn make_database(node: &NodeAddress, database: &str) -> Result<(), DevError> {
     let connect = async {
-        let (client, connection) = node.service_config("postgres").connect(NoTls).await?;
+        let (client, connection) =
+            node.service_config("postgres").connect(node.tls.clone()).await?;
         let work = async {
             let known = "SELECT 1 FROM pg_database WHERE datname = $1";
             if client.query_opt(known, &[&database]).await?.is_none() {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
 use super::terminal::story;
@@ -56,7 +55,7 @@ pub(super) async fn check_nodes(
 }
 
 async fn check_node(node: &NodeAddress, database: &str) -> Result<Vec<String>, String> {
-    let connected = node.service_config(database).connect(NoTls).await;
+    let connected = node.service_config(database).connect(node.tls.clone()).await;
     let (client, connection) = connected.map_err(|error| cannot_connect(&error, database))?;
     let look = async { client.query_one(LOOK, &[]).await };
     let row = tokio::select! {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -16,8 +17,7 @@ use crate::controller;
 use crate::controller::{ControllerContext, Status};
 use crate::executor;
 use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
-use crate::frontend;
-use crate::frontend::{Frontend, Listening, Users};
+use crate::frontend::{Admission, Frontend, Listening, MockSecret};
 use crate::load::Counters;
 use crate::mover;
 use crate::mover::{MoveError, MoverContext};
@@ -33,10 +33,8 @@ pub struct ProxyConfig {
     pub policy: Policy,
     /// By node id.
     pub nodes: Vec<NodeAddress>,
-    /// Who may connect.
-    pub users: Users,
-    /// Where clients connect.
-    pub frontend: frontend::Config,
+    /// Who is let in where, and how; can be changed while it runs.
+    pub admission: Arc<ArcSwap<Admission>>,
     /// The connections to the nodes.
     pub backend: backend::Config,
     /// Deadlines of statements.
@@ -56,9 +54,10 @@ pub struct Proxy {
     pub mover: Arc<MoverContext>,
     /// What the controller sees and decides.
     pub status: watch::Receiver<Arc<Status>>,
+    /// Who is let in, and how.
+    pub admission: Arc<ArcSwap<Admission>>,
     tasks: Tasks,
     listening: Listening,
-    grace: Duration,
 }
 
 /// Why a proxy does not start.
@@ -108,6 +107,7 @@ impl Proxy {
         let kv = EmbeddedKv::open(&config.data_folder.join("catalog.redb"))?;
         let catalog = Catalog::new(Arc::new(kv));
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
+        let secret = mock_secret(&catalog).await?;
         let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
         // The stored map, not the order of the configuration, says which id a node has.
         config.nodes.sort_by_key(|node| map.node_named(&node.name));
@@ -147,18 +147,19 @@ impl Proxy {
             placement: config.policy.placement,
         };
         let status = start_controller(&engine, settings, &tasks);
-        let (address, grace) = (config.frontend.listen, config.frontend.shutdown_grace());
+        let address = config.admission.load().limits.listen;
         let frontend = Frontend {
             engine: Arc::clone(&engine),
-            users: config.users,
-            config: config.frontend,
+            admission: Arc::clone(&config.admission),
             backend: config.backend,
+            secret,
         };
         let listening = frontend
             .listen(&tasks)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
-        Ok(Self { address: listening.address, engine, mover, status, tasks, listening, grace })
+        let (address, admission) = (listening.address, config.admission);
+        Ok(Self { address, engine, mover, status, admission, tasks, listening })
     }
 
     /// The proxy's tasks, for what is to stop with it.
@@ -168,11 +169,12 @@ impl Proxy {
 
     /// Refuses new clients, lets transactions under way end, stops moves at a stored state.
     pub async fn stop(self) {
-        if !self.tasks.stop(self.grace + Duration::from_secs(1)).await {
+        let grace = self.admission.load().limits.shutdown_grace();
+        if !self.tasks.stop(grace + Duration::from_secs(1)).await {
             tracing::warn!("some tasks did not end in time");
         }
         let joined = tokio::task::spawn_blocking(|| self.listening.join());
-        if tokio::time::timeout(self.grace + Duration::from_secs(2), joined).await.is_err() {
+        if tokio::time::timeout(grace + Duration::from_secs(2), joined).await.is_err() {
             tracing::warn!("some workers did not end in time");
         }
     }
@@ -206,6 +208,30 @@ async fn identity(catalog: &Catalog) -> Result<Identity, CatalogError> {
     let identity = Identity { name };
     catalog.put(&identity, Expect::Absent).await?;
     Ok(identity)
+}
+
+/// What makes the salts of unknown users; kept, so that they do not change by a restart.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StoredSecret {
+    bytes: [u8; 32],
+}
+
+impl Record for StoredSecret {
+    const PREFIX: &'static str = "mock_secret";
+
+    fn id(&self) -> String {
+        String::new()
+    }
+}
+
+/// The catalog's secret, made at its first start.
+async fn mock_secret(catalog: &Catalog) -> Result<MockSecret, CatalogError> {
+    if let Some(stored) = catalog.get::<StoredSecret>("").await? {
+        return Ok(MockSecret(stored.record.bytes));
+    }
+    let made = StoredSecret { bytes: rand::random() };
+    catalog.put(&made, Expect::Absent).await?;
+    Ok(MockSecret(made.bytes))
 }
 
 /// The map that the catalog holds, extended by what is new in the policy; at the first start the

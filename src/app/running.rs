@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -9,7 +10,6 @@ use super::preflight::{NodesDown, check_nodes};
 use super::{Proxy, ProxyConfig, StartError};
 use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Service};
 use crate::config::Serve;
-use crate::frontend::Users;
 
 /// Why `dev` or `serve` does not run.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,7 @@ impl Running {
         std::fs::create_dir_all(&folder)
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
+        let admission = Arc::new(ArcSwap::from_pointee(serve.admission()));
         let nodes: Arc<[_]> = serve.nodes.clone().into();
         let admin_listen = serve.admin_listen;
         let proxy = Proxy::start(ProxyConfig {
@@ -61,8 +62,7 @@ impl Running {
             controller: serve.policy.controller.clone(),
             policy: serve.policy,
             nodes: serve.nodes,
-            users: Users::new(serve.authentication, serve.users),
-            frontend: serve.frontend,
+            admission,
             backend: serve.backend,
             executor: serve.executor,
         })

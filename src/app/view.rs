@@ -2,8 +2,6 @@
 //!
 //! Whatever is missing in the JSON is left out: a proxy of another version may answer.
 
-#![expect(clippy::format_push_string, reason = "a few lines for a terminal")]
-
 use std::collections::BTreeMap;
 
 use serde_json::Value;

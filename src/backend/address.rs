@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use tokio_postgres::config::SslMode;
+
+use super::{NodeTls, TlsMode};
+
 /// A password; its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
@@ -38,10 +42,13 @@ pub struct NodeAddress {
     pub user: String,
     /// That role's password; `None` where the node trusts.
     pub password: Option<Password>,
+    /// How far the connections to it are protected; a Unix socket needs no TLS.
+    pub tls: NodeTls,
 }
 
 impl NodeAddress {
-    /// The settings of a service connection to `database` on this node, for `tokio_postgres`.
+    /// The settings of a service connection to `database` on this node, for `tokio_postgres`;
+    /// connect it with [`NodeAddress::tls`].
     pub fn service_config(&self, database: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
@@ -51,6 +58,12 @@ impl NodeAddress {
             .dbname(database)
             .application_name("foreshard")
             .connect_timeout(std::time::Duration::from_secs(5));
+        config.ssl_mode(match self.tls.mode() {
+            _ if self.host.starts_with('/') => SslMode::Disable,
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        });
         if let Some(password) = &self.password {
             config.password(password.reveal());
         }

@@ -115,10 +115,8 @@ impl Connection {
     }
 
     /// Whether the node has closed it or said something while it was idle.
-    pub(super) fn is_stale(&self) -> bool {
-        let mut byte = [0];
-        let read = self.stream.try_read(&mut byte);
-        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    pub(super) fn is_stale(&mut self) -> bool {
+        !self.stream.is_quiet()
     }
 
     /// An error of this connection's socket.

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use bytes::BytesMut;
 use tokio::time::{Instant, timeout};
 
-use super::{BackendError, ConnectError, Connection, NodeAddress, Password, Stream};
+use super::proof::Proof;
+use super::{BackendError, ConnectError, Connection, Credential, NodeAddress, Stream};
 use crate::ids::NodeId;
-use crate::wire::{CancelKey, Reader, put_frame, put_startup, read_error};
+use crate::wire::{CancelKey, Reader, put_startup, read_error};
 
 /// Whom a connection logs in as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +19,8 @@ pub struct Login {
     pub user: String,
     /// The database.
     pub database: String,
-    /// The role's password; `None` where the node trusts.
-    pub password: Option<Password>,
+    /// With what it proves to be that role.
+    pub credential: Credential,
 }
 
 impl Connection {
@@ -44,13 +43,12 @@ impl Connection {
         extra: &[(&str, &str)],
     ) -> Result<Self, ConnectError> {
         let opened = timeout(deadline, async {
-            let stream = Stream::connect(&address.host, address.port).await.map_err(|source| {
-                ConnectError::Unreachable {
+            let stream =
+                Stream::connect(address).await.map_err(|source| ConnectError::Unreachable {
                     node: address.name.clone(),
                     address: format!("{}:{}", address.host, address.port),
                     source,
-                }
-            })?;
+                })?;
             let mut connection = Self::new(node, &address.name, &login.user, stream);
             connection.log_in(login, extra).await?;
             Ok(connection)
@@ -84,14 +82,13 @@ impl Connection {
         parameters.extend_from_slice(extra);
         put_startup(&parameters, &mut out);
         self.send(&out).await.map_err(|error| self.failed(&error))?;
-        let mut scram = None;
+        let mut proof = Proof::new(login, self.stream.end_point());
         loop {
             let (tag, frame) = self.frame().await.map_err(|error| self.failed(&error))?;
             let body = frame.get(5..).unwrap_or_default();
             match tag {
                 b'R' => {
-                    let answer =
-                        answer(body, login, &mut scram).map_err(|what| self.failed(&what))?;
+                    let answer = proof.answer(body).map_err(|what| self.failed(&what))?;
                     if let Some(answer) = answer {
                         self.send(&answer).await.map_err(|error| self.failed(&error))?;
                     }
@@ -113,60 +110,6 @@ fn cancel_key(body: &[u8]) -> CancelKey {
     let mut reader = Reader::new(body);
     let (pid, secret) = (reader.i32(), reader.i32());
     CancelKey { pid: pid.unwrap_or_default(), secret: secret.unwrap_or_default() }
-}
-
-/// The answer to an authentication request, as a frame; `None` if it wants none.
-fn answer(
-    body: &[u8],
-    login: &Login,
-    scram: &mut Option<ScramSha256>,
-) -> Result<Option<BytesMut>, String> {
-    let mut reader = Reader::new(body);
-    let kind = reader.i32().map_err(|error| error.to_string())?;
-    let password = || match &login.password {
-        Some(password) => Ok(password.reveal().as_bytes()),
-        None => Err(format!("the node wants a password of {:?}, and none is set", login.user)),
-    };
-    let mut out = BytesMut::new();
-    match kind {
-        0 => return Ok(None),
-        3 => put_password(password()?, &mut out),
-        5 => {
-            let salt = reader.bytes(4).map_err(|error| error.to_string())?;
-            let salt = [salt[0], salt[1], salt[2], salt[3]];
-            let hash = md5_hash(login.user.as_bytes(), password()?, salt);
-            put_password(hash.as_bytes(), &mut out);
-        }
-        10 => {
-            let exchange = ScramSha256::new(password()?, ChannelBinding::unsupported());
-            put_frame(b'p', &mut out, |out| {
-                out.put_slice(b"SCRAM-SHA-256\0");
-                let first = exchange.message();
-                out.put_u32(u32::try_from(first.len()).unwrap_or(u32::MAX));
-                out.put_slice(first);
-            });
-            *scram = Some(exchange);
-        }
-        11 => {
-            let exchange = scram.as_mut().ok_or("SCRAM goes on before it began")?;
-            exchange.update(reader.rest()).map_err(|error| error.to_string())?;
-            put_frame(b'p', &mut out, |out| out.put_slice(exchange.message()));
-        }
-        12 => {
-            let exchange = scram.as_mut().ok_or("SCRAM ends before it began")?;
-            exchange.finish(reader.rest()).map_err(|error| error.to_string())?;
-            return Ok(None);
-        }
-        other => return Err(format!("the node asks for authentication method {other}")),
-    }
-    Ok(Some(out))
-}
-
-fn put_password(password: &[u8], out: &mut BytesMut) {
-    put_frame(b'p', out, |out| {
-        out.put_slice(password);
-        out.put_u8(0);
-    });
 }
 
 impl From<BackendError> for ConnectError {

@@ -3,11 +3,12 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::{Config, ConnectError, Connection, Login, NodeAddress};
+use super::{Config, ConnectError, Connection, Credential, Login, NodeAddress};
 use crate::ids::NodeId;
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
@@ -15,7 +16,7 @@ use crate::ids::NodeId;
 pub struct Pool {
     node: NodeId,
     address: NodeAddress,
-    login: Login,
+    login: ArcSwap<Login>,
     config: Config,
     size: u32,
     idle: Mutex<Vec<Connection>>,
@@ -40,6 +41,7 @@ impl Pool {
         size: u32,
     ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(size.max(1) as usize));
+        let login = ArcSwap::from_pointee(login);
         Arc::new(Self { node, address, login, config, size, idle: Mutex::default(), permits })
     }
 
@@ -50,9 +52,18 @@ impl Pool {
             connection
         } else {
             let deadline = self.config.connect_timeout();
-            Connection::open(self.node, &self.address, &self.login, deadline).await?
+            Connection::open(self.node, &self.address, &self.login.load_full(), deadline).await?
         };
         Ok(Guard { connection: Some(connection), pool: Arc::clone(self), _permit: permit })
+    }
+
+    /// New connections log in with this credential. Nothing does not replace something.
+    pub fn renew(&self, credential: &Credential) {
+        let login = self.login.load();
+        if *credential != Credential::Nothing && login.credential != *credential {
+            let credential = credential.clone();
+            self.login.store(Arc::new(Login { credential, ..Login::clone(&login) }));
+        }
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
@@ -72,7 +83,7 @@ impl Pool {
     /// The connection that was used last and is still good; closes those that are not.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock();
-        while let Some(connection) = idle.pop() {
+        while let Some(mut connection) = idle.pop() {
             let too_old = connection.idle_since.elapsed() > self.config.idle_timeout();
             if !too_old && !connection.is_stale() {
                 return Some(connection);

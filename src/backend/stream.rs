@@ -1,41 +1,66 @@
-//! A socket to a node or from a client: TCP or Unix.
+//! A socket to a node or from a client: TCP, TLS or Unix.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+
+use super::NodeAddress;
+use super::certificate::end_point;
 
 /// A connected socket.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP, without Nagle's delay.
     Tcp(TcpStream),
+    /// TLS over TCP. What was written is sent by a flush, or when it is read from next.
+    Tls(Box<TlsStream<TcpStream>>),
     /// A Unix socket.
     Unix(UnixStream),
 }
 
 impl Stream {
-    /// Connects to a host and port, or to the socket of PostgreSQL in a folder. Cancel safe; give
-    /// it a deadline.
-    pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
-        if host.starts_with('/') {
-            let path = format!("{host}/.s.PGSQL.{port}");
+    /// Connects to a node, over TLS where its address says so, or to the socket of PostgreSQL in a
+    /// folder. Cancel safe; give it a deadline.
+    pub async fn connect(node: &NodeAddress) -> io::Result<Self> {
+        if node.host.starts_with('/') {
+            let path = format!("{}/.s.PGSQL.{}", node.host, node.port);
             return UnixStream::connect(path).await.map(Self::Unix);
         }
-        let stream = TcpStream::connect((host, port)).await?;
+        let stream = TcpStream::connect((node.host.as_str(), node.port)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self::Tcp(stream))
+        Ok(match node.tls.protect(stream, &node.host).await? {
+            Ok(stream) => Self::Tls(Box::new(TlsStream::Client(*stream))),
+            Err(stream) => Self::Tcp(stream),
+        })
     }
 
-    /// Reads what is there without waiting; `WouldBlock` where there is nothing.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// The hash of the server's certificate, for a connection to a node over TLS.
+    pub(super) fn end_point(&self) -> Option<Vec<u8>> {
+        let Self::Tls(stream) = self else { return None };
+        end_point(stream.get_ref().1.peer_certificates()?.first()?)
+    }
+
+    /// Whether nothing has arrived that was not read, not even the end.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
         match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
+            Self::Tcp(stream) => would_block(stream.try_read(&mut byte)),
+            Self::Unix(stream) => would_block(stream.try_read(&mut byte)),
+            Self::Tls(stream) => {
+                let mut context = Context::from_waker(Waker::noop());
+                let mut buffer = ReadBuf::new(&mut byte);
+                Pin::new(stream).poll_read(&mut context, &mut buffer).is_pending()
+            }
         }
     }
+}
+
+fn would_block(read: io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl AsyncRead for Stream {
@@ -47,6 +72,13 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => {
+                // What the other side waits for may not be sent yet.
+                if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(context) {
+                    return Poll::Ready(Err(error));
+                }
+                Pin::new(stream).poll_read(context, buffer)
+            }
         }
     }
 }
@@ -60,6 +92,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -67,6 +100,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -74,6 +108,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

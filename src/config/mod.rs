@@ -4,6 +4,7 @@
 //! *serve* configuration says where the proxy listens, which nodes there are, who may log in, and
 //! which policy holds.
 
+mod access;
 mod fault;
 mod fit;
 mod nodes;
@@ -12,6 +13,7 @@ mod section;
 mod serve;
 mod tree;
 
+pub use access::UserLookup;
 pub use fault::{Fault, Faults};
 pub use fit::PolicyMismatch;
 pub use policy::{GroupPolicy, Policy, TablePolicy};

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::access::read_node_tls;
 use super::section::{Cursor, Fields};
-use crate::backend::{NodeAddress, Password};
+use crate::backend::{NodeAddress, Password, TlsMode};
 
 /// The keys that give a password, of which one at the most may stand.
 const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];
@@ -33,7 +34,7 @@ pub(super) fn read_nodes(nodes: &Cursor<'_>) -> Vec<NodeAddress> {
 
 fn read_node(item: &Cursor<'_>) -> Option<NodeAddress> {
     let [password, password_file, password_env] = PASSWORD_KEYS;
-    let known = ["name", "host", "port", "user", password, password_file, password_env];
+    let known = ["name", "host", "port", "user", password, password_file, password_env, "tls"];
     let fields = item.fields(&known);
     let name = fields.required("name").and_then(Cursor::text);
     let host = fields.required("host").and_then(Cursor::text);
@@ -44,7 +45,12 @@ fn read_node(item: &Cursor<'_>) -> Option<NodeAddress> {
     let user = fields.optional("user").and_then(Cursor::text);
     let password = read_password(item, &fields);
     let user = user.unwrap_or_else(|| "postgres".to_owned());
-    Some(NodeAddress { name: name?, host: host?, port, user, password })
+    let tls = fields.optional("tls").map(read_node_tls).unwrap_or_default();
+    let host = host?;
+    if host.starts_with('/') && tls.mode() != TlsMode::Disable {
+        item.fault("tls: a Unix socket has none, and needs none");
+    }
+    Some(NodeAddress { name: name?, host, port, user, password, tls })
 }
 
 /// Reads the map of users who log in with a password.

@@ -98,6 +98,11 @@ impl<'a> Cursor<'a> {
         matches!(self.tree, Tree::Map(_))
     }
 
+    /// Whether it is a list.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.tree, Tree::List(_))
+    }
+
     /// Notes that this value is wrong.
     pub(super) fn fault(&self, message: impl Into<String>) {
         let at = position(&self.source.text, &self.steps);

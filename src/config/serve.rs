@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::access::{UserLookup, read_rules, read_server_tls};
 use super::nodes::{read_nodes, read_users};
 use super::section::{Cursor, Fields, Source};
 use super::{Faults, Policy};
@@ -11,13 +12,15 @@ use crate::backend;
 use crate::backend::{NodeAddress, Password};
 use crate::executor;
 use crate::frontend;
-use crate::frontend::Authentication;
+use crate::frontend::{Admission, Method, Rule, ServerTls};
 
 /// The keys of a serve configuration.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 11] = [
     "frontend",
+    "tls",
     "authentication",
     "users",
+    "user_lookup",
     "admin_listen",
     "data_folder",
     "nodes",
@@ -31,10 +34,14 @@ pub(super) const KEYS: [&str; 9] = [
 pub struct Serve {
     /// Where clients connect, and limits on them.
     pub frontend: frontend::Config,
+    /// TLS towards clients; `None` without a certificate.
+    pub tls: Option<ServerTls>,
     /// How clients prove who they are.
-    pub authentication: Authentication,
+    pub authentication: Vec<Rule>,
     /// Who may log in, and the passwords with which they log in, here and at the nodes.
     pub users: BTreeMap<String, Password>,
+    /// Whether others may log in with the passwords that the home node has stored.
+    pub user_lookup: UserLookup,
     /// Where metrics, health and the admin API are.
     pub admin_listen: SocketAddr,
     /// Where the catalog is kept.
@@ -53,8 +60,10 @@ impl Default for Serve {
     fn default() -> Self {
         Self {
             frontend: frontend::Config::default(),
-            authentication: Authentication::Scram,
+            tls: None,
+            authentication: Rule::for_all(Method::ScramSha256),
             users: BTreeMap::new(),
+            user_lookup: UserLookup::default(),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 6433)),
             data_folder: PathBuf::from("foreshard-data"),
             nodes: Vec::new(),
@@ -74,6 +83,17 @@ impl Serve {
         source.finish(serve)
     }
 
+    /// Who is let in, and how.
+    pub fn admission(&self) -> Admission {
+        Admission {
+            rules: self.authentication.clone(),
+            users: self.users.clone(),
+            lookup: self.user_lookup.believed(),
+            tls: self.tls.clone(),
+            limits: self.frontend.clone(),
+        }
+    }
+
     /// The names of the nodes, in order.
     pub fn node_names(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.name.clone()).collect()
@@ -87,11 +107,13 @@ impl Serve {
         let names = (!names.is_empty()).then_some(names.as_slice());
         let serve = Self {
             frontend: fields.room("frontend", frontend_faults),
+            tls: fields.optional("tls").and_then(read_server_tls),
             authentication: fields
                 .optional("authentication")
-                .and_then(read_authentication)
+                .map(read_rules)
                 .unwrap_or(default.authentication),
             users: fields.optional("users").map(read_users).unwrap_or_default(),
+            user_lookup: fields.room("user_lookup", |_| Vec::new()),
             admin_listen: fields.or("admin_listen", default.admin_listen),
             data_folder: fields.or("data_folder", default.data_folder),
             backend: fields.room("backend", backend_faults),
@@ -112,26 +134,23 @@ impl Serve {
         if listen == self.admin_listen && listen.port() != 0 {
             root.fault(format!("frontend.listen and admin_listen are both {listen}"));
         }
-        match self.authentication {
-            Authentication::Scram if fields.optional("users").is_none() => {
-                root.fault("nobody could log in: give users, or on loopback authentication: trust");
-            }
-            Authentication::Trust if !listen.ip().is_loopback() => root.fault(format!(
+        let method = fields.optional("authentication").filter(|place| !place.is_list());
+        let is_trust = self.authentication == Rule::for_all(Method::Trust);
+        if is_trust && method.is_some() && !listen.ip().is_loopback() {
+            root.fault(format!(
                 "authentication: trust would let in anybody who reaches {listen}; use scram, or \
-                 listen on loopback"
-            )),
-            _ => {}
+                 rules, or listen on loopback"
+            ));
         }
-    }
-}
-
-fn read_authentication(place: &Cursor<'_>) -> Option<Authentication> {
-    match place.text()?.as_str() {
-        "scram" => Some(Authentication::Scram),
-        "trust" => Some(Authentication::Trust),
-        other => {
-            place.fault(format!("{other:?} is neither scram nor trust"));
-            None
+        let by_password = |rule: &Rule| matches!(rule.method, Method::ScramSha256 | Method::Md5);
+        let no_passwords = fields.optional("users").is_none() && !self.user_lookup.enabled;
+        if no_passwords && self.authentication.iter().all(by_password) {
+            root.fault("nobody could log in: give users, or enable user_lookup");
+        }
+        let certificates = self.authentication.iter().filter(|rule| rule.needs_certificate());
+        let checks = self.tls.as_ref().is_some_and(ServerTls::checks_clients);
+        if certificates.count() > 0 && !checks {
+            root.fault("rules ask for client certificates: give tls with a client_ca_file");
         }
     }
 }
@@ -152,7 +171,12 @@ fn read_policy(policy: &Cursor<'_>, nodes: Option<&[String]>) -> Policy {
 
 fn frontend_faults(config: &frontend::Config) -> Vec<(&'static str, String)> {
     let max_clients = u64::try_from(config.max_clients).unwrap_or(u64::MAX);
-    at_least_1(&[("max_clients", max_clients), ("login_timeout_ms", config.login_timeout_ms)])
+    let mut faults =
+        at_least_1(&[("max_clients", max_clients), ("login_timeout_ms", config.login_timeout_ms)]);
+    if config.reserved_clients >= config.max_clients && config.max_clients > 0 {
+        faults.push(("reserved_clients", "must be below max_clients".to_owned()));
+    }
+    faults
 }
 
 fn backend_faults(config: &backend::Config) -> Vec<(&'static str, String)> {
@@ -169,6 +193,9 @@ fn executor_faults(config: &executor::Config) -> Vec<(&'static str, String)> {
         ("gate_timeout_ms", config.gate_timeout_ms),
         ("ddl_timeout_ms", config.ddl_timeout_ms),
         ("resolve_interval_s", config.resolve_interval_s),
+        ("pull_rows_max", config.pull_rows_max),
+        ("pull_bytes_max", config.pull_bytes_max),
+        ("pull_timeout_ms", config.pull_timeout_ms),
     ])
 }
 

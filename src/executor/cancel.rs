@@ -30,9 +30,9 @@ impl CancelTarget {
     }
 
     /// The session gives the connection up; whether a cancel request may still hit it.
-    pub(super) fn remove(&self, node: NodeId) -> bool {
+    pub(super) fn remove(&self, node: NodeId, key: CancelKey) -> bool {
         let mut held = self.held.lock();
-        held.retain(|(held, _)| *held != node);
+        held.retain(|held| *held != (node, key));
         let hit = self.hit.load(Ordering::Relaxed);
         if held.is_empty() {
             self.hit.store(false, Ordering::Relaxed);
@@ -50,8 +50,9 @@ impl CancelTarget {
         for (node, key) in keys {
             let address = &engine.nodes[node.index()];
             let passed = timeout(DEADLINE, async {
-                let mut stream = Stream::connect(&address.host, address.port).await?;
+                let mut stream = Stream::connect(address).await?;
                 stream.write_all(&key.packet()).await?;
+                stream.flush().await?;
                 // The server closes the connection once it has signalled its process.
                 stream.read(&mut [0]).await
             });

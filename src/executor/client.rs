@@ -1,6 +1,7 @@
 //! The client's socket as the executor sees it: frames to read, replies to buffer and flush.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,9 @@ use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
 const READ_BYTES: usize = 16 * 1024;
 /// Replies are sent when this many bytes of them wait, or when the proxy would wait.
 const WRITE_BYTES: usize = 16 * 1024;
+/// How much of a client that was told its last is read and dropped, in bytes, and how long.
+const LAST_BYTES: usize = 1 << 20;
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// One client's connection.
 #[derive(Debug)]
@@ -36,6 +40,11 @@ impl Client {
     /// Takes over a connected socket.
     pub fn new(stream: Stream) -> Self {
         Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new() }
+    }
+
+    /// Gives the socket back; what was received and not consumed is lost.
+    pub fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// What was received and not yet consumed.
@@ -122,8 +131,26 @@ impl Client {
         if !self.outgoing.is_empty() {
             self.stream.write_all(&self.outgoing).await?;
             self.outgoing.clear();
+            self.stream.flush().await?;
         }
         Ok(())
+    }
+
+    /// Sends what waits and ends the connection in a way that lets the last words arrive: what the
+    /// client has still sent is read and dropped for a moment, else its system would forget them.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.stream.shutdown().await?;
+        self.incoming.clear();
+        let drain = async {
+            let mut dropped = 0;
+            while dropped < LAST_BYTES && self.stream.read_buf(&mut self.incoming).await? > 0 {
+                dropped += self.incoming.len();
+                self.incoming.clear();
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LAST_WAIT, drain).await.unwrap_or(Ok(()))
     }
 
     /// Answers one byte outside of any frame: to a request for TLS.

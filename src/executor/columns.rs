@@ -1,7 +1,5 @@
 //! Keeps the map's knowledge of columns equal to the home node's catalog.
 
-use tokio_postgres::NoTls;
-
 use super::{Engine, Session};
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, ShardMap};
@@ -34,8 +32,9 @@ impl Engine {
             return Ok(());
         }
         let map = self.live_map.snapshot();
-        let config = self.nodes[map.home().index()].service_config(map.database());
-        let (client, connection) = config.connect(NoTls).await?;
+        let home = &self.nodes[map.home().index()];
+        let config = home.service_config(map.database());
+        let (client, connection) = config.connect(home.tls.clone()).await?;
         let work = async {
             let mut found = Vec::new();
             for table in tables {

@@ -177,10 +177,8 @@ impl Session {
             loop {
                 let (tag, frame) = member.guard.frame().await?;
                 match tag {
-                    b'C' => {
-                        let count = command_count(command_tag(&frame[5..])).unwrap_or_default();
-                        rows = if split { rows + count } else { count };
-                    }
+                    b'C' if split => rows += copied(&frame),
+                    b'C' => rows = copied(&frame),
                     b'E' => failure = failure.or(Some(frame)),
                     b'Z' => break,
                     _ => {}
@@ -214,6 +212,11 @@ impl Session {
             }
         }
     }
+}
+
+/// The rows that a node says it took.
+fn copied(complete: &[u8]) -> u64 {
+    command_count(command_tag(&complete[5..])).unwrap_or_default()
 }
 
 /// The lane of each shard, by its index.

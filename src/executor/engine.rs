@@ -24,11 +24,24 @@ pub struct Config {
     pub ddl_timeout_ms: u64,
     /// How often left-over prepared transactions are looked for, in seconds.
     pub resolve_interval_s: u64,
+    /// Most rows that one statement may bring together from several nodes.
+    pub pull_rows_max: u64,
+    /// Most bytes of them.
+    pub pull_bytes_max: u64,
+    /// How long bringing them together, and the statement on them, may take, in milliseconds.
+    pub pull_timeout_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { gate_timeout_ms: 10_000, ddl_timeout_ms: 30_000, resolve_interval_s: 30 }
+        Self {
+            gate_timeout_ms: 10_000,
+            ddl_timeout_ms: 30_000,
+            resolve_interval_s: 30,
+            pull_rows_max: 10_000_000,
+            pull_bytes_max: 1 << 30,
+            pull_timeout_ms: 300_000,
+        }
     }
 }
 
@@ -36,6 +49,11 @@ impl Config {
     /// How long a statement waits for a shard that is being switched.
     pub fn gate_timeout(&self) -> Duration {
         Duration::from_millis(self.gate_timeout_ms)
+    }
+
+    /// How long a pull may take.
+    pub fn pull_timeout(&self) -> Duration {
+        Duration::from_millis(self.pull_timeout_ms)
     }
 
     /// How long DDL waits for moves under way.

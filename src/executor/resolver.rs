@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
 
 use super::commit::CommitDecision;
 use super::{ColumnsError, Engine};
@@ -65,8 +64,10 @@ impl Engine {
     }
 
     async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
-        let (client, connection) =
-            node.service_config(self.live_map.snapshot().database()).connect(NoTls).await?;
+        let (client, connection) = node
+            .service_config(self.live_map.snapshot().database())
+            .connect(node.tls.clone())
+            .await?;
         let list = async { client.query(PREPARED, &[&self.gid_prefix]).await };
         let rows = tokio::select! { rows = list => rows?, ended = connection => return Ok(ended?) };
         for row in rows {
@@ -77,7 +78,8 @@ impl Engine {
             }
             let decided = self.catalog.get::<CommitDecision>(&gid).await?.is_some();
             let verdict = if decided { "COMMIT" } else { "ROLLBACK" };
-            let (client, connection) = node.service_config(&database).connect(NoTls).await?;
+            let (client, connection) =
+                node.service_config(&database).connect(node.tls.clone()).await?;
             let sql = format!("{verdict} PREPARED {}", Literal(&gid));
             tokio::select! {
                 done = client.batch_execute(&sql) => done?,

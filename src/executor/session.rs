@@ -147,6 +147,11 @@ impl Session {
         self.transaction.prelude.push(text.to_owned());
     }
 
+    /// What a node that joins the transaction later must run after BEGIN.
+    pub(super) fn prelude(&self) -> impl Iterator<Item = &str> {
+        self.transaction.prelude.iter().map(String::as_str)
+    }
+
     /// A savepoint was gone back to: the transaction goes on.
     pub fn unfail(&mut self) {
         self.transaction.failed = false;
@@ -252,6 +257,13 @@ impl Session {
         Ok(self.members.len() - 1)
     }
 
+    /// Another connection to `node`, with the session's settings, outside of its transaction.
+    pub(super) async fn checkout_beside(&self, node: NodeId) -> Result<Guard, Fault> {
+        let mut guard = self.pools[node.index()].checkout().await?;
+        guard.adopt(&self.settings).await?;
+        Ok(guard)
+    }
+
     /// Keeps a session on the connection to `node`: a statement leaves state there.
     pub fn pin(&mut self, node: NodeId) {
         for member in self.members.iter_mut().filter(|member| member.node == node) {
@@ -289,7 +301,7 @@ impl Session {
         if let Some(at) = self.members.iter().position(|member| member.node == node) {
             let member = self.members.remove(at);
             unpin(&member);
-            self.cancel.remove(member.node);
+            self.cancel.remove(member.node, member.guard.key);
             member.guard.close();
             self.fail();
         }
@@ -299,7 +311,7 @@ impl Session {
     pub fn end(&mut self) {
         for member in self.members.drain(..) {
             unpin(&member);
-            self.cancel.remove(member.node);
+            self.cancel.remove(member.node, member.guard.key);
             if member.pinned {
                 member.guard.close();
             }
@@ -317,7 +329,7 @@ impl Drop for Session {
 /// Returns a connection to its pool; closes it if a cancel request may still be on its way to it.
 fn release_member(cancel: &CancelTarget, member: Member) {
     unpin(&member);
-    if cancel.remove(member.node) {
+    if cancel.remove(member.node, member.guard.key) {
         member.guard.close();
     }
 }

@@ -1,93 +1,180 @@
-//! Who a client is: trusted, or by SCRAM-SHA-256.
+//! A client proves who it is, in the way that the first rule for it says.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::sync::Arc;
 
-use crate::backend::Password;
-use crate::executor::Client;
-use crate::wire::{Reply, ScramExchange, ScramVerifier, ServerError, SqlState, body};
+use super::admission::Admission;
+use super::greeting::Startup;
+use super::roles::{Role, Roles, Secret};
+use super::rules::{ClientCertificate, Method, Origin, Rule, rule_for};
+use crate::backend::{Credential, Password, Pool};
+use crate::executor::{Client, ClientError};
+use crate::wire::{
+    Malformed, Reader, Reply, SCRAM, SCRAM_PLUS, ScramServer, ScramVerifier, ServerError, SqlState,
+    body, md5_answer, md5_verifier,
+};
 
-/// How clients prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authentication {
-    /// They need not.
-    Trust,
-    /// By SCRAM-SHA-256.
-    Scram,
+/// Longest password message, as in PostgreSQL.
+const PASSWORD_MAX: usize = 65_535;
+
+/// What a client is checked against.
+pub(super) struct Checker<'a> {
+    pub admission: &'a Admission,
+    pub roles: &'a Roles,
+    /// Service connections to the home node.
+    pub home: &'a Arc<Pool>,
 }
 
-/// The users that may connect.
-pub struct Users {
-    authentication: Authentication,
-    known: HashMap<String, User>,
-    /// For users that are unknown: no password fits it.
-    nobody: ScramVerifier,
-}
+/// Lets a client in, or says why not; an `Ok(Err(_))` is told to it, and its connection ends.
+type Verdict<T> = Result<Result<T, ServerError>, ClientError>;
 
-impl fmt::Debug for Users {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Users").field("known", &self.known.keys()).finish_non_exhaustive()
+impl Checker<'_> {
+    /// Lets a client prove who it is: with what it can be logged in at the nodes.
+    pub(super) async fn check(
+        &self,
+        startup: &Startup,
+        origin: &Origin,
+        client: &mut Client,
+    ) -> Verdict<Credential> {
+        let rule = match rule_for(&self.admission.rules, &startup.user, &startup.database, origin) {
+            Ok(rule) => rule,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(error) = check_certificate(rule, &startup.user, origin) {
+            return Ok(Err(error));
+        }
+        let found = self.roles.find(&startup.user, self.admission, self.home).await;
+        let role = match found {
+            Ok(role) => role,
+            // It need not prove anything, so there need not be anything to check it against.
+            Err(_) if matches!(rule.method, Method::Trust | Method::Cert) => None,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    user = startup.user,
+                    "a role could not be looked up"
+                );
+                let message = "the role could not be looked up on the home node";
+                return Ok(Err(ServerError::fatal(SqlState::SYSTEM_ERROR, message)
+                    .with_hint("The proxy's log says why.")));
+            }
+        };
+        let proved = match rule.method {
+            Method::Trust | Method::Cert => Ok(stored_credential(role.as_deref())),
+            Method::Reject => Err(denied(&startup.user)),
+            Method::ScramSha256 => {
+                self.scram(&startup.user, role.as_deref(), origin, client).await?
+            }
+            Method::Md5 => match role.as_deref().map(|role| &role.secret) {
+                Some(Secret::Md5(stored)) => md5(&startup.user, stored, client).await?,
+                Some(Secret::Password(password, _)) => {
+                    let stored = Password::new(md5_verifier(&startup.user, password.reveal()));
+                    md5(&startup.user, &stored, client).await?
+                }
+                _ => self.scram(&startup.user, role.as_deref(), origin, client).await?,
+            },
+        };
+        Ok(proved.and_then(|credential| match role {
+            Some(role) if !role.may_log_in => {
+                let message = format!("role \"{}\" is not permitted to log in", startup.user);
+                Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message))
+            }
+            _ => {
+                client.put(Reply::AuthenticationOk);
+                Ok(credential)
+            }
+        }))
     }
-}
 
-#[derive(Debug)]
-struct User {
-    password: Password,
-    verifier: ScramVerifier,
-}
-
-impl Users {
-    /// The users of these names and passwords. Clients that are trusted may connect under any other
-    /// name too, and log in to the nodes without a password.
-    pub fn new(
-        authentication: Authentication,
-        passwords: impl IntoIterator<Item = (String, Password)>,
-    ) -> Self {
-        let known = passwords.into_iter().map(|(name, password)| {
-            let verifier = ScramVerifier::of_password(password.reveal(), rand::random());
-            (name, User { password, verifier })
-        });
-        let random: [u8; 16] = rand::random();
-        let nobody = ScramVerifier::of_password(&format!("{random:?}"), rand::random());
-        Self { authentication, known: known.collect(), nobody }
-    }
-
-    /// The password with which `user` logs in to the nodes.
-    pub fn password(&self, user: &str) -> Option<Password> {
-        self.known.get(user).map(|user| user.password.clone())
-    }
-
-    /// Lets `user` prove who it is. An `Ok(Err(_))` is told to the client, and its connection ends.
-    pub async fn authenticate(
+    async fn scram(
         &self,
         user: &str,
+        role: Option<&Role>,
+        origin: &Origin,
         client: &mut Client,
-    ) -> Result<Result<(), ServerError>, crate::executor::ClientError> {
-        if self.authentication == Authentication::Trust {
-            client.put(Reply::AuthenticationOk);
-            return Ok(Ok(()));
-        }
-        let verifier = self.known.get(user).map_or(&self.nobody, |user| &user.verifier);
-        client.put(Reply::Sasl(&["SCRAM-SHA-256"]));
+    ) -> Verdict<Credential> {
+        let verifier = match role.map(|role| &role.secret) {
+            Some(Secret::Password(_, verifier) | Secret::Scram(verifier)) => verifier.clone(),
+            _ => ScramVerifier::mock(user, &self.roles.secret.0),
+        };
+        let end_point = origin.tls.as_ref().and_then(|tls| tls.end_point.as_deref());
+        let offered: &[&str] = if end_point.is_some() { &[SCRAM_PLUS, SCRAM] } else { &[SCRAM] };
+        client.put(Reply::Sasl(offered));
         let Some(first) = password_message(client).await? else { return Ok(Err(denied(user))) };
-        let Ok((exchange, answer)) = ScramExchange::begin(body(&first), verifier) else {
-            let message = "the client's SASL message can't be read";
-            return Ok(Err(ServerError::fatal(SqlState::PROTOCOL_VIOLATION, message)));
+        let begun = ScramServer::begin(body(&first), verifier, end_point, rand::random());
+        let (exchange, answer) = match begun {
+            Ok(begun) => begun,
+            Err(Malformed(what)) => {
+                return Ok(Err(ServerError::fatal(
+                    SqlState::PROTOCOL_VIOLATION,
+                    "malformed SCRAM message",
+                )
+                .with_detail(format!("{what}."))));
+            }
         };
         client.put(Reply::SaslContinue(answer));
         let Some(last) = password_message(client).await? else { return Ok(Err(denied(user))) };
-        let Some(answer) = exchange.finish(body(&last)) else { return Ok(Err(denied(user))) };
+        let Ok((answer, keys)) = exchange.finish(body(&last)) else {
+            return Ok(Err(denied(user)));
+        };
         client.put(Reply::SaslFinal(answer));
-        client.put(Reply::AuthenticationOk);
-        Ok(Ok(()))
+        Ok(Ok(match role.map(|role| &role.secret) {
+            Some(Secret::Password(password, _)) => Credential::Password(password.clone()),
+            _ => Credential::Scram(Box::new(keys)),
+        }))
     }
 }
 
+/// What a client that need not prove anything can be logged in with.
+fn stored_credential(role: Option<&Role>) -> Credential {
+    match role.map(|role| &role.secret) {
+        Some(Secret::Password(password, _)) => Credential::Password(password.clone()),
+        Some(Secret::Md5(stored)) => Credential::Md5(stored.clone()),
+        _ => Credential::Nothing,
+    }
+}
+
+async fn md5(user: &str, stored: &Password, client: &mut Client) -> Verdict<Credential> {
+    let salt: [u8; 4] = rand::random();
+    client.put(Reply::Md5(salt));
+    let Some(message) = password_message(client).await? else { return Ok(Err(denied(user))) };
+    let mut reader = Reader::new(body(&message));
+    let answer = reader.cstr().ok().filter(|_| reader.end().is_ok());
+    let expected = md5_answer(stored.reveal(), salt);
+    let differs = |answer: &[u8]| {
+        answer.iter().zip(expected.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) != 0
+    };
+    match answer {
+        Some(answer) if answer.len() == expected.len() && !differs(answer) => {
+            Ok(Ok(Credential::Md5(stored.clone())))
+        }
+        _ => Ok(Err(denied(user))),
+    }
+}
+
+/// Whether the client's certificate is what the rule asks for.
+fn check_certificate(rule: &Rule, user: &str, origin: &Origin) -> Result<(), ServerError> {
+    let by_method = match rule.method {
+        Method::Cert => ClientCertificate::VerifyFull,
+        _ => ClientCertificate::NotNeeded,
+    };
+    let needed = rule.certificate.max(by_method);
+    if needed == ClientCertificate::NotNeeded {
+        return Ok(());
+    }
+    let Some(client) = origin.tls.as_ref().and_then(|tls| tls.client.as_ref()) else {
+        let message = "connection requires a valid client certificate";
+        return Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
+    };
+    if needed == ClientCertificate::VerifyFull && client.common_name.as_deref() != Some(user) {
+        let message = format!("certificate authentication failed for user \"{user}\"");
+        return Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
+    }
+    Ok(())
+}
+
 /// The next frame, if it is a password message.
-async fn password_message(
-    client: &mut Client,
-) -> Result<Option<bytes::BytesMut>, crate::executor::ClientError> {
-    let Some(frame) = client.frame_within(u16::MAX.into()).await? else { return Ok(None) };
+async fn password_message(client: &mut Client) -> Result<Option<bytes::BytesMut>, ClientError> {
+    let Some(frame) = client.frame_within(PASSWORD_MAX).await? else { return Ok(None) };
     let message = client.take(frame.len);
     Ok((frame.tag == b'p').then_some(message))
 }
@@ -95,5 +182,4 @@ async fn password_message(
 fn denied(user: &str) -> ServerError {
     let message = format!("password authentication failed for user \"{user}\"");
     ServerError::fatal(SqlState::INVALID_PASSWORD, message)
-        .with_hint("The proxy knows the users of its configuration; is this one among them?")
 }

@@ -1,6 +1,7 @@
 //! Where clients connect, and limits on them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,13 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Threads that serve clients; 0 for one a processor.
     pub workers: usize,
+    /// The folder of a Unix socket that clients can connect to as well; its name is that of
+    /// PostgreSQL's, with the port of `listen`.
+    pub unix_socket_folder: Option<PathBuf>,
     /// Most clients at a time.
     pub max_clients: usize,
+    /// How many of these are kept for superusers of the home node.
+    pub reserved_clients: usize,
     /// How long a client may take to log in, in milliseconds.
     pub login_timeout_ms: u64,
     /// How long transactions under way may go on when the proxy stops, in milliseconds.
@@ -26,7 +32,9 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 6432)),
             workers: 0,
+            unix_socket_folder: None,
             max_clients: 10_000,
+            reserved_clients: 3,
             login_timeout_ms: 60_000,
             shutdown_grace_ms: 10_000,
         }

@@ -15,7 +15,7 @@ impl ClientSession {
     /// Does what a control statement says; leaves `ReadyForQuery` to the caller.
     pub(super) async fn control(&mut self, control: &Control, text: &str) -> Result<(), Fault> {
         match control {
-            Control::Begin => self.begin(text).await,
+            Control::Begin => self.begin(text),
             Control::Commit { chain } => self.end_block(text, *chain, true).await,
             Control::Rollback { chain } => self.end_block(text, *chain, false).await,
             Control::Savepoint { .. } => self.in_block(text, "SAVEPOINT").await,
@@ -46,7 +46,7 @@ impl ClientSession {
         self.session.run_text(node, text, &mut self.client).await
     }
 
-    async fn begin(&mut self, text: &str) -> Result<(), Fault> {
+    fn begin(&mut self, text: &str) -> Result<(), Fault> {
         if self.session.in_transaction() {
             self.session.check_not_failed()?;
             let warning = warning("25001", "there is already a transaction in progress");
@@ -144,15 +144,12 @@ impl ClientSession {
             .into());
         }
         let mut settings = Settings::clone(&self.session.settings);
-        match name {
-            Some(name) => {
-                settings.0.insert(name.to_owned(), startup.0[name].clone());
-            }
-            None => {
-                let stays = |name: &str| matches!(name, "role" | "session_authorization");
-                settings.0.retain(|name, _| stays(name));
-                settings.0.extend(startup.0.clone());
-            }
+        if let Some(name) = name {
+            settings.0.insert(name.to_owned(), startup.0[name].clone());
+        } else {
+            let stays = |name: &str| matches!(name, "role" | "session_authorization");
+            settings.0.retain(|name, _| stays(name));
+            settings.0.extend(startup.0.clone());
         }
         self.session.change_settings(Arc::new(settings), &mut self.client).await?;
         self.renew_templates();

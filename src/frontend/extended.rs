@@ -47,7 +47,7 @@ impl ClientSession {
     async fn on_sync(&mut self) -> Result<(), ClientError> {
         let synced = async {
             if !self.batch.skipping && !self.batch.unparsed.is_empty() {
-                let node = self.node_without_params().await?;
+                let node = self.node_without_params()?;
                 self.go_to(node).await?;
             }
             self.sync_batch().await
@@ -162,7 +162,8 @@ impl ClientSession {
         let template = self.template(text);
         if is_done_here(&template) {
             self.answer(&Reply::BindComplete);
-            return self.keep_portal(&bind, prepared, body);
+            self.keep_portal(&bind, prepared, body);
+            return Ok(());
         }
         self.session.check_not_failed()?;
         let params =
@@ -171,7 +172,8 @@ impl ClientSession {
         let Way::Node(node, cost) = way else {
             self.flush_unparsed().await?;
             self.answer(&Reply::BindComplete);
-            return self.keep_portal(&bind, prepared, body);
+            self.keep_portal(&bind, prepared, body);
+            return Ok(());
         };
         // A statement of no particular node goes where the batch goes.
         let anywhere =
@@ -188,15 +190,9 @@ impl ClientSession {
     }
 
     /// Keeps a portal that the proxy runs in steps of its own.
-    fn keep_portal(
-        &mut self,
-        bind: &Bind<'_>,
-        prepared: Arc<Prepared>,
-        body: &[u8],
-    ) -> Result<(), Fault> {
+    fn keep_portal(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>, body: &[u8]) {
         let portal = Portal::Ours(prepared, Bytes::copy_from_slice(body));
         self.batch.portals.insert(bind.portal.to_vec(), portal);
-        Ok(())
     }
 
     async fn on_describe(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
@@ -208,7 +204,7 @@ impl ClientSession {
                     self.answer(&Reply::NoData);
                     return Ok(());
                 }
-                let node = self.node_of(&prepared).await?;
+                let node = self.node_of(&prepared)?;
                 self.go_to(node).await?;
                 self.give(node, &prepared).await?;
                 with_statement(b'D', prepared.server_name().as_bytes(), &mut self.batch.out);
@@ -334,24 +330,24 @@ impl ClientSession {
         if self.batch.unparsed.is_empty() {
             return Ok(());
         }
-        let node = self.node_without_params().await?;
+        let node = self.node_without_params()?;
         self.go_to(node).await
     }
 
     /// The node to read the texts that none has got yet.
-    async fn node_without_params(&mut self) -> Result<NodeId, Fault> {
+    fn node_without_params(&mut self) -> Result<NodeId, Fault> {
         match self.batch.unparsed.last().cloned() {
-            Some(prepared) => self.node_of(&prepared).await,
+            Some(prepared) => self.node_of(&prepared),
             None => Ok(self.session.any_node()),
         }
     }
 
     /// A node that knows the tables of a text: the batch's where all do.
-    pub(super) async fn node_of(&mut self, prepared: &Arc<Prepared>) -> Result<NodeId, Fault> {
+    pub(super) fn node_of(&mut self, prepared: &Arc<Prepared>) -> Result<NodeId, Fault> {
         let template = self.template(utf8(&prepared.text)?);
         let map = self.worker.engine.live_map.snapshot();
         Ok(match template.route(&Params::default()) {
-            Ok(Route::Home) => map.home(),
+            Ok(Route::Home | Route::Pull(_)) => map.home(),
             _ => self.batch.node.unwrap_or_else(|| self.session.any_node()),
         })
     }

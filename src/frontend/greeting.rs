@@ -1,10 +1,18 @@
-//! The start of a connection: TLS declined, cancel passed on, parameters read.
+//! The start of a connection: TLS, requests to cancel, the parameters of a session.
 
 use std::collections::BTreeMap;
 
-use crate::backend::Settings;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::rules::Origin;
+use super::tls::ServerTls;
+use crate::backend::{Settings, Stream};
 use crate::executor::{Client, ClientError};
-use crate::wire::{CancelKey, FirstPacket, Reply, ServerError, SqlState, first_packet};
+use crate::wire::{CancelKey, FirstPacket, Malformed, Reply, ServerError, SqlState, first_packet};
+
+/// The first byte of a TLS handshake; no startup packet is long enough to begin with it.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a client wants.
 #[derive(Debug)]
@@ -25,22 +33,75 @@ pub(super) struct Startup {
     pub settings: Settings,
 }
 
-/// Reads packets up to the one that says what the client wants. An `Ok(Err(_))` is told to the
-/// client, and its connection ends.
+/// A client that has said what it wants.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub client: Client,
+    pub origin: Origin,
+    /// An error is told to the client, and its connection ends.
+    pub greeting: Result<Greeting, ServerError>,
+}
+
+/// Reads packets up to the one that says what the client wants, over TLS if it asks for it.
 pub(super) async fn greet(
-    client: &mut Client,
-) -> Result<Result<Greeting, ServerError>, ClientError> {
+    stream: Stream,
+    mut origin: Origin,
+    tls: Option<&ServerTls>,
+) -> Result<Greeted, ClientError> {
+    let stream = match (stream, tls) {
+        (Stream::Tcp(stream), Some(tls)) if begins_with_tls(&stream).await? => {
+            let (stream, by_tls) = tls.accept(stream, true).await?;
+            origin.tls = Some(by_tls);
+            stream
+        }
+        (stream, _) => stream,
+    };
+    let mut client = Client::new(stream);
+    let (mut asked_tls, mut asked_gss) = (origin.tls.is_some(), false);
     loop {
-        let Some((packet, len)) = first_packet(client.incoming())? else {
+        let packet = match first_packet(client.incoming()) {
+            Ok(packet) => packet,
+            Err(fault) => return Ok(Greeted { client, origin, greeting: Err(violation(fault)) }),
+        };
+        let Some((packet, len)) = packet else {
             if client.receive().await? {
                 continue;
             }
-            return Ok(Ok(Greeting::Gone));
+            return Ok(Greeted { client, origin, greeting: Ok(Greeting::Gone) });
         };
         client.consume(len);
         match packet {
-            FirstPacket::Tls | FirstPacket::Gss => client.write_byte(b'N').await?,
-            FirstPacket::Cancel(key) => return Ok(Ok(Greeting::Cancel(key))),
+            FirstPacket::Tls if !asked_tls => {
+                asked_tls = true;
+                // What came before TLS must not be taken for what came under it.
+                if !client.incoming().is_empty() {
+                    let greeting = Err(injected());
+                    return Ok(Greeted { client, origin, greeting });
+                }
+                client = match (client.into_stream(), tls) {
+                    (Stream::Tcp(mut stream), Some(tls)) => {
+                        stream.write_all(b"S").await?;
+                        let (stream, by_tls) = tls.accept(stream, false).await?;
+                        origin.tls = Some(by_tls);
+                        Client::new(stream)
+                    }
+                    (mut stream, _) => {
+                        stream.write_all(b"N").await?;
+                        Client::new(stream)
+                    }
+                };
+            }
+            FirstPacket::Gss if !asked_gss && origin.tls.is_none() => {
+                asked_gss = true;
+                client.write_byte(b'N').await?;
+            }
+            FirstPacket::Tls | FirstPacket::Gss => {
+                let fault = Malformed("the client asks for encryption a second time");
+                return Ok(Greeted { client, origin, greeting: Err(violation(fault)) });
+            }
+            FirstPacket::Cancel(key) => {
+                return Ok(Greeted { client, origin, greeting: Ok(Greeting::Cancel(key)) });
+            }
             FirstPacket::Startup { minor, parameters } => {
                 let unknown: Vec<_> = parameters
                     .iter()
@@ -50,10 +111,29 @@ pub(super) async fn greet(
                 if minor > 0 || !unknown.is_empty() {
                     client.put(Reply::NegotiateProtocol(unknown));
                 }
-                return Ok(startup(parameters).map(Greeting::Session));
+                let greeting = startup(parameters).map(Greeting::Session);
+                return Ok(Greeted { client, origin, greeting });
             }
         }
     }
+}
+
+/// Whether the client's first byte is that of a TLS handshake.
+async fn begins_with_tls(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0];
+    Ok(stream.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
+}
+
+fn violation(fault: Malformed) -> ServerError {
+    ServerError::fatal(SqlState::PROTOCOL_VIOLATION, fault.to_string())
+}
+
+fn injected() -> ServerError {
+    let message = "received unencrypted data after SSL request";
+    ServerError::fatal(SqlState::PROTOCOL_VIOLATION, message).with_detail(
+        "This could be either a client-software bug or evidence of an attempted \
+         man-in-the-middle attack.",
+    )
 }
 
 fn startup(parameters: Vec<(String, String)>) -> Result<Startup, ServerError> {

@@ -3,39 +3,43 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::auth::Users;
+use super::admission::Admission;
 use super::cancel::Cancels;
-use super::config::Config;
-use super::greeting::{Greeting, greet};
+use super::login::turn_away;
 use super::pools::Pools;
-use super::session::ClientSession;
-use super::worker::Worker;
-use crate::backend::{self, Stream};
-use crate::executor::{Client, ClientError, Engine};
+use super::roles::{MockSecret, Roles};
+use super::seats::Seats;
+use super::socket::{Arrival, Door};
+use super::worker::{Handover, Worker, start_worker};
+use crate::backend::{self, Login, Pool};
+use crate::executor::Engine;
 use crate::runtime::Tasks;
-use crate::wire::{ServerError, SqlState};
 
 /// Connections that wait for their worker to take them.
 const HANDOVER: usize = 1_024;
+/// Connections of a worker to the home node for looking roles up.
+const LOOKUP_CONNECTIONS: u32 = 2;
+/// How long a client that comes during the stop may take to say what it wants.
+const TURN_AWAY: Duration = Duration::from_secs(2);
 
 /// The clients' side of the proxy.
 #[derive(Debug)]
 pub struct Frontend {
     /// What all sessions share.
     pub engine: Arc<Engine>,
-    /// Who may connect.
-    pub users: Users,
-    /// Where clients connect, and limits on them.
-    pub config: Config,
+    /// Who is let in; what is stored here later holds for those who come later.
+    pub admission: Arc<ArcSwap<Admission>>,
     /// Limits of the connections to the nodes.
     pub backend: backend::Config,
+    /// Known to this proxy alone.
+    pub secret: MockSecret,
 }
 
 /// A listener and its workers at work.
@@ -44,32 +48,52 @@ pub struct Listening {
     /// The address that clients connect to.
     pub address: SocketAddr,
     workers: Vec<JoinHandle<()>>,
-}
-
-/// One of the clients that are connected now.
-struct Seat(Arc<AtomicUsize>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-        metrics::gauge!("foreshard_frontend_clients_count").decrement(1.0);
-    }
+    /// Go on while the workers stop, to tell those who come that it is too late.
+    doors: Tasks,
 }
 
 impl Frontend {
     /// Listens, and serves clients until `tasks` is stopped.
     pub async fn listen(self, tasks: &Tasks) -> io::Result<Listening> {
-        let listener = TcpListener::bind(self.config.listen).await?;
-        let address = listener.local_addr()?;
-        let (users, cancels) = (Arc::new(self.users), Arc::new(Cancels::default()));
-        let count = self.config.worker_count();
+        let limits = self.admission.load().limits.clone();
+        let door = Door::tcp(limits.listen).await?;
+        let address = door.address().unwrap_or(limits.listen);
+        let mut doors = vec![door];
+        if let Some(folder) = &limits.unix_socket_folder {
+            doors.push(Door::unix(folder, address.port())?);
+        }
+        let (queues, workers) = self.start_workers(limits.worker_count(), tasks)?;
+        let (connections, door_tasks) = (Seats::default(), Tasks::new());
+        for door in doors {
+            let hall = Hall {
+                queues: queues.clone(),
+                connections: connections.clone(),
+                admission: Arc::clone(&self.admission),
+                stop: tasks.clone(),
+                doors: door_tasks.clone(),
+            };
+            door_tasks.spawn("listener", async move { hall.receive(&door).await });
+        }
+        Ok(Listening { address, workers, doors: door_tasks })
+    }
+
+    #[expect(clippy::type_complexity, reason = "two lists")]
+    fn start_workers(
+        &self,
+        count: usize,
+        tasks: &Tasks,
+    ) -> io::Result<(Vec<mpsc::Sender<Handover>>, Vec<JoinHandle<()>>)> {
+        let roles = Arc::new(Roles::new(self.secret.clone()));
+        let (cancels, seats) = (Arc::new(Cancels::default()), Seats::default());
         let (mut queues, mut workers) = (Vec::new(), Vec::new());
         for index in 0..count {
             let worker = Worker {
                 engine: Arc::clone(&self.engine),
-                users: Arc::clone(&users),
+                admission: Arc::clone(&self.admission),
+                roles: Arc::clone(&roles),
                 cancels: Arc::clone(&cancels),
-                config: self.config.clone(),
+                seats: seats.clone(),
+                home: self.home_pool(),
                 pools: Pools::new(self.engine.nodes.clone(), self.backend.clone(), count),
                 statements: super::statements::AllStatements::default(),
                 templates: super::templates::AllTemplates::default(),
@@ -79,9 +103,19 @@ impl Frontend {
             queues.push(queue);
             workers.push(start_worker(index, worker, clients)?);
         }
-        let (stop, limit) = (tasks.clone(), self.config.max_clients);
-        tasks.spawn("listener", async move { accept(&listener, &queues, limit, &stop).await });
-        Ok(Listening { address, workers })
+        Ok((queues, workers))
+    }
+
+    /// Service connections to the home node.
+    fn home_pool(&self) -> Arc<Pool> {
+        let map = self.engine.live_map.snapshot();
+        let home = self.engine.nodes[map.home().index()].clone();
+        let login = Login {
+            user: home.user.clone(),
+            database: map.database().to_owned(),
+            credential: home.password.clone().into(),
+        };
+        Pool::new(map.home(), home, login, self.backend.clone(), LOOKUP_CONNECTIONS)
     }
 }
 
@@ -93,136 +127,61 @@ impl Listening {
                 tracing::error!("a worker panicked");
             }
         }
+        self.doors.token().cancel();
     }
 }
 
-/// A client on its way to a worker.
-type Arrival = (std::net::TcpStream, Seat);
+/// What is behind a door.
+struct Hall {
+    queues: Vec<mpsc::Sender<Handover>>,
+    connections: Seats,
+    admission: Arc<ArcSwap<Admission>>,
+    /// Stopped: clients are no longer served.
+    stop: Tasks,
+    /// Stopped: the doors close.
+    doors: Tasks,
+}
 
-async fn accept(
-    listener: &TcpListener,
-    queues: &[mpsc::Sender<Arrival>],
-    limit: usize,
-    tasks: &Tasks,
-) {
-    let seats = Arc::new(AtomicUsize::new(0));
-    let mut next = 0;
-    loop {
-        let accepted = tokio::select! {
-            () = tasks.token().cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                continue;
+impl Hall {
+    /// Receives clients until the workers have ended.
+    async fn receive(&self, door: &Door) {
+        let mut next = 0;
+        loop {
+            let accepted = tokio::select! {
+                () = self.doors.token().cancelled() => return,
+                accepted = door.accept() => accepted,
+            };
+            match accepted {
+                Ok(arrival) => self.deal_out(arrival, &mut next).await,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
-        };
-        if seats.load(Ordering::Relaxed) >= limit {
-            tasks.spawn("full", async move { refuse(stream).await });
-            continue;
         }
-        seats.fetch_add(1, Ordering::Relaxed);
-        metrics::gauge!("foreshard_frontend_clients_count").increment(1.0);
-        let seat = Seat(Arc::clone(&seats));
-        let Ok(stream) = stream.into_std() else { continue };
-        next = (next + 1) % queues.len();
-        if queues[next].send((stream, seat)).await.is_err() {
+    }
+
+    async fn deal_out(&self, arrival: Arrival, next: &mut usize) {
+        let admission = self.admission.load_full();
+        // Beside the clients: those who log in, and requests to cancel.
+        let limit = 2 * admission.limits.max_clients + HANDOVER;
+        let Some(seat) = self.connections.take(limit, None) else {
+            tracing::warn!(limit, "a connection was closed: there are too many");
+            return;
+        };
+        if self.stop.token().is_cancelled() {
+            self.doors.spawn("turned away", async move {
+                let told = timeout(TURN_AWAY, turn_away(&admission, arrival)).await;
+                if !matches!(told, Ok(Ok(()))) {
+                    tracing::debug!("a client that came too late did not wait for the reason");
+                }
+                drop(seat);
+            });
             return;
         }
-    }
-}
-
-async fn refuse(stream: TcpStream) {
-    let error =
-        ServerError::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .with_hint("The proxy's max_clients is reached.");
-    let mut client = Client::new(Stream::Tcp(stream));
-    client.put_error(&error);
-    let limit = std::time::Duration::from_secs(1);
-    if !matches!(timeout(limit, client.flush()).await, Ok(Ok(()))) {
-        tracing::debug!("a client that was one too many did not wait for the reason");
-    }
-}
-
-/// Starts the thread and runtime of a worker.
-fn start_worker(
-    index: usize,
-    worker: Worker,
-    mut clients: mpsc::Receiver<Arrival>,
-) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker = Arc::new(worker);
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                let arrival = tokio::select! {
-                    () = worker.tasks.token().cancelled() => break,
-                    arrival = clients.recv() => arrival,
-                };
-                let Some((stream, seat)) = arrival else { break };
-                let shared = Arc::clone(&worker);
-                worker.tasks.spawn("client", async move { serve(shared, stream, seat).await });
-            }
-            if !worker.tasks.stop(worker.config.shutdown_grace()).await {
-                tracing::warn!("transactions under way were cut off by the stop");
-            }
-        });
-    })
-}
-
-/// Serves one client from its first byte to its last.
-async fn serve(worker: Arc<Worker>, stream: std::net::TcpStream, _seat: Seat) {
-    match Box::pin(serve_client(worker, stream)).await {
-        Ok(()) | Err(ClientError::Broken(_)) => {}
-        Err(ClientError::Malformed(error)) => {
-            tracing::info!(%error, "a client was closed");
+        *next = (*next + 1) % self.queues.len();
+        if let Err(error) = self.queues[*next].send((arrival, seat)).await {
+            tracing::debug!(%error, "a client came when its worker had ended");
         }
     }
-}
-
-async fn serve_client(worker: Arc<Worker>, stream: std::net::TcpStream) -> Result<(), ClientError> {
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    let mut client = Client::new(Stream::Tcp(TcpStream::from_std(stream)?));
-    let login = timeout(worker.config.login_timeout(), async {
-        let greeting = match greet(&mut client).await {
-            Ok(greeting) => greeting,
-            Err(error) => return tell_malformed(&mut client, error).await.map(|()| None),
-        };
-        match greeting {
-            Ok(Greeting::Session(startup)) => {
-                ClientSession::open(Arc::clone(&worker), client, startup).await
-            }
-            Ok(Greeting::Cancel(key)) => {
-                if let Some(target) = worker.cancels.find(key) {
-                    target.cancel(&worker.engine).await;
-                }
-                Ok(None)
-            }
-            Ok(Greeting::Gone) => Ok(None),
-            Err(error) => {
-                client.put_error(&error);
-                client.flush().await?;
-                Ok(None)
-            }
-        }
-    });
-    match login.await {
-        Ok(Ok(Some(mut session))) => session.serve().await,
-        Ok(ended) => ended.map(drop),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Tells a client that sends garbage so, before it is closed.
-async fn tell_malformed(client: &mut Client, error: ClientError) -> Result<(), ClientError> {
-    if let ClientError::Malformed(fault) = &error {
-        let told = ServerError::fatal(SqlState::PROTOCOL_VIOLATION, fault.to_string());
-        client.put_error(&told);
-        client.flush().await?;
-    }
-    Err(error)
 }

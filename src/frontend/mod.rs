@@ -3,6 +3,7 @@
 //! A connection belongs to one worker, a thread with a runtime of its own, and so do the server
 //! connections that it uses: nothing on the way of a statement crosses threads.
 
+mod admission;
 mod auth;
 mod batch;
 mod cancel;
@@ -11,14 +12,23 @@ mod control;
 mod extended;
 mod greeting;
 mod listener;
+mod login;
 mod pools;
+mod roles;
+mod rules;
+mod seats;
 mod session;
 mod simple;
+mod socket;
 mod statements;
 mod templates;
+mod tls;
 mod units;
 mod worker;
 
-pub use auth::{Authentication, Users};
+pub use admission::Admission;
 pub use config::Config;
 pub use listener::{Frontend, Listening};
+pub use roles::MockSecret;
+pub use rules::{Addresses, ClientCertificate, ConnectionKind, Method, Names, Rule};
+pub use tls::ServerTls;

@@ -15,8 +15,11 @@ pub(super) struct Pools {
     config: Config,
     /// Connections to a node that fall to this worker.
     size: u32,
-    by_login: Mutex<HashMap<(String, String), Vec<Arc<Pool>>>>,
+    by_login: Mutex<HashMap<LoginKey, Vec<Arc<Pool>>>>,
 }
+
+/// User and database.
+type LoginKey = (String, String);
 
 impl Pools {
     /// Pools that share the configured size with those of `workers` workers in all.
@@ -36,6 +39,8 @@ impl Pools {
             });
             pools.collect()
         };
-        self.by_login.lock().entry(key).or_insert_with(make).clone()
+        let pools = self.by_login.lock().entry(key).or_insert_with(make).clone();
+        pools.iter().for_each(|pool| pool.renew(&login.credential));
+        pools
     }
 }

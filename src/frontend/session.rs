@@ -11,7 +11,7 @@ use super::greeting::Startup;
 use super::statements::Prepared;
 use super::templates::Templates;
 use super::worker::Worker;
-use crate::backend::Login;
+use crate::backend::{Credential, Login};
 use crate::executor::{Client, ClientError, Fault, Session};
 use crate::wire::{
     Frame, Malformed, Reply, ServerError, SqlState, TransactionStatus, frame_at, read_query,
@@ -42,23 +42,15 @@ enum Next {
 }
 
 impl ClientSession {
-    /// Logs in to the home node with the client's settings, so that the client hears of a wrong
+    /// Opens the session of a client that was let in: logs in to the home node with the client's settings, so that the client hears of a wrong
     /// database or setting now; tells the client what a server tells. `Ok(None)` if it was refused.
     pub(super) async fn open(
         worker: Arc<Worker>,
         mut client: Client,
         startup: Startup,
+        credential: Credential,
     ) -> Result<Option<Self>, ClientError> {
-        if let Err(error) = worker.users.authenticate(&startup.user, &mut client).await? {
-            client.put_error(&error);
-            client.flush().await?;
-            return Ok(None);
-        }
-        let login = Login {
-            password: worker.users.password(&startup.user),
-            user: startup.user,
-            database: startup.database.clone(),
-        };
+        let login = Login { user: startup.user, database: startup.database.clone(), credential };
         let pools = worker.pools.of(&login);
         let mut session = Session::new(Arc::clone(&worker.engine), pools, startup.settings);
         if let Err(fault) = greet(&mut session, &mut client).await {

@@ -1,14 +1,16 @@
 //! The simple protocol: one text, routed and run.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::session::ClientSession;
-use crate::executor::{Cost, Entered, Fault, Scatter};
+use crate::executor::{Cost, Entered, Fault, PullRun, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Params, Route, Template};
+use crate::router::{Access, Control, Params, Pull, Route, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -19,6 +21,8 @@ pub(super) enum Way {
     Node(NodeId, Cost),
     /// On these nodes, concatenated.
     Scatter(Vec<(NodeId, Cost)>),
+    /// On all nodes, brought together.
+    Pull(Arc<Pull>),
     /// Something that the proxy does in steps of its own.
     Steps(Route),
 }
@@ -40,11 +44,17 @@ impl ClientSession {
                     self.prepare_node(&template, node).await?;
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
                     run.await?;
-                    return self.after_statement(&template);
+                    self.after_statement(&template);
+                    return Ok(());
                 }
                 (Way::Scatter(nodes), _) => {
                     let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
                     self.session.scatter(&scatter, &mut self.client).await?;
+                }
+                (Way::Pull(pull), _) => {
+                    let params = Params::default();
+                    let run = PullRun { pull, text, params, bind: None };
+                    self.session.pull(&run, &mut self.client).await?;
                 }
                 (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
             }
@@ -54,7 +64,7 @@ impl ClientSession {
     }
 
     /// The routed text at the epoch in force.
-    pub(super) fn template(&self, text: &str) -> std::sync::Arc<Template> {
+    pub(super) fn template(&self, text: &str) -> Arc<Template> {
         self.templates.get(text, &self.worker.engine.live_map.load())
     }
 
@@ -63,8 +73,8 @@ impl ClientSession {
         &mut self,
         text: &str,
         params: &Params<'_>,
-        mut template: std::sync::Arc<Template>,
-    ) -> Result<(Way, std::sync::Arc<Template>), Fault> {
+        mut template: Arc<Template>,
+    ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
             let map = self.worker.engine.live_map.snapshot();
             if template.epoch != map.epoch() {
@@ -86,6 +96,7 @@ impl ClientSession {
                     Way::Node(node, Cost { shards, access })
                 }
                 Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
+                Route::Pull(pull) => Way::Pull(pull),
                 steps => Way::Steps(steps),
             };
             return Ok((way, template));
@@ -115,11 +126,10 @@ impl ClientSession {
     }
 
     /// Does what must come after a statement that ran.
-    pub(super) fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
+    pub(super) fn after_statement(&mut self, template: &Template) {
         if template.pins || template.statement_count > 1 {
             self.renew_templates();
         }
-        Ok(())
     }
 
     /// Runs what the proxy does in steps of its own; leaves `ReadyForQuery` to the caller. The
@@ -168,8 +178,10 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ServerError> {
 
 /// The shards whose gates a route has to pass.
 fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
+    let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
     let group = match route {
         Route::Shards(shards) => return shards.clone(),
+        Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
         Route::Scatter(group) => Some(*group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
             crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),
@@ -177,7 +189,6 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
         }),
         _ => None,
     };
-    let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
     group.map(of_group).into_iter().flatten().collect()
 }
 

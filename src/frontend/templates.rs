@@ -70,8 +70,11 @@ impl Kept {
 /// The caches of one worker.
 #[derive(Debug, Default)]
 pub(super) struct AllTemplates {
-    by_context: Mutex<HashMap<(String, Vec<String>), Arc<Templates>>>,
+    by_context: Mutex<HashMap<ContextKey, Arc<Templates>>>,
 }
+
+/// Database and search path.
+type ContextKey = (String, Vec<String>);
 
 /// Combinations of database and search path that are kept.
 const CONTEXTS: usize = 256;

@@ -9,7 +9,7 @@ use super::extended::is_done_here;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{ClientError, Fault, Scatter};
+use crate::executor::{ClientError, Fault, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -24,7 +24,7 @@ impl ClientSession {
             self.answer(&Reply::NoData);
             return Ok(());
         }
-        let node = self.node_of(prepared).await?;
+        let node = self.node_of(prepared)?;
         self.go_to(node).await?;
         put_parse(b"", &prepared.text, &prepared.types, &mut self.batch.out);
         Bind::read(bind).map_err(ClientError::from)?.put_unnamed(&mut self.batch.out);
@@ -64,18 +64,23 @@ impl ClientSession {
         let params =
             Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
         let messages = execute_messages(prepared, &bind, limit);
-        match self.way(text, &params, template).await?.0 {
+        let (way, _) = self.way(text, &params, template).await?;
+        match way {
             Way::Scatter(nodes) => {
                 if limit > 0 {
-                    return Err(ServerError::refused(
-                        "a row limit on a portal over several nodes is not supported",
-                        "Its rows would have to be kept between two fetches.",
-                        "Fetch all rows at once, or add the shard key to the statement.",
-                    )
-                    .into());
+                    return Err(limited());
                 }
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
                 self.session.scatter(&scatter, &mut self.client).await
+            }
+            Way::Pull(pull) => {
+                if limit > 0 {
+                    return Err(limited());
+                }
+                let mut frame = BytesMut::new();
+                bind.put_unnamed(&mut frame);
+                let run = PullRun { pull, text, params, bind: Some(frame) };
+                self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
@@ -103,6 +108,15 @@ impl ClientSession {
         self.batch.unnamed = None;
         Ok(())
     }
+}
+
+fn limited() -> Fault {
+    ServerError::refused(
+        "a row limit on a portal over several nodes is not supported",
+        "Its rows would have to be kept between two fetches.",
+        "Fetch all rows at once, or add the shard key to the statement.",
+    )
+    .into()
 }
 
 /// The messages that run a portal on a node in an exchange of its own.

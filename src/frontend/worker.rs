@@ -1,13 +1,22 @@
-//! What the sessions of one worker share, beside what all sessions share.
+//! A worker: a thread with a runtime of its own, and what its sessions share.
 
+use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use super::auth::Users;
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use super::admission::Admission;
 use super::cancel::Cancels;
-use super::config::Config;
+use super::login::serve;
 use super::pools::Pools;
+use super::roles::Roles;
+use super::seats::{Seat, Seats};
+use super::socket::Arrival;
 use super::statements::AllStatements;
 use super::templates::AllTemplates;
+use crate::backend::Pool;
 use crate::executor::Engine;
 use crate::runtime::Tasks;
 
@@ -15,11 +24,51 @@ use crate::runtime::Tasks;
 #[derive(Debug)]
 pub(super) struct Worker {
     pub engine: Arc<Engine>,
-    pub users: Arc<Users>,
+    pub admission: Arc<ArcSwap<Admission>>,
+    pub roles: Arc<Roles>,
     pub cancels: Arc<Cancels>,
-    pub config: Config,
+    pub seats: Seats,
+    /// Service connections to the home node.
+    pub home: Arc<Pool>,
     pub pools: Pools,
     pub statements: AllStatements,
     pub templates: AllTemplates,
     pub tasks: Tasks,
+}
+
+/// A client on its way to a worker.
+pub(super) type Handover = (Arrival, Seat);
+
+/// Starts the thread and runtime of a worker.
+pub(super) fn start_worker(
+    index: usize,
+    worker: Worker,
+    mut clients: mpsc::Receiver<Handover>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Arc::new(worker);
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        runtime.block_on(async {
+            let welcome = |(arrival, seat): Handover| {
+                let shared = Arc::clone(&worker);
+                worker.tasks.spawn("client", async move { serve(shared, arrival, seat).await });
+            };
+            loop {
+                let arrival = tokio::select! {
+                    () = worker.tasks.token().cancelled() => break,
+                    arrival = clients.recv() => arrival,
+                };
+                let Some(arrival) = arrival else { break };
+                welcome(arrival);
+            }
+            // Those on their way when the stop came are told.
+            while let Ok(arrival) = clients.try_recv() {
+                welcome(arrival);
+            }
+            let grace = worker.admission.load().limits.shutdown_grace();
+            if !worker.tasks.stop(grace).await {
+                tracing::warn!("transactions under way were cut off by the stop");
+            }
+        });
+    })
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, file};
 use super::{LocalNodeError, port};
-use crate::backend::NodeAddress;
+use crate::backend::{NodeAddress, NodeTls};
 
 /// How long a server may take to become ready: recovery after a crash included.
 const READY_DEADLINE: Duration = Duration::from_mins(1);
@@ -138,6 +138,7 @@ impl LocalNode {
             port: self.spec.port,
             user: "postgres".to_owned(),
             password: None,
+            tls: NodeTls::default(),
         }
     }
 

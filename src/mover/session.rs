@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use super::context::MoverContext;
 use super::error::MoveError;
@@ -43,7 +43,7 @@ impl Session {
         config.keepalives_idle(Duration::from_secs(30));
         let node = address.name.clone();
         let failed = |source| MoveError::Node { doing: "connecting", node: node.clone(), source };
-        let (client, connection) = timeout(QUICK, config.connect(NoTls))
+        let (client, connection) = timeout(QUICK, config.connect(address.tls.clone()))
             .await
             .map_err(|_| MoveError::Timeout("connecting to a node"))?
             .map_err(failed)?;

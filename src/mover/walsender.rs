@@ -62,7 +62,7 @@ impl WalSender {
         let login = Login {
             user: address.user.clone(),
             database: context.live_map.load().database().to_owned(),
-            password: address.password.clone(),
+            credential: address.password.clone().into(),
         };
         let name = application_name(mv);
         let extra = [

@@ -28,7 +28,7 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     if create.unlogged {
         return Err(refused(create, "UNLOGGED"));
     }
-    let mut plan = Create { scope, create, parts: Vec::new(), foreign: Vec::new() };
+    let mut plan = Create { scope, table: create, parts: Vec::new(), foreign: Vec::new() };
     let key = match &table.kind {
         TableKind::Reference => None,
         TableKind::Sharded { group, key } => Some(ShardedTable { table, group: *group, key }),
@@ -74,7 +74,7 @@ fn refused(create: &CreateTable, what: &str) -> ServerError {
 
 struct Create<'a> {
     scope: &'a Scope<'a>,
-    create: &'a CreateTable,
+    table: &'a CreateTable,
     /// The elements that stay with the parent.
     parts: Vec<String>,
     foreign: Vec<Step>,
@@ -87,7 +87,7 @@ impl Create<'_> {
         key: Option<&ShardedTable<'_>>,
     ) -> Result<(), ServerError> {
         match element {
-            TableElement::Like(_) => Err(refused(self.create, "LIKE")),
+            TableElement::Like(_) => Err(refused(self.table, "LIKE")),
             TableElement::Column(column) => self.column(column, key),
             TableElement::Constraint(constraint) => {
                 check_constraint(&constraint.kind, None, key)?;

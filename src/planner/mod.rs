@@ -2,14 +2,16 @@
 //!
 //! For the executor: [`ddl`] for a `Route::Ddl`, then [`DdlPlan::statements_for`] each node, all in
 //! one two-phase transaction under the session's search_path; [`copy_in`] for a `Route::CopyIn`, then
-//! a [`Splitter`] for its rows.
+//! a [`Splitter`] for its rows; [`pull`] for a `Route::Pull`.
 
 mod alter;
 mod copy;
 mod create;
 mod ddl;
+mod pull;
 #[cfg(test)]
 mod tests;
 
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
+pub use pull::{PullInput, PullPlan, pull};

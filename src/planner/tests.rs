@@ -183,6 +183,7 @@ fn other_definitions_run_everywhere_as_written() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn what_would_break_over_several_nodes_is_refused_with_what_would_work() {
     let cases = [
         (

@@ -132,7 +132,7 @@ impl<'a> Bound<'a> {
         condition: &Condition,
     ) -> Vec<(KeyColumn, KeyColumn)> {
         match &condition.test {
-            Test::OneOf(..) => Vec::new(),
+            Test::OneOf(..) | Test::Compares(..) | Test::IsNull(..) => Vec::new(),
             Test::Same(left, right) => {
                 let (left, right) = (self.columns(index, left), self.columns(index, right));
                 match (left.as_slice(), right.as_slice()) {

@@ -23,6 +23,8 @@ pub(super) struct Keyed {
     alone: Vec<u16>,
     /// Of several statements: one that fails need not undo the others.
     several: bool,
+    /// Where it goes if one node is not enough.
+    otherwise: Option<Route>,
 }
 
 /// One group's shards by hash slot, with their nodes.
@@ -61,9 +63,10 @@ pub(super) struct NewKey {
 
 impl Keyed {
     pub(super) fn push(&mut self, key: NewKey, map: &ShardMap) {
-        let group = match self.groups.iter().position(|slots| slots.group == key.group) {
-            Some(group) => group,
-            None => {
+        let group =
+            if let Some(group) = self.groups.iter().position(|slots| slots.group == key.group) {
+                group
+            } else {
                 let slots = map.slots(key.group).iter().map(|shard| (*shard, map.node_of(*shard)));
                 self.groups.push(GroupSlots {
                     group: key.group,
@@ -71,8 +74,7 @@ impl Keyed {
                     slots: slots.collect(),
                 });
                 self.groups.len() - 1
-            }
-        };
+            };
         let NewKey { table, columns, used, cuts_blanks, .. } = key;
         self.keys.push(Key { table, group, columns, used, cuts_blanks });
     }
@@ -86,9 +88,15 @@ impl Keyed {
         self.alone = key_uses.iter().filter_map(all).collect();
     }
 
+    /// Says where it goes if one node is not enough, or its keys can't be told.
+    pub(super) fn set_otherwise(&mut self, route: Route) {
+        self.otherwise = Some(route);
+    }
+
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
         self.several = true;
+        self.otherwise = None;
         for key in other.keys {
             let Key { table, group, columns, used, cuts_blanks } = key;
             let group = other.groups[group].group;
@@ -101,8 +109,16 @@ impl Keyed {
         self.keys.iter().any(|key| key.columns.iter().flatten().any(param))
     }
 
-    /// The node's shards.
+    /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
+        match (self.one_node(params), &self.otherwise) {
+            (Err(_), Some(route)) => Ok(route.clone()),
+            (route, _) => route,
+        }
+    }
+
+    /// The node's shards.
+    fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
         let mut found: SmallVec<[(ShardId, NodeId); 2]> = SmallVec::new();
         for key in &self.keys {
             match self.shards_of(key, params)? {

@@ -14,6 +14,7 @@ mod keyed;
 mod names;
 mod operand;
 mod part;
+mod pull;
 mod query;
 mod route;
 mod scatter;
@@ -24,5 +25,6 @@ mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
+pub use pull::{Pull, PullColumn, PullKind, PullTable};
 pub use route::{Access, Context, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

@@ -53,7 +53,9 @@ pub(super) fn read(
         (ConstantValue::Integer(digits), _) if key_type.is_integer() => {
             integer(digits, key_type, cast, used)
         }
-        (ConstantValue::Integer(_), _) => Operand::Unknown("it is a number"),
+        (ConstantValue::Integer(_) | ConstantValue::Decimal(_), _) => {
+            Operand::Unknown("it is a number")
+        }
         (ConstantValue::Param(number), _) => {
             let given = Given { number: *number, cast, alone: alone(*number) };
             param(&given, key_type, used, params)

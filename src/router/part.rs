@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl};
+use super::{CopyIn, Ddl, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -13,6 +13,7 @@ pub(super) enum Part {
     Home,
     Keyed(Keyed),
     Scatter(GroupId),
+    Pull(Arc<Pull>),
     EveryNode,
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),

@@ -1,12 +1,14 @@
 //! The route of SELECT, INSERT, UPDATE and DELETE.
 
+use std::sync::Arc;
+
 use super::bind::{Bound, Sharded};
 use super::functions;
 use super::keyed::{Keyed, NewKey};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::scatter;
+use super::{Route, pull, scatter};
 use crate::shard_map::{KeyType, Table};
 use crate::sql::{Insert, Query, Source, Statement, Target, Verb};
 use crate::wire::ServerError;
@@ -32,10 +34,10 @@ pub(super) fn route(
     }
     let meanings = meanings(query, names)?;
     let kinds = Kinds::of(&meanings);
-    if query.features.only && (kinds.sharded || kinds.reference) {
+    if query.features.only && kinds.reference && !kinds.sharded {
         return Err(ServerError::refused(
-            "ONLY is not supported for sharded and reference tables",
-            "A sharded table is partitioned, so that ONLY would read nothing.",
+            "ONLY is not supported for reference tables",
+            "What inherits from a reference table is not known.",
             "Leave ONLY out.",
         ));
     }
@@ -103,8 +105,16 @@ fn sharded(
     meanings: &Meanings<'_>,
     kinds: Kinds,
 ) -> Result<Part, ServerError> {
-    if kinds.home {
+    let reads = query.verb == Verb::Select && !writes(query);
+    if kinds.home && !reads {
         return Err(mixed(query, meanings));
+    }
+    if query.features.only && !reads {
+        return Err(ServerError::refused(
+            "ONLY is not supported for sharded tables that are written",
+            "A sharded table is partitioned, so that ONLY would find nothing.",
+            "Leave ONLY out.",
+        ));
     }
     if query.features.into {
         return Err(ServerError::refused(
@@ -113,15 +123,7 @@ fn sharded(
             "Create the table first.",
         ));
     }
-    for call in &query.functions {
-        if let Some(why) = functions::home_only(call) {
-            return Err(ServerError::refused(
-                format!("{}() can't be called beside a sharded table", call.name),
-                why,
-                "Call it in a statement of its own.",
-            ));
-        }
-    }
+    check_functions(query)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -152,9 +154,65 @@ fn sharded(
         ));
     }
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
+    let spread = Spread { query, statement, names, meanings };
     match free {
-        None => Ok(Part::Keyed(keyed)),
-        Some(table) => scatter::route(query, statement, &bound, meanings, &table),
+        None if !reads => Ok(Part::Keyed(keyed)),
+        // What is read at home need not be where the shard is, and ONLY would read nothing there.
+        None if kinds.home || query.features.only => spread.pull(),
+        None => {
+            if let Some(first) = bound.sharded.first()
+                && let Ok(route) = spread.route(&bound, first)
+            {
+                keyed.set_otherwise(route);
+            }
+            Ok(Part::Keyed(keyed))
+        }
+        Some(table) if !reads => scatter::route(query, statement, &bound, meanings, &table),
+        Some(table) => spread.route(&bound, &table).map(|route| match route {
+            Route::Scatter(group) => Part::Scatter(group),
+            Route::Pull(pull) => Part::Pull(pull),
+            _ => Part::Home,
+        }),
+    }
+}
+
+/// Refuses functions that belong to the home node.
+fn check_functions(query: &Query) -> Result<(), ServerError> {
+    for call in &query.functions {
+        if let Some(why) = functions::home_only(call) {
+            return Err(ServerError::refused(
+                format!("{}() can't be called beside a sharded table", call.name),
+                why,
+                "Call it in a statement of its own.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A SELECT that one node is not enough for.
+struct Spread<'a, 'b> {
+    query: &'a Query,
+    statement: &'a Statement,
+    names: &'a Names<'b>,
+    meanings: &'a Meanings<'b>,
+}
+
+impl Spread<'_, '_> {
+    /// The cheaper of the ways that are right.
+    fn route(&self, bound: &Bound<'_>, free: &Sharded<'_>) -> Result<Route, ServerError> {
+        if let Ok(Part::Scatter(group)) =
+            scatter::route(self.query, self.statement, bound, self.meanings, free)
+        {
+            return Ok(Route::Scatter(group));
+        }
+        let pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
+        Ok(Route::Pull(Arc::new(pull)))
+    }
+
+    fn pull(&self) -> Result<Part, ServerError> {
+        let pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
+        Ok(Part::Pull(Arc::new(pull)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{CopyIn, Ddl};
+use super::{CopyIn, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
 
 /// What names in a statement mean: the session's database and search path.
@@ -52,6 +52,8 @@ pub enum Route {
     /// A SELECT over all shards of a group: the text verbatim on each node that owns one, results
     /// concatenated in any order.
     Scatter(GroupId),
+    /// A SELECT that a merge session runs on rows of all nodes: `planner::pull` says which.
+    Pull(Arc<Pull>),
     /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All
     /// nodes must report the same command tag and, with RETURNING, the same rows; one is shown.
     EveryNode,

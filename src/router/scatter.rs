@@ -31,6 +31,11 @@ pub(super) fn route(
             format!("Add {} = … to WHERE.", free.key.join(" = … AND ")),
         )
     };
+    if query.features.only
+        || meanings.iter().flatten().flatten().any(|meaning| matches!(meaning, Meaning::Home))
+    {
+        return Err(refuse("it reads more than whole sharded tables"));
+    }
     if let Some(why) = not_plain(query, statement) {
         return Err(refuse(&why));
     }

@@ -76,6 +76,10 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             shards.join(" ")
         }
         Ok(Route::Scatter(group)) => format!("scatter {group}"),
+        Ok(Route::Pull(pull)) => {
+            let groups: Vec<_> = pull.groups.iter().map(ToString::to_string).collect();
+            format!("pull {}", groups.join(" "))
+        }
         Ok(Route::EveryNode) => "every node".to_owned(),
         Ok(Route::Ddl(_)) => "ddl".to_owned(),
         Ok(Route::CopyIn(_)) => "copy in".to_owned(),
@@ -100,13 +104,16 @@ fn tenant(id: i64) -> String {
 }
 
 /// Checks each `(sql, route)`; `tN` is the shard of tenant N, and a refusal is told by a part of its
-/// message.
+/// message, and `spread` is either way over several nodes.
 fn check(cases: &[(&str, &str)]) {
     let mut faults = Vec::new();
     for (sql, wanted) in cases {
         let route = route_in(&["public"], "shop", sql);
         let as_wanted = match wanted.strip_prefix('t').and_then(|id| id.parse().ok()) {
             Some(id) => route == tenant(id),
+            None if *wanted == "spread" => {
+                route.starts_with("pull") || route.starts_with("scatter")
+            }
             None if wanted.starts_with("refused") => route.starts_with(wanted),
             None => route == *wanted,
         };

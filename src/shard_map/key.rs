@@ -150,8 +150,7 @@ fn integer(text: &[u8]) -> Option<i64> {
     let end = text.iter().rposition(|byte| !blank(byte))? + 1;
     let (negative, digits) = match &text[start..end] {
         [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
     };
     let (radix, digits) = match digits {
         [b'0', b'x' | b'X', digits @ ..] => (16, digits),

@@ -82,7 +82,11 @@ fn edit(
             removed.only = true;
             cursor.at += 1;
         }
-        "table" if cursor.at == 0 => {
+        "table"
+            if cursor.at == 0
+                || after_word(&["union", "intersect", "except", "all"])
+                || after_symbol("(") =>
+        {
             for grammar in [word("SELECT"), Grammar::Mul, word("FROM")] {
                 push(out, grammar, token);
             }

@@ -1,6 +1,8 @@
 //! Expressions of the grammar's tree that are plain columns or constants.
 
-use sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, UnaryOperator, Value};
+use sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, TimezoneInfo, UnaryOperator, Value,
+};
 
 use super::statement::{ColumnRef, Constant, ConstantValue, Test};
 
@@ -54,7 +56,10 @@ fn value(expr: &Expr) -> Option<ConstantValue> {
             Value::Null => Some(ConstantValue::Null),
             Value::Boolean(value) => Some(ConstantValue::Bool(*value)),
             Value::SingleQuotedString(text) => Some(ConstantValue::String(text.clone())),
-            Value::Number(digits, _) => integer(digits).map(ConstantValue::Integer),
+            Value::Number(digits, _) => Some(match integer(digits) {
+                Some(digits) => ConstantValue::Integer(digits),
+                None => ConstantValue::Decimal(digits.clone()),
+            }),
             Value::Placeholder(number) => {
                 number.strip_prefix('$')?.parse().ok().map(ConstantValue::Param)
             }
@@ -62,7 +67,9 @@ fn value(expr: &Expr) -> Option<ConstantValue> {
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negative(value(expr)?),
         Expr::UnaryOp { op: UnaryOperator::Plus, expr } => {
-            Some(value(expr)?).filter(|value| matches!(value, ConstantValue::Integer(_)))
+            let number =
+                |value: &_| matches!(value, ConstantValue::Integer(_) | ConstantValue::Decimal(_));
+            Some(value(expr)?).filter(number)
         }
         _ => None,
     }
@@ -73,15 +80,19 @@ fn integer(digits: &str) -> Option<String> {
 }
 
 fn negative(value: ConstantValue) -> Option<ConstantValue> {
-    let ConstantValue::Integer(digits) = value else { return None };
-    Some(ConstantValue::Integer(match digits.strip_prefix('-') {
+    let flip = |digits: &str| match digits.strip_prefix('-') {
         Some(positive) => positive.to_owned(),
         None => format!("-{digits}"),
-    }))
+    };
+    match value {
+        ConstantValue::Integer(digits) => Some(ConstantValue::Integer(flip(&digits))),
+        ConstantValue::Decimal(digits) => Some(ConstantValue::Decimal(flip(&digits))),
+        _ => None,
+    }
 }
 
-/// PostgreSQL's short name of a type that a key can have; `None` for every other, and where it has
-/// a length.
+/// PostgreSQL's short name of a type that a key can have, or that is often compared with; `None` for
+/// every other, and where it has a length.
 fn type_name(data_type: &DataType) -> Option<&'static str> {
     Some(match data_type {
         DataType::SmallInt(None) | DataType::Int2(None) => "int2",
@@ -90,6 +101,13 @@ fn type_name(data_type: &DataType) -> Option<&'static str> {
         DataType::Text => "text",
         DataType::Varchar(None) | DataType::CharacterVarying(None) => "varchar",
         DataType::Uuid => "uuid",
+        DataType::Date => "date",
+        DataType::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            "timestamp"
+        }
+        DataType::Timestamp(None, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => "timestamptz",
+        DataType::Numeric(ExactNumberInfo::None) => "numeric",
+        DataType::Boolean | DataType::Bool => "bool",
         _ => return None,
     })
 }
@@ -112,6 +130,16 @@ pub(super) fn demands(expr: &Expr, tests: &mut Vec<Test>) {
                 open.push(left);
             }
             Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => equality(left, right, tests),
+            Expr::BinaryOp { left, op, right } => tests.extend(comparison(left, op, right)),
+            Expr::Between { expr, negated: false, low, high } => {
+                tests.extend(compares(expr, ">=", low));
+                tests.extend(compares(expr, "<=", high));
+            }
+            Expr::Like { negated, any: false, expr, pattern, escape_char: None } => {
+                tests.extend(compares(expr, if *negated { "NOT LIKE" } else { "LIKE" }, pattern));
+            }
+            Expr::IsNull(expr) => tests.extend(column(expr).map(|c| Test::IsNull(c, true))),
+            Expr::IsNotNull(expr) => tests.extend(column(expr).map(|c| Test::IsNull(c, false))),
             Expr::InList { expr, list, negated: false } => {
                 let constants: Option<Vec<_>> = list.iter().map(constant).collect();
                 tests.extend(one_of(expr, constants));
@@ -128,6 +156,23 @@ pub(super) fn demands(expr: &Expr, tests: &mut Vec<Test>) {
 
 fn one_of(expr: &Expr, constants: Option<Vec<Constant>>) -> Option<Test> {
     Some(Test::OneOf(column(expr)?, constants?))
+}
+
+/// `column < constant` and its kin, either way round.
+fn comparison(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Test> {
+    let (operator, turned) = match op {
+        BinaryOperator::Lt => ("<", ">"),
+        BinaryOperator::LtEq => ("<=", ">="),
+        BinaryOperator::Gt => (">", "<"),
+        BinaryOperator::GtEq => (">=", "<="),
+        BinaryOperator::NotEq => ("<>", "<>"),
+        _ => return None,
+    };
+    compares(left, operator, right).or_else(|| compares(right, turned, left))
+}
+
+fn compares(left: &Expr, operator: &'static str, right: &Expr) -> Option<Test> {
+    Some(Test::Compares(column(left)?, operator, constant(right)?))
 }
 
 fn equality(left: &Expr, right: &Expr, tests: &mut Vec<Test>) {

@@ -219,7 +219,7 @@ fn set(cursor: &mut Cursor<'_>, text: String) -> Option<Control> {
     );
     if !cursor.eat_symbol("=") && !cursor.eat("to") && plain && !name.contains(' ') {
         // `SET XML OPTION …`, `SET SCHEMA 'x'`, `SET x FROM CURRENT`
-        return set_special(cursor, name, local, text);
+        return set_special(cursor, &name, local, text);
     }
     if name == "session characteristics" {
         let text_values = Some(vec![text.clone()]);
@@ -230,12 +230,7 @@ fn set(cursor: &mut Cursor<'_>, text: String) -> Option<Control> {
 }
 
 /// The forms of SET that have neither `=` nor `TO`.
-fn set_special(
-    cursor: &mut Cursor<'_>,
-    name: String,
-    local: bool,
-    text: String,
-) -> Option<Control> {
+fn set_special(cursor: &mut Cursor<'_>, name: &str, local: bool, text: String) -> Option<Control> {
     if name != "schema" {
         return None;
     }

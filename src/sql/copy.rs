@@ -110,13 +110,14 @@ fn option(cursor: &mut Cursor<'_>, options: &mut CopyOptions) -> Option<()> {
             }
         }
         "header" if cursor.at_end() => options.header = true,
-        "header" => match header(cursor)? {
-            Some(header) => options.header = header,
-            None => {
+        "header" => {
+            if let Some(header) = header(cursor)? {
+                options.header = header;
+            } else {
                 options.others.push("HEADER MATCH".to_owned());
                 cursor.at = cursor.tokens.len();
             }
-        },
+        }
         "delimiter" => options.delimiter = Some(cursor.string()?.to_owned()),
         "null" => options.null = Some(cursor.string()?.to_owned()),
         "quote" => options.quote = Some(cursor.string()?.to_owned()),

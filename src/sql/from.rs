@@ -134,8 +134,9 @@ fn factor(factor: &TableFactor, level: &mut Level, ctes: &dyn Visible) -> Result
 
 fn push(level: &mut Level, source: Source, alias: Option<&TableAlias>, name: Option<String>) {
     let renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
+    let aliased = alias.is_some();
     let alias = alias.map(|alias| alias.name.value.clone()).or(name);
-    level.tables.push(TableRef { source, alias, renamed });
+    level.tables.push(TableRef { source, alias, renamed, aliased });
 }
 
 /// The table's name with its place in the text.
@@ -160,7 +161,7 @@ fn parts(name: &ObjectName) -> Result<(Range<usize>, Option<String>, String), St
 }
 
 /// The bytes of a span; see `bridge`.
-fn bytes(span: Span) -> Range<usize> {
+pub(super) fn bytes(span: Span) -> Range<usize> {
     let offset = |column: u64| usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
     offset(span.start.column)..offset(span.end.column)
 }

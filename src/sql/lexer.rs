@@ -289,15 +289,12 @@ impl Lexer<'_> {
         }
         let tag = &self.text[start..=end];
         let body = end + 1;
-        match memchr::memmem::find(&self.bytes[body..], tag.as_bytes()) {
-            Some(length) => {
-                self.at = body + length + tag.len();
-                Kind::String(self.text[body..body + length].to_owned())
-            }
-            None => {
-                self.at = self.bytes.len();
-                Kind::Bad
-            }
+        if let Some(length) = memchr::memmem::find(&self.bytes[body..], tag.as_bytes()) {
+            self.at = body + length + tag.len();
+            Kind::String(self.text[body..body + length].to_owned())
+        } else {
+            self.at = self.bytes.len();
+            Kind::Bad
         }
     }
 

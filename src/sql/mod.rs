@@ -30,6 +30,7 @@ pub use ddl::{
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
 pub use statement::{
-    Call, ColumnRef, Condition, Constant, ConstantValue, Features, Insert, Join, JoinKind, Level,
-    Parsed, Query, Source, Statement, StatementKind, TableRef, Target, Test, Verb,
+    Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
+    JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,
+    Test, Verb,
 };

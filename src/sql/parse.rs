@@ -127,10 +127,66 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         let mut query = walk::query(&ast)?;
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
+        query.columns.all = has_wildcard(text, tokens) || names_row(&query);
         Ok(query)
     };
     let stack = tokens.len() * STACK_BYTES_PER_TOKEN + (1 << 20);
     stacker::maybe_grow(stack, stack * 2, read)
+}
+
+/// Whether a `*` stands for columns: not in `count(*)`, and not before an operand.
+fn has_wildcard(text: &str, tokens: &[Token]) -> bool {
+    let symbol = |index: usize, symbol: &str| {
+        tokens.get(index).is_some_and(|t| t.kind == Kind::Symbol && &text[t.span()] == symbol)
+    };
+    let ends = |index: usize| match tokens.get(index).map(|token| &token.kind) {
+        None => true,
+        Some(Kind::Symbol) => [",", ")", ";"].iter().any(|end| symbol(index, end)),
+        Some(Kind::Word(word)) => AFTER_COLUMNS.contains(&word.as_str()),
+        Some(_) => false,
+    };
+    let wildcard = |(index, token): (usize, &Token)| match &token.kind {
+        Kind::Word(word) => word == "table" && index == 0 || word == "natural",
+        Kind::Symbol if symbol(index, "*") => {
+            let counts = index > 0 && symbol(index - 1, "(") && symbol(index + 1, ")");
+            ends(index + 1) && !counts
+        }
+        _ => false,
+    };
+    let table = |pair: &[Token]| {
+        pair[1].kind == Kind::Word("table".to_owned())
+            && (&text[pair[0].span()] == "("
+                || matches!(&pair[0].kind, Kind::Word(w) if SET_WORDS.contains(&w.as_str())))
+    };
+    tokens.iter().enumerate().any(wildcard) || tokens.windows(2).any(table)
+}
+
+/// What can stand behind the columns of a SELECT.
+const AFTER_COLUMNS: [&str; 16] = [
+    "from",
+    "where",
+    "group",
+    "having",
+    "window",
+    "union",
+    "intersect",
+    "except",
+    "order",
+    "limit",
+    "offset",
+    "fetch",
+    "for",
+    "into",
+    "as",
+    "is",
+];
+/// What can stand before a TABLE that is a query.
+const SET_WORDS: [&str; 4] = ["union", "intersect", "except", "all"];
+
+/// Whether what stands as a column may be a whole row: it has the name of a table.
+fn names_row(query: &Query) -> bool {
+    let tables = query.levels.iter().flat_map(|level| &level.tables);
+    tables.filter_map(|table| table.alias.as_ref()).any(|name| query.columns.names.contains(name))
 }
 
 /// A string that dates take for the present.
@@ -170,10 +226,8 @@ fn collect(
 ) {
     for token in tokens {
         match &token.kind {
-            Kind::Word(name) | Kind::Quoted(name) => {
-                if !identifiers.contains(name.as_str()) {
-                    identifiers.insert(stored(name.clone()));
-                }
+            Kind::Word(name) | Kind::Quoted(name) if !identifiers.contains(name.as_str()) => {
+                identifiers.insert(stored(name.clone()));
             }
             Kind::Odd => {
                 identifiers.insert(UNKNOWN.to_owned());

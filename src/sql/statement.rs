@@ -1,5 +1,6 @@
 //! What the router needs to know of a statement: our small types, not the parser's tree.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Control, CopyStatement, DdlStatement, Name};
@@ -76,6 +77,30 @@ pub struct Query {
     pub features: Features,
     /// Each function that it calls.
     pub functions: Vec<Call>,
+    /// How it uses columns.
+    pub columns: ColumnUse,
+}
+
+/// How a query uses columns, for what of its tables has to be read.
+#[derive(Debug, Clone, Default)]
+pub struct ColumnUse {
+    /// `*` stands for columns somewhere, or whole rows are used.
+    pub all: bool,
+    /// Columns with a schema before their table.
+    pub qualifiers: Vec<Qualifier>,
+    /// What stands as a column without a table before it, or behind one: may be a whole row.
+    pub(super) names: BTreeSet<String>,
+}
+
+/// `schema.table.` before a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qualifier {
+    /// The schema, as stored.
+    pub schema: String,
+    /// The table, as stored.
+    pub table: String,
+    /// The bytes of everything before the table.
+    pub before: Range<usize>,
 }
 
 /// Clauses that make a query more than a filter.
@@ -148,6 +173,8 @@ pub struct TableRef {
     /// Its columns have other names than the table's (`t AS a(x, y)`), or are hidden by an alias
     /// around it.
     pub renamed: bool,
+    /// The alias was written.
+    pub aliased: bool,
 }
 
 /// What a [`TableRef`] reads.
@@ -201,6 +228,10 @@ pub struct Condition {
 pub enum Test {
     /// The column equals one of the constants.
     OneOf(ColumnRef, Vec<Constant>),
+    /// The column compares so with the constant; the operator as it is to be written.
+    Compares(ColumnRef, &'static str, Constant),
+    /// The column is NULL, or is not.
+    IsNull(ColumnRef, bool),
     /// The columns are equal.
     Same(ColumnRef, ColumnRef),
     /// The columns of this name on both sides of the join are equal.
@@ -236,6 +267,8 @@ pub enum ConstantValue {
     String(String),
     /// Digits, with a `-` before them if negative.
     Integer(String),
+    /// A number with a point or an exponent, with a `-` before it if negative.
+    Decimal(String),
     /// TRUE or FALSE
     Bool(bool),
     /// A parameter, from 1.

@@ -4,14 +4,16 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, FunctionArg, FunctionArgExpr,
-    FunctionArguments, GroupByExpr, OnConflictAction, OnInsert, OrderBy, Query as AstQuery, Select,
-    SetExpr, Statement as Ast, TableFactor, TableObject, Update, UpdateTableFromKind, Visit,
-    Visitor,
+    FunctionArguments, GroupByExpr, Ident, OnConflictAction, OnInsert, OrderBy, Query as AstQuery,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor,
+    TableObject, Update, UpdateTableFromKind, Visit, Visitor,
 };
 
 use super::constants::constant;
 use super::from::{self, Visible};
-use super::statement::{Call, Features, Insert, Level, Query, Source, TableRef, Target, Verb};
+use super::statement::{
+    Call, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef, Target, Verb,
+};
 
 /// Reads the tree.
 ///
@@ -33,6 +35,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
             levels: walk.levels,
             features: walk.features,
             functions: walk.functions,
+            columns: walk.columns,
         }),
     }
 }
@@ -57,6 +60,7 @@ struct Walk {
     orders: usize,
     features: Features,
     functions: Vec<Call>,
+    columns: ColumnUse,
 }
 
 /// A query's WITH.
@@ -150,7 +154,18 @@ impl Visitor for Walk {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
-        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let function = match expr {
+            Expr::Function(function) => function,
+            Expr::Identifier(name) => {
+                self.columns.names.insert(name.value.clone());
+                return ControlFlow::Continue(());
+            }
+            Expr::CompoundIdentifier(parts) => {
+                self.compound(parts);
+                return ControlFlow::Continue(());
+            }
+            _ => return ControlFlow::Continue(()),
+        };
         self.features.window |= function.over.is_some();
         let arguments = match &function.args {
             FunctionArguments::List(list) => list.args.as_slice(),
@@ -161,6 +176,22 @@ impl Visitor for Walk {
 }
 
 impl Walk {
+    /// `table.column`, `schema.table.column`
+    fn compound(&mut self, parts: &[Ident]) {
+        if let Some(last) = parts.last() {
+            self.columns.names.insert(last.value.clone());
+        }
+        if let [.., schema, table, _] = parts
+            && let Some(first) = parts.first()
+        {
+            self.columns.qualifiers.push(Qualifier {
+                schema: schema.value.clone(),
+                table: table.value.clone(),
+                before: from::bytes(first.span).start..from::bytes(table.span).start,
+            });
+        }
+    }
+
     /// Opens a level inside of the one around it.
     fn push(&mut self, mut level: Level) {
         level.parent = self.open.last().copied().filter(|_| self.orders == 0);
@@ -253,6 +284,7 @@ impl Walk {
             self.features.into = true;
             self.features.into_temp |= into.temporary;
         }
+        self.check_projection(select);
         let mut level = Level::default();
         for table in &select.from {
             from::read(table, &mut level, &self.scopes)?;
@@ -260,6 +292,26 @@ impl Walk {
         from::filter(select.selection.as_ref(), &mut level);
         self.push(level);
         Ok(())
+    }
+
+    /// `schema.table.*` among the columns.
+    fn check_projection(&mut self, select: &Select) {
+        for item in &select.projection {
+            if let SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(name),
+                _,
+            ) = item
+                && let [.., schema, table] = name.0.as_slice()
+                && let (Some(schema), Some(table)) = (schema.as_ident(), table.as_ident())
+                && let Some(first) = name.0.first().and_then(|part| part.as_ident())
+            {
+                self.columns.qualifiers.push(Qualifier {
+                    schema: schema.value.clone(),
+                    table: table.value.clone(),
+                    before: from::bytes(first.span).start..from::bytes(table.span).start,
+                });
+            }
+        }
     }
 
     fn enter_insert(&mut self, insert: &sqlparser::ast::Insert) -> Result<(), String> {
@@ -299,6 +351,7 @@ impl Walk {
             alias: alias.or_else(|| Some(name.name.clone())),
             source: Source::Table(name),
             renamed: false,
+            aliased: insert.table_alias.is_some(),
         };
         let target = Target::Insert(Insert {
             columns: (!columns.is_empty()).then_some(columns),

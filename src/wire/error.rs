@@ -30,6 +30,8 @@ impl SqlState {
     pub const SERIALIZATION_FAILURE: Self = Self("40001");
     /// `42P05`: a prepared statement of that name exists.
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self("42P05");
+    /// `53400`: more than a configured limit.
+    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self("53400");
     /// `53300`: too many connections.
     pub const TOO_MANY_CONNECTIONS: Self = Self("53300");
     /// `55000`: an object is not in the state that this needs.

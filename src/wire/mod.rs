@@ -4,6 +4,7 @@
 
 mod error;
 mod frame;
+mod md5;
 mod reader;
 mod replies;
 mod requests;
@@ -12,6 +13,7 @@ mod startup;
 
 pub use error::{ServerError, Severity, SqlState};
 pub use frame::{FRAME_MAX, Frame, HEADER, frame_at, put_frame};
+pub use md5::{is_md5_verifier, md5_answer, md5_verifier};
 pub use reader::{Malformed, Reader};
 pub use replies::{
     Reply, ReportedError, command_count, command_tag, data_row, parameter_status, read_error,
@@ -19,8 +21,10 @@ pub use replies::{
 pub use requests::{
     Bind, Parse, Target, body, put_parse, put_query, read_query, read_target, with_statement,
 };
-pub use scram::{ScramExchange, ScramVerifier};
-pub use startup::{CancelKey, FirstPacket, first_packet, put_startup};
+pub use scram::{
+    SCRAM, SCRAM_PLUS, ScramClient, ScramDenied, ScramKeys, ScramSecret, ScramServer, ScramVerifier,
+};
+pub use startup::{CancelKey, FirstPacket, TLS_REQUEST, first_packet, put_startup};
 
 /// What a session's last `ReadyForQuery` said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,11 +16,16 @@ use pgwire::messages::startup::{
 use super::frame::put_frame;
 use super::{CancelKey, Malformed, Reader, ServerError, Severity, TransactionStatus};
 
+/// The version that is spoken, 3.0, as a startup packet has it.
+const SPOKEN: i32 = 3 << 16;
+
 /// A reply that the proxy makes.
 #[derive(Debug, Clone)]
 pub enum Reply<'a> {
     /// The client is who it says.
     AuthenticationOk,
+    /// The password is to be proved by an MD5 hash with this salt.
+    Md5([u8; 4]),
     /// These SASL mechanisms may be used.
     Sasl(&'a [&'a str]),
     /// The server's first SCRAM message.
@@ -74,6 +79,7 @@ impl Reply<'_> {
                 let names = names.iter().map(|name| (*name).to_owned()).collect();
                 M::Authentication(Authentication::SASL(names))
             }
+            Self::Md5(salt) => M::Authentication(Authentication::MD5Password(salt.to_vec())),
             Self::SaslContinue(text) => {
                 M::Authentication(Authentication::SASLContinue(Bytes::from(text)))
             }
@@ -87,7 +93,7 @@ impl Reply<'_> {
                 M::BackendKeyData(BackendKeyData::new(key.pid, SecretKey::I32(key.secret)))
             }
             Self::NegotiateProtocol(options) => {
-                M::NegotiateProtocolVersion(NegotiateProtocolVersion::new(0, options))
+                M::NegotiateProtocolVersion(NegotiateProtocolVersion::new(SPOKEN, options))
             }
             Self::ParseComplete => M::ParseComplete(ParseComplete::new()),
             Self::BindComplete => M::BindComplete(BindComplete::new()),

@@ -168,8 +168,8 @@ mod tests {
 
         #[test]
         fn no_body_makes_a_decoder_panic(bytes: Vec<u8>) {
-            let _ = (Parse::read(&bytes), Bind::read(&bytes), read_query(&bytes));
-            let _ = read_target(&bytes);
+            drop((Parse::read(&bytes), Bind::read(&bytes), read_query(&bytes)));
+            read_target(&bytes).ok();
         }
     }
 

@@ -10,6 +10,9 @@ const PACKET_MAX: u32 = 10_000;
 /// The only protocol that the proxy speaks: 3.0.
 const PROTOCOL_3: u32 = 3 << 16;
 
+/// The packet that asks a server for TLS.
+pub const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
 /// What a cancel request has to name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CancelKey {
@@ -130,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = first_packet(&bytes);
+            drop(first_packet(&bytes));
         }
     }
 }

@@ -179,7 +179,7 @@ fn format(options: &CopyOptions) -> Result<Format, ServerError> {
 
 /// PostgreSQL takes nothing else; it says so itself where the rows are not split.
 fn one_byte(name: &str, value: Option<&String>, default: u8) -> Result<u8, ServerError> {
-    match value.map(|value| value.as_bytes()) {
+    match value.map(String::as_bytes) {
         None => Ok(default),
         Some([byte]) if !matches!(byte, b'\r' | b'\n' | b'\\' | b'.') || name != "DELIMITER" => {
             Ok(*byte)

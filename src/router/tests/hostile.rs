@@ -6,48 +6,48 @@ use crate::router::{Context, template};
 #[test]
 fn what_only_looks_like_a_bound_key_binds_nothing() {
     check(&[
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5 OR id = 3", "refused"),
-        ("SELECT count(*) FROM orders WHERE NOT tenant_id = 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE NOT (tenant_id = 5 AND id = 3)", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id <> 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id + 0 = 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5 + 1", "refused"),
-        ("SELECT count(*) FROM orders WHERE (tenant_id = 5) IS NOT TRUE", "refused"),
-        ("SELECT count(*) FROM orders WHERE (tenant_id = 5) = false", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5 IS NULL", "refused"),
-        ("SELECT count(*) FROM orders WHERE (tenant_id = 5) isnull", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5 isnull", "refused"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5 OR id = 3", "spread"),
+        ("SELECT count(*) FROM orders WHERE NOT tenant_id = 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE NOT (tenant_id = 5 AND id = 3)", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id <> 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id + 0 = 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5 + 1", "spread"),
+        ("SELECT count(*) FROM orders WHERE (tenant_id = 5) IS NOT TRUE", "spread"),
+        ("SELECT count(*) FROM orders WHERE (tenant_id = 5) = false", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5 IS NULL", "spread"),
+        ("SELECT count(*) FROM orders WHERE (tenant_id = 5) isnull", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5 isnull", "spread"),
         (
             "SELECT count(*) FROM orders WHERE CASE WHEN tenant_id = 5 THEN true ELSE true END",
-            "refused",
+            "spread",
         ),
-        ("SELECT count(*) FROM orders WHERE tenant_id NOT IN (5)", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = ALL (ARRAY[5])", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id =@ 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id OPERATOR(public.=) 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id == 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id BETWEEN 5 AND 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE true BETWEEN false AND tenant_id = 5", "refused"),
+        ("SELECT count(*) FROM orders WHERE tenant_id NOT IN (5)", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = ALL (ARRAY[5])", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id =@ 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id OPERATOR(public.=) 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id == 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id BETWEEN 5 AND 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE true BETWEEN false AND tenant_id = 5", "spread"),
         (
             "SELECT count(*) FROM orders WHERE id IS DISTINCT FROM 3 OR total = 1 AND tenant_id = 5",
-            "refused",
+            "spread",
         ),
         (
             "SELECT count(*) FROM orders WHERE tenant_id = 5 AND id IS DISTINCT FROM 3 OR total = 1",
-            "refused",
+            "spread",
         ),
-        ("SELECT count(*) FROM orders WHERE tenant_id = id", "refused"),
-        ("SELECT count(*) FROM orders HAVING min(tenant_id) = 5", "refused"),
-        ("SELECT count(*) FILTER (WHERE tenant_id = 5) FROM orders", "refused"),
-        ("SELECT tenant_id = 5 FROM orders LIMIT 1", "refused"),
-        ("SELECT count(*) FROM orders -- WHERE tenant_id = 5", "refused"),
-        ("SELECT count(*) FROM orders /* WHERE tenant_id = 5 */", "refused"),
-        ("SELECT count(*) FROM orders WHERE total = ' AND tenant_id = 5 '", "refused"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = id", "spread"),
+        ("SELECT count(*) FROM orders HAVING min(tenant_id) = 5", "spread"),
+        ("SELECT count(*) FILTER (WHERE tenant_id = 5) FROM orders", "spread"),
+        ("SELECT tenant_id = 5 FROM orders LIMIT 1", "spread"),
+        ("SELECT count(*) FROM orders -- WHERE tenant_id = 5", "spread"),
+        ("SELECT count(*) FROM orders /* WHERE tenant_id = 5 */", "spread"),
+        ("SELECT count(*) FROM orders WHERE total = ' AND tenant_id = 5 '", "spread"),
         ("SELECT count(*) FROM orders WHERE 'x\\' = name AND tenant_id = 5 --'", "t5"),
-        ("SELECT count(*) FROM orders o(tenant_id, id) WHERE o.tenant_id = 5", "refused"),
-        ("SELECT count(*) FROM orders WHERE \"Tenant_id\" = 5", "refused"),
-        ("SELECT count(*) FROM \"Shop\".\"Orders\" WHERE tenant_id = 5", "refused"),
-        ("SELECT count(*) FROM docs WHERE owner = 'a'", "refused"),
+        ("SELECT count(*) FROM orders o(tenant_id, id) WHERE o.tenant_id = 5", "spread"),
+        ("SELECT count(*) FROM orders WHERE \"Tenant_id\" = 5", "spread"),
+        ("SELECT count(*) FROM \"Shop\".\"Orders\" WHERE tenant_id = 5", "spread"),
+        ("SELECT count(*) FROM docs WHERE owner = 'a'", "spread"),
     ]);
 }
 
@@ -66,15 +66,15 @@ fn literals_have_the_value_that_the_column_gives_them() {
         ("SELECT count(*) FROM orders WHERE tenant_id = bigint '5'", "t5"),
         ("SELECT count(*) FROM orders WHERE tenant_id = - 5", "t-5"),
         ("SELECT count(*) FROM orders WHERE tenant_id = -(-5)", "t5"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5.0", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 1e3", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5::numeric", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = 5::oid", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = '5'::text::bigint", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = E'\\065'", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = U&'5'", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = B'101'", "refused"),
-        ("SELECT count(*) FROM orders WHERE tenant_id = true", "refused"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5.0", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 1e3", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5::numeric", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = 5::oid", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = '5'::text::bigint", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = E'\\065'", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = U&'5'", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = B'101'", "spread"),
+        ("SELECT count(*) FROM orders WHERE tenant_id = true", "spread"),
         ("SELECT count(*) FROM orders WHERE tenant_id = 'abc'", "home"),
         ("SELECT count(*) FROM orders WHERE tenant_id = '5.0'", "home"),
         ("SELECT count(*) FROM orders WHERE tenant_id = '9223372036854775808'", "home"),
@@ -87,20 +87,20 @@ fn literals_have_the_value_that_the_column_gives_them() {
 #[test]
 fn each_query_level_needs_its_own_key() {
     check(&[
-        ("SELECT * FROM orders WHERE id IN (SELECT id FROM items) AND tenant_id = 5", "refused"),
-        ("SELECT * FROM orders WHERE id IN (SELECT id FROM items WHERE tenant_id = 5)", "refused"),
-        ("SELECT *, (SELECT count(*) FROM items) FROM orders WHERE tenant_id = 5", "refused"),
-        ("SELECT * FROM orders WHERE tenant_id = 5 UNION SELECT * FROM orders", "refused"),
-        ("SELECT * FROM orders WHERE tenant_id = 5 UNION TABLE orders", "refused"),
-        ("SELECT * FROM (SELECT * FROM orders) x WHERE x.tenant_id = 5", "refused"),
-        ("SELECT * FROM orders x, (SELECT * FROM items x) y WHERE x.tenant_id = 5", "refused"),
+        ("SELECT * FROM orders WHERE id IN (SELECT id FROM items) AND tenant_id = 5", "spread"),
+        ("SELECT * FROM orders WHERE id IN (SELECT id FROM items WHERE tenant_id = 5)", "spread"),
+        ("SELECT *, (SELECT count(*) FROM items) FROM orders WHERE tenant_id = 5", "spread"),
+        ("SELECT * FROM orders WHERE tenant_id = 5 UNION SELECT * FROM orders", "spread"),
+        ("SELECT * FROM orders WHERE tenant_id = 5 UNION TABLE orders", "spread"),
+        ("SELECT * FROM (SELECT * FROM orders) x WHERE x.tenant_id = 5", "spread"),
+        ("SELECT * FROM orders x, (SELECT * FROM items x) y WHERE x.tenant_id = 5", "spread"),
         (
             "SELECT * FROM orders o WHERE o.tenant_id = 5 AND EXISTS (SELECT 1 FROM items o WHERE o.tenant_id = o.tenant_id)",
-            "refused",
+            "spread",
         ),
         (
             "SELECT * FROM orders o WHERE EXISTS (SELECT 1 FROM items i WHERE o.tenant_id = 5 AND i.tenant_id = 5)",
-            "refused",
+            "spread",
         ),
         (
             "SELECT * FROM orders o LEFT JOIN items i ON o.tenant_id = 5 AND i.tenant_id = o.tenant_id",
@@ -108,27 +108,24 @@ fn each_query_level_needs_its_own_key() {
         ),
         (
             "SELECT * FROM orders o LEFT JOIN items i ON o.tenant_id = 5 AND i.tenant_id = 5",
-            "refused",
+            "spread",
         ),
         (
             "SELECT * FROM orders o RIGHT JOIN items i ON o.tenant_id = 5 AND i.tenant_id = 5",
-            "refused",
+            "spread",
         ),
         (
             "SELECT * FROM orders o FULL JOIN items i ON o.tenant_id = 5 AND i.tenant_id = 5",
-            "refused",
+            "spread",
         ),
-        (
-            "SELECT * FROM orders o LEFT JOIN items i ON i.id = o.id WHERE o.tenant_id = 5",
-            "refused",
-        ),
+        ("SELECT * FROM orders o LEFT JOIN items i ON i.id = o.id WHERE o.tenant_id = 5", "spread"),
         (
             "WITH orders AS (SELECT 1 AS tenant_id) SELECT * FROM orders WHERE tenant_id = 5",
             "anywhere",
         ),
         (
             "WITH orders AS (SELECT * FROM orders) SELECT * FROM orders WHERE tenant_id = 5",
-            "refused",
+            "spread",
         ),
         (
             "WITH RECURSIVE orders AS (SELECT 1 UNION SELECT * FROM orders) SELECT * FROM orders",
@@ -141,7 +138,7 @@ fn each_query_level_needs_its_own_key() {
         ),
         (
             "SELECT 1 FROM (WITH orders AS (SELECT 3) SELECT * FROM orders) z, orders LIMIT 1",
-            "refused",
+            "spread",
         ),
         ("WITH orders AS (SELECT 1) DELETE FROM orders", "refused"),
         (
@@ -152,10 +149,10 @@ fn each_query_level_needs_its_own_key() {
             "DELETE FROM orders WHERE id = (SELECT max(id) FROM orders WHERE tenant_id = 5)",
             "refused",
         ),
-        ("SELECT * FROM (orders o JOIN items i USING (id)) AS o WHERE o.tenant_id = 5", "refused"),
+        ("SELECT * FROM (orders o JOIN items i USING (id)) AS o WHERE o.tenant_id = 5", "spread"),
         (
             "SELECT * FROM orders o WHERE tenant_id = 5 ORDER BY (SELECT 1 FROM items i WHERE i.tenant_id = o.tenant_id)",
-            "refused",
+            "spread",
         ),
     ]);
 }
@@ -173,7 +170,7 @@ fn two_keys_are_one_route_only_on_one_node() {
             same += 1;
             assert!(route.starts_with('s') && route.contains(&b), "{other}: {route}");
         } else {
-            assert!(route.starts_with("refused: the statement needs shards on several"), "{route}");
+            assert!(route.starts_with("scatter"), "{route}");
         }
     }
     assert!((2..19).contains(&same), "{same}");
@@ -222,22 +219,16 @@ fn writes_that_can_not_be_placed_are_refused() {
 #[test]
 fn names_hide_nowhere() {
     check(&[
-        ("SELECT count(*) FROM ONLY orders WHERE tenant_id = 5", "refused: ONLY"),
+        ("SELECT count(*) FROM ONLY orders WHERE tenant_id = 5", "spread"),
         ("SELECT count(*) FROM ONLY (orders) WHERE tenant_id = 5", "refused"),
         ("UPDATE ONLY orders SET total = 3 WHERE tenant_id = 5", "refused: ONLY"),
-        ("SELECT count(*) FROM \"orders\"", "refused"),
+        ("SELECT count(*) FROM \"orders\"", "spread"),
         ("SELECT count(*) FROM U&\"ord\\0065rs\"", "refused"),
         ("SELECT count(*) FROM orders_s1", "refused: \"orders_s1\" is a partition"),
         ("DELETE FROM public.items_s3 WHERE tenant_id = 5", "refused: \"items_s3\" is a partition"),
         ("SELECT count(*) FROM orders_sx", "home"),
-        (
-            "SELECT * FROM orders, customers WHERE tenant_id = 5",
-            "refused: \"customers\" and a sharded",
-        ),
-        (
-            "SELECT * FROM orders, pg_class WHERE tenant_id = 5",
-            "refused: \"pg_class\" and a sharded",
-        ),
+        ("SELECT * FROM orders, customers WHERE tenant_id = 5", "spread"),
+        ("SELECT * FROM orders, pg_class WHERE tenant_id = 5", "spread"),
         ("DO $$ begin delete from orders; end $$", "refused: DO that names"),
         ("DO $$ begin execute 'delete from orders'; end $$", "refused: DO that names"),
         ("DO $a$ begin execute $b$ delete from \"orders\" $b$; end $a$", "refused: DO that names"),
@@ -301,7 +292,7 @@ fn long_chains_and_deep_nests_neither_crash_nor_hang() {
     let endless =
         format!("SELECT * FROM orders WHERE tenant_id = 5 AND a = 1{}", " + 1".repeat(300_000));
     for sql in [long, deep, unions, endless] {
-        let _ = template(&sql, &context, &map).route(&crate::router::Params::default());
+        drop(template(&sql, &context, &map).route(&crate::router::Params::default()));
     }
 }
 
@@ -310,6 +301,6 @@ proptest::proptest! {
     fn any_text_gets_a_route_or_an_error(sql in "(SELECT|UPDATE|FROM|orders|WHERE|tenant_id|=|5|\\(|\\)|,|;|'|\"|\\$1|JOIN|ON|AND|OR|WITH|AS|INSERT INTO|VALUES|COPY|SET| |--|/\\*){0,40}") {
         let path = ["public".to_owned()];
         let context = Context { database: "shop", search_path: &path };
-        let _ = template(&sql, &context, &map()).route(&crate::router::Params::default());
+        drop(template(&sql, &context, &map()).route(&crate::router::Params::default()));
     }
 }

@@ -151,9 +151,9 @@ pub(super) fn index(cursor: &mut Cursor<'_>) -> Option<CreateIndex> {
     let mut columns = Vec::new();
     for part in comma_parts(cursor.text, inside) {
         // An operator class may follow a plain column, a call or an operator may not.
-        let name = match part.first().map(|token| &token.kind) {
-            Some(Kind::Word(name) | Kind::Quoted(name)) => name,
-            _ => continue,
+        let Some(Kind::Word(name) | Kind::Quoted(name)) = part.first().map(|token| &token.kind)
+        else {
+            continue;
         };
         if part.iter().skip(1).all(|token| matches!(token.kind, Kind::Word(_))) {
             columns.push(name.clone());

@@ -50,10 +50,9 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
     match verb {
         "create" => created(&mut cursor),
         "alter" if cursor.eat("table") => alter::read(&mut cursor).map(DdlStatement::AlterTable),
-        "alter" => object::global(&cursor),
         "drop" if cursor.eat("table") => object::named(&mut cursor).map(DdlStatement::DropTable),
         "drop" if cursor.eat("index") => object::named(&mut cursor).map(DdlStatement::DropIndex),
-        "drop" => object::global(&cursor),
+        "alter" | "drop" => object::global(&cursor),
         "truncate" => {
             cursor.eat("table");
             object::named(&mut cursor).map(DdlStatement::Truncate)

@@ -1,0 +1,118 @@
+SELECT * FROM tenants;
+SELECT id, name FROM tenants WHERE id = 7;
+SELECT id, name FROM tenants WHERE id = '7';
+SELECT id FROM tenants WHERE id = 7 OR id = 8;
+SELECT id FROM tenants WHERE id IN (1, 2, 3, 4, 5, 6);
+SELECT id FROM tenants WHERE id = ANY (ARRAY[1, 9, 12]);
+SELECT id FROM tenants WHERE id = ANY ('{1,9,12}');
+SELECT id FROM tenants WHERE id BETWEEN 5 AND 9;
+SELECT id FROM tenants WHERE id > 50 AND id <= 58;
+SELECT id FROM tenants WHERE NOT (id = 7);
+SELECT id FROM tenants WHERE NOT id = 7 AND id < 12;
+SELECT id FROM tenants WHERE id <> 7 AND id < 12;
+SELECT id FROM tenants WHERE id = 7 AND id = 8;
+SELECT id FROM tenants WHERE id IS NULL;
+SELECT id FROM tenants WHERE id = NULL;
+SELECT id FROM tenants WHERE CASE WHEN id = 3 THEN true ELSE id = 5 END;
+SELECT id FROM tenants WHERE (id = 7) IS TRUE;
+SELECT id FROM tenants WHERE (id = 7) = false AND id < 10;
+SELECT id FROM tenants WHERE coalesce(id = 7, true);
+SELECT id FROM tenants WHERE id = 3 + 4;
+SELECT id FROM tenants WHERE id + 1 = 8;
+SELECT id FROM tenants WHERE id = 7.0;
+SELECT id FROM tenants WHERE id = 7.5;
+SELECT id FROM tenants WHERE id = 7::smallint;
+SELECT id FROM tenants WHERE id = abs(-7);
+SELECT id FROM tenants WHERE id = 99999999999;
+SELECT id FROM tenants WHERE id = -1;
+SELECT id FROM tenants WHERE (id, name) = (7, '東京');
+SELECT id FROM tenants WHERE (id, active) IN ((1, true), (2, true), (3, false));
+SELECT t.id, t.name AS title FROM tenants t WHERE t.id = 12;
+SELECT t.* FROM public.tenants AS t WHERE t.country = 'de';
+SELECT tenants.id FROM public.tenants WHERE tenants.id < 4;
+SELECT public.tenants.id FROM public.tenants WHERE public.tenants.id < 4;
+SELECT "tenants"."id" FROM "public"."tenants" WHERE "id" = 5;
+SELECT ID, NAME FROM TENANTS WHERE ID = 5;
+SELECT a, b FROM tenants AS x (a, b) WHERE a = 5;
+SELECT a, b FROM tenants AS x (a, b) WHERE a < 5;
+SELECT id, name FROM ONLY tenants WHERE id = 5;
+SELECT id FROM tenants WHERE name LIKE 'A%';
+SELECT id FROM tenants WHERE name ILIKE '%PP%';
+SELECT id FROM tenants WHERE name ~ '^[A-Z]' AND id < 30;
+SELECT id FROM tenants WHERE name = 'o''Neil';
+SELECT id FROM tenants WHERE name = E'o\'Neil';
+SELECT id FROM tenants WHERE name = $$o'Neil$$;
+SELECT id FROM tenants WHERE name = '';
+SELECT id FROM tenants WHERE country IS NULL;
+SELECT id FROM tenants WHERE country IS NOT DISTINCT FROM NULL;
+SELECT id FROM tenants WHERE active;
+SELECT id FROM tenants WHERE active IS UNKNOWN;
+SELECT id FROM tenants WHERE rating > 3.5;
+SELECT id FROM tenants WHERE since >= date '2022-01-01' AND since < '2022-06-01';
+SELECT id FROM tenants WHERE since - 17 = date '2020-01-01';
+SELECT 1;
+SELECT 'x' AS a, 2 AS b, NULL AS c;
+SELECT;
+VALUES (1, 'a'), (2, 'b');
+TABLE countries;
+TABLE tenants;
+SELECT * FROM countries;
+SELECT * FROM settings;
+SELECT * FROM orders WHERE tenant_id = 5;
+SELECT * FROM orders WHERE tenant_id = 5 AND id = 501;
+SELECT * FROM orders WHERE id = 501;
+SELECT * FROM orders WHERE status = 'paid';
+SELECT * FROM orders WHERE status IS NULL AND total > 500;
+SELECT * FROM items WHERE sku = 'sku-3';
+SELECT * FROM users WHERE email = 'user7@example.de';
+SELECT "Full Name" FROM users WHERE email = 'user7@example.de';
+SELECT "Full Name" AS n FROM users WHERE "Full Name" LIKE 'Ada%';
+SELECT email FROM users WHERE email IN ('user1@example.de', 'user2@example.jp', 'nobody');
+SELECT * FROM sales.visits WHERE email = 'user3@example.com';
+SELECT * FROM sales.visits WHERE path = '/p/3';
+SELECT * FROM events WHERE id = 'c4ca4238-a0b9-2382-0dcc-509a6f75849b';
+SELECT * FROM events WHERE id = 'C4CA4238A0B923820DCC509A6F75849B';
+SELECT * FROM events WHERE id IN (md5('1')::uuid, md5('2')::uuid);
+SELECT kind, payload->>'i' FROM events WHERE (payload->>'i')::int < 6;
+SELECT id, upper(name), length(name), name || '!' FROM tenants WHERE id < 6;
+SELECT id, CASE WHEN active THEN 'yes' WHEN NOT active THEN 'no' ELSE '?' END AS state FROM tenants;
+SELECT id, coalesce(rating, 0), nullif(id, 3), greatest(id, 10), least(rating, 2) FROM tenants;
+SELECT id, id % 3 = 0 AND active AS both FROM tenants;
+SELECT id::text, rating::int, since::text FROM tenants;
+SELECT id, extract(year FROM since), date_trunc('month', since) FROM tenants;
+SELECT id, rating * 2, rating / 3, -rating FROM tenants;
+SELECT id, ARRAY[id, id + 1] AS pair, ROW(id, name) AS r FROM tenants WHERE id < 4;
+SELECT t FROM tenants t WHERE id < 4;
+SELECT (t).name FROM tenants t WHERE id < 4;
+SELECT (t.*) IS NULL FROM tenants t WHERE id < 4;
+SELECT row_to_json(t) FROM tenants t WHERE id < 4;
+SELECT to_jsonb(o) - 'placed' FROM orders o WHERE tenant_id < 4;
+SELECT id, substring(name FROM 1 FOR 3), position('e' IN name), trim(name), overlay(name PLACING '_' FROM 1) FROM tenants WHERE id < 20;
+SELECT id FROM tenants WHERE name SIMILAR TO '(A|z)%';
+SELECT tags[1], tags[2:3], array_length(tags, 1), 'x,"y' = ANY (tags) FROM orders WHERE tenant_id = 7;
+SELECT id FROM orders WHERE tags @> ARRAY['t1'];
+SELECT props->'color', props->>'n', props ? 'color' FROM items WHERE tenant_id = 7;
+SELECT tenant_id FROM items WHERE props @> '{"color": "red"}' AND quantity = 2;
+SELECT id, unnest(tags) FROM orders WHERE tenant_id = 7;
+SELECT id, generate_series(1, 2) FROM tenants WHERE id < 4;
+SELECT 'orders' AS what, id FROM tenants WHERE id = 4;
+-- parameters: 7
+SELECT id, name FROM tenants WHERE id = $1;
+-- parameters: 7 | 9
+SELECT id, name FROM tenants WHERE id = $1 OR id = $2;
+-- parameters: 7 | 9
+SELECT id, name FROM tenants WHERE id IN ($1, $2);
+-- parameters: {7,9,11}
+SELECT id, name FROM tenants WHERE id = ANY ($1);
+-- parameters: de
+SELECT id, name FROM tenants WHERE country = $1;
+-- parameters: de | 20
+SELECT id, name, $2::int + 1 AS more FROM tenants WHERE country = $1 AND id > $2::int;
+-- parameters: NULL
+SELECT id FROM tenants WHERE id = $1;
+-- parameters: 3
+SELECT count(*) FROM orders WHERE tenant_id > $1;
+-- parameters: 3 | x
+SELECT tenant_id, $2::text FROM orders WHERE tenant_id = $1 AND id > 100;
+-- parameters: 5 | 2
+SELECT id FROM tenants ORDER BY id LIMIT $1 OFFSET $2;

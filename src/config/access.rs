@@ -1,0 +1,210 @@
+//! Who may connect and how: the rules of authentication, and the files of TLS.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::section::{Cursor, Fields};
+use crate::backend::{NodeTls, TlsFiles, TlsMode};
+use crate::frontend::{
+    Addresses, ClientCertificate, ConnectionKind, Method, Names, Rule, ServerTls,
+};
+
+/// The keys of a rule.
+pub(super) const RULE_KEYS: [&str; 6] =
+    ["type", "database", "user", "address", "method", "client_certificate"];
+/// The keys of TLS towards clients.
+pub(super) const TLS_KEYS: [&str; 3] = ["certificate_file", "key_file", "client_ca_file"];
+/// The keys of TLS to a node.
+pub(super) const NODE_TLS_KEYS: [&str; 4] = ["mode", "ca_file", "certificate_file", "key_file"];
+
+/// Whether roles are looked up on the home node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserLookup {
+    /// Roles that `users` does not name may log in with the password that the home node has stored.
+    pub enabled: bool,
+    /// How long what was looked up is believed, in milliseconds.
+    pub cache_ms: u64,
+}
+
+impl Default for UserLookup {
+    fn default() -> Self {
+        Self { enabled: true, cache_ms: 5_000 }
+    }
+}
+
+impl UserLookup {
+    /// How long what was looked up is believed; `None` if nothing is looked up.
+    pub fn believed(&self) -> Option<Duration> {
+        self.enabled.then(|| Duration::from_millis(self.cache_ms))
+    }
+}
+
+/// Reads `scram`, `trust` or a list of rules.
+pub(super) fn read_rules(place: &Cursor<'_>) -> Vec<Rule> {
+    if place.is_list() {
+        let items = place.items();
+        if items.is_empty() {
+            place.fault("must have a rule at least");
+        }
+        return items.iter().filter_map(read_rule).collect();
+    }
+    match place.text().as_deref() {
+        Some("scram") => Rule::for_all(Method::ScramSha256),
+        Some("trust") => Rule::for_all(Method::Trust),
+        Some(other) => {
+            place.fault(format!("{other:?} is neither scram nor trust nor a list of rules"));
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+fn read_rule(item: &Cursor<'_>) -> Option<Rule> {
+    let fields = item.fields(&RULE_KEYS);
+    let kind = fields.required("type").and_then(|kind| {
+        let kinds = [
+            ("local", ConnectionKind::Local),
+            ("host", ConnectionKind::Host),
+            ("hostssl", ConnectionKind::HostSsl),
+            ("hostnossl", ConnectionKind::HostNoSsl),
+        ];
+        one_of(kind, &kinds)
+    });
+    let method = fields.required("method").and_then(|method| {
+        let methods = [
+            ("trust", Method::Trust),
+            ("reject", Method::Reject),
+            ("scram-sha-256", Method::ScramSha256),
+            ("md5", Method::Md5),
+            ("cert", Method::Cert),
+        ];
+        one_of(method, &methods)
+    });
+    let certificate = fields.optional("client_certificate").and_then(|certificate| {
+        let levels = [
+            ("verify-ca", ClientCertificate::VerifyCa),
+            ("verify-full", ClientCertificate::VerifyFull),
+        ];
+        one_of(certificate, &levels)
+    });
+    let databases = fields.optional("database").map_or(Names::All, |names| read_names(names, true));
+    let users = fields.optional("user").map_or(Names::All, |names| read_names(names, false));
+    let addresses = fields.optional("address");
+    if kind == Some(ConnectionKind::Local) && addresses.is_some() {
+        item.fault("a rule of type local has no address");
+    }
+    let needs_tls = method == Some(Method::Cert) || certificate.is_some();
+    if needs_tls && kind.is_some_and(|kind| kind != ConnectionKind::HostSsl) {
+        item.fault("a client certificate needs a rule of type hostssl");
+    }
+    Some(Rule {
+        kind: kind?,
+        databases,
+        users,
+        addresses: addresses.map_or(vec![Addresses::All], read_addresses),
+        method: method?,
+        certificate: certificate.unwrap_or(ClientCertificate::NotNeeded),
+    })
+}
+
+fn one_of<T: Copy>(place: &Cursor<'_>, known: &[(&str, T)]) -> Option<T> {
+    let text = place.text()?;
+    let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    if found.is_none() {
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        place.fault(format!("{text:?} is none of {}", names.join(", ")));
+    }
+    found
+}
+
+/// Names, or the words `all` and, of databases, `sameuser`.
+fn read_names(place: &Cursor<'_>, databases: bool) -> Names {
+    let items = place.one_or_more();
+    let names: Vec<String> = items.iter().filter_map(Cursor::text).collect();
+    for (item, name) in items.iter().zip(&names) {
+        let special = name.starts_with(['+', '/', '@'])
+            || matches!(name.as_str(), "samerole" | "samegroup" | "replication");
+        if special {
+            item.fault(format!(
+                "{name:?}: groups, patterns and files are not supported; give names"
+            ));
+        }
+    }
+    match names.as_slice() {
+        [word] if word == "all" => Names::All,
+        [word] if word == "sameuser" && databases => Names::SameUser,
+        _ => Names::These(names),
+    }
+}
+
+fn read_addresses(place: &Cursor<'_>) -> Vec<Addresses> {
+    let read = |item: &Cursor<'_>| {
+        let text = item.text()?;
+        let address = Addresses::parse(&text);
+        if address.is_none() {
+            item.fault(format!(
+                "{text:?} is neither an address like 10.0.0.0/8 nor all or samehost"
+            ));
+        }
+        address
+    };
+    place.one_or_more().iter().filter_map(read).collect()
+}
+
+/// Reads TLS towards clients.
+pub(super) fn read_server_tls(place: &Cursor<'_>) -> Option<ServerTls> {
+    let fields = place.fields(&TLS_KEYS);
+    let certificate = fields.required("certificate_file").and_then(read_file);
+    let key = fields.required("key_file").and_then(read_file);
+    let authorities = fields.optional("client_ca_file").map(read_file);
+    let authorities = authorities.unwrap_or_else(|| Some(Vec::new()));
+    let files = TlsFiles { certificate: certificate?, key: key?, authorities: authorities? };
+    ServerTls::new(&files).map_err(|error| place.fault(error)).ok()
+}
+
+/// Reads TLS to a node.
+pub(super) fn read_node_tls(place: &Cursor<'_>) -> NodeTls {
+    let fields = place.fields(&NODE_TLS_KEYS);
+    let mode = fields.or("mode", TlsMode::VerifyFull);
+    let file = |key| fields.optional(key).and_then(read_file).unwrap_or_default();
+    let files = TlsFiles {
+        authorities: file("ca_file"),
+        certificate: file("certificate_file"),
+        key: file("key_file"),
+    };
+    let verifies = matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
+    check_node_tls(place, &fields, verifies);
+    let complete = !verifies || !files.authorities.is_empty();
+    if !complete {
+        return NodeTls::default();
+    }
+    NodeTls::new(mode, files).map_err(|error| place.fault(error)).unwrap_or_default()
+}
+
+fn check_node_tls(place: &Cursor<'_>, fields: &Fields<'_>, verifies: bool) {
+    let has = |key| fields.optional(key).is_some();
+    if verifies && !has("ca_file") {
+        place.fault(
+            "verify-ca and verify-full need a ca_file: the authority of the node's certificate",
+        );
+    }
+    if !verifies && has("ca_file") {
+        place.fault("ca_file is looked at only with mode verify-ca or verify-full");
+    }
+    if has("certificate_file") != has("key_file") {
+        place.fault("certificate_file and key_file belong together");
+    }
+}
+
+/// Reads the file that is named, in the folder of the configuration if the name is relative.
+fn read_file(place: &Cursor<'_>) -> Option<Vec<u8>> {
+    let name = place.text()?;
+    let folder = place.source().file().parent().unwrap_or(Path::new(""));
+    let file = folder.join(name);
+    std::fs::read(&file)
+        .map_err(|error| place.fault(format!("{} can't be read: {error}", file.display())))
+        .ok()
+}

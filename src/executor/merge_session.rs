@@ -1,0 +1,223 @@
+//! The server connection on which a pull's rows come together: on the home node, beside the
+//! session's own transaction, in a transaction that is always rolled back.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::cancel::CancelTarget;
+use super::{Fault, Session};
+use crate::backend::{CommandError, Connection, Guard};
+use crate::ids::NodeId;
+use crate::planner::PullPlan;
+use crate::sql::{Ident, Literal};
+use crate::wire::{
+    CancelKey, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
+};
+
+/// What every stream of COPY in binary starts with: signature, flags, length of extensions.
+pub(super) const COPY_HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What ends one.
+pub(super) const COPY_TRAILER: [u8; 2] = [0xff, 0xff];
+
+/// The connection; cancel requests for the session reach it.
+#[derive(Debug)]
+pub(super) struct MergeSession {
+    pub(super) guard: Guard,
+    cancel: Arc<CancelTarget>,
+    node: NodeId,
+    key: CancelKey,
+}
+
+impl Drop for MergeSession {
+    fn drop(&mut self) {
+        if self.cancel.remove(self.node, self.key) {
+            // The request may still be on its way to it.
+            self.guard.status = None;
+        }
+    }
+}
+
+impl MergeSession {
+    /// Checks a connection to the home node out and begins its transaction, under the settings that
+    /// the session's own transaction has.
+    pub(super) async fn begin(session: &Session) -> Result<Self, Fault> {
+        let node = session.engine.live_map.load().home();
+        let guard = session.checkout_beside(node).await?;
+        let key = guard.key;
+        session.cancel.add(node, key);
+        let mut merge = Self { guard, cancel: Arc::clone(&session.cancel), node, key };
+        let mut sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE".to_owned();
+        for text in session.prelude().filter(|text| !sets_transaction(text)) {
+            sql.push_str("; ");
+            sql.push_str(text);
+        }
+        merge.guard.command(&sql).await?;
+        Ok(merge)
+    }
+
+    /// Lets PostgreSQL read the statement as the client wrote it; the `RowDescription` of its
+    /// result. What is wrong with the statement is told here, before any row moves.
+    pub(super) async fn describe(&mut self, text: &str, types: &[u32]) -> Result<Bytes, Fault> {
+        let mut out = BytesMut::new();
+        put_parse(b"", text.as_bytes(), types, &mut out);
+        with_statement(b'D', b"", &mut out);
+        put_frame(b'S', &mut out, |_| ());
+        self.guard.send(&out).await?;
+        let (mut columns, mut error) = (Bytes::new(), None);
+        loop {
+            let (tag, frame) = self.guard.frame().await?;
+            match tag {
+                b'T' => columns = frame,
+                b'E' => error = error.or(Some(frame)),
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        error.map_or(Ok(columns), |frame| Err(Fault::Reported(frame)))
+    }
+
+    /// Refuses functions that could look at tables on their own, or change something.
+    pub(super) async fn check_functions(
+        &mut self,
+        functions: &[(Option<String>, String)],
+    ) -> Result<(), Fault> {
+        if functions.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<_> = functions
+            .iter()
+            .map(|(schema, name)| match schema {
+                None => format!("p.proname = {}", Literal(name)),
+                Some(schema) => {
+                    format!("n.nspname = {} AND p.proname = {}", Literal(schema), Literal(name))
+                }
+            })
+            .collect();
+        // What is built in and not volatile computes or looks at the catalog; what users make may
+        // look at tables unless it is immutable.
+        let sql = format!(
+            "SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p \
+             JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+             WHERE ({}) AND (p.provolatile = 'v' OR p.provolatile = 's' \
+             AND n.nspname <> 'pg_catalog') LIMIT 1",
+            named.join(" OR ")
+        );
+        let found = self.guard.command(&sql).await?.rows;
+        match found.into_iter().flatten().flatten().next() {
+            None => Ok(()),
+            Some(function) => Err(ServerError::refused(
+                format!("{function} can't be called on rows of several nodes"),
+                "It may read tables, of which no node has all rows, or change something.",
+                "Bind the shard key to constants, or declare the function IMMUTABLE if it is.",
+            )
+            .into()),
+        }
+    }
+
+    /// Makes a temporary table of the columns that `select` gives, with the rows that it gives here
+    /// if `fill`.
+    pub(super) async fn make(&mut self, name: &str, select: &str, fill: bool) -> Result<(), Fault> {
+        let data = if fill { "" } else { " WITH NO DATA" };
+        let sql = format!("CREATE TEMP TABLE {} AS {select}{data}", Ident::new(name));
+        Ok(self.guard.command(&sql).await.map(drop)?)
+    }
+
+    /// A primary key lets GROUP BY name it for all columns: where the statement is not valid on the
+    /// temporary tables, they get the keys of the tables that they stand for.
+    pub(super) async fn give_keys(&mut self, plan: &PullPlan, types: &[u32]) -> Result<(), Fault> {
+        self.guard.command("SAVEPOINT foreshard").await?;
+        match self.describe(&plan.text, types).await {
+            Err(Fault::Reported(frame)) if is_grouping_error(&frame) => {}
+            // Whatever else is wrong is told when it runs.
+            Err(Fault::Reported(_)) | Ok(_) => {
+                self.guard.command("ROLLBACK TO foreshard").await?;
+                return Ok(());
+            }
+            Err(other) => return Err(other),
+        }
+        self.guard.command("ROLLBACK TO foreshard").await?;
+        for input in &plan.inputs {
+            let name = format!("pg_temp.{}", Ident::new(&input.name));
+            let sql = format!(
+                "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ') \
+                 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+                 ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
+                 LEFT JOIN pg_catalog.pg_attribute t ON t.attrelid = {}::pg_catalog.regclass \
+                 AND t.attname = a.attname WHERE i.indrelid = {}::pg_catalog.regclass \
+                 AND i.indisprimary HAVING pg_catalog.count(*) = pg_catalog.count(t.attname)",
+                Literal(&name),
+                Literal(&input.table)
+            );
+            let key = self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().next();
+            if let Some(key) = key {
+                let sql = format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})");
+                self.guard.command(&sql).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts taking rows into a temporary table.
+    pub(super) async fn start_copy(&mut self, name: &str, binary: bool) -> Result<(), Fault> {
+        let format = if binary { " (FORMAT binary)" } else { "" };
+        let mut out = BytesMut::new();
+        put_query(&format!("COPY pg_temp.{} FROM STDIN{format}", Ident::new(name)), &mut out);
+        self.guard.send(&out).await?;
+        loop {
+            let (tag, frame) = self.guard.frame().await?;
+            match tag {
+                b'G' => break,
+                b'E' => {
+                    self.guard.finish_command().await?;
+                    return Err(Fault::Reported(frame));
+                }
+                _ => {}
+            }
+        }
+        if binary {
+            out.clear();
+            put_frame(b'd', &mut out, |out| out.extend_from_slice(&COPY_HEADER));
+            self.guard.send_more(&out).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    pub(super) async fn end_copy(&mut self, binary: bool) -> Result<(), Fault> {
+        let mut out = BytesMut::new();
+        if binary {
+            put_frame(b'd', &mut out, |out| out.extend_from_slice(&COPY_TRAILER));
+        }
+        put_frame(b'c', &mut out, |_| ());
+        self.guard.send_more(&out).await?;
+        Ok(self.guard.finish_command().await.map(drop)?)
+    }
+
+    /// Ends its transaction; nothing of it stays.
+    pub(super) async fn end(mut self) -> Result<(), CommandError> {
+        self.guard.command("ROLLBACK").await.map(drop)
+    }
+}
+
+/// Whether a text of the transaction is about its modes, which the merge session has its own of.
+fn sets_transaction(text: &str) -> bool {
+    let mut words = text.split_ascii_whitespace().map(str::to_ascii_lowercase);
+    words.next().as_deref() == Some("set")
+        && matches!(words.next().as_deref(), Some("transaction" | "constraints"))
+}
+
+/// Whether an `ErrorResponse` says that a column is neither grouped nor aggregated.
+pub(super) fn is_grouping_error(frame: &[u8]) -> bool {
+    read_error(frame.get(5..).unwrap_or_default()).code == "42803"
+}
+
+/// Reads frames of `connection` until `count` commands have ended.
+pub(super) async fn drain(connection: &mut Connection, mut count: usize) -> Result<(), Fault> {
+    while count > 0 {
+        if connection.frame().await?.0 == b'Z' {
+            count -= 1;
+        }
+    }
+    Ok(())
+}

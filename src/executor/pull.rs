@@ -1,0 +1,340 @@
+//! A SELECT that the merge session runs: the nodes' rows are streamed into temporary tables of it,
+//! then it runs the client's statement on them.
+//!
+//! Outside of a transaction block each node gives its rows in one snapshot, and the home node's own
+//! rows, home and reference tables are read where they are. Inside of one every table is read by the
+//! client's own transaction on each node, so that it sees what it has written.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout};
+
+use super::merge_session::{COPY_HEADER, COPY_TRAILER, MergeSession, drain};
+use super::pump::{Verdict, pump};
+use super::run::{Cost, query_message};
+use super::{Client, Fault, Session};
+use crate::ids::NodeId;
+use crate::load::Access;
+use crate::planner::{self, PullInput, PullPlan};
+use crate::router::{Params, Pull};
+use crate::shard_map::ShardMap;
+use crate::wire::{ServerError, SqlState, put_frame, put_parse, put_query};
+
+/// Rows for the merge session are sent once they are this many bytes.
+const ROWS_BYTES: usize = 64 * 1024;
+/// Tables with more rows than this get statistics before the statement runs.
+const ANALYZE_ROWS: u64 = 2_000;
+
+/// One SELECT to be pulled.
+#[derive(Debug)]
+pub struct PullRun<'a> {
+    /// What it reads.
+    pub pull: Arc<Pull>,
+    /// The statement as the client wrote it.
+    pub text: &'a str,
+    /// Its parameters.
+    pub params: Params<'a>,
+    /// In the extended protocol its `Bind` of the unnamed statement, as a frame; without it,
+    /// results are text and described.
+    pub bind: Option<BytesMut>,
+}
+
+/// One node's part.
+#[derive(Debug)]
+struct Lane {
+    node: NodeId,
+    /// The inputs that it gives rows of, by index.
+    inputs: SmallVec<[usize; 4]>,
+    /// Commands whose end it has not told yet.
+    outstanding: usize,
+    /// Commands to be ended before the next input's.
+    before: usize,
+    bytes: u64,
+}
+
+impl Session {
+    /// Runs a SELECT by a merge session. Leaves `ReadyForQuery` to the caller.
+    pub async fn pull(&mut self, run: &PullRun<'_>, client: &mut Client) -> Result<(), Fault> {
+        let limit = self.engine.config.pull_timeout();
+        let merge = MergeSession::begin(self).await?;
+        let done = timeout(limit, self.pull_with(run, merge, client)).await;
+        let failed = match done {
+            Ok(Ok(failed)) => failed,
+            Ok(Err(fault)) => return Err(fault),
+            Err(_) => {
+                for node in self.nodes() {
+                    if self.is_busy(node) {
+                        self.lose(node);
+                    }
+                }
+                let message =
+                    format!("bringing rows of several nodes together took over {limit:?}");
+                return Err(ServerError::new(SqlState::QUERY_CANCELED, message)
+                    .with_hint("Restrict the statement, or raise executor.pull_timeout_ms.")
+                    .into());
+            }
+        };
+        if failed {
+            self.fail();
+        }
+        if self.in_transaction() { Ok(()) } else { self.finish().await }
+    }
+
+    /// Whether the statement failed where the client was already told.
+    async fn pull_with(
+        &mut self,
+        run: &PullRun<'_>,
+        mut merge: MergeSession,
+        client: &mut Client,
+    ) -> Result<bool, Fault> {
+        let columns = match merge.describe(run.text, run.params.types).await {
+            Ok(columns) => columns,
+            Err(fault) => {
+                merge.end().await?;
+                return Err(fault);
+            }
+        };
+        if let Err(fault) = merge.check_functions(&run.pull.unknown_functions).await {
+            merge.end().await?;
+            return Err(fault);
+        }
+        let map = self.engine.live_map.snapshot();
+        let home_is_pinned = self.held(map.home()).is_some_and(|member| member.pinned);
+        let all = self.in_transaction() || home_is_pinned;
+        let plan = planner::pull(run.text, &run.pull, &run.params, all);
+        self.gather(&plan, &map, all, &mut merge).await?;
+        if run.bind.is_none() {
+            client.relay(&columns).await?;
+        }
+        if run.pull.groups_rows {
+            merge.give_keys(&plan, run.params.types).await?;
+        }
+        let failed = finish_on(&mut merge, &plan, run, client).await?;
+        merge.end().await?;
+        Ok(failed)
+    }
+
+    /// Brings the rows of all inputs together.
+    async fn gather(
+        &mut self,
+        plan: &PullPlan,
+        map: &ShardMap,
+        all: bool,
+        merge: &mut MergeSession,
+    ) -> Result<(), Fault> {
+        let mut lanes = lanes(plan, map, all);
+        let started = Instant::now();
+        self.start(&mut lanes, plan, all).await?;
+        let gathered = self.take(&mut lanes, plan, all, merge).await;
+        let over_limit = matches!(&gathered, Err(Fault::Refused(_)));
+        for lane in &lanes {
+            if over_limit && lane.outstanding > 0 {
+                self.lose(lane.node);
+            } else if let Some(member) = self.held(lane.node) {
+                drain(&mut member.guard, lane.outstanding).await?;
+            }
+            let shards = plan.inputs.iter().filter_map(|input| input.group);
+            let shards = shards.flat_map(|group| map.shards_on(lane.node, group)).collect();
+            let cost = Cost { shards, access: Access::Read };
+            self.record(lane.node, &cost, started.elapsed(), lane.bytes);
+        }
+        gathered
+    }
+
+    /// Asks every node for all that it is to give.
+    async fn start(&mut self, lanes: &mut [Lane], plan: &PullPlan, all: bool) -> Result<(), Fault> {
+        for lane in lanes.iter() {
+            self.member(lane.node).await?;
+        }
+        for lane in lanes {
+            let mut out = BytesMut::new();
+            if !all {
+                put_query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &mut out);
+                (lane.before, lane.outstanding) = (1, 2);
+            }
+            for input in &lane.inputs {
+                let input = &plan.inputs[*input];
+                let format = if input.binary { " (FORMAT binary)" } else { "" };
+                put_query(&format!("COPY ({}) TO STDOUT{format}", input.select), &mut out);
+                lane.outstanding += 1;
+            }
+            if !all {
+                put_query("COMMIT", &mut out);
+            }
+            self.member(lane.node).await?.send(&out).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the inputs one after the other, each from its nodes one after the other; the others
+    /// work meanwhile until their sockets are full.
+    async fn take(
+        &mut self,
+        lanes: &mut [Lane],
+        plan: &PullPlan,
+        all: bool,
+        merge: &mut MergeSession,
+    ) -> Result<(), Fault> {
+        let home = self.engine.live_map.load().home();
+        let mut budget = Budget::new(&self.engine.config);
+        for lane in lanes.iter() {
+            self.member(lane.node).await?.skip_own_answers().await?;
+        }
+        for (index, input) in plan.inputs.iter().enumerate() {
+            merge.make(&input.name, &input.select, !all && input.group.is_some()).await?;
+            let from: SmallVec<[usize; 4]> =
+                (0..lanes.len()).filter(|lane| lanes[*lane].inputs.contains(&index)).collect();
+            if from.is_empty() {
+                continue;
+            }
+            debug_assert!(all || lanes.iter().all(|lane| lane.node != home));
+            merge.start_copy(&input.name, input.binary).await?;
+            let mut rows = 0;
+            for lane in from {
+                let lane = &mut lanes[lane];
+                let member = self.member(lane.node).await?;
+                let before = std::mem::take(&mut lane.before);
+                drain(&mut member.guard, before).await?;
+                lane.outstanding -= before;
+                rows += relay(lane, &mut member.guard, merge, input.binary, &mut budget).await?;
+            }
+            merge.end_copy(input.binary).await?;
+            if rows > ANALYZE_ROWS {
+                let name = crate::sql::Ident::new(&input.name);
+                merge.guard.command(&format!("ANALYZE pg_temp.{name}")).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the connection to `node` owes an answer.
+    fn is_busy(&mut self, node: NodeId) -> bool {
+        self.held(node).is_some_and(|member| member.guard.status.is_none())
+    }
+}
+
+/// The nodes that have rows, with the inputs that they give.
+fn lanes(plan: &PullPlan, map: &ShardMap, all: bool) -> Vec<Lane> {
+    let gives = |node, input: &PullInput| match input.group {
+        Some(group) => map.shards_on(node, group).next().is_some(),
+        None => node == map.home(),
+    };
+    let lane = |node| {
+        let inputs = (0..plan.inputs.len()).filter(|at| gives(node, &plan.inputs[*at])).collect();
+        Lane { node, inputs, outstanding: 0, before: 0, bytes: 0 }
+    };
+    let nodes = map.nodes().map(|(node, _)| node).filter(|node| all || *node != map.home());
+    nodes.map(lane).filter(|lane| !lane.inputs.is_empty()).collect()
+}
+
+/// What is left of the limits.
+struct Budget {
+    rows: u64,
+    bytes: u64,
+    config: super::Config,
+}
+
+impl Budget {
+    fn new(config: &super::Config) -> Self {
+        Self { rows: config.pull_rows_max, bytes: config.pull_bytes_max, config: config.clone() }
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), ServerError> {
+        match (self.rows.checked_sub(1), self.bytes.checked_sub(bytes)) {
+            (Some(rows), Some(bytes)) => {
+                (self.rows, self.bytes) = (rows, bytes);
+                Ok(())
+            }
+            _ => Err(ServerError::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "the statement would bring too many rows of several nodes together",
+            )
+            .with_detail(format!(
+                "The limits are {} rows and {} bytes a statement.",
+                self.config.pull_rows_max, self.config.pull_bytes_max
+            ))
+            .with_hint(
+                "Restrict each table by WHERE, bind the shard key, or raise executor.pull_rows_max \
+                 and executor.pull_bytes_max.",
+            )),
+        }
+    }
+}
+
+/// Passes one node's rows of one input on; how many.
+async fn relay(
+    lane: &mut Lane,
+    node: &mut crate::backend::Connection,
+    merge: &mut MergeSession,
+    binary: bool,
+    budget: &mut Budget,
+) -> Result<u64, Fault> {
+    let mut out = BytesMut::new();
+    let (mut rows, mut first, mut error) = (0, binary, None);
+    loop {
+        let (tag, frame) = node.frame().await?;
+        match tag {
+            b'd' => {
+                let mut data = frame.get(5..).unwrap_or_default();
+                if std::mem::take(&mut first) {
+                    data = data.get(COPY_HEADER.len()..).unwrap_or_default();
+                }
+                if data.is_empty() || binary && data == COPY_TRAILER {
+                    continue;
+                }
+                budget.spend(data.len() as u64)?;
+                rows += 1;
+                lane.bytes += data.len() as u64;
+                put_frame(b'd', &mut out, |out| out.extend_from_slice(data));
+                if out.len() >= ROWS_BYTES {
+                    merge.guard.send_more(&out).await?;
+                    out.clear();
+                }
+            }
+            b'E' => error = error.or(Some(frame)),
+            b'Z' => break,
+            _ => {}
+        }
+    }
+    lane.outstanding -= 1;
+    if let Some(frame) = error {
+        return Err(Fault::Reported(frame));
+    }
+    merge.guard.send_more(&out).await?;
+    Ok(rows)
+}
+
+/// Runs the statement on the rows and relays its answer; whether it failed.
+async fn finish_on(
+    merge: &mut MergeSession,
+    plan: &PullPlan,
+    run: &PullRun<'_>,
+    client: &mut Client,
+) -> Result<bool, Fault> {
+    let out = match &run.bind {
+        None => query_message(&plan.text),
+        Some(bind) => {
+            let mut out = BytesMut::new();
+            put_parse(b"", plan.text.as_bytes(), run.params.types, &mut out);
+            out.extend_from_slice(bind);
+            put_frame(b'E', &mut out, |out| out.extend_from_slice(b"\0\0\0\0\0"));
+            put_frame(b'S', &mut out, |_| ());
+            out
+        }
+    };
+    merge.guard.send(&out).await?;
+    let mut failed = false;
+    pump(&mut merge.guard, client, |tag, _| match tag {
+        b'D' | b'N' | b'C' => Verdict::Forward,
+        b'E' => {
+            failed = true;
+            Verdict::Forward
+        }
+        b'Z' => Verdict::DropLast,
+        _ => Verdict::Drop,
+    })
+    .await?;
+    Ok(failed)
+}

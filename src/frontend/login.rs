@@ -1,0 +1,136 @@
+//! One client from its first byte to its last: greeting, limits, authentication, session.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::admission::Admission;
+use super::auth::Checker;
+use super::greeting::{Greeted, Greeting, Startup, greet};
+use super::rules::Origin;
+use super::seats::Seat;
+use super::session::ClientSession;
+use super::socket::Arrival;
+use super::worker::Worker;
+use crate::backend::Stream;
+use crate::executor::{Client, ClientError};
+use crate::wire::{Malformed, ServerError, SqlState};
+
+/// Serves one client from its first byte to its last.
+pub(super) async fn serve(worker: Arc<Worker>, arrival: Arrival, _connection: Seat) {
+    match Box::pin(serve_client(worker, arrival)).await {
+        Ok(()) => {}
+        Err(ClientError::Broken(error)) => tracing::debug!(%error, "a client went away"),
+        Err(ClientError::Malformed(error)) => tracing::info!(%error, "a client was closed"),
+    }
+}
+
+async fn serve_client(worker: Arc<Worker>, arrival: Arrival) -> Result<(), ClientError> {
+    let (stream, origin) = arrival.open()?;
+    let admission = worker.admission.load_full();
+    let login = log_in(&worker, &admission, stream, origin);
+    let logged_in = timeout(admission.limits.login_timeout(), Box::pin(login)).await;
+    let Ok(logged_in) = logged_in else {
+        tracing::info!("a client took too long to log in");
+        return Ok(());
+    };
+    let Some((mut session, _seat)) = logged_in? else { return Ok(()) };
+    match session.serve().await {
+        Err(ClientError::Malformed(fault)) => tell_malformed(&mut session.client, fault).await,
+        ended => ended,
+    }
+}
+
+/// Lets a client in; `None` if it is not, or did not want to be.
+async fn log_in(
+    worker: &Arc<Worker>,
+    admission: &Admission,
+    stream: Stream,
+    origin: Origin,
+) -> Result<Option<(ClientSession, Seat)>, ClientError> {
+    let greeted = greet(stream, origin, admission.tls.as_ref()).await?;
+    let Greeted { mut client, origin, greeting } = greeted;
+    let startup = match greeting {
+        Ok(Greeting::Session(startup)) => startup,
+        Ok(Greeting::Cancel(key)) => {
+            if let Some(target) = worker.cancels.find(key) {
+                target.cancel(&worker.engine).await;
+            }
+            return Ok(None);
+        }
+        Ok(Greeting::Gone) => return Ok(None),
+        Err(error) => return tell(&mut client, &error).await.map(|()| None),
+    };
+    if worker.tasks.token().is_cancelled() {
+        return tell(&mut client, &shutting_down()).await.map(|()| None);
+    }
+    let limit = admission.limits.max_clients;
+    let Some(seat) = worker.seats.take(limit, Some("foreshard_frontend_clients_count")) else {
+        let message = "sorry, too many clients already";
+        let error = ServerError::fatal(SqlState::TOO_MANY_CONNECTIONS, message);
+        return tell(&mut client, &error).await.map(|()| None);
+    };
+    let checker = Checker { admission, roles: &worker.roles, home: &worker.home };
+    let credential = match checker.check(&startup, &origin, &mut client).await {
+        Ok(Ok(credential)) => credential,
+        Ok(Err(error)) => {
+            tracing::info!(user = startup.user, code = error.code.0, "a client was not let in");
+            return tell(&mut client, &error).await.map(|()| None);
+        }
+        Err(ClientError::Malformed(fault)) => {
+            return tell_malformed(&mut client, fault).await.map(|()| None);
+        }
+        Err(broken) => return Err(broken),
+    };
+    if let Err(error) = may_take(&seat, worker, admission, &startup).await {
+        return tell(&mut client, &error).await.map(|()| None);
+    }
+    let session = ClientSession::open(Arc::clone(worker), client, startup, credential).await?;
+    Ok(session.map(|session| (session, seat)))
+}
+
+/// Whether this client may have one of the last seats.
+async fn may_take(
+    seat: &Seat,
+    worker: &Worker,
+    admission: &Admission,
+    startup: &Startup,
+) -> Result<(), ServerError> {
+    let limits = &admission.limits;
+    let is_reserved = seat.place + limits.reserved_clients >= limits.max_clients;
+    if !is_reserved || admission.lookup.is_none() {
+        return Ok(());
+    }
+    if worker.roles.is_superuser(&startup.user, admission, &worker.home).await {
+        return Ok(());
+    }
+    let message = "remaining connection slots are reserved for non-replication superuser \
+                   connections";
+    Err(ServerError::fatal(SqlState::TOO_MANY_CONNECTIONS, message))
+}
+
+/// Reads what a client wants, only to tell it that it can't be served any more.
+pub(super) async fn turn_away(admission: &Admission, arrival: Arrival) -> Result<(), ClientError> {
+    let (stream, origin) = arrival.open()?;
+    let mut greeted = greet(stream, origin, admission.tls.as_ref()).await?;
+    match greeted.greeting {
+        Ok(Greeting::Session(_)) => tell(&mut greeted.client, &shutting_down()).await,
+        _ => Ok(()),
+    }
+}
+
+fn shutting_down() -> ServerError {
+    ServerError::fatal(SqlState::CANNOT_CONNECT_NOW, "the database system is shutting down")
+}
+
+/// Tells a client why its connection ends.
+async fn tell(client: &mut Client, error: &ServerError) -> Result<(), ClientError> {
+    client.put_error(error);
+    Ok(client.finish().await?)
+}
+
+/// Tells a client that sends garbage so, before it is closed.
+async fn tell_malformed(client: &mut Client, fault: Malformed) -> Result<(), ClientError> {
+    tell(client, &ServerError::fatal(SqlState::PROTOCOL_VIOLATION, fault.to_string())).await?;
+    Err(fault.into())
+}

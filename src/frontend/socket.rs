@@ -1,0 +1,95 @@
+//! Where clients arrive: the TCP port and the Unix socket.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::rules::Origin;
+use crate::backend::Stream;
+
+/// What clients connect to.
+#[derive(Debug)]
+pub(super) enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "its end removes the file")] SocketFile),
+}
+
+/// A connected client on its way from one runtime to another.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Tcp(StdTcpStream),
+    Unix(StdUnixStream),
+}
+
+/// The file of a Unix socket; removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Door {
+    pub(super) async fn tcp(address: SocketAddr) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Self::Tcp)
+    }
+
+    /// PostgreSQL's socket in this folder. One that nobody answers at any more is replaced.
+    pub(super) fn unix(folder: &Path, port: u16) -> io::Result<Self> {
+        let path = folder.join(format!(".s.PGSQL.{port}"));
+        if path.exists() {
+            if StdUnixStream::connect(&path).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            std::fs::remove_file(&path)?;
+        }
+        let listener = UnixListener::bind(&path)?;
+        let file = SocketFile(path);
+        // Like PostgreSQL's: it is the authentication that decides who gets in.
+        std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o777))?;
+        Ok(Self::Unix(listener, file))
+    }
+
+    /// The address of the port.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// The next client. Cancel safe.
+    pub(super) async fn accept(&self) -> io::Result<Arrival> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await?.0.into_std().map(Arrival::Tcp),
+            Self::Unix(listener, _) => listener.accept().await?.0.into_std().map(Arrival::Unix),
+        }
+    }
+}
+
+impl Arrival {
+    /// For the runtime of the caller, and where it comes from.
+    pub(super) fn open(self) -> io::Result<(Stream, Origin)> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                let ends = (stream.peer_addr()?.ip(), stream.local_addr()?.ip());
+                let origin = Origin { addresses: Some(ends), tls: None };
+                Ok((Stream::Tcp(TcpStream::from_std(stream)?), origin))
+            }
+            Self::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                Ok((Stream::Unix(UnixStream::from_std(stream)?), Origin::default()))
+            }
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(%error, "the file of the Unix socket was gone already");
+        }
+    }
+}

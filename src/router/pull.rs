@@ -1,0 +1,233 @@
+//! SELECTs that a merge session in PostgreSQL runs, on the rows that the nodes send it: what is
+//! right whatever the query does with its tables.
+//!
+//! A table is read as little as is plainly safe: the columns whose names stand anywhere in the
+//! statement, and the rows that pass the plain tests of its own level.
+
+use std::ops::Range;
+
+use super::functions;
+use super::names::{Meaning, Names};
+use crate::ids::GroupId;
+use crate::shard_map::Table;
+use crate::sql::{Call, Level, Name, Query, Source, Statement, TableRef, Test, Verb};
+use crate::wire::ServerError;
+
+/// A SELECT for a merge session.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// What it reads.
+    pub tables: Vec<PullTable>,
+    /// The groups of its sharded tables, without doubles.
+    pub groups: Vec<GroupId>,
+    /// GROUP BY is used: a column may depend on a primary key.
+    pub groups_rows: bool,
+    /// Functions of which the router does not know what they do, by schema and name.
+    pub unknown_functions: Vec<(Option<String>, String)>,
+    /// Bytes that are left out: schemas before tables that have an alias now.
+    pub left_out: Vec<Range<usize>>,
+}
+
+/// One place in FROM.
+#[derive(Debug, Clone)]
+pub struct PullTable {
+    /// Where its name stands.
+    pub span: Range<usize>,
+    /// The alias to write behind it, where the statement has none.
+    pub alias: Option<String>,
+    /// What it is.
+    pub kind: PullKind,
+    /// The columns that are needed, and whether their types are the same on every node; `None` for
+    /// all of an unknown table.
+    pub columns: Option<Vec<PullColumn>>,
+    /// What its rows have to pass.
+    pub tests: Vec<Test>,
+    /// How often each parameter stands in the statement.
+    pub param_uses: Vec<u16>,
+}
+
+/// A column to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullColumn {
+    /// As stored.
+    pub name: String,
+    /// `pg_type.oid`
+    pub type_oid: u32,
+}
+
+/// What a table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullKind {
+    /// Its rows are on the nodes of a group.
+    Sharded(GroupId, crate::sql::TableName),
+    /// On every node, or on the home node.
+    Whole,
+    /// The system catalog: read where it stands.
+    Catalog,
+}
+
+/// Columns whose values tell where a row is stored.
+const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"];
+
+/// A pull of `query`, whose names mean `meanings`.
+///
+/// # Errors
+/// Why it can't be done in this way either.
+pub(super) fn plan(
+    query: &Query,
+    statement: &Statement,
+    names: &Names<'_>,
+    meanings: &[Vec<Option<Meaning<'_>>>],
+) -> Result<Pull, ServerError> {
+    if let Some(why) = impossible(query, statement) {
+        return Err(ServerError::refused(
+            "this statement can't be spread over nodes",
+            format!("It needs rows of several nodes, and {why}."),
+            "Bind the shard key to constants, so that one node is enough.",
+        ));
+    }
+    let mut pull = Pull {
+        tables: Vec::new(),
+        groups: Vec::new(),
+        groups_rows: query.features.group,
+        unknown_functions: Vec::new(),
+        left_out: Vec::new(),
+    };
+    for (level, meanings) in query.levels.iter().zip(meanings) {
+        for (index, (table, meaning)) in level.tables.iter().zip(meanings).enumerate() {
+            let (Source::Table(name), Some(meaning)) = (&table.source, meaning) else { continue };
+            let place = Place { query, statement, level, index };
+            pull.tables.push(place.table(table, name, meaning));
+            if let Meaning::Sharded(_, group, _) = meaning
+                && !pull.groups.contains(group)
+            {
+                pull.groups.push(*group);
+            }
+            let same = |q: &&crate::sql::Qualifier| {
+                !table.aliased
+                    && q.table == name.name
+                    && name.schema.as_ref().is_none_or(|schema| *schema == q.schema)
+            };
+            let left_out = query.columns.qualifiers.iter().filter(same);
+            pull.left_out.extend(left_out.map(|q| q.before.clone()));
+        }
+    }
+    pull.left_out.sort_by_key(|span| span.start);
+    pull.left_out.dedup();
+    let unknown = query.functions.iter().filter(|call| !functions::reads_only(call));
+    pull.unknown_functions = unknown.map(|call| (call.schema.clone(), call.name.clone())).collect();
+    pull.unknown_functions.sort();
+    pull.unknown_functions.dedup();
+    debug_assert!(names.active());
+    Ok(pull)
+}
+
+/// What a merge session can't do.
+fn impossible(query: &Query, statement: &Statement) -> Option<String> {
+    let features = &query.features;
+    if query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some()) {
+        return Some("writes are not spread over nodes in this form".to_owned());
+    }
+    if features.locking {
+        return Some("rows are locked on their own nodes only".to_owned());
+    }
+    if features.sample {
+        return Some("a sample is taken of each node's rows".to_owned());
+    }
+    if features.into {
+        return Some("the new table would be on one node only".to_owned());
+    }
+    if let Some(call) = query.functions.iter().find(|call| reads_elsewhere(call)) {
+        return Some(format!("{}() reads tables on its own", call.name));
+    }
+    let column = SYSTEM_COLUMNS.iter().find(|column| statement.has(column))?;
+    Some(format!("{column} has another meaning on each node"))
+}
+
+/// Built-in functions that read tables by their names.
+fn reads_elsewhere(call: &Call) -> bool {
+    call.name.contains("_to_xml") || call.name.starts_with("pg_") && call.name.ends_with("_size")
+}
+
+/// A table of a level.
+struct Place<'a> {
+    query: &'a Query,
+    statement: &'a Statement,
+    level: &'a Level,
+    index: usize,
+}
+
+impl Place<'_> {
+    fn table(&self, table: &TableRef, name: &Name, meaning: &Meaning<'_>) -> PullTable {
+        let known = match meaning {
+            Meaning::Sharded(known, ..) | Meaning::Reference(known) => Some(*known),
+            Meaning::Home => None,
+        };
+        let known = known.filter(|table| !table.columns.is_empty());
+        let kind = match meaning {
+            Meaning::Sharded(table, group, _) => PullKind::Sharded(*group, table.name.clone()),
+            Meaning::Home if is_catalog(name) => PullKind::Catalog,
+            Meaning::Reference(_) | Meaning::Home => PullKind::Whole,
+        };
+        PullTable {
+            span: name.span.clone(),
+            alias: (!table.aliased).then(|| name.name.clone()),
+            kind,
+            columns: known.map(|known| self.columns(table, known)),
+            tests: known.map(|known| self.tests(table, known)).unwrap_or_default(),
+            param_uses: self.statement.param_uses.clone(),
+        }
+    }
+
+    fn columns(&self, table: &TableRef, known: &Table) -> Vec<PullColumn> {
+        let all = self.query.columns.all || table.renamed || self.level.natural;
+        let needed = known.columns.iter().filter(|c| all || self.statement.has(&c.name));
+        let column = |c: &crate::shard_map::Column| PullColumn {
+            name: c.name.clone(),
+            type_oid: c.type_oid,
+        };
+        needed.map(column).collect()
+    }
+
+    /// The tests of the level that every row of the table that counts must pass.
+    fn tests(&self, table: &TableRef, known: &Table) -> Vec<Test> {
+        if table.renamed || self.level.natural || self.query.features.clock_word {
+            return Vec::new();
+        }
+        let own = |test: &Test| match test {
+            Test::OneOf(column, _) | Test::Compares(column, ..) | Test::IsNull(column, _) => {
+                self.is_own(column, table, known)
+            }
+            Test::Same(..) | Test::Using(_) => false,
+        };
+        let conditions = self.level.conditions.iter();
+        let here = conditions.filter(|condition| condition.tables.contains(&self.index));
+        here.map(|condition| &condition.test).filter(|test| own(test)).cloned().collect()
+    }
+
+    /// Whether `column` is one of this table, and not one that USING made of two.
+    fn is_own(&self, column: &crate::sql::ColumnRef, table: &TableRef, known: &Table) -> bool {
+        if !known.columns.iter().any(|c| c.name == column.column) {
+            return false;
+        }
+        if column.table.is_some() {
+            let same = |other: &&TableRef| other.alias == column.table;
+            return table.alias == column.table
+                && self.level.tables.iter().filter(same).count() == 1;
+        }
+        let merged = |condition: &crate::sql::Condition| match &condition.test {
+            Test::Using(name) => *name == column.column,
+            _ => false,
+        };
+        !self.level.conditions.iter().any(merged)
+    }
+}
+
+/// Whether a home name is the system catalog's.
+fn is_catalog(name: &Name) -> bool {
+    match name.schema.as_deref() {
+        Some("pg_catalog" | "information_schema") => true,
+        Some(_) => false,
+        None => name.name.starts_with("pg_"),
+    }
+}
