@@ -63,11 +63,8 @@ async fn resumes_after(failpoint: &str) {
     let shop = Shop::create().await;
     let writers = Writers::start(&shop, 2).await;
     // Somebody on another shard keeps plain detachment off.
-    let reader = shop.client(0).await;
-    if CONCURRENT_FAILPOINTS.contains(&failpoint) {
-        let sql = "BEGIN; SELECT count(*) FROM orders WHERE tenant_id = 0";
-        reader.batch_execute(sql).await.unwrap();
-    }
+    let concurrent = CONCURRENT_FAILPOINTS.contains(&failpoint);
+    let _reader = if concurrent { Some(shop.idle_reader().await) } else { None };
     let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;
     shop.request_move(&dying).await;
     dying.until_dead().await;

@@ -11,8 +11,7 @@ use super::shop::{Shop, Writers};
 async fn an_open_transaction_on_another_shard_does_not_hold_the_switch_up() {
     let shop = Shop::create().await;
     let writers = Writers::start(&shop, 2).await;
-    let reader = shop.client(0).await;
-    reader.batch_execute("BEGIN; SELECT count(*) FROM orders WHERE tenant_id = 0").await.unwrap();
+    let reader = shop.idle_reader().await;
     let proxy = shop.proxy(Failpoints::default()).await;
     shop.request_move(&proxy).await;
     let mv = proxy.until("switched", |mv| mv.switched_unix_ms.is_some()).await;

@@ -118,6 +118,14 @@ impl Shop {
         self.database.client(node).await
     }
 
+    /// Somebody on the first node who has read another shard and sits in a transaction.
+    pub async fn idle_reader(&self) -> Client {
+        let reader = self.client(0).await;
+        let sql = "BEGIN; SELECT count(*) FROM orders WHERE tenant_id = 0";
+        reader.batch_execute(sql).await.unwrap();
+        reader
+    }
+
     /// Asks for a move of the shard to the node that does not have it.
     pub async fn request_move(&self, proxy: &Proxy) {
         let map = proxy.live_map.snapshot();

@@ -153,13 +153,11 @@ impl Given {
             ends = join_all(detach) => ends,
         };
         // Those that wait for others give up by their lock_timeout: then they are pending.
-        match timeout(Duration::from_millis(100), hidden).await {
-            Ok(hidden) => hidden,
-            Err(_) => {
-                let error = ends.into_iter().find_map(Result::err);
-                Err(error.unwrap_or(MoveError::Timeout("detaching the shard concurrently")))
-            }
+        if let Ok(hidden) = timeout(Duration::from_millis(100), hidden).await {
+            return hidden;
         }
+        let error = ends.into_iter().find_map(Result::err);
+        Err(error.unwrap_or(MoveError::Timeout("detaching the shard concurrently")))
     }
 
     /// A session for each table that is to be hidden.

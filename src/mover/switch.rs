@@ -145,7 +145,7 @@ impl Ends<'_> {
             return Err(Obstacle::Passing("a gate of the move is closed already".to_owned()));
         };
         let (left, stayed) = (CancellationToken::new(), CancellationToken::new());
-        let seen: Vec<_> = appliers.iter().map(|applier| applier.watch_seen()).collect();
+        let seen: Vec<_> = appliers.iter().map(Applier::watch_seen).collect();
         let leave = async {
             let result = self.leave(gates, &marker, attempt, &seen).await;
             if result.is_ok() {
