@@ -52,8 +52,8 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
     let path = ["public".to_owned()];
     let context = Context { database: "d", search_path: &path };
     let route = template(sql, &context, map).route(&Params::default()).ok();
-    // A pull needs the proxy: `differential` has those.
-    route.filter(|route| !matches!(route, Route::Pull(_)))
+    // What is rewritten is not sent verbatim; a pull needs the proxy: `differential` has those.
+    route.filter(|route| !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..)))
 }
 
 /// The nodes that a route goes to.
@@ -62,6 +62,11 @@ fn nodes(route: &Route, map: &ShardMap) -> Vec<usize> {
         Route::Anywhere => vec![1],
         Route::Home => vec![map.home().index()],
         Route::Shards(shards) => vec![map.node_of(shards[0]).index()],
+        Route::Write(shards) => {
+            let nodes: std::collections::BTreeSet<_> =
+                shards.iter().map(|shard| map.node_of(*shard).index()).collect();
+            nodes.into_iter().collect()
+        }
         Route::Scatter(_) | Route::EveryNode => vec![0, 1],
         other => panic!("{other:?}"),
     }
@@ -233,7 +238,7 @@ async fn run(
     every: bool,
     sql: &str,
 ) -> Result<Vec<String>, String> {
-    let mut all = Vec::new();
+    let (mut all, mut count) = (Vec::new(), 0);
     for node in nodes {
         clients[*node].batch_execute("BEGIN").await.unwrap();
         let rows = answer(&clients[*node], sql).await;
@@ -242,12 +247,14 @@ async fn run(
         if every && !all.is_empty() {
             continue;
         }
+        let counts = rows.iter().filter_map(|row| row.strip_prefix('#')?.parse::<u64>().ok());
+        count += counts.sum::<u64>();
         all.extend(
             rows.into_iter().filter(|row| every || nodes.len() == 1 || !row.starts_with('#')),
         );
     }
     if nodes.len() > 1 && !every {
-        all.push(format!("#{}", all.len()));
+        all.push(format!("#{count}"));
     }
     all.sort();
     Ok(all)

@@ -240,7 +240,7 @@ fn map(database: &str) -> ShardMap {
     let table = |name: &str| Table {
         name: TableName::new("public", name),
         kind: TableKind::Sharded { group: GroupId(0), key: vec!["tenant_id".to_owned()] },
-        columns: vec![Column { name: "tenant_id".to_owned(), type_oid: 20, generated: false }],
+        columns: vec![Column { name: "tenant_id".to_owned(), type_oid: 20, ..Column::default() }],
     };
     let shard = |remainder: u32| Shard {
         group: GroupId(0),

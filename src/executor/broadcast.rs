@@ -23,6 +23,14 @@ impl Session {
         describe: bool,
         client: &mut Client,
     ) -> Result<(), Fault> {
+        if self.transaction.varies {
+            return Err(ServerError::refused(
+                "a reference table can't be written in the transaction that defined it",
+                "It has a default that would be another value on each node.",
+                "Commit first.",
+            )
+            .into());
+        }
         let implicit = self.begin_implicit();
         let tag = self.try_on_every_node(messages, describe, client).await;
         self.end_broadcast(implicit, tag, client).await
@@ -86,6 +94,7 @@ impl Session {
             self.transaction.ddl = Some(lock.ok_or_else(|| move_under_way(limit))?);
         }
         let implicit = self.begin_implicit();
+        self.transaction.varies |= plan.varies;
         self.transaction.changed_tables.extend(plan.tables.iter().cloned());
         let tag = self.try_ddl(plan, client).await;
         self.end_broadcast(implicit, tag, client).await

@@ -2,14 +2,19 @@
 
 use super::{Engine, Session};
 use crate::catalog::{CatalogError, Expect};
-use crate::shard_map::{Column, ShardMap};
+use crate::shard_map::{Column, Identity, ShardMap};
 use crate::sql::TableName;
 
 /// The columns of one table, in order.
 const COLUMNS: &str = "\
-    SELECT a.attname::text, a.atttypid, a.attgenerated <> '' \
+    SELECT a.attname::text, a.atttypid, a.attgenerated <> '', \
+    CASE WHEN a.attidentity <> '' THEN pg_catalog.format('nextval(%L::regclass)', \
+    pg_catalog.pg_get_serial_sequence(pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname)) \
+    WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, \
+    a.attidentity::text \
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum \
     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') \
     AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
@@ -37,12 +42,20 @@ impl Engine {
         let (client, connection) = config.connect(home.tls.clone()).await?;
         let work = async {
             let mut found = Vec::new();
+            // So that defaults are shown with all names qualified.
+            client.batch_execute("SET search_path = ''").await?;
             for table in tables {
                 let rows = client.query(COLUMNS, &[&table.schema, &table.name]).await?;
                 let columns = rows.iter().map(|row| Column {
                     name: row.get(0),
                     type_oid: row.get(1),
                     generated: row.get(2),
+                    default: row.get(3),
+                    identity: match row.get::<_, &str>(4) {
+                        "a" => Identity::Always,
+                        "d" => Identity::ByDefault,
+                        _ => Identity::No,
+                    },
                 });
                 found.push((table, columns.collect::<Vec<_>>()));
             }

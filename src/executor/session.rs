@@ -52,6 +52,7 @@ pub struct Member {
 
 /// What a session knows of its transaction.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
 pub(super) struct Transaction {
     /// The client's BEGIN, while its transaction lasts.
     pub begin: Option<String>,
@@ -70,6 +71,8 @@ pub(super) struct Transaction {
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
     pub ddl: Option<Exclusive>,
+    /// Its DDL made a reference table whose defaults differ from node to node.
+    pub varies: bool,
     /// Tables whose columns are to be read again after it.
     pub changed_tables: Vec<TableName>,
 }

@@ -25,6 +25,7 @@ mod templates;
 mod tls;
 mod units;
 mod worker;
+mod writes;
 
 pub use admission::Admission;
 pub use config::Config;

@@ -147,6 +147,9 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
+            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) => {
+                self.write(route.clone(), text, None).await
+            }
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
                 self.session.run_ddl(&plan, &mut self.client).await
@@ -180,7 +183,13 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ServerError> {
 fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
     let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
     let group = match route {
-        Route::Shards(shards) => return shards.clone(),
+        Route::Shards(shards) | Route::Write(shards) => return shards.clone(),
+        Route::Insert(_, shards) => {
+            let mut shards: SmallVec<[ShardId; 2]> = shards.iter().copied().collect();
+            shards.sort_unstable();
+            shards.dedup();
+            return shards;
+        }
         Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
         Route::Scatter(group) => Some(*group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {

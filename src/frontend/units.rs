@@ -9,7 +9,7 @@ use super::extended::is_done_here;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{ClientError, Fault, PullRun, Scatter};
+use crate::executor::{Bound, ClientError, Fault, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -84,6 +84,13 @@ impl ClientSession {
             }
             Way::Steps(Route::EveryNode) => {
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
+            }
+            Way::Steps(route @ (Route::Write(_) | Route::Insert(..) | Route::Evaluate(_))) => {
+                if limit > 0 {
+                    return Err(limited());
+                }
+                let bound = Bound { types: &prepared.types, bind: &bind };
+                self.write(route, text, Some(&bound)).await
             }
             Way::Steps(route) => self.steps(&route, text, None).await,
             Way::Node(node, cost) => {

@@ -1,7 +1,8 @@
 //! ALTER TABLE of a table of the policy: the same on every node, or from leaf to leaf.
 
-use super::create::{check_column, check_constraint, check_default, foreign_key, whole_target};
+use super::create::{check_column, check_constraint, foreign_key, whole_target};
 use super::ddl::{DdlPlan, Scope, ShardedTable, Step, splice};
+use crate::router::is_pure_function;
 use crate::sql::{AlterAction, AlterTable, ConstraintKind};
 use crate::wire::{ServerError, SqlState};
 
@@ -28,7 +29,12 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         let hint = "Add the foreign key in a statement of its own.";
         return Err(refused(alter, "a foreign key among other actions", hint));
     }
-    Ok(DdlPlan { tables: vec![table.name.clone()], steps })
+    let default = |action: &AlterAction| match action {
+        AlterAction::ColumnDefault(calls) => !calls.iter().all(|call| is_pure_function(call)),
+        _ => false,
+    };
+    let varies = key.is_none() && alter.actions.iter().any(default);
+    Ok(DdlPlan { varies, ..DdlPlan::new(vec![table.name.clone()], steps) })
 }
 
 fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
@@ -71,8 +77,8 @@ fn check(
             let what = format!("a change of the shard key column \"{column}\"");
             Err(refused(alter, &what, "Create a new table with another key and copy the rows."))
         }
-        AlterAction::ColumnDefault(calls) => {
-            check_default("the column", calls, key.is_none())?;
+        AlterAction::ColumnDefault(_) => {
+            // INSERT is completed with what differs between nodes.
             Ok(None)
         }
         AlterAction::ColumnIdentity => Err(refused(

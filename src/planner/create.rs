@@ -6,6 +6,7 @@ use crate::router::is_pure_function;
 use crate::shard_map::{KeyType, TableKind};
 use crate::sql::{
     ColumnDefinition, ConstraintKind, CreateIndex, CreateTable, ForeignKey, Ident, TableElement,
+    TableName,
 };
 use crate::wire::{ServerError, SqlState};
 
@@ -28,7 +29,15 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     if create.unlogged {
         return Err(refused(create, "UNLOGGED"));
     }
-    let mut plan = Create { scope, table: create, parts: Vec::new(), foreign: Vec::new() };
+    let mut plan = Create {
+        scope,
+        table: create,
+        parts: Vec::new(),
+        foreign: Vec::new(),
+        name: name.clone(),
+        sequences: Vec::new(),
+        varies: false,
+    };
     let key = match &table.kind {
         TableKind::Reference => None,
         TableKind::Sharded { group, key } => Some(ShardedTable { table, group: *group, key }),
@@ -39,7 +48,12 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     let named = (create.name.span.clone(), name.to_string());
     let Some(key) = key else {
         let text = splice(scope.text, &[named]);
-        return Ok(DdlPlan { tables: vec![name.clone()], steps: vec![Step::Nodes(text)] });
+        let mut steps = vec![Step::Nodes(text)];
+        if !create.if_not_exists || table.columns.is_empty() {
+            steps.extend(plan.sequences);
+        }
+        let varies = plan.varies;
+        return Ok(DdlPlan { varies, ..DdlPlan::new(vec![name.clone()], steps) });
     };
     check_key(&key, elements, scope)?;
     let columns: Vec<String> =
@@ -57,11 +71,12 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     let mut steps = vec![Step::Nodes(splice(scope.text, &edits))];
     if create.if_not_exists && !key.table.columns.is_empty() {
         // It is there: PostgreSQL says so in a notice.
-        return Ok(DdlPlan { tables: vec![name.clone()], steps });
+        return Ok(DdlPlan::new(vec![name.clone()], steps));
     }
     steps.push(Step::Shards { group: key.group, step: leaf });
     steps.extend(plan.foreign);
-    Ok(DdlPlan { tables: vec![name.clone()], steps })
+    steps.extend(plan.sequences);
+    Ok(DdlPlan::new(vec![name.clone()], steps))
 }
 
 fn refused(create: &CreateTable, what: &str) -> ServerError {
@@ -78,6 +93,10 @@ struct Create<'a> {
     /// The elements that stay with the parent.
     parts: Vec<String>,
     foreign: Vec<Step>,
+    name: TableName,
+    sequences: Vec<Step>,
+    /// A default gives another value on each node.
+    varies: bool,
 }
 
 impl Create<'_> {
@@ -109,9 +128,18 @@ impl Create<'_> {
         column: &ColumnDefinition,
         key: Option<&ShardedTable<'_>>,
     ) -> Result<(), ServerError> {
-        check_column(column, key.is_none())?;
+        self.sequences.extend(sequence_limit(column).map(|limit| Step::Sequence {
+            table: self.name.clone(),
+            column: column.name.clone(),
+            limit,
+        }));
+        let varies = |calls: &[String]| !calls.iter().all(|call| is_pure_function(call));
+        self.varies |= sequence_limit(column).is_some();
         let mut edits = Vec::new();
         for constraint in &column.constraints {
+            if let ConstraintKind::Default(calls) = &constraint.kind {
+                self.varies |= varies(calls);
+            }
             check_constraint(&constraint.kind, Some(&column.name), key)?;
             match (&constraint.kind, key) {
                 (ConstraintKind::Foreign(foreign), Some(key)) => {
@@ -133,14 +161,23 @@ impl Create<'_> {
     }
 }
 
-/// Sequences and, for a copy on every node, changing defaults.
-pub(super) fn check_column(column: &ColumnDefinition, whole: bool) -> Result<(), ServerError> {
-    let serial = matches!(
-        column.type_name.as_str(),
-        "serial" | "bigserial" | "smallserial" | "serial2" | "serial4" | "serial8"
-    );
+/// The largest number of a column that takes its values from a sequence of its own.
+fn sequence_limit(column: &ColumnDefinition) -> Option<i64> {
     let identity = column.constraints.iter().any(|c| matches!(c.kind, ConstraintKind::Identity));
-    if serial || identity {
+    match column.type_name.as_str() {
+        "smallserial" | "serial2" => Some(i64::from(i16::MAX)),
+        "serial" | "serial4" => Some(i64::from(i32::MAX)),
+        "bigserial" | "serial8" => Some(i64::MAX),
+        "smallint" | "int2" if identity => Some(i64::from(i16::MAX)),
+        "integer" | "int" | "int4" if identity => Some(i64::from(i32::MAX)),
+        _ => identity.then_some(i64::MAX),
+    }
+}
+
+/// A column that is added to rows that are there: sequences and, for a copy on every node, changing
+/// defaults.
+pub(super) fn check_column(column: &ColumnDefinition, whole: bool) -> Result<(), ServerError> {
+    if sequence_limit(column).is_some() {
         return Err(sequence(&column.name));
     }
     for constraint in &column.constraints {
@@ -172,9 +209,9 @@ pub(super) fn check_default(
 
 fn sequence(column: &str) -> ServerError {
     ServerError::refused(
-        format!("\"{column}\" can't take its values from a sequence"),
-        "Each node has sequences of its own, so that numbers would come twice.",
-        "Use uuid DEFAULT gen_random_uuid(), or give the value in each INSERT.",
+        format!("\"{column}\" can't be added with values from a sequence"),
+        "Each node would number the rows that are there, so that numbers would come twice.",
+        "Add the column without a default, fill it, then set its default.",
     )
 }
 
@@ -256,7 +293,13 @@ fn check_key(
             )
         };
         let Some(column) = column else { return Err(wrong("It has no such column.".to_owned())) };
-        if KeyType::from_name(&column.type_name) != Some(*key_type) {
+        let type_name = match column.type_name.as_str() {
+            "smallserial" | "serial2" => "smallint",
+            "serial" | "serial4" => "integer",
+            "bigserial" | "serial8" => "bigint",
+            other => other,
+        };
+        if KeyType::from_name(type_name) != Some(*key_type) {
             return Err(wrong(format!("Its type is {} here.", column.type_name)));
         }
         if column.collated {
@@ -378,5 +421,5 @@ pub(super) fn index(index: &CreateIndex, scope: &Scope<'_>) -> Result<DdlPlan, S
     }
     let name = scope.table(&index.table).map(|table| table.name.to_string());
     let edit = (index.table.span.clone(), name.unwrap_or_default());
-    Ok(DdlPlan { tables: Vec::new(), steps: vec![Step::Nodes(splice(scope.text, &[edit]))] })
+    Ok(DdlPlan::new(Vec::new(), vec![Step::Nodes(splice(scope.text, &[edit]))]))
 }

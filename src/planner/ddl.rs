@@ -6,7 +6,7 @@ use super::{alter, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, ShardMap, Table, TableKind, leaf_name};
-use crate::sql::{DdlStatement, Name, TableName};
+use crate::sql::{DdlStatement, Literal, Name, TableName};
 use crate::wire::ServerError;
 
 /// What runs where, in one transaction over all nodes.
@@ -14,6 +14,9 @@ use crate::wire::ServerError;
 pub struct DdlPlan {
     /// The tables of the policy whose columns are to be read again afterwards.
     pub tables: Vec<TableName>,
+    /// A default in it would give another value on each node's copy of a reference table: rows may
+    /// come only once the proxy has read the new columns.
+    pub varies: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -23,6 +26,8 @@ pub(super) enum Step {
     Nodes(String),
     /// On the home node one, on the others the other.
     HomeAndOthers { home: String, others: String },
+    /// On every node but the home node: its sequence of this column stays clear of the home node's.
+    Sequence { table: TableName, column: String, limit: i64 },
     /// For each shard of the group that the node owns.
     Shards { group: GroupId, step: ShardStep },
 }
@@ -58,6 +63,10 @@ pub(super) enum Target {
 }
 
 impl DdlPlan {
+    pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
+        Self { tables, varies: false, steps }
+    }
+
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
     /// each shard is changed and the node owns none.
     pub fn statements_for(&self, node: NodeId, map: &ShardMap) -> Vec<String> {
@@ -69,6 +78,11 @@ impl DdlPlan {
                     let text = if node == map.home() { home } else { others };
                     statements.push(text.clone());
                 }
+                Step::Sequence { table, column, limit } => {
+                    if node != map.home() {
+                        statements.push(set_apart(table, column, *limit, node));
+                    }
+                }
                 Step::Shards { group, step } => {
                     let shards = map.shards_on(node, *group);
                     statements.extend(shards.map(|shard| step.statement(shard, map)));
@@ -77,6 +91,18 @@ impl DdlPlan {
         }
         statements
     }
+}
+
+/// Moves a node's own sequence to where the home node's will hardly come: numbers are taken at home
+/// wherever the proxy sees it, but triggers may take them from the node that they run on.
+fn set_apart(table: &TableName, column: &str, limit: i64, node: NodeId) -> String {
+    let (table, column) = (table.to_string(), Literal(column).to_string());
+    let step = limit / 2 / 256;
+    let start = limit / 2 + step * i64::from(node.0 % 256);
+    format!(
+        "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({}, {column}), {start})",
+        Literal(&table)
+    )
 }
 
 impl ShardStep {
@@ -120,23 +146,38 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         DdlStatement::CreateIndex(index) => create::index(index, &scope),
         DdlStatement::AlterTable(table) => alter::table(table, &scope),
         DdlStatement::DropTable(named) => {
-            Ok(DdlPlan { tables: scope.policy_tables(&named.names), steps: as_written() })
+            Ok(DdlPlan::new(scope.policy_tables(&named.names), as_written()))
         }
         DdlStatement::DropIndex(named) if named.concurrently => Err(concurrently()),
-        DdlStatement::DropIndex(named) => Ok(DdlPlan {
-            tables: Vec::new(),
+        DdlStatement::DropIndex(named) => Ok(DdlPlan::new(
+            Vec::new(),
             // An index of a home table is at home only.
-            steps: vec![Step::HomeAndOthers {
+            vec![Step::HomeAndOthers {
                 home: ddl.text.trim().to_owned(),
                 others: drop_if_exists(&ddl.text, named),
             }],
-        }),
+        )),
+        DdlStatement::Global { object } if object == "sequence" => Ok(sequence(&ddl.text)),
         DdlStatement::Truncate(_)
         | DdlStatement::Analyze(_)
         | DdlStatement::Grant(_)
         | DdlStatement::Comment
-        | DdlStatement::Global { .. } => Ok(DdlPlan { tables: Vec::new(), steps: as_written() }),
+        | DdlStatement::Global { .. } => Ok(DdlPlan::new(Vec::new(), as_written())),
     }
+}
+
+/// A sequence of a home table is at home only.
+fn sequence(text: &str) -> DdlPlan {
+    let home = text.trim().to_owned();
+    let folded = home.to_ascii_lowercase();
+    let head = folded.find("sequence").map_or(home.len(), |at| at + "sequence".len());
+    let written = folded[head..].trim_start().starts_with("if ");
+    let others = if written || folded.starts_with("create") {
+        home.clone()
+    } else {
+        format!("{} IF EXISTS{}", &home[..head], &home[head..])
+    };
+    DdlPlan::new(Vec::new(), vec![Step::HomeAndOthers { home, others }])
 }
 
 fn drop_if_exists(text: &str, named: &crate::sql::Named) -> String {

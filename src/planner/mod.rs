@@ -8,10 +8,12 @@ mod alter;
 mod copy;
 mod create;
 mod ddl;
+mod insert;
 mod pull;
 #[cfg(test)]
 mod tests;
 
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
+pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use pull::{PullInput, PullPlan, pull};

@@ -195,6 +195,8 @@ fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Plac
         .any(|word| statement.has(word));
     let code = matches!(object, "function" | "procedure" | "routine") && statement.has("create");
     match names.mentioned(statement) {
+        // Its table is at home, and so is the sequence.
+        None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
         Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
             format!("a function that names the sharded table \"{table}\" is not supported"),
             "It would see only the rows of the node that it happens to run on.",
@@ -229,7 +231,7 @@ pub(super) fn copy(
     statement: &Statement,
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
-    let Some(table) = &copy.table else { return copy_query(copy, statement, names) };
+    let Some(table) = &copy.table else { return copy_query(text, copy, statement, names) };
     let table = match names.meaning(table)? {
         Meaning::Home => return Ok(Part::Home),
         Meaning::Reference(_) if !copy.from && copy.by_client => return Ok(Part::Anywhere),
@@ -258,6 +260,7 @@ pub(super) fn copy(
 }
 
 fn copy_query(
+    text: &str,
     copy: &CopyStatement,
     statement: &Statement,
     names: &Names<'_>,
@@ -272,12 +275,14 @@ fn copy_query(
             )),
         };
     };
-    match query::route(inner, statement, names)? {
-        Part::Scatter(_) | Part::EveryNode => Err(ServerError::refused(
-            "COPY of a query over several nodes is not yet supported",
-            "Its rows are on several nodes.",
-            "Bind the shard key in the query.",
-        )),
+    match query::route(text, inner, statement, names)? {
+        Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_) => {
+            Err(ServerError::refused(
+                "COPY of a query over several nodes is not yet supported",
+                "Its rows are on several nodes.",
+                "Bind the shard key in the query.",
+            ))
+        }
         // A file of the server's is the home node's.
         Part::Keyed(_) if !copy.by_client => Err(ServerError::refused(
             "COPY of a sharded table to a file or program of the server is not supported",
@@ -285,6 +290,7 @@ fn copy_query(
             "Use COPY … TO STDOUT, or \\copy in psql.",
         )),
         Part::Anywhere if !copy.by_client => Ok(Part::Home),
+        Part::Keyed(keyed) => Ok(Part::Keyed(keyed.on_one_node())),
         part => Ok(part),
     }
 }

@@ -208,6 +208,17 @@ pub(super) fn hidden_setting(query: &Query) -> bool {
     })
 }
 
+/// Whether a function of this name must not run beside a sharded table.
+pub(super) fn is_home_only(name: &str) -> bool {
+    name.contains("advisory") || HOME_ONLY.iter().any(|(known, _)| *known == name)
+}
+
+/// Whether it may run in a write that is spread over nodes: it gives the same on each, or differs
+/// from row to row anyway.
+pub(super) fn in_spread_write(call: &Call) -> bool {
+    reads_only(call)
+}
+
 /// Why a call must not run beside a sharded table.
 pub(super) fn home_only(call: &Call) -> Option<&'static str> {
     if call.name.contains("advisory") {

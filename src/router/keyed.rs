@@ -1,9 +1,11 @@
 //! Keys of a statement → shards, once the parameters are there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::insert::{Evaluation, InsertRows};
 use super::operand::{self, Operand, Use};
 use super::{Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
@@ -23,8 +25,24 @@ pub(super) struct Keyed {
     alone: Vec<u16>,
     /// Of several statements: one that fails need not undo the others.
     several: bool,
+    /// What to do where the shards are on several nodes.
+    over: Over,
     /// Where it goes if one node is not enough.
     otherwise: Option<Route>,
+}
+
+/// How a write runs on several nodes.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Over {
+    /// It does not.
+    #[default]
+    No,
+    /// A write: verbatim on each.
+    Write,
+    /// An INSERT with a key for each row: each row on the node of its shard.
+    Rows(Arc<InsertRows>),
+    /// After parts of it are evaluated.
+    Evaluate(Arc<Evaluation>),
 }
 
 /// One group's shards by hash slot, with their nodes.
@@ -88,6 +106,18 @@ impl Keyed {
         self.alone = key_uses.iter().filter_map(all).collect();
     }
 
+    /// Says how a write runs on several nodes.
+    pub(super) fn set_over(&mut self, over: Over) {
+        self.over = over;
+    }
+
+    /// The same, but refused where a write needs several nodes.
+    pub(super) fn on_one_node(self) -> Self {
+        let read = |route: &Route| !matches!(route, Route::Write(_) | Route::Evaluate(_));
+        let otherwise = self.otherwise.filter(read);
+        Self { over: Over::No, otherwise, ..self }
+    }
+
     /// Says where it goes if one node is not enough, or its keys can't be told.
     pub(super) fn set_otherwise(&mut self, route: Route) {
         self.otherwise = Some(route);
@@ -96,6 +126,7 @@ impl Keyed {
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
         self.several = true;
+        self.over = Over::No;
         self.otherwise = None;
         for key in other.keys {
             let Key { table, group, columns, used, cuts_blanks } = key;
@@ -128,18 +159,30 @@ impl Keyed {
             }
         }
         let Some((_, node)) = found.first().copied() else { return Ok(Route::Anywhere) };
+        let sorted = |found: &[(ShardId, NodeId)]| {
+            let mut shards: SmallVec<[ShardId; 2]> =
+                found.iter().map(|(shard, _)| *shard).collect();
+            shards.sort_unstable();
+            shards.dedup();
+            shards
+        };
         if found.iter().any(|(_, other)| *other != node) {
+            match &self.over {
+                Over::No => {}
+                Over::Write => return Ok(Route::Write(sorted(&found))),
+                Over::Rows(insert) => {
+                    let shards = found.iter().map(|(shard, _)| *shard).collect();
+                    return Ok(Route::Insert(Arc::clone(insert), shards));
+                }
+                Over::Evaluate(first) => return Ok(Route::Evaluate(Arc::clone(first))),
+            }
             return Err(ServerError::refused(
                 "the statement needs shards on several nodes",
                 "Its shard keys belong to shards that different nodes hold.",
                 "Name one shard key a statement.",
             ));
         }
-        let mut shards: SmallVec<[ShardId; 2]> =
-            found.into_iter().map(|(shard, _)| shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        Ok(Route::Shards(shards))
+        Ok(Route::Shards(sorted(&found)))
     }
 
     /// The shards of one key; `None` where PostgreSQL will say what is wrong with it.

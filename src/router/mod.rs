@@ -10,6 +10,7 @@
 mod bind;
 mod definition;
 mod functions;
+mod insert;
 mod keyed;
 mod names;
 mod operand;
@@ -20,11 +21,13 @@ mod route;
 mod scatter;
 mod statement;
 mod template;
+mod write;
 #[cfg(test)]
 mod tests;
 
 pub use crate::sql::{Control, Discard};
 pub use functions::is_pure_function;
+pub use insert::{Evaluation, InsertRows, Piece, Segment, takes_number, varies};
 pub use pull::{Pull, PullColumn, PullKind, PullTable};
 pub use route::{Access, Context, Params, Route};
 pub use template::{CopyIn, Ddl, Template, template};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::insert::Evaluation;
 use super::keyed::Keyed;
 use super::{CopyIn, Ddl, Pull};
 use crate::ids::GroupId;
@@ -15,6 +16,9 @@ pub(super) enum Part {
     Scatter(GroupId),
     Pull(Arc<Pull>),
     EveryNode,
+    /// UPDATE or DELETE over all shards of a group.
+    Write(GroupId),
+    Evaluate(Arc<Evaluation>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::bind::{Bound, Sharded};
 use super::functions;
-use super::keyed::{Keyed, NewKey};
+use super::insert::{self, Evaluation, Rows};
+use super::keyed::{Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, pull, scatter};
+use super::{Route, pull, scatter, write};
 use crate::shard_map::{KeyType, Table};
-use crate::sql::{Insert, Query, Source, Statement, Target, Verb};
+use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::ServerError;
 
 /// What the names of each table of each level mean; `None` for what is no table.
@@ -21,6 +22,7 @@ type Meanings<'a> = Vec<Vec<Option<Meaning<'a>>>>;
 /// # Errors
 /// Why it is refused.
 pub(super) fn route(
+    text: &str,
     query: &Query,
     statement: &Statement,
     names: &Names<'_>,
@@ -42,9 +44,11 @@ pub(super) fn route(
         ));
     }
     if kinds.sharded {
-        sharded(query, statement, names, &meanings, kinds)
+        let text = text.get(..statement.span.end).unwrap_or(text);
+        sharded(query, (text, statement), names, &meanings, kinds)
     } else if kinds.reference {
-        reference(query, &meanings, kinds)
+        let text = text.get(..statement.span.end).unwrap_or(text);
+        reference(text, query, &meanings, kinds)
     } else if kinds.home || writes(query) || query.features.into {
         Ok(Part::Home)
     } else {
@@ -100,7 +104,7 @@ fn anywhere(query: &Query) -> Part {
 
 fn sharded(
     query: &Query,
-    statement: &Statement,
+    (text, statement): (&str, &Statement),
     names: &Names<'_>,
     meanings: &Meanings<'_>,
     kinds: Kinds,
@@ -109,21 +113,7 @@ fn sharded(
     if kinds.home && !reads {
         return Err(mixed(query, meanings));
     }
-    if query.features.only && !reads {
-        return Err(ServerError::refused(
-            "ONLY is not supported for sharded tables that are written",
-            "A sharded table is partitioned, so that ONLY would find nothing.",
-            "Leave ONLY out.",
-        ));
-    }
-    if query.features.into {
-        return Err(ServerError::refused(
-            "SELECT INTO from a sharded table is not supported",
-            "The new table would be on one node only.",
-            "Create the table first.",
-        ));
-    }
-    check_functions(query)?;
+    check_clauses(query, reads)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -132,7 +122,12 @@ fn sharded(
         let target = level.target.as_ref().filter(|_| table.index == 0);
         check_key_unchanged(target, &table)?;
         if let Some(Target::Insert(insert)) = target {
-            for columns in insert_keys(insert, &table)? {
+            let types = &names.map.groups()[table.group.index()].key;
+            let keys = match insert::keys(insert, query, text, &table, types)? {
+                Rows::Keys(keys) => keys,
+                Rows::Evaluate(first) => return evaluate(first, bound.sharded.len() > 1),
+            };
+            for columns in keys {
                 columns.iter().for_each(|constants| bound.count_uses(constants));
                 keyed.push(new_key(&table, columns, Use::Store, names), names.map);
             }
@@ -146,6 +141,7 @@ fn sharded(
             None => free = free.or(Some(table)),
         }
     }
+    check_functions(query)?;
     if let Some(table) = reference_target(query, meanings) {
         return Err(ServerError::refused(
             format!("\"{}\" can't be written beside a sharded table", table.name.name),
@@ -154,6 +150,14 @@ fn sharded(
         ));
     }
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
+    if write::is_change(query) {
+        let spread = write::check_spread(query, statement, &bound, meanings);
+        let all = spread.map(|()| every_shard(&bound, names));
+        return change(keyed, free, text, all);
+    }
+    if let Some(rows) = insert::splits(query, text, names) {
+        keyed.set_over(insert::still_clock(text).map_or(Over::Rows(rows), Over::Evaluate));
+    }
     let spread = Spread { query, statement, names, meanings };
     match free {
         None if !reads => Ok(Part::Keyed(keyed)),
@@ -174,6 +178,24 @@ fn sharded(
             _ => Part::Home,
         }),
     }
+}
+
+fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
+    if query.features.only && !reads {
+        return Err(ServerError::refused(
+            "ONLY is not supported for sharded tables that are written",
+            "A sharded table is partitioned, so that ONLY would find nothing.",
+            "Leave ONLY out.",
+        ));
+    }
+    if query.features.into {
+        return Err(ServerError::refused(
+            "SELECT INTO from a sharded table is not supported",
+            "The new table would be on one node only.",
+            "Create the table first.",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses functions that belong to the home node.
@@ -214,6 +236,45 @@ impl Spread<'_, '_> {
         let pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
         Ok(Part::Pull(Arc::new(pull)))
     }
+}
+
+/// UPDATE and DELETE: on one node, or on each that has rows.
+fn change(
+    mut keyed: Keyed,
+    free: Option<Sharded<'_>>,
+    text: &str,
+    all: Result<Route, ServerError>,
+) -> Result<Part, ServerError> {
+    let Some(free) = free else {
+        if let Ok(all) = all {
+            let clock = insert::still_clock(text);
+            keyed.set_otherwise(clock.clone().map_or(all, Route::Evaluate));
+            keyed.set_over(clock.map_or(Over::Write, Over::Evaluate));
+        }
+        return Ok(Part::Keyed(keyed));
+    };
+    all?;
+    Ok(insert::still_clock(text).map_or(Part::Write(free.group), Part::Evaluate))
+}
+
+/// A write to all shards of the target's group.
+fn every_shard(bound: &Bound<'_>, names: &Names<'_>) -> Route {
+    let group = bound.sharded.first().map(|table| table.group);
+    let of_group = names.map.shards().filter(|(_, shard)| Some(shard.group) == group);
+    Route::Write(of_group.map(|(id, _)| id).collect())
+}
+
+/// What is evaluated at home must not read sharded tables.
+fn evaluate(first: Arc<Evaluation>, others: bool) -> Result<Part, ServerError> {
+    let reads = |piece: &insert::Piece| piece.expression.to_ascii_lowercase().contains("select");
+    if others && first.pieces.iter().any(reads) {
+        return Err(ServerError::refused(
+            "a subquery can't give the shard key here",
+            "It reads a sharded table, and where the row belongs must be known first.",
+            "Run the subquery first and give its result as a literal or parameter.",
+        ));
+    }
+    Ok(Part::Evaluate(first))
 }
 
 fn new_key(
@@ -269,60 +330,6 @@ fn check_key_unchanged(target: Option<&Target>, table: &Sharded<'_>) -> Result<(
     }
 }
 
-/// For each row: for each key column its one value.
-fn insert_keys(
-    insert: &Insert,
-    table: &Sharded<'_>,
-) -> Result<Vec<Vec<Vec<crate::sql::Constant>>>, ServerError> {
-    let name = &table.table.name.name;
-    let Some(rows) = &insert.rows else {
-        return Err(ServerError::refused(
-            format!("INSERT into the sharded table \"{name}\" needs VALUES"),
-            "Where the rows of a query or of DEFAULT VALUES belong is not known beforehand.",
-            "List the rows in VALUES, or use COPY.",
-        ));
-    };
-    let known;
-    let columns: &[String] = match &insert.columns {
-        Some(columns) => columns,
-        None if table.table.columns.is_empty() => {
-            return Err(ServerError::refused(
-                format!("the columns of \"{name}\" are not known"),
-                "The table does not exist, or was not created through the proxy.",
-                "Write a column list.",
-            ));
-        }
-        None => {
-            known = table.table.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-            &known
-        }
-    };
-    let mut positions = Vec::new();
-    for key in table.key {
-        let position = columns.iter().position(|column| column == key);
-        positions.push(position.ok_or_else(|| no_key(name, key, "it is not among the columns"))?);
-    }
-    let mut keys = Vec::with_capacity(rows.len());
-    for row in rows {
-        let mut values = Vec::with_capacity(positions.len());
-        for (position, key) in positions.iter().zip(table.key) {
-            let value = row.get(*position).cloned().flatten();
-            let why = "its value is an expression, a default or missing";
-            values.push(vec![value.ok_or_else(|| no_key(name, key, why))?]);
-        }
-        keys.push(values);
-    }
-    Ok(keys)
-}
-
-fn no_key(table: &str, column: &str, why: &str) -> ServerError {
-    ServerError::refused(
-        format!("INSERT into \"{table}\" needs the shard key \"{column}\""),
-        format!("Where the row belongs can't be told, since {why}."),
-        format!("Give \"{column}\" as a plain literal or parameter."),
-    )
-}
-
 /// A reference table that some level writes.
 fn reference_target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a Table> {
     query.levels.iter().zip(meanings).find_map(|(level, meanings)| match meanings.first() {
@@ -332,7 +339,12 @@ fn reference_target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a Ta
 }
 
 /// Reference tables, and perhaps home tables.
-fn reference(query: &Query, meanings: &Meanings<'_>, kinds: Kinds) -> Result<Part, ServerError> {
+fn reference(
+    text: &str,
+    query: &Query,
+    meanings: &Meanings<'_>,
+    kinds: Kinds,
+) -> Result<Part, ServerError> {
     let Some(table) = reference_target(query, meanings) else {
         return Ok(if kinds.home || writes(query) { Part::Home } else { anywhere(query) });
     };
@@ -343,8 +355,18 @@ fn reference(query: &Query, meanings: &Meanings<'_>, kinds: Kinds) -> Result<Par
             "Write plain values, one statement a change.",
         )
     };
+    if let Some(first) = reference_values(text, query, table)? {
+        return Ok(Part::Evaluate(first));
+    }
     if kinds.home {
         return Err(refuse("a home table is on one node only"));
+    }
+    if let Some(first) = insert::still_clock(text) {
+        return Ok(Part::Evaluate(first));
+    }
+    let changes = text.to_ascii_lowercase().contains("default") && query.verb != Verb::Delete;
+    if let Some(column) = varying(table, &[]).filter(|_| changes && names_default(query, text)) {
+        return Err(refuse(&format!("the default of \"{column}\" is another value on each")));
     }
     if let Some(call) = query.functions.iter().find(|call| !functions::is_pure(call)) {
         return Err(refuse(&format!("{}() may give another result on each", call.name)));
@@ -361,4 +383,44 @@ fn reference(query: &Query, meanings: &Meanings<'_>, kinds: Kinds) -> Result<Par
         return Err(refuse("which rows it takes may depend on their order"));
     }
     Ok(Part::EveryNode)
+}
+
+/// What of an INSERT into a reference table could differ between nodes.
+fn reference_values(
+    text: &str,
+    query: &Query,
+    table: &Table,
+) -> Result<Option<Arc<Evaluation>>, ServerError> {
+    let target = query.levels.first().and_then(|level| level.target.as_ref());
+    let (Some(Target::Insert(insert)), Some(layout)) = (target, &query.layout) else {
+        return Ok(None);
+    };
+    if layout.rows.is_empty() && !layout.default_values {
+        return match varying(table, insert.columns.as_deref().unwrap_or_default()) {
+            Some(column) if insert.columns.is_some() => Err(ServerError::refused(
+                format!("INSERT … SELECT into \"{}\" needs \"{column}\"", table.name.name),
+                "Its default would be another value on each node.",
+                "Give its value in the query, or list the rows in VALUES.",
+            )),
+            _ => Ok(None),
+        };
+    }
+    Ok(insert::complete(insert, layout, text, table, None)?.map(Arc::new))
+}
+
+/// Whether DEFAULT is given as a value, in SET, or where it can't be told.
+fn names_default(query: &Query, text: &str) -> bool {
+    match &query.layout {
+        Some(layout) => text[layout.source.end..].to_ascii_lowercase().contains("default"),
+        None => true,
+    }
+}
+
+/// A column other than `given` whose default could differ between nodes.
+fn varying<'a>(table: &'a Table, given: &[String]) -> Option<&'a str> {
+    let varies = |column: &&crate::shard_map::Column| {
+        let default = column.default.as_deref();
+        default.is_some_and(insert::varies) && !given.contains(&column.name)
+    };
+    table.columns.iter().find(varies).map(|column| column.name.as_str())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::insert::{Evaluation, InsertRows};
 use super::{CopyIn, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
 
@@ -57,6 +58,14 @@ pub enum Route {
     /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All
     /// nodes must report the same command tag and, with RETURNING, the same rows; one is shown.
     EveryNode,
+    /// An UPDATE or DELETE over these shards, on several nodes: the text verbatim on each that owns
+    /// one of them, in one transaction. Counts are added, rows concatenated.
+    Write(SmallVec<[ShardId; 2]>),
+    /// An INSERT whose rows belong on several nodes, with the shard of each row.
+    Insert(Arc<InsertRows>, Vec<ShardId>),
+    /// Parts of the statement are to be evaluated first; the statement with their values in their
+    /// places is routed anew.
+    Evaluate(Arc<Evaluation>),
     /// Definitions: `planner::ddl` says what runs on each node.
     Ddl(Arc<Ddl>),
     /// `COPY … FROM STDIN` into a sharded or reference table: the planner's `copy_in` says

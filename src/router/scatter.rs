@@ -8,7 +8,7 @@ use crate::sql::{JoinKind, Level, Query, Statement, Verb};
 use crate::wire::ServerError;
 
 /// Columns whose values tell where a row is stored.
-const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"];
+pub(super) const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"];
 
 /// A scatter, for a query in which `free` is not bound to a shard.
 ///
@@ -83,7 +83,7 @@ fn not_plain(query: &Query, statement: &Statement) -> Option<String> {
 
 /// Whether every row of the join is made on one node: all sharded tables joined on the whole key,
 /// and no row kept for want of a partner that another node could have.
-fn joined(level: &Level, meanings: &[Option<Meaning<'_>>], bound: &Bound<'_>) -> bool {
+pub(super) fn joined(level: &Level, meanings: &[Option<Meaning<'_>>], bound: &Bound<'_>) -> bool {
     let is_sharded = |table: &usize| matches!(meanings[*table], Some(Meaning::Sharded(..)));
     if level.natural || meanings.iter().any(Option::is_none) {
         return false;

@@ -27,8 +27,10 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
     }
     match &statement.kind {
         StatementKind::Control(control) => of_control(control),
-        StatementKind::Query(query) => of_query(query, statement, names),
-        StatementKind::Explain { analyze, query } => of_explain(*analyze, query, statement, names),
+        StatementKind::Query(query) => of_query(text, query, statement, names),
+        StatementKind::Explain { analyze, query } => {
+            of_explain(*analyze, (text, query), statement, names)
+        }
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
         StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
         StatementKind::Other { verb, fault } => of_other(verb, fault.as_ref(), statement, names),
@@ -76,20 +78,28 @@ fn access(query: &Query) -> Access {
     if writes { Access::Write } else { Access::Read }
 }
 
-fn of_query(query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
-    let part = query::route(query, statement, names);
+fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
+    let part = query::route(text, query, statement, names);
     let pins = query.features.into_temp || query.functions.iter().any(functions::pins);
     Analysis { pins, ..Analysis::new(access(query), part) }
 }
 
-fn of_explain(analyze: bool, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
-    let inner = of_query(query, statement, names);
+fn of_explain(
+    analyze: bool,
+    (text, query): (&str, &Query),
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Analysis {
+    let inner = of_query(text, query, statement, names);
     let part = match inner.part {
-        Ok(Part::Scatter(_) | Part::EveryNode) => Err(ServerError::refused(
-            "EXPLAIN of a statement for several nodes is not yet supported",
-            "Each node has a plan of its own.",
-            "Bind the shard key, or ask a node directly.",
-        )),
+        Ok(Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_)) => {
+            Err(ServerError::refused(
+                "EXPLAIN of a statement for several nodes is not yet supported",
+                "Each node has a plan of its own.",
+                "Bind the shard key, or ask a node directly.",
+            ))
+        }
+        Ok(Part::Keyed(keyed)) => Ok(Part::Keyed(keyed.on_one_node())),
         other => other,
     };
     let access = if analyze { inner.access } else { Access::Read };

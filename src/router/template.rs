@@ -150,6 +150,12 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::Scatter(group) => Target::Fixed(Route::Scatter(group)),
         Part::Pull(pull) => Target::Fixed(Route::Pull(pull)),
         Part::EveryNode => Target::Fixed(Route::EveryNode),
+        Part::Write(group) => {
+            let of_group =
+                |(id, shard): (_, &crate::shard_map::Shard)| (shard.group == group).then_some(id);
+            Target::Fixed(Route::Write(names.map.shards().filter_map(of_group).collect()))
+        }
+        Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),
         Part::Keyed(keyed) if keyed.depends_on_params() => Target::Keyed(keyed),

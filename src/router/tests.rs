@@ -23,7 +23,7 @@ pub(super) fn map() -> ShardMap {
     let column = |(name, type_oid): (&str, u32)| Column {
         name: name.to_owned(),
         type_oid,
-        generated: false,
+        ..Column::default()
     };
     let table = |schema: &str, name: &str, group, key: &[&str], columns: &[(&str, u32)]| Table {
         name: TableName::new(schema, name),
@@ -81,6 +81,18 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             format!("pull {}", groups.join(" "))
         }
         Ok(Route::EveryNode) => "every node".to_owned(),
+        Ok(Route::Write(shards)) => {
+            let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
+            format!("write {}", shards.join(" "))
+        }
+        Ok(Route::Insert(_, shards)) => {
+            let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
+            format!("rows {}", shards.join(" "))
+        }
+        Ok(Route::Evaluate(first)) => {
+            let pieces: Vec<_> = first.pieces.iter().map(|p| p.expression.as_str()).collect();
+            format!("evaluate {}", pieces.join(", "))
+        }
         Ok(Route::Ddl(_)) => "ddl".to_owned(),
         Ok(Route::CopyIn(_)) => "copy in".to_owned(),
         Err(error) => {

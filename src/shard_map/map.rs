@@ -131,7 +131,7 @@ pub enum TableKind {
 }
 
 /// A column of a table that the map knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// Its name, as stored.
     pub name: String,
@@ -139,6 +139,26 @@ pub struct Column {
     pub type_oid: u32,
     /// Whether it is GENERATED … STORED, so that COPY and INSERT leave it out.
     pub generated: bool,
+    /// The expression of its default; of an identity column the one that takes its next number. All
+    /// names in it are qualified.
+    #[serde(default)]
+    pub default: Option<String>,
+    /// Whether it is an identity column.
+    #[serde(default)]
+    pub identity: Identity,
+}
+
+/// Whether a column is GENERATED … AS IDENTITY.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// No.
+    #[default]
+    No,
+    /// BY DEFAULT: a value that is given is taken.
+    ByDefault,
+    /// ALWAYS: a value is taken with OVERRIDING SYSTEM VALUE only.
+    Always,
 }
 
 /// Why parts do not make a map.

@@ -13,5 +13,6 @@ mod tests;
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
-    Bounds, Column, Group, InvalidMap, MapParts, Node, Shard, ShardMap, Table, TableKind, leaf_name,
+    Bounds, Column, Group, Identity, InvalidMap, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    leaf_name,
 };

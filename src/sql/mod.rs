@@ -14,6 +14,7 @@ mod copy;
 mod cursor;
 mod ddl;
 mod from;
+mod insert;
 mod lexer;
 mod parse;
 mod quote;
@@ -27,6 +28,7 @@ pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
 };
+pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
 pub use statement::{

@@ -125,6 +125,7 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
     let read = || {
         let (ast, removed) = bridge::parse(text, tokens)?;
         let mut query = walk::query(&ast)?;
+        query.layout = super::insert::layout(text, tokens);
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
         query.columns.all = has_wildcard(text, tokens) || names_row(&query);

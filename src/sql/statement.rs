@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Control, CopyStatement, DdlStatement, Name};
+use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name};
 
 /// A text, read.
 #[derive(Debug, Clone)]
@@ -77,6 +77,8 @@ pub struct Query {
     pub features: Features,
     /// Each function that it calls.
     pub functions: Vec<Call>,
+    /// The places of an INSERT's parts, where it is the outermost.
+    pub layout: Option<InsertLayout>,
     /// How it uses columns.
     pub columns: ColumnUse,
 }

@@ -35,6 +35,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
             levels: walk.levels,
             features: walk.features,
             functions: walk.functions,
+            layout: None,
             columns: walk.columns,
         }),
     }

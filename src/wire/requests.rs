@@ -69,6 +69,8 @@ pub struct Bind<'a> {
     pub formats: SmallVec<[i16; 8]>,
     /// The parameters' values; `None` for NULL.
     pub values: SmallVec<[Option<&'a [u8]>; 8]>,
+    /// The format codes of the result's columns with their count, as they came.
+    pub results: &'a [u8],
     /// Everything after the statement's name, as it came.
     pub tail: &'a [u8],
 }
@@ -83,10 +85,11 @@ impl<'a> Bind<'a> {
         let formats = (0..count).map(|_| reader.i16()).collect::<Result<_, _>>()?;
         let count = reader.count(4)?;
         let values = (0..count).map(|_| reader.value()).collect::<Result<_, _>>()?;
+        let results = reader.rest();
         let count = reader.count(2)?;
         reader.bytes(2 * count)?;
         reader.end()?;
-        Ok(Self { portal, statement, formats, values, tail })
+        Ok(Self { portal, statement, formats, values, results, tail })
     }
 
     /// Appends it for the unnamed statement and the unnamed portal.
@@ -94,6 +97,36 @@ impl<'a> Bind<'a> {
         put_frame(b'B', out, |out| {
             out.put_slice(b"\0\0");
             out.put_slice(self.tail);
+        });
+    }
+
+    /// Appends it for the unnamed statement and the unnamed portal, with the parameters `numbers`
+    /// (from 1) only. `results` may replace the format codes of the result's columns.
+    pub fn put_part(&self, numbers: &[u16], results: Option<&[u8]>, out: &mut BytesMut) {
+        let at = |number: &u16| usize::from(*number).saturating_sub(1);
+        let format = |index: usize| match self.formats.as_slice() {
+            [] => 0,
+            [one] => *one,
+            many => many.get(index).copied().unwrap_or(0),
+        };
+        let count = u16::try_from(numbers.len()).unwrap_or(u16::MAX);
+        put_frame(b'B', out, |out| {
+            out.put_slice(b"\0\0");
+            out.put_u16(count);
+            for number in numbers {
+                out.put_i16(format(at(number)));
+            }
+            out.put_u16(count);
+            for number in numbers {
+                match self.values.get(at(number)).copied().flatten() {
+                    Some(value) => {
+                        out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+                        out.put_slice(value);
+                    }
+                    None => out.put_i32(-1),
+                }
+            }
+            out.put_slice(results.unwrap_or(self.results));
         });
     }
 

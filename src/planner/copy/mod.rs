@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::ids::{GroupId, ShardId};
 use crate::router::CopyIn;
-use crate::shard_map::{KeyType, ShardMap, TableKind};
+use crate::shard_map::{Column, KeyType, ShardMap, TableKind};
 use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, TableName};
 use crate::wire::ServerError;
 
@@ -85,6 +85,17 @@ pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError>
     let column_count = (!columns.is_empty()).then_some(columns.len());
     let format_code = u8::from(options.format == CopyFormat::Binary);
     let TableKind::Sharded { group, key } = &table.kind else {
+        let varies = |column: &&Column| {
+            let default = column.default.as_deref();
+            default.is_some_and(crate::router::varies) && !columns.contains(&column.name)
+        };
+        if let Some(column) = table.columns.iter().find(varies) {
+            return Err(ServerError::refused(
+                format!("COPY into \"{}\" needs \"{}\"", copy.table.name, column.name),
+                "Its default would be another value on each node.",
+                "Give its value in each row.",
+            ));
+        }
         let text = copy.text.trim().to_owned();
         let table = copy.table.clone();
         return Ok(CopyInPlan { table, text, column_count, format_code, split: None });

@@ -158,9 +158,10 @@ fn reference_tables_are_written_on_every_node_if_all_get_the_same() {
             "DELETE FROM countries WHERE id IN (SELECT id FROM countries WHERE name = 'x')",
             "every node",
         ),
-        ("INSERT INTO countries VALUES (1, now())", "refused"),
+        ("INSERT INTO countries VALUES (1, now())", "evaluate now()"),
         ("INSERT INTO countries VALUES (1, 'now')", "refused"),
         ("INSERT INTO countries VALUES (nextval('s'))", "refused"),
+        ("INSERT INTO countries (id) VALUES (nextval('s'))", "evaluate nextval('s')"),
         ("INSERT INTO countries SELECT * FROM customers", "refused"),
         ("INSERT INTO countries SELECT * FROM countries LIMIT 1", "refused"),
         ("INSERT INTO countries SELECT * FROM orders WHERE tenant_id = 5", "refused"),
@@ -170,5 +171,26 @@ fn reference_tables_are_written_on_every_node_if_all_get_the_same() {
         ("COPY orders FROM '/tmp/x'", "refused"),
         ("COPY orders TO STDOUT", "refused"),
         ("COPY (SELECT * FROM orders) TO STDOUT", "refused"),
+    ]);
+}
+
+#[test]
+fn writes_over_nodes_are_spread_or_split_by_row() {
+    check(&[
+        ("UPDATE orders SET total = 3", "write s0 s1 s2 s3"),
+        ("DELETE FROM orders WHERE id = 3", "write s0 s1 s2 s3"),
+        ("DELETE FROM orders WHERE tenant_id = 5 OR id = 3", "write s0 s1 s2 s3"),
+        (
+            "UPDATE orders o SET total = 0 WHERE EXISTS \
+             (SELECT 1 FROM items i WHERE i.tenant_id = o.tenant_id)",
+            "write s0 s1 s2 s3",
+        ),
+        ("UPDATE orders SET total = 3 WHERE id < 9 AND total > now()", "evaluate now()"),
+        ("INSERT INTO orders (id, tenant_id) VALUES (5, 2 + 3)", "evaluate CAST(2 + 3 AS bigint)"),
+        (
+            "INSERT INTO orders (id, tenant_id) VALUES (1, 5), (2, nextval('s'))",
+            "evaluate CAST(nextval('s') AS bigint)",
+        ),
+        ("INSERT INTO orders (id, tenant_id) VALUES (nextval('s'), 5)", "evaluate nextval('s')"),
     ]);
 }

@@ -24,7 +24,7 @@ pub struct Grant {
 }
 
 /// Objects that every node has alike.
-const GLOBAL: [&str; 14] = [
+const GLOBAL: [&str; 15] = [
     "aggregate",
     "cast",
     "collation",
@@ -38,6 +38,7 @@ const GLOBAL: [&str; 14] = [
     "role",
     "routine",
     "schema",
+    "sequence",
     "type",
 ];
 

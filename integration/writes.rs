@@ -1,0 +1,185 @@
+//! Writes through the proxy and on one PostgreSQL server: the same statements, the same answers, the
+//! same rows afterwards.
+
+mod support;
+mod write_support;
+
+use support::rows;
+use write_support::Pair;
+
+#[tokio::test]
+async fn rows_of_one_insert_go_to_the_nodes_of_their_keys() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO tenants (id, name) VALUES (1, 'one'), (2, 'two'), (3, 'it''s'), (4, NULL), \
+         (5, 'f'), (6, E'a\\nb'), (7, 'g'), (8, 'h')",
+        "INSERT INTO orders (tenant_id, id, total) VALUES (1, 1, 5), (2, 1, 7.125), (3, 1, 0), \
+         (4, 1, 3), (1, 2, 1), (5, 9, NULL) RETURNING tenant_id, id, note, total",
+        "INSERT INTO orders VALUES (1, 3), (2, 3), (3, 3) RETURNING *",
+        // In the order of VALUES, whichever node has them.
+        "INSERT INTO orders AS o (id, tenant_id) VALUES (30, 8), (31, 7), (32, 6), (33, 5), (34, 4) \
+         RETURNING o.id",
+        "INSERT INTO orders (tenant_id, id, note) VALUES (1, 1, 'again'), (2, 77, 'new'), \
+         (3, 1, 'again') ON CONFLICT (tenant_id, id) DO UPDATE SET note = excluded.note || '!' \
+         RETURNING tenant_id, note",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 1), (2, 78), (3, 1) ON CONFLICT DO NOTHING",
+        // One bad row, and no row stays.
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 100), (2, 100), (3, 1), (4, 100)",
+        "INSERT INTO orders (tenant_id, id, total) VALUES (1, 101, 1), (2, 101, -1)",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 102), (99, 102), (2, 102)",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 102), (NULL, 102), (2, 102)",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 'x'), (2, 3)",
+        "INSERT INTO notes (tenant_id, body) VALUES (1, 'a'), (2, 'bb'), (3, DEFAULT) \
+         RETURNING body, twice",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn parameters_of_split_rows_come_as_text_and_binary() {
+    let pair = Pair::start().await;
+    for client in [&pair.shop, &pair.plain] {
+        let sql = "INSERT INTO tenants (name, id) VALUES ($1, $2), ($3, $4), ($1, $5), ('x', 9) \
+            RETURNING id, name";
+        let statement = client.prepare(sql).await.unwrap();
+        for offset in [10_i64, 20] {
+            let ids = [offset, offset + 1, offset + 2];
+            if offset == 20 {
+                client.execute("DELETE FROM tenants WHERE id = 9", &[]).await.unwrap();
+            }
+            let got =
+                client.query(&statement, &[&"a", &ids[0], &"b", &ids[1], &ids[2]]).await.unwrap();
+            let got: Vec<(i64, &str)> = got.iter().map(|row| (row.get(0), row.get(1))).collect();
+            assert_eq!(got, [(ids[0], "a"), (ids[1], "b"), (ids[2], "a"), (9, "x")]);
+        }
+        let count = client.execute(
+            "UPDATE tenants SET name = name || $1 WHERE name <> $2 AND plan = $3",
+            &[&"+", &"b", &1_i32],
+        );
+        assert_eq!(count.await.unwrap(), 5);
+        let one = client.query_one(
+            "INSERT INTO tenants (id, name) VALUES ($1 + 0, $2) RETURNING id, name",
+            &[&100_i32, &"computed"],
+        );
+        assert_eq!(one.await.unwrap().get::<_, i64>(0), 100);
+        let two = "INSERT INTO tenants (name) VALUES ($1), ($2), (upper($1)) RETURNING id, name";
+        let two = client.query(two, &[&"p", &"q"]).await.unwrap();
+        let two: Vec<(i64, &str)> = two.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(two, [(1, "p"), (2, "q"), (3, "P")]);
+    }
+    pair.same_tables().await;
+}
+
+#[tokio::test]
+async fn changes_without_the_key_reach_all_nodes_or_none() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO plans (name) VALUES ('free'), ('paid'), ('gold')",
+        "INSERT INTO tenants (id, name, plan) VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3), \
+         (4, 'd', 1), (5, 'e', 2), (6, 'f', 3), (7, 'g', 1), (8, 'h', 2)",
+        "INSERT INTO orders (tenant_id, id, total) VALUES (1, 1, 10), (2, 1, 20), (3, 1, 30), \
+         (4, 1, 40), (5, 1, 50), (6, 1, 60), (7, 1, 70), (8, 1, 80)",
+        "UPDATE orders SET total = total * 2",
+        "UPDATE orders SET note = 'big', total = total + 1 WHERE total > 70 \
+         RETURNING tenant_id, id, note",
+        "UPDATE orders SET note = 'in' WHERE tenant_id IN (1, 2, 3, 4)",
+        "UPDATE orders o SET note = t.name FROM tenants t WHERE t.id = o.tenant_id AND t.plan = 2 \
+         RETURNING o.tenant_id, t.name",
+        "UPDATE orders o SET note = p.name FROM tenants t, plans p \
+         WHERE t.id = o.tenant_id AND p.id = t.plan",
+        "UPDATE tenants SET name = (SELECT p.name FROM plans p WHERE p.id = tenants.plan)",
+        "UPDATE tenants t SET plan = 3 WHERE EXISTS \
+         (SELECT 1 FROM orders o WHERE o.tenant_id = t.id AND o.total > 100)",
+        "UPDATE tenants SET name = 'x' WHERE id = 99",
+        "DELETE FROM orders o USING tenants t WHERE t.id = o.tenant_id AND t.plan = 1",
+        "DELETE FROM orders WHERE total > 150 RETURNING tenant_id",
+        // One node refuses, and all keep what they had.
+        "UPDATE orders SET total = total - 100",
+        "DELETE FROM tenants",
+        "DELETE FROM orders",
+        "DELETE FROM tenants WHERE id IN (1, 2, 3, 4, 5, 6)",
+        "DELETE FROM tenants",
+    ])
+    .await;
+    pair.same("UPDATE notes SET at = now()").await;
+    for sql in [
+        "UPDATE orders SET note = 'x' WHERE id IN (SELECT id FROM orders ORDER BY id LIMIT 2)",
+        "UPDATE orders SET note = (SELECT max(name) FROM tenants)",
+        "DELETE FROM orders USING tenants WHERE total > 3",
+        "UPDATE orders SET note = 'x' WHERE ctid = '(0,1)'",
+        "UPDATE orders SET note = nextval('journal_id_seq')::text",
+    ] {
+        pair.refused(sql).await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_stands_still_is_the_same_on_all_nodes() {
+    let pair = Pair::start().await;
+    let shop = &pair.shop;
+    shop.batch_execute("INSERT INTO notes (tenant_id) VALUES (1), (2), (3), (4), (5)")
+        .await
+        .unwrap();
+    shop.batch_execute("UPDATE notes SET at = now()").await.unwrap();
+    let mut times = rows(shop, "SELECT at FROM notes").await;
+    times.dedup();
+    assert_eq!(times.len(), 1);
+    shop.batch_execute(
+        "INSERT INTO plans (name, made) VALUES ('a', CURRENT_TIMESTAMP - '1 day'::interval)",
+    )
+    .await
+    .unwrap();
+    shop.batch_execute("UPDATE plans SET made = now() - interval '1 day', tag = NULL")
+        .await
+        .unwrap();
+    pair.refused("UPDATE plans SET tag = gen_random_uuid()").await;
+    pair.refused("UPDATE plans SET tag = DEFAULT").await;
+    shop.batch_execute("DELETE FROM notes").await.unwrap();
+    pair.plain.batch_execute("INSERT INTO plans (name) VALUES ('a')").await.unwrap();
+    pair.same_tables().await;
+}
+
+#[tokio::test]
+async fn keys_and_numbers_come_from_sequences_and_expressions() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO tenants (name) VALUES ('a') RETURNING id",
+        "INSERT INTO tenants (name) VALUES ('b'), ('c'), ('d'), ('e') RETURNING id, name",
+        "INSERT INTO tenants DEFAULT VALUES RETURNING *",
+        "INSERT INTO tenants VALUES (DEFAULT, 'x'), (DEFAULT, DEFAULT) RETURNING *",
+        "INSERT INTO tenants (id, name) VALUES (40 + 2, 'computed') RETURNING id",
+        "INSERT INTO tenants (id, name) VALUES (nextval('tenants_id_seq'), 'next') RETURNING id",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 1), (2, 1), (3, 1)",
+        "INSERT INTO items (tenant_id, order_id, what) VALUES (1, 1, 'p'), (2, 1, 'q'), (3, 1, 'r') \
+         RETURNING id, what",
+        "INSERT INTO items (tenant_id, order_id, what) VALUES (1, 1, 's') RETURNING id",
+        "INSERT INTO items VALUES (1, 1, 77, 'given')",
+        "INSERT INTO items OVERRIDING SYSTEM VALUE VALUES (1, 1, 77, 'given')",
+        "INSERT INTO items OVERRIDING USER VALUE VALUES (2, 1, 78, 'given') RETURNING id",
+        "INSERT INTO items VALUES (3, 1, DEFAULT, 'default') RETURNING id",
+        "INSERT INTO plans (name) VALUES ('p'), ('q') RETURNING id, name",
+        "INSERT INTO plans (id, name) VALUES (10, 'r') ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO plans (name) VALUES ('p') ON CONFLICT (name) DO UPDATE SET name = 'pp'",
+        "INSERT INTO tenants (id, name) VALUES ((SELECT max(id) + 500 FROM plans), 'sub') RETURNING id",
+    ])
+    .await;
+    let own = "SELECT count(*) FROM (SELECT id FROM items GROUP BY id HAVING count(*) > 1) x";
+    for node in 0..3 {
+        assert_eq!(rows(&pair.database.client(node).await, own).await, ["0"]);
+    }
+}
+
+#[tokio::test]
+async fn an_insert_of_a_thousand_rows_is_about_one_statement_a_node() {
+    let pair = Pair::start().await;
+    let values: Vec<String> = (1..=1000).map(|id| format!("({id}, 'n{id}')")).collect();
+    let sql = format!("INSERT INTO tenants (id, name) VALUES {}", values.join(", "));
+    pair.same(&sql).await;
+    pair.same_tables().await;
+    for node in 0..3 {
+        // Each node has seen one INSERT: its rows have one xmin.
+        let seen = "SELECT count(DISTINCT xmin::text), count(*) > 200 FROM tenants";
+        assert_eq!(rows(&pair.database.client(node).await, seen).await, ["1|t"]);
+    }
+    drop(pair.proxy);
+}

@@ -1,0 +1,121 @@
+//! Evaluates parts of a statement on one node, so that all nodes get the same value and keys are
+//! known before rows are routed.
+
+use bytes::BytesMut;
+
+use super::{Fault, Session};
+use crate::backend::{Command, Guard};
+use crate::ids::NodeId;
+use crate::planner::{Evaluated, evaluation_queries};
+use crate::router::Evaluation;
+use crate::wire::{Bind, ServerError, SqlState, put_frame, put_parse, put_query};
+
+/// A portal's parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound<'a, 'b> {
+    /// The types that `Parse` declared.
+    pub types: &'a [u32],
+    /// The `Bind`.
+    pub bind: &'a Bind<'b>,
+}
+
+impl Bound<'_, '_> {
+    /// The messages that run a text with some of the parameters, `Sync` included. `results` may
+    /// replace the formats of its columns.
+    pub fn messages(&self, text: &str, params: &[u16], results: Option<&[u8]>) -> BytesMut {
+        let declared = |number: &u16| {
+            self.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
+        };
+        let types: Vec<u32> = params.iter().map(declared).collect();
+        let mut out = BytesMut::new();
+        put_parse(b"", text.as_bytes(), &types, &mut out);
+        self.bind.put_part(params, results, &mut out);
+        put_frame(b'E', &mut out, |out| out.extend_from_slice(&[0; 5]));
+        put_frame(b'S', &mut out, |_| ());
+        out
+    }
+}
+
+impl Session {
+    /// The values of the pieces. Numbers are taken from the home node's sequences, outside of the
+    /// session's transaction where that has not come to the home node.
+    pub async fn evaluate(
+        &mut self,
+        evaluation: &Evaluation,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<Vec<Evaluated>, Fault> {
+        let mut messages = BytesMut::new();
+        let mut answers = 0;
+        let mut plain = String::new();
+        let queries = evaluation_queries(evaluation);
+        if bound.is_none() || queries.iter().all(|(_, params)| params.is_empty()) {
+            for (query, _) in &queries {
+                plain.push_str(query);
+                plain.push(';');
+            }
+            put_query(&plain, &mut messages);
+            answers = 1;
+        } else if let Some(bound) = bound {
+            for (query, params) in &queries {
+                messages.extend_from_slice(&bound.messages(query, params, Some(&[0, 0])));
+                answers += 1;
+            }
+        }
+        let home = self.engine.live_map.load().home();
+        let begun = self.begun_nodes();
+        let node = begun.first().copied().filter(|_| evaluation.clock_only).unwrap_or(home);
+        let rows = if !self.in_transaction() || begun.contains(&node) {
+            self.evaluate_here(node, &messages, answers).await?
+        } else {
+            self.evaluate_apart(node, &messages, answers).await?
+        };
+        let expected: usize = evaluation.pieces.iter().map(|piece| piece.count).sum();
+        if rows.len() != expected {
+            return Err(too_many().into());
+        }
+        let value = |row: Vec<Option<String>>| {
+            let mut columns = row.into_iter();
+            Some((columns.next()??, columns.next()??))
+        };
+        Ok(rows.into_iter().map(value).collect())
+    }
+
+    async fn evaluate_here(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+        answers: usize,
+    ) -> Result<Vec<Vec<Option<String>>>, Fault> {
+        let member = self.member(node).await?;
+        member.send(messages).await?;
+        member.skip_own_answers().await?;
+        let (mut rows, mut failure) = (Vec::new(), None);
+        for _ in 0..answers {
+            match member.guard.finish_command().await {
+                Ok(Command { rows: more }) => rows.extend(more),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(rows), |error| Err(error.into()))
+    }
+
+    async fn evaluate_apart(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+        answers: usize,
+    ) -> Result<Vec<Vec<Option<String>>>, Fault> {
+        let mut guard: Guard = self.checkout_beside(node).await?;
+        guard.send(messages).await?;
+        let mut rows = Vec::new();
+        for _ in 0..answers {
+            rows.extend(guard.finish_command().await?.rows);
+        }
+        Ok(rows)
+    }
+}
+
+fn too_many() -> ServerError {
+    ServerError::new(SqlState("54000"), "too many values have to be evaluated in one statement")
+        .with_hint("Insert fewer rows a statement.")
+}

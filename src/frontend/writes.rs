@@ -1,0 +1,145 @@
+//! Writes that the proxy spreads over nodes or completes first.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::session::ClientSession;
+use super::simple::Way;
+use crate::executor::{Bound, Cost, Fault, Spread, SpreadPart, query_message};
+use crate::ids::NodeId;
+use crate::planner::{self, Fragment};
+use crate::router::{Evaluation, Params, Route};
+use crate::wire::{ServerError, SqlState};
+
+/// How often a statement may be completed before it is given up.
+const ROUNDS_MAX: usize = 4;
+
+impl ClientSession {
+    /// Runs a write of several nodes, or one whose parts are evaluated first; leaves
+    /// `ReadyForQuery` to the caller.
+    pub(super) async fn write(
+        &mut self,
+        route: Route,
+        text: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let mut route = route;
+        let mut text = std::borrow::Cow::Borrowed(text);
+        for _ in 0..ROUNDS_MAX {
+            let Route::Evaluate(first) = &route else {
+                let way = Way::Steps(route);
+                return self.write_way(way, &text, bound).await;
+            };
+            let completed = self.complete(first, bound).await?;
+            let template = self.template(&completed);
+            let params = params_of(bound);
+            let (way, _) = self.way(&completed, &params, template).await?;
+            match way {
+                Way::Steps(next @ Route::Evaluate(_)) => route = next,
+                way => return self.write_way(way, &completed, bound).await,
+            }
+            text = completed.into();
+        }
+        Err(ServerError::new(SqlState::INTERNAL_ERROR, "a statement could not be completed").into())
+    }
+
+    /// The statement with the values of what was evaluated.
+    async fn complete(
+        &mut self,
+        first: &Arc<Evaluation>,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<String, Fault> {
+        let values = self.session.evaluate(first, bound).await?;
+        planner::evaluated(first, &values).ok_or_else(|| {
+            ServerError::new(SqlState::INTERNAL_ERROR, "a value was not evaluated").into()
+        })
+    }
+
+    async fn write_way(
+        &mut self,
+        way: Way,
+        text: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let map = self.worker.engine.live_map.snapshot();
+        let describe = bound.is_none();
+        let (parts, at_once) = match way {
+            Way::Node(node, cost) => {
+                let template = self.template(text);
+                self.prepare_node(&template, node).await?;
+                (vec![part(node, cost, whole(text, bound))], true)
+            }
+            Way::Steps(Route::Write(shards)) => {
+                let mut parts: Vec<SpreadPart> = Vec::new();
+                for shard in shards {
+                    let node = map.node_of(shard);
+                    if let Some(part) = parts.iter_mut().find(|part| part.node == node) {
+                        part.cost.shards.push(shard);
+                        continue;
+                    }
+                    let mut cost = Cost::none(crate::load::Access::Write);
+                    cost.shards.push(shard);
+                    parts.push(part(node, cost, whole(text, bound)));
+                }
+                // The same order for every statement: see `executor::Spread`.
+                parts.sort_by_key(|part| part.node);
+                (parts, false)
+            }
+            Way::Steps(Route::Insert(insert, shards)) => {
+                let fragments = planner::insert(&insert, &shards, &map);
+                let at_once = insert.layout.source.end == insert.text.trim_end().len()
+                    || !has_conflict(&insert.text[insert.layout.source.end..]);
+                (fragments.into_iter().map(|f| of_fragment(f, bound)).collect(), at_once)
+            }
+            Way::Steps(Route::EveryNode) => {
+                let messages = whole(text, bound);
+                let run = self.session.run_on_every_node(&messages, describe, &mut self.client);
+                return run.await;
+            }
+            _ => {
+                let message = "a completed statement has no route";
+                return Err(ServerError::new(SqlState::INTERNAL_ERROR, message).into());
+            }
+        };
+        let spread = Spread { parts, describe, at_once };
+        self.session.run_spread(&spread, &mut self.client).await
+    }
+}
+
+/// The parameters for routing.
+fn params_of<'a, 'b: 'a>(bound: Option<&'a Bound<'a, 'b>>) -> Params<'a> {
+    bound.map_or_else(Params::default, |bound| Params {
+        types: bound.types,
+        formats: &bound.bind.formats,
+        values: &bound.bind.values,
+    })
+}
+
+fn part(node: NodeId, cost: Cost, messages: BytesMut) -> SpreadPart {
+    SpreadPart { node, cost, messages, rows: Vec::new() }
+}
+
+/// The messages that run a whole text, with those parameters that it uses.
+fn whole(text: &str, bound: Option<&Bound<'_, '_>>) -> BytesMut {
+    match bound {
+        None => query_message(text),
+        Some(bound) => {
+            let (text, params) = planner::renumbered(text);
+            bound.messages(&text, &params, None)
+        }
+    }
+}
+
+fn of_fragment(fragment: Fragment, bound: Option<&Bound<'_, '_>>) -> SpreadPart {
+    let Fragment { node, shards, text, params, rows } = fragment;
+    let messages = match bound {
+        None => query_message(&text),
+        Some(bound) => bound.messages(&text, &params, None),
+    };
+    SpreadPart { node, cost: Cost { shards, access: crate::load::Access::Write }, messages, rows }
+}
+
+fn has_conflict(tail: &str) -> bool {
+    tail.to_ascii_lowercase().contains("conflict")
+}

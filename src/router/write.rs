@@ -1,0 +1,109 @@
+//! UPDATE and DELETE over several nodes: each changes its own rows, in one transaction.
+
+use std::collections::HashSet;
+
+use super::bind::{Bound, KeyColumn, Sharded};
+use super::names::Meaning;
+use super::{functions, scatter};
+use crate::sql::{JoinKind, Query, Statement, Target};
+use crate::wire::ServerError;
+
+/// Whether the statement, run as it is on each node that holds shards of its target, changes what
+/// one node with all rows would.
+///
+/// # Errors
+/// Why not.
+pub(super) fn check_spread(
+    query: &Query,
+    statement: &Statement,
+    bound: &Bound<'_>,
+    meanings: &[Vec<Option<Meaning<'_>>>],
+) -> Result<(), ServerError> {
+    let Some(target) = bound.sharded.iter().find(|table| table.level == 0 && table.index == 0)
+    else {
+        return Err(refused("", "what it writes is not a sharded table"));
+    };
+    let refuse = |why: &str| Err(refused(&target.table.name.name, why));
+    if query.levels.iter().skip(1).any(|level| level.target.is_some()) {
+        return refuse("a write inside of another is not spread over nodes");
+    }
+    let features = &query.features;
+    let clauses = [
+        (features.cte, "WITH"),
+        (features.limit, "LIMIT"),
+        (features.window, "a window function"),
+        (features.distinct, "DISTINCT"),
+        (features.sample, "TABLESAMPLE"),
+        (features.set_operation, "a set operation"),
+    ];
+    if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {
+        return refuse(&format!("{clause} would look at the rows of one node only"));
+    }
+    if features.clock_word {
+        return refuse("a word such as 'now' is another time on each node");
+    }
+    if let Some(call) = query.functions.iter().find(|call| !functions::in_spread_write(call)) {
+        return refuse(&format!("what {}() does on each node is not known", call.name));
+    }
+    if let Some(column) = scatter::SYSTEM_COLUMNS.iter().find(|column| statement.has(column)) {
+        return refuse(&format!("{column} has another meaning on each node"));
+    }
+    if bound.sharded.iter().any(|table| table.group != target.group) {
+        return refuse("tables of different groups are not stored together");
+    }
+    if !scatter::joined(&query.levels[0], &meanings[0], bound) {
+        return refuse("its tables are not joined on the whole shard key");
+    }
+    if !together(query, bound, target) {
+        return refuse("a subquery in it is not joined on the whole shard key");
+    }
+    Ok(())
+}
+
+fn refused(table: &str, why: &str) -> ServerError {
+    ServerError::refused(
+        format!("this write to \"{table}\" needs several nodes"),
+        format!("Its rows are not bound to one shard, and {why}."),
+        "Bind the shard key, or join all sharded tables on it.",
+    )
+}
+
+/// Whether every sharded table of a subquery is joined with the target on the whole key.
+fn together(query: &Query, bound: &Bound<'_>, target: &Sharded<'_>) -> bool {
+    let column = |table: &Sharded<'_>, position| KeyColumn {
+        level: table.level,
+        table: table.index,
+        position,
+    };
+    let mut pairs = Vec::new();
+    for (index, level) in query.levels.iter().enumerate() {
+        for condition in &level.conditions {
+            let inner = condition.join.is_none_or(|join| level.joins[join].kind == JoinKind::Inner);
+            if inner {
+                pairs.extend(bound.pairs(index, level, condition));
+            }
+        }
+    }
+    (0..target.key.len()).all(|position| {
+        let mut reached = HashSet::from([column(target, position)]);
+        loop {
+            let before = reached.len();
+            for (a, b) in &pairs {
+                if reached.contains(a) || reached.contains(b) {
+                    reached.extend([*a, *b]);
+                }
+            }
+            if reached.len() == before {
+                break;
+            }
+        }
+        let inner = bound.sharded.iter().filter(|table| table.level > 0);
+        inner.into_iter().all(|table| reached.contains(&column(table, position)))
+    })
+}
+
+/// Whether the outermost statement is an UPDATE or DELETE.
+pub(super) fn is_change(query: &Query) -> bool {
+    let target = query.levels.first().and_then(|level| level.target.as_ref());
+    matches!(target, Some(Target::Update { .. } | Target::Delete))
+}
