@@ -60,7 +60,7 @@ async fn a_shard_is_split_in_place_into_four_and_parts_of_it_go_on() {
 /// A split and a merge that die at a failpoint are finished by the next process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_in_a_split_or_a_merge_is_survived() {
-    for failpoint in ["copied", "built", "detached", "marker_applied", "attached", "switched"] {
+    for failpoint in ["copied", "detached", "attached", "switched"] {
         let shop = Shop::create().await;
         let writers = Writers::start(&shop, 2).await;
         let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;

@@ -101,7 +101,7 @@ impl Writer {
         while !stop.is_cancelled() {
             self.step += 1;
             self.write().await;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
         }
         self
     }

@@ -14,6 +14,9 @@ use crate::shard_move::{Event, Move};
 
 /// How long the stream is applied before its lag is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A stream that reaches in this time where the source was at its begin has caught up, however much
+/// the source writes meanwhile.
+const NEAR: Duration = Duration::from_millis(100);
 /// Longest time without a word from the source while its stream is behind. A transaction that takes
 /// longer to decode or to apply is no stall.
 const STALL: Duration = Duration::from_mins(2);
@@ -33,12 +36,13 @@ pub(super) async fn catch_up(
             steps.push(step(sessions.on(lane.source.node)?, applier));
         }
         let lags = try_join_all(steps).await?;
-        let lag_bytes = lags.iter().map(|lag| lag.unwrap_or(u64::MAX)).max().unwrap_or(0);
         let reached = lags.iter().all(Option::is_some);
+        let lag_bytes = lags.iter().flatten().map(|lag| lag.bytes).max().unwrap_or(0);
+        let slowest = lags.iter().flatten().map(|lag| lag.took).max().unwrap_or_default();
         if reached {
             note_lag(context, mv, lag_bytes);
         }
-        if reached && lag_bytes <= context.config.lag_threshold_bytes {
+        if reached && (lag_bytes <= context.config.lag_threshold_bytes || slowest <= NEAR) {
             let wait_ms = mv.not_before_unix_ms.saturating_sub(now_unix_ms());
             if wait_ms == 0 {
                 return Ok(Event::CaughtUp);
@@ -54,14 +58,24 @@ pub(super) async fn catch_up(
     }
 }
 
-/// Applies a while; what is left of the stream, in bytes, unless the source's end of before was not
-/// even reached.
-async fn step(source: &Session, applier: &mut Applier<'_>) -> Result<Option<u64>, MoveError> {
-    let end = source.wal_end().await?;
+/// How far a stream is behind.
+struct Lag {
+    /// What the source has written since it was looked at.
+    bytes: u64,
+    /// How long it took to get where it was then.
+    took: Duration,
+}
+
+/// Applies a while; what is left of the stream, unless the source's end of before was not even
+/// reached.
+async fn step(source: &Session, applier: &mut Applier<'_>) -> Result<Option<Lag>, MoveError> {
+    let (end, began) = (source.wal_end().await?, Instant::now());
     if !applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await? {
         return Ok(None);
     }
-    Ok(Some(source.wal_end().await?.0.saturating_sub(applier.seen().0)))
+    let took = began.elapsed();
+    let bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
+    Ok(Some(Lag { bytes, took }))
 }
 
 /// Applies all streams until the signals.
