@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod data_folder;
 mod dev;
+mod forecast;
 mod http;
 mod logging;
 mod preflight;
@@ -48,6 +49,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Split(args) => Box::pin(request_move::request_split(args)).await,
             Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
+            Command::Forecast(args) => forecast::forecast(&args),
             Command::Watch(args) => Box::pin(watch::watch(args)).await,
         }
     });
