@@ -317,9 +317,8 @@ async fn list_moves(catalog: &Catalog, kept: usize) -> Result<Vec<Move>, Catalog
     let surplus = moves.len().saturating_sub(kept).min(DELETED_MOVES_MAX);
     if surplus > 0 {
         let old = moves[..moves.len() - kept].iter().filter(|m| m.record.is_finished());
-        let delete = |change: Change, m: &Versioned<Move>| {
-            change.delete(&m.record, Expect::At(m.revision))
-        };
+        let delete =
+            |change: Change, m: &Versioned<Move>| change.delete(&m.record, Expect::At(m.revision));
         let old: Vec<_> = old.take(surplus).cloned().collect();
         catalog.commit(old.iter().fold(Change::new(), delete)).await?;
         moves.retain(|m| !old.contains(m));

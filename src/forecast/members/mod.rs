@@ -9,8 +9,8 @@ mod trial;
 
 pub(super) use trial::{Baseline, Blend, Trial, origins};
 
-pub(super) use super::config::Model;
 use super::config::Config;
+pub(super) use super::config::Model;
 
 /// What a model is given.
 #[derive(Debug, Clone, Copy)]
