@@ -30,6 +30,7 @@ GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
+POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
 /// All routes.
@@ -42,6 +43,7 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
         .route("/decisions", get(decisions))
+        .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()
         .route("/", get(async || PATHS))
@@ -164,6 +166,10 @@ fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, Api
             .with_hint(format!("send {example} as application/json"))
     };
     body.map(|Json(wanted)| wanted).map_err(bad)
+}
+
+async fn reload(State(service): State<Service>) -> Result<Json<Value>, ApiError> {
+    service.reload().map(Json)
 }
 
 async fn decisions(

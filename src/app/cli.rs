@@ -26,6 +26,8 @@ pub enum Command {
     Dev(Dev),
     /// Run the proxy in front of existing nodes
     Serve(Serve),
+    /// Let a running proxy read its configuration again; SIGHUP does the same
+    Reload(Admin),
     /// Check a configuration or a policy and print all that is wrong with it
     Check(Check),
     /// Ask a running proxy to move a shard to another node

@@ -9,6 +9,8 @@ mod http;
 mod logging;
 mod preflight;
 mod proxy;
+mod reload;
+mod reload_command;
 mod request_move;
 mod running;
 mod serve;
@@ -44,6 +46,7 @@ pub fn run(cli: Cli) -> ExitCode {
         match cli.command {
             Command::Dev(args) => Box::pin(dev::dev(args)).await,
             Command::Serve(args) => Box::pin(serve::serve(args)).await,
+            Command::Reload(args) => reload_command::reload(args).await,
             Command::Check(args) => check::check(&args),
             Command::Move(args) => Box::pin(request_move::request_move(args)).await,
             Command::Split(args) => Box::pin(request_move::request_split(args)).await,
