@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
 use crate::ids::ShardId;
@@ -30,6 +31,8 @@ GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
+GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
+GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
@@ -43,6 +46,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
         .route("/decisions", get(decisions))
+        .route("/heatmap", get(load::heatmap))
+        .route("/forecasts", get(load::forecasts))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()
