@@ -53,7 +53,9 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
     let context = Context { database: "d", search_path: &path };
     let route = template(sql, &context, map).route(&Params::default()).ok();
     // What is rewritten is not sent verbatim; a pull needs the proxy: `differential` has those.
-    route.filter(|route| !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..)))
+    route.filter(|route| {
+        !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..) | Route::Select(_))
+    })
 }
 
 /// The nodes that a route goes to.

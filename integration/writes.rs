@@ -183,3 +183,39 @@ async fn an_insert_of_a_thousand_rows_is_about_one_statement_a_node() {
     }
     drop(pair.proxy);
 }
+
+#[tokio::test]
+async fn the_rows_of_a_query_are_inserted_wherever_they_come_from_and_belong() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO tenants (name, plan) SELECT 't' || n, n % 3 + 1 FROM generate_series(1, 9) AS n",
+        "INSERT INTO plans (name) SELECT 'p' || n FROM generate_series(1, 3) AS n RETURNING id, name",
+        "INSERT INTO orders (tenant_id, id, total) SELECT id, 1, id * 1.5 FROM tenants",
+        "INSERT INTO orders SELECT tenant_id, id + 1, note, total FROM orders WHERE total > 5 \
+         RETURNING tenant_id, id",
+        "INSERT INTO orders (tenant_id, id, note) SELECT t.id, 7, p.name FROM tenants t \
+         JOIN plans p ON p.id = t.plan WHERE t.id < 5",
+        "INSERT INTO journal (what) SELECT note FROM orders WHERE note <> 'none'",
+        "INSERT INTO journal (what) SELECT count(*)::text FROM orders",
+        "INSERT INTO orders (tenant_id, id) SELECT 1, max(id) + 1 FROM orders",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders ON CONFLICT DO NOTHING",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders WHERE id = 1 \
+         ON CONFLICT (tenant_id, id) DO UPDATE SET note = 'again' RETURNING tenant_id, note",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders WHERE false",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id FROM orders",
+        "INSERT INTO plans (name, made) SELECT name, now() FROM plans ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO notes (tenant_id, body) WITH x AS (SELECT 3 AS k) SELECT k, 'w' FROM x",
+        "INSERT INTO notes (tenant_id, body) SELECT 5, NULL UNION ALL SELECT 6, E'a\\\\b''c'",
+        "INSERT INTO notes (tenant_id, body) SELECT n, 'many' FROM generate_series(1, 2500) AS n",
+    ])
+    .await;
+    pair.same("SELECT what FROM journal").await;
+    for client in [&pair.shop, &pair.plain] {
+        let sql = "INSERT INTO orders (tenant_id, id, note) SELECT tenant_id, id + $1, $2 FROM orders \
+            WHERE id = $3 RETURNING tenant_id";
+        let inserted = client.query(sql, &[&100_i64, &"bound", &1_i64]).await.unwrap();
+        assert_eq!(inserted.len(), 9);
+    }
+    pair.same_tables().await;
+}

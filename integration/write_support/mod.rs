@@ -129,7 +129,7 @@ async fn answer(client: &Client, sql: &str) -> Result<(Vec<String>, Vec<u64>), S
             _ => {}
         }
     }
-    if !sql.contains("ORDER BY") && !sql.starts_with("INSERT") {
+    if !sql.contains("ORDER BY") && !sql.contains("VALUES") {
         found.sort();
     }
     Ok((found, counts))

@@ -147,7 +147,7 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
-            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) => {
+            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) | Route::Select(_) => {
                 self.write(route.clone(), text, None).await
             }
             Route::Ddl(ddl) => {

@@ -276,13 +276,15 @@ fn copy_query(
         };
     };
     match query::route(text, inner, statement, names)? {
-        Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_) => {
-            Err(ServerError::refused(
-                "COPY of a query over several nodes is not yet supported",
-                "Its rows are on several nodes.",
-                "Bind the shard key in the query.",
-            ))
-        }
+        Part::Scatter(_)
+        | Part::EveryNode
+        | Part::Write(_)
+        | Part::Evaluate(_)
+        | Part::Select(_) => Err(ServerError::refused(
+            "COPY of a query over several nodes is not yet supported",
+            "Its rows are on several nodes.",
+            "Bind the shard key in the query.",
+        )),
         // A file of the server's is the home node's.
         Part::Keyed(_) if !copy.by_client => Err(ServerError::refused(
             "COPY of a sharded table to a file or program of the server is not supported",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::insert::Evaluation;
+use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
 use super::{CopyIn, Ddl, Pull};
 use crate::ids::GroupId;
@@ -19,6 +19,7 @@ pub(super) enum Part {
     /// UPDATE or DELETE over all shards of a group.
     Write(GroupId),
     Evaluate(Arc<Evaluation>),
+    Select(Arc<InsertRows>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
 }

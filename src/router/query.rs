@@ -110,10 +110,13 @@ fn sharded(
     kinds: Kinds,
 ) -> Result<Part, ServerError> {
     let reads = query.verb == Verb::Select && !writes(query);
+    check_clauses(query, reads)?;
+    if let Some(select) = insert::select(query, text) {
+        return Ok(Part::Select(select));
+    }
     if kinds.home && !reads {
         return Err(mixed(query, meanings));
     }
-    check_clauses(query, reads)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -358,6 +361,9 @@ fn reference(
     if let Some(first) = reference_values(text, query, table)? {
         return Ok(Part::Evaluate(first));
     }
+    if let Some(select) = insert::select(query, text) {
+        return Ok(Part::Select(select));
+    }
     if kinds.home {
         return Err(refuse("a home table is on one node only"));
     }
@@ -396,14 +402,7 @@ fn reference_values(
         return Ok(None);
     };
     if layout.rows.is_empty() && !layout.default_values {
-        return match varying(table, insert.columns.as_deref().unwrap_or_default()) {
-            Some(column) if insert.columns.is_some() => Err(ServerError::refused(
-                format!("INSERT … SELECT into \"{}\" needs \"{column}\"", table.name.name),
-                "Its default would be another value on each node.",
-                "Give its value in the query, or list the rows in VALUES.",
-            )),
-            _ => Ok(None),
-        };
+        return Ok(None);
     }
     Ok(insert::complete(insert, layout, text, table, None)?.map(Arc::new))
 }

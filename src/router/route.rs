@@ -63,6 +63,8 @@ pub enum Route {
     Write(SmallVec<[ShardId; 2]>),
     /// An INSERT whose rows belong on several nodes, with the shard of each row.
     Insert(Arc<InsertRows>, Vec<ShardId>),
+    /// An INSERT of a query's rows: the query is run as any other, then its rows are inserted.
+    Select(Arc<InsertRows>),
     /// Parts of the statement are to be evaluated first; the statement with their values in their
     /// places is routed anew.
     Evaluate(Arc<Evaluation>),

@@ -92,13 +92,17 @@ fn of_explain(
 ) -> Analysis {
     let inner = of_query(text, query, statement, names);
     let part = match inner.part {
-        Ok(Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_)) => {
-            Err(ServerError::refused(
-                "EXPLAIN of a statement for several nodes is not yet supported",
-                "Each node has a plan of its own.",
-                "Bind the shard key, or ask a node directly.",
-            ))
-        }
+        Ok(
+            Part::Scatter(_)
+            | Part::EveryNode
+            | Part::Write(_)
+            | Part::Evaluate(_)
+            | Part::Select(_),
+        ) => Err(ServerError::refused(
+            "EXPLAIN of a statement for several nodes is not yet supported",
+            "Each node has a plan of its own.",
+            "Bind the shard key, or ask a node directly.",
+        )),
         Ok(Part::Keyed(keyed)) => Ok(Part::Keyed(keyed.on_one_node())),
         other => other,
     };

@@ -155,6 +155,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
                 |(id, shard): (_, &crate::shard_map::Shard)| (shard.group == group).then_some(id);
             Target::Fixed(Route::Write(names.map.shards().filter_map(of_group).collect()))
         }
+        Part::Select(insert) => Target::Fixed(Route::Select(insert)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),
