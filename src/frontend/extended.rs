@@ -166,9 +166,13 @@ impl ClientSession {
             return Ok(());
         }
         self.session.check_not_failed()?;
-        let params =
-            Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
-        let (way, template) = self.way(text, &params, template).await?;
+        let params = Params {
+            types: &prepared.types,
+            formats: &bind.formats,
+            values: &bind.values,
+            literals: &[],
+        };
+        let (way, template) = self.way(text, params, template).await?;
         let Way::Node(node, cost) = way else {
             self.flush_unparsed().await?;
             self.answer(&Reply::BindComplete);

@@ -10,7 +10,7 @@ use crate::executor::{Cost, Entered, Fault, PullRun, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Params, Pull, Route, Template};
+use crate::router::{Access, Control, Params, Pull, Route, Shape, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -32,14 +32,19 @@ impl ClientSession {
     /// is the caller's.
     pub(super) async fn simple(&mut self, text: &[u8], message: &BytesMut) -> Result<(), Fault> {
         let text = utf8(text)?;
-        let template = self.template(text);
+        let shape = Shape::of(text);
+        let shaped = shape.as_ref().and_then(|shape| self.shaped(shape));
+        let (template, params) = match shaped {
+            Some(routed) => routed,
+            None => (self.template(text), Params::default()),
+        };
         if template.statement_count == 0 {
             self.client.put(Reply::EmptyQuery);
         } else if is_ours(&template.control) {
             self.control(&template.control, text).await?;
         } else {
             self.session.check_not_failed()?;
-            match self.way(text, &Params::default(), template).await? {
+            match self.way(text, params, template).await? {
                 (Way::Node(node, cost), template) => {
                     self.prepare_node(&template, node).await?;
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
@@ -68,23 +73,38 @@ impl ClientSession {
         self.templates.get(text, &self.worker.engine.live_map.load())
     }
 
-    /// Routes a text and passes the gates of its shards; again if the map changes meanwhile.
+    /// The routed text of a shape, with the literals as its parameters, if it tells where a text
+    /// goes.
+    fn shaped<'a>(&self, shape: &'a Shape) -> Option<(Arc<Template>, Params<'a>)> {
+        let template = self.template(&shape.text);
+        let params = Params { literals: &shape.literals, ..Params::default() };
+        template.serves_shape().then_some((template, params))
+    }
+
+    /// Routes a text and passes the gates of its shards; again if the map changes meanwhile. A shape
+    /// that does not lead to shards of one node is not relied on: its text is routed as it is.
     pub(super) async fn way(
         &mut self,
         text: &str,
-        params: &Params<'_>,
+        mut params: Params<'_>,
         mut template: Arc<Template>,
     ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
             let map = self.worker.engine.live_map.snapshot();
-            if template.epoch != map.epoch() {
-                template = self.template(text);
-                continue;
-            }
-            let route = template.route(params)?;
+            let current = template.epoch == map.epoch();
+            let route = match template.route(&params) {
+                Ok(route @ Route::Shards(_)) if current => route,
+                route if current && params.literals.is_empty() => route?,
+                _ => {
+                    template = self.template(text);
+                    params.literals = &[];
+                    continue;
+                }
+            };
             let shards = shards_of(&route, &map);
             if self.session.enter(&shards, template.epoch).await? == Entered::Stale {
                 template = self.template(text);
+                params.literals = &[];
                 continue;
             }
             let access = access(template.access);

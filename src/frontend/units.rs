@@ -61,10 +61,14 @@ impl ClientSession {
         }
         self.session.check_not_failed()?;
         let bind = Bind::read(bind).map_err(ClientError::from)?;
-        let params =
-            Params { types: &prepared.types, formats: &bind.formats, values: &bind.values };
+        let params = Params {
+            types: &prepared.types,
+            formats: &bind.formats,
+            values: &bind.values,
+            literals: &[],
+        };
         let messages = execute_messages(prepared, &bind, limit);
-        let (way, _) = self.way(text, &params, template).await?;
+        let (way, _) = self.way(text, params, template).await?;
         match way {
             Way::Scatter(nodes) => {
                 if limit > 0 {

@@ -37,7 +37,7 @@ impl ClientSession {
             let completed = self.complete(first, bound).await?;
             let template = self.template(&completed);
             let params = params_of(bound);
-            let (way, _) = self.way(&completed, &params, template).await?;
+            let (way, _) = self.way(&completed, params, template).await?;
             match way {
                 Way::Steps(next @ Route::Evaluate(_)) => route = next,
                 way => return self.write_way(way, &completed, bound).await,
@@ -116,6 +116,7 @@ pub(super) fn params_of<'a, 'b: 'a>(bound: Option<&'a Bound<'a, 'b>>) -> Params<
         types: bound.types,
         formats: &bound.bind.formats,
         values: &bound.bind.values,
+        literals: &[],
     })
 }
 

@@ -42,7 +42,16 @@ pub(super) fn read(
             _ => return Operand::Unknown("it is cast to another type"),
         },
     };
-    match (&constant.value, used) {
+    let value = match &constant.value {
+        ConstantValue::Param(number) if !params.literals.is_empty() => {
+            match params.literals.get(usize::from(*number).wrapping_sub(1)) {
+                Some(literal) => literal,
+                None => return Operand::Unknown("there is no such literal"),
+            }
+        }
+        value => value,
+    };
+    match (value, used) {
         (ConstantValue::Null, Use::Compare) => Operand::NoRow,
         (ConstantValue::Null, Use::Store) => Operand::Value(KeyValue::Null),
         (ConstantValue::Bool(_), _) => Operand::Unknown("it is a Boolean"),

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::insert::{Evaluation, InsertRows};
 use super::{CopyIn, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
+use crate::sql::ConstantValue;
 
 /// What names in a statement mean: the session's database and search path.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Params<'a> {
     pub formats: &'a [i16],
     /// The values; `None` for NULL.
     pub values: &'a [Option<&'a [u8]>],
+    /// Instead of values: the literals of the text whose [`Shape`](super::Shape) was analysed.
+    pub literals: &'a [ConstantValue],
 }
 
 /// What a statement does to data, for load counters and read replicas.

@@ -195,6 +195,13 @@ impl Template {
         matches!(self.target, Target::Keyed(_))
     }
 
+    /// Whether it tells where any text of its shape goes: one statement, bound by its literals to
+    /// shards, that does nothing to the session.
+    pub fn serves_shape(&self) -> bool {
+        let plain = matches!(self.control, Control::None) && !self.pins && !self.moves_transaction;
+        plain && self.statement_count == 1 && self.depends_on_params()
+    }
+
     /// Where the text goes with these parameters, at the template's epoch.
     ///
     /// # Errors

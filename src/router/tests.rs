@@ -4,7 +4,7 @@ mod hostile;
 mod params;
 mod plain;
 
-use super::{Context, Params, Route, template};
+use super::{Context, Params, Route, Shape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
     Bounds, Column, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
@@ -107,7 +107,30 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
 fn route_in(path: &[&str], database: &str, sql: &str) -> String {
     let path: Vec<String> = path.iter().map(|schema| (*schema).to_owned()).collect();
     let context = Context { database, search_path: &path };
-    show(template(sql, &context, &map()).route(&Params::default()))
+    let route = show(template(sql, &context, &map()).route(&Params::default()));
+    assert!(shaped(sql, &context).is_none_or(|shaped| shaped == route), "{sql}");
+    route
+}
+
+/// Where the text's shape says that it goes, if it says that it goes to shards.
+fn shaped(sql: &str, context: &Context<'_>) -> Option<String> {
+    let shape = Shape::of(sql)?;
+    let template = template(&shape.text, context, &map());
+    let params = Params { literals: &shape.literals, ..Params::default() };
+    let route = template.serves_shape().then(|| template.route(&params))?;
+    matches!(route, Ok(Route::Shards(_))).then(|| show(route))
+}
+
+#[test]
+fn texts_that_differ_in_their_literals_share_an_analysis() {
+    let context = Context { database: "shop", search_path: &["public".to_owned()] };
+    for sql in [
+        "SELECT * FROM orders WHERE tenant_id = 5 AND note = 'x' LIMIT 3",
+        "UPDATE orders SET note = 'y' WHERE tenant_id = '5' AND id = 7",
+        "INSERT INTO orders (tenant_id, id) VALUES (5, 9)",
+    ] {
+        assert_eq!(shaped(sql, &context), Some(tenant(5)), "{sql}");
+    }
 }
 
 /// The shard of a tenant.

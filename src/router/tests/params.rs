@@ -7,7 +7,7 @@ fn route(sql: &str, types: &[u32], formats: &[i16], values: &[Option<&[u8]>]) ->
     let path = ["public".to_owned()];
     let context = Context { database: "shop", search_path: &path };
     let template = template(sql, &context, &map());
-    show(template.route(&Params { types, formats, values }))
+    show(template.route(&Params { types, formats, values, literals: &[] }))
 }
 
 const SELECT: &str = "SELECT count(*) FROM orders WHERE tenant_id = $1";
