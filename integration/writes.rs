@@ -219,3 +219,90 @@ async fn the_rows_of_a_query_are_inserted_wherever_they_come_from_and_belong() {
     }
     pair.same_tables().await;
 }
+
+/// What a COPY TO gives, its lines sorted, the first kept where it is.
+async fn copied(client: &tokio_postgres::Client, sql: &str) -> Vec<Vec<u8>> {
+    use futures_util::TryStreamExt;
+    let stream = client.copy_out(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let bytes: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();
+    let all = bytes.concat();
+    if sql.contains("binary") {
+        // The header and the trailer stand once.
+        assert_eq!(&all[..11], b"PGCOPY\n\xff\r\n\0", "{sql}");
+        assert!(all.ends_with(&[0xff, 0xff]), "{sql}");
+        let mut sorted: Vec<u8> = all[19..].to_vec();
+        sorted.sort_unstable();
+        return vec![sorted];
+    }
+    let mut lines: Vec<Vec<u8>> = all.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    lines[1..].sort();
+    if !sql.contains("HEADER") {
+        lines.sort();
+    }
+    lines
+}
+
+#[tokio::test]
+async fn rows_are_copied_out_as_one_stream_and_in_by_every_option() {
+    use futures_util::SinkExt;
+    let pair = Pair::start().await;
+    let insert =
+        "INSERT INTO tenants (id, name) SELECT n, 'n,\"' || n FROM generate_series(1, 40) AS n";
+    pair.same(insert).await;
+    pair.same(
+        "INSERT INTO notes (tenant_id, at, body) SELECT n, NULL, 'b' FROM generate_series(1, 5) n",
+    )
+    .await;
+    for (shop, plain) in [
+        ("COPY tenants TO STDOUT", "COPY tenants TO STDOUT"),
+        (
+            "COPY tenants (name, id) TO STDOUT CSV HEADER",
+            "COPY tenants (name, id) TO STDOUT CSV HEADER",
+        ),
+        ("COPY tenants TO STDOUT (FORMAT binary)", "COPY tenants TO STDOUT (FORMAT binary)"),
+        (
+            "COPY tenants TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *, DELIMITER ';')",
+            "COPY tenants TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *, DELIMITER ';')",
+        ),
+        ("COPY notes TO STDOUT", "COPY notes TO STDOUT"),
+        (
+            "COPY (SELECT id FROM tenants WHERE id > 7) TO STDOUT (FORMAT text)",
+            "COPY (SELECT id FROM tenants WHERE id > 7) TO STDOUT (FORMAT text)",
+        ),
+        (
+            "COPY (SELECT count(*), max(name) FROM tenants) TO STDOUT CSV HEADER",
+            "COPY (SELECT count(*), max(name) FROM tenants) TO STDOUT CSV HEADER",
+        ),
+        (
+            "COPY (SELECT id FROM tenants WHERE id < 0) TO STDOUT (FORMAT binary)",
+            "COPY (SELECT id FROM tenants WHERE id < 0) TO STDOUT (FORMAT binary)",
+        ),
+    ] {
+        assert_eq!(copied(&pair.shop, shop).await, copied(&pair.plain, plain).await, "{shop}");
+    }
+    for client in [&pair.shop, &pair.plain] {
+        for (sql, data) in [
+            (
+                "COPY orders (tenant_id, id, note) FROM STDIN (FORMAT csv, FORCE_NULL (note), NULL '-')",
+                "1,1,\"-\"\n2,1,-\n3,1,x\n",
+            ),
+            (
+                "COPY orders (tenant_id, id, note) FROM STDIN (FORMAT csv, FORCE_NOT_NULL (note))",
+                "1,2,\n2,2,\"\"\n3,2,x\n",
+            ),
+            (
+                "COPY orders (tenant_id, id, note) FROM STDIN (FORMAT csv, HEADER) WHERE id > 5",
+                "tenant_id,id,note\n1,3,a\n2,6,b\n3,7,c\n",
+            ),
+            (
+                "COPY plans (id, name, made, tag) FROM STDIN (FORMAT csv, HEADER match)",
+                "id,name,made,tag\n5,five,2020-01-01,\n",
+            ),
+        ] {
+            let mut sink = std::pin::pin!(client.copy_in::<_, bytes::Bytes>(sql).await.unwrap());
+            sink.send(bytes::Bytes::from_static(data.as_bytes())).await.unwrap();
+            sink.finish().await.unwrap();
+        }
+    }
+    pair.same_tables().await;
+}

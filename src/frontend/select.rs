@@ -93,7 +93,7 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let template = self.template(text);
         let params = params_of(bound);
-        let (way, _) = self.way(text, &params, template).await?;
+        let (way, _) = self.way(text, params, template).await?;
         match way {
             Way::Steps(route) => self.write(route, text, bound).await,
             way => self.write_way(way, text, bound).await,
@@ -124,7 +124,7 @@ impl ClientSession {
     async fn read(&mut self, text: &str, bound: Option<&Bound<'_, '_>>) -> Result<(), Fault> {
         let template = self.template(text);
         let params = params_of(bound);
-        let (way, _) = self.way(text, &params, template).await?;
+        let (way, _) = self.way(text, params, template).await?;
         let messages = match bound {
             None => query_message(text),
             Some(bound) => bound.described(text),

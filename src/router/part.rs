@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl, Pull};
+use super::{CopyIn, CopyOut, Ddl, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -22,4 +22,5 @@ pub(super) enum Part {
     Select(Arc<InsertRows>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
+    CopyOut(Arc<CopyOut>),
 }

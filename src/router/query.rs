@@ -144,14 +144,7 @@ fn sharded(
             None => free = free.or(Some(table)),
         }
     }
-    check_functions(query)?;
-    if let Some(table) = reference_target(query, meanings) {
-        return Err(ServerError::refused(
-            format!("\"{}\" can't be written beside a sharded table", table.name.name),
-            "A reference table is written on every node, a sharded one on the nodes of its shards.",
-            "Write them in two statements.",
-        ));
-    }
+    check_functions(query, meanings)?;
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
     if write::is_change(query) {
         let spread = write::check_spread(query, statement, &bound, meanings);
@@ -201,8 +194,16 @@ fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// Refuses functions that belong to the home node.
-fn check_functions(query: &Query) -> Result<(), ServerError> {
+/// Refuses functions that belong to the home node, and writes to reference tables.
+fn check_functions(query: &Query, meanings: &Meanings<'_>) -> Result<(), ServerError> {
+    if let Some(table) = reference_target(query, meanings) {
+        return Err(ServerError::refused(
+            format!("\"{}\" can't be written beside a sharded table", table.name.name),
+            "A reference table is written on every node, a sharded one on the nodes of its shards.",
+            "Write them in two statements.",
+        ));
+    }
+
     for call in &query.functions {
         if let Some(why) = functions::home_only(call) {
             return Err(ServerError::refused(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, Ddl, Pull};
+use super::{CopyIn, CopyOut, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::ConstantValue;
 
@@ -76,4 +76,6 @@ pub enum Route {
     /// `COPY … FROM STDIN` into a sharded or reference table: the planner's `copy_in` says
     /// how rows are split.
     CopyIn(Arc<CopyIn>),
+    /// `COPY … TO STDOUT` of rows on all nodes of a group, one after the other.
+    CopyOut(Arc<CopyOut>),
 }
