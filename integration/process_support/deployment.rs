@@ -183,7 +183,12 @@ impl Deployment {
 
     /// Starts the program so that it dies at a failpoint.
     pub async fn serve_until(&self, failpoint: &str) -> Serving {
-        Serving::start(self, Some(failpoint)).await
+        Serving::start(self, Some(("FORESHARD_FAILPOINT", failpoint))).await
+    }
+
+    /// Starts the program so that its log has everything from this level on.
+    pub async fn serve_talking(&self, level: &str) -> Serving {
+        Serving::start(self, Some(("FORESHARD_LOG", level))).await
     }
 
     /// The last lines of what the processes said.

@@ -20,7 +20,7 @@ mod process;
 mod writers;
 
 pub use aftermath::Aftermath;
-pub use deployment::Deployment;
+pub use deployment::{Deployment, connect, said};
 pub use pgbench::{Mode, Pgbench};
 pub use process::Serving;
 pub use writers::{Writers, Written};

@@ -23,13 +23,11 @@ pub struct Serving {
 
 impl Serving {
     /// Starts it, and waits until it serves.
-    pub async fn start(deployment: &Deployment, failpoint: Option<&str>) -> Self {
+    pub async fn start(deployment: &Deployment, variable: Option<(&str, &str)>) -> Self {
         let log = File::options().create(true).append(true).open(&deployment.log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_foreshard"));
         command.arg("serve").arg("--config").arg(&deployment.config);
-        command
-            .env_remove("FORESHARD_FAILPOINT")
-            .envs(failpoint.map(|f| ("FORESHARD_FAILPOINT", f)));
+        command.env_remove("FORESHARD_FAILPOINT").envs(variable);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         let mut serving = Self { child: command.spawn().unwrap() };
         let deadline = Instant::now() + PATIENCE;
@@ -42,12 +40,14 @@ impl Serving {
         serving
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    async fn ended(&mut self, deployment: &Deployment) -> ExitStatus {
+    /// Waits until it has ended.
+    pub async fn ended(&mut self, deployment: &Deployment) -> ExitStatus {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it goes on: {}", deployment.log_tail())).unwrap()
     }

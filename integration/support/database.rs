@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use foreshard::backend::NodeAddress;
 use foreshard::runtime::Tasks;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::shared_nodes;
 
@@ -38,7 +38,7 @@ impl TestDatabase {
 
 /// A client of `database` at `address`; its connection ends with it.
 pub async fn connect(address: &NodeAddress, database: &str) -> Client {
-    let connecting = address.service_config(database).connect(NoTls).await;
+    let connecting = address.service_config(database).connect(address.tls.clone()).await;
     let (client, connection) =
         connecting.unwrap_or_else(|error| panic!("connecting to {}: {error}", address.name));
     drop(Tasks::new().spawn("client", connection));

@@ -31,6 +31,17 @@ impl TestProxy {
         Self::start_in(folder, nodes, name, policy.to_owned()).await
     }
 
+    /// The same, letting clients in by `admission`.
+    pub async fn start_admitting(
+        database: &TestDatabase,
+        policy: &str,
+        admission: Admission,
+    ) -> Self {
+        let folder = temp_folder("catalog");
+        let (nodes, name) = (database.nodes.clone(), database.name.clone());
+        Self::start_with(folder, nodes, name, policy.to_owned(), admission).await
+    }
+
     async fn start_in(
         folder: PathBuf,
         nodes: Vec<NodeAddress>,
@@ -42,6 +53,16 @@ impl TestProxy {
             workers: 2,
             ..frontend::Config::default()
         });
+        Self::start_with(folder, nodes, database, policy, admission).await
+    }
+
+    async fn start_with(
+        folder: PathBuf,
+        nodes: Vec<NodeAddress>,
+        database: String,
+        policy: String,
+        admission: Admission,
+    ) -> Self {
         let text = format!("database: {database}\n{policy}");
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
         let parsed = Policy::parse(Path::new("test.yaml"), &text, Some(&names));

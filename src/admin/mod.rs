@@ -13,7 +13,7 @@ mod views;
 pub use error::ApiError;
 pub use metrics::{Metrics, MetricsError};
 pub use server::{AdminError, AdminServer};
-pub use service::{Readiness, Service};
+pub use service::{Readiness, Reload, Service};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ GET  /api/v1/shards      where every shard is\n\
 GET  /api/v1/nodes       the nodes\n\
 GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
+POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
 /// All routes.
@@ -38,6 +39,7 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/nodes", get(nodes))
         .route("/moves", get(moves).post(request_move))
         .route("/decisions", get(decisions))
+        .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()
         .route("/", get(async || PATHS))
@@ -111,6 +113,10 @@ async fn request_move(
     let id = service.request_move(wanted.shard, &wanted.node).await?;
     let wanted = json!({ "id": id, "shard": wanted.shard, "node": wanted.node });
     Ok((StatusCode::ACCEPTED, Json(wanted)))
+}
+
+async fn reload(State(service): State<Service>) -> Result<Json<Value>, ApiError> {
+    service.reload().map(Json)
 }
 
 async fn decisions(

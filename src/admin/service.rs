@@ -27,6 +27,9 @@ pub enum Readiness {
     Stopping,
 }
 
+/// Reads the configuration again: what came of it as JSON, or all its faults.
+pub type Reload = Arc<dyn Fn() -> Result<Value, String> + Send + Sync>;
+
 /// The proxy's state, for whoever looks at it. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
@@ -38,6 +41,8 @@ pub struct Service {
     pub nodes: Arc<[NodeAddress]>,
     /// What the controller saw and decided last, as JSON.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Reads the configuration again; `None` without a file to read it from.
+    pub reload: Option<Reload>,
     /// Whether clients should be sent here.
     pub readiness: watch::Receiver<Readiness>,
 }
@@ -74,6 +79,18 @@ impl Service {
         limit: usize,
     ) -> Result<Vec<StoredDecision>, CatalogError> {
         self.newest(limit).await
+    }
+
+    /// Reads the configuration again; what came of it.
+    pub(super) fn reload(&self) -> Result<Value, ApiError> {
+        let Some(reload) = &self.reload else {
+            let message = "this proxy was started without a configuration file";
+            return Err(ApiError::new(StatusCode::CONFLICT, message));
+        };
+        reload().map_err(|faults| {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, faults)
+                .with_hint("nothing was changed; correct the file and reload again")
+        })
     }
 
     /// Asks for a move of `shard` to the node of this name; the mover sees the record.

@@ -38,6 +38,7 @@ impl Running {
             live_map: LiveMap::new(map()),
             nodes: addresses().into(),
             status: Arc::new(|| json!({ "samples": 7 })),
+            reload: None,
             readiness: receiver,
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::forecast::Model;
+
 /// A PostgreSQL proxy that shards, forecasts the load of each shard, and moves shards online before
 /// a node is overloaded.
 #[derive(Debug, Parser)]
@@ -24,6 +26,8 @@ pub enum Command {
     Dev(Dev),
     /// Run the proxy in front of existing nodes
     Serve(Serve),
+    /// Let a running proxy read its configuration again; SIGHUP does the same
+    Reload(Admin),
     /// Check a configuration or a policy and print all that is wrong with it
     Check(Check),
     /// Ask a running proxy to move a shard to another node
@@ -32,6 +36,30 @@ pub enum Command {
     Status(Admin),
     /// Show load, forecast, moves and decisions live
     Watch(Admin),
+    /// Forecast many histories at once, away from any proxy
+    Forecast(Forecast),
+}
+
+/// Arguments of `foreshard forecast`.
+#[derive(Debug, Args)]
+pub struct Forecast {
+    /// The histories: a JSON object a line, with the steps of a day and the values
+    #[arg(long, value_name = "FILE")]
+    pub tasks: PathBuf,
+    /// Where the quantiles are written: 96 steps of 11 for each task, as 32-bit floats
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The models that are tried beside the ensemble
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = model)]
+    #[arg(default_value = "arima")]
+    pub models: Vec<Model>,
+}
+
+/// The model of this name.
+fn model(name: &str) -> Result<Model, String> {
+    let names = || Model::ALL.map(Model::name).join(", ");
+    let found = Model::ALL.into_iter().find(|model| model.name() == name);
+    found.ok_or_else(|| format!("the models are {}", names()))
 }
 
 /// Arguments of `foreshard dev`.

@@ -13,7 +13,7 @@ use super::cli;
 use super::data_folder::{DataFolder, DataFolderError};
 use super::logging;
 use super::running::{RunError, Running};
-use super::signals::StopSignals;
+use super::signals::Signals;
 use super::terminal::{complain, say, story};
 use crate::backend::NodeAddress;
 use crate::config::{Faults, Policy, Serve, UserLookup};
@@ -66,7 +66,7 @@ struct Dev {
 /// Runs until a signal stops it.
 pub(super) async fn dev(args: cli::Dev) -> ExitCode {
     logging::start("warn", cli::LogFormat::Text);
-    let ended = match StopSignals::new().map_err(DevError::Signals) {
+    let ended = match Signals::new().map_err(DevError::Signals) {
         Ok(mut signals) => run(&args, &mut signals).await,
         Err(error) => Err(error),
     };
@@ -76,21 +76,21 @@ pub(super) async fn dev(args: cli::Dev) -> ExitCode {
     })
 }
 
-async fn run(args: &cli::Dev, signals: &mut StopSignals) -> Result<ExitCode, DevError> {
+async fn run(args: &cli::Dev, signals: &mut Signals) -> Result<ExitCode, DevError> {
     let mut dev = tokio::select! {
         dev = Dev::start(args) => dev?,
         // Nodes that run already are told to stop as they are dropped.
-        () = signals.next() => return Ok(ExitCode::FAILURE),
+        () = signals.any() => return Ok(ExitCode::FAILURE),
     };
     dev.welcome(args);
     tokio::select! {
         () = look_after(&mut dev.nodes) => {}
-        () = signals.next() => {}
+        () = signals.any() => {}
     }
     say("\nstopping; Ctrl-C again does not wait for transactions");
     tokio::select! {
         code = dev.stop() => Ok(code),
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        () = signals.any() => Ok(ExitCode::FAILURE),
     }
 }
 
@@ -114,7 +114,7 @@ impl Dev {
         folder.store_ports(&ports)?;
         let addresses: Vec<NodeAddress> = nodes.iter().map(LocalNode::address).collect();
         try_join_all(addresses.iter().map(|node| make_database(node, &database))).await?;
-        let running = Running::start(Serve {
+        let serve = Serve {
             frontend: frontend::Config {
                 listen: loopback(args.port),
                 ..frontend::Config::default()
@@ -126,8 +126,8 @@ impl Dev {
             nodes: addresses,
             policy,
             ..Serve::default()
-        })
-        .await?;
+        };
+        let running = Running::start(serve, None).await?;
         if let Some(file) = &policy_file {
             folder.store_policy(file)?;
         }

@@ -4,10 +4,13 @@ mod check;
 mod cli;
 mod data_folder;
 mod dev;
+mod forecast;
 mod http;
 mod logging;
 mod preflight;
 mod proxy;
+mod reload;
+mod reload_command;
 mod request_move;
 mod running;
 mod serve;
@@ -43,9 +46,11 @@ pub fn run(cli: Cli) -> ExitCode {
         match cli.command {
             Command::Dev(args) => Box::pin(dev::dev(args)).await,
             Command::Serve(args) => Box::pin(serve::serve(args)).await,
+            Command::Reload(args) => reload_command::reload(args).await,
             Command::Check(args) => check::check(&args),
             Command::Move(args) => Box::pin(request_move::request_move(args)).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
+            Command::Forecast(args) => forecast::forecast(&args),
             Command::Watch(args) => Box::pin(watch::watch(args)).await,
         }
     });

@@ -1,5 +1,6 @@
 //! A proxy with its admin server: what `dev` and `serve` have in common.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,8 +8,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::preflight::{NodesDown, check_nodes};
+use super::reload::Reloader;
 use super::{Proxy, ProxyConfig, StartError};
-use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Service};
+use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Reload, Service};
 use crate::config::Serve;
 
 /// Why `dev` or `serve` does not run.
@@ -30,7 +32,7 @@ pub(super) enum RunError {
     #[error("the data folder {folder} can't be made")]
     Folder {
         /// The folder.
-        folder: std::path::PathBuf,
+        folder: PathBuf,
         /// What the system said.
         #[source]
         source: std::io::Error,
@@ -44,17 +46,21 @@ pub(super) struct Running {
     /// What the nodes can't do.
     pub(super) warnings: Vec<String>,
     readiness: watch::Sender<Readiness>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Running {
-    /// Looks at the nodes, then starts the proxy and the admin server.
-    pub(super) async fn start(serve: Serve) -> Result<Self, RunError> {
+    /// Looks at the nodes, then starts the proxy and the admin server. `file` is what the
+    /// configuration was read from and can be read from again.
+    pub(super) async fn start(serve: Serve, file: Option<PathBuf>) -> Result<Self, RunError> {
         let warnings = check_nodes(&serve.nodes, &serve.policy.database).await?;
         let folder = serve.data_folder.clone();
         std::fs::create_dir_all(&folder)
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
         let admission = Arc::new(ArcSwap::from_pointee(serve.admission()));
+        let reloader =
+            file.map(|file| Arc::new(Reloader::new(file, serve.clone(), Arc::clone(&admission))));
         let nodes: Arc<[_]> = serve.nodes.clone().into();
         let admin_listen = serve.admin_listen;
         let proxy = Proxy::start(ProxyConfig {
@@ -73,6 +79,7 @@ impl Running {
             live_map: proxy.engine.live_map.clone(),
             nodes,
             status: status_of(&proxy),
+            reload: reloader.clone().map(reload_by),
             readiness: receiver,
         };
         let admin = match AdminServer::start(admin_listen, service, metrics) {
@@ -82,7 +89,14 @@ impl Running {
                 return Err(error.into());
             }
         };
-        Ok(Self { proxy, admin, warnings, readiness })
+        Ok(Self { proxy, admin, warnings, readiness, reloader })
+    }
+
+    /// Reads the configuration again; the log tells what came of it.
+    pub(super) fn reload(&self) {
+        if let Some(reloader) = &self.reloader {
+            drop(reloader.reload_and_log());
+        }
     }
 
     /// Refuses new clients, lets transactions under way end, stops moves at a stored state.
@@ -91,6 +105,14 @@ impl Running {
         self.proxy.stop().await;
         drop(self.admin);
     }
+}
+
+/// What the admin API does to reload.
+fn reload_by(reloader: Arc<Reloader>) -> Reload {
+    Arc::new(move || match reloader.reload_and_log() {
+        Ok(reloaded) => Ok(serde_json::to_value(&reloaded).unwrap_or_default()),
+        Err(faults) => Err(faults.to_string()),
+    })
 }
 
 /// What the controller saw and decided last, as JSON.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::cli;
 use super::logging;
 use super::running::Running;
-use super::signals::StopSignals;
+use super::signals::{Signals, Wish};
 use super::terminal::{complain, story};
 use crate::config::Serve;
 
@@ -19,7 +19,7 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut signals = match StopSignals::new() {
+    let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
             complain(format!("signals can't be received: {error}"));
@@ -27,8 +27,8 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
         }
     };
     let running = tokio::select! {
-        running = Running::start(config) => running,
-        () = signals.next() => return ExitCode::SUCCESS,
+        running = Running::start(config, Some(args.config)) => running,
+        () = signals.stop() => return ExitCode::SUCCESS,
     };
     let running = match running {
         Ok(running) => running,
@@ -41,10 +41,12 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(listen = %running.proxy.address, admin = %running.admin.address(), "ready");
-    signals.next().await;
+    while signals.next().await == Wish::Reload {
+        running.reload();
+    }
     tracing::info!("stopping");
     tokio::select! {
         () = running.stop() => ExitCode::SUCCESS,
-        () = signals.next() => ExitCode::FAILURE,
+        () = signals.stop() => ExitCode::FAILURE,
     }
 }

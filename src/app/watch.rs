@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::cli;
 use super::http::{AdminClient, HttpError};
-use super::signals::StopSignals;
+use super::signals::Signals;
 use super::terminal::{clear, complain, is_terminal, redraw, say};
 use super::view::{self, Snapshot};
 
@@ -65,10 +65,10 @@ pub(super) async fn status(args: cli::Admin) -> ExitCode {
 
 /// Prints looks until Ctrl-C: a live screen for a person, else a line for each change.
 pub(super) async fn watch(args: cli::Admin) -> ExitCode {
-    let Ok(mut signals) = StopSignals::new() else { return ExitCode::FAILURE };
+    let Ok(mut signals) = Signals::new() else { return ExitCode::FAILURE };
     tokio::select! {
         ended = live(&args.admin) => told(ended),
-        () = signals.next() => ExitCode::SUCCESS,
+        () = signals.any() => ExitCode::SUCCESS,
     }
 }
 

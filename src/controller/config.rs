@@ -12,6 +12,8 @@ pub struct Config {
     pub status_interval_ms: u64,
     /// Decisions kept in the catalog.
     pub decisions_kept: u64,
+    /// Finished moves kept in the catalog.
+    pub moves_kept: usize,
     /// A decision that nobody approves for this long is no longer possible.
     pub approval_timeout_ms: u64,
 }
@@ -22,6 +24,7 @@ impl Default for Config {
             forecast_interval_ms: 60_000,
             status_interval_ms: 5_000,
             decisions_kept: 500,
+            moves_kept: 500,
             approval_timeout_ms: 900_000,
         }
     }
@@ -41,6 +44,9 @@ impl Config {
         }
         if !(10..=100_000).contains(&self.decisions_kept) {
             faults.push(("decisions_kept", "must be 10 to 100000".to_owned()));
+        }
+        if !(10..=100_000).contains(&self.moves_kept) {
+            faults.push(("moves_kept", "must be 10 to 100000".to_owned()));
         }
         if self.approval_timeout_ms == 0 {
             faults.push(("approval_timeout_ms", "must be at least 1".to_owned()));

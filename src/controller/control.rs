@@ -97,6 +97,9 @@ fn now_unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Old moves deleted by one commit, at the most.
+const DELETED_MOVES_MAX: usize = 100;
+
 struct Controller {
     recorder: Arc<Mutex<Recorder>>,
     stored: Stored,
@@ -139,7 +142,7 @@ impl Controller {
         if due && self.forecast(&settings.forecast).await {
             self.forecast_unix_ms = now;
         }
-        let mut moves = list_moves(&context.catalog).await?;
+        let mut moves = list_moves(&context.catalog, settings.controller.moves_kept).await?;
         let map = context.live_map.snapshot();
         self.approvals(context, &map, &mut moves).await?;
         if self.forecast_unix_ms == now && settings.placement.mode != Mode::Off {
@@ -308,8 +311,19 @@ impl Controller {
     }
 }
 
-async fn list_moves(catalog: &Catalog) -> Result<Vec<Move>, CatalogError> {
-    Ok(catalog.list::<Move>().await?.into_iter().map(|stored| stored.record).collect())
+/// All moves, oldest first. Finished ones beyond the newest `kept` are deleted.
+async fn list_moves(catalog: &Catalog, kept: usize) -> Result<Vec<Move>, CatalogError> {
+    let mut moves = catalog.list::<Move>().await?;
+    let surplus = moves.len().saturating_sub(kept).min(DELETED_MOVES_MAX);
+    if surplus > 0 {
+        let old = moves[..moves.len() - kept].iter().filter(|m| m.record.is_finished());
+        let delete =
+            |change: Change, m: &Versioned<Move>| change.delete(&m.record, Expect::At(m.revision));
+        let old: Vec<_> = old.take(surplus).cloned().collect();
+        catalog.commit(old.iter().fold(Change::new(), delete)).await?;
+        moves.retain(|m| !old.contains(m));
+    }
+    Ok(moves.into_iter().map(|stored| stored.record).collect())
 }
 
 /// The move that carries out a proposal, with the next free id.

@@ -102,12 +102,13 @@ impl Session {
 
     async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {
         let map = self.engine.live_map.snapshot();
-        let mut first_tag = String::new();
+        let (mut first_tag, mut verifier) = (String::new(), None);
         for node in self.nodes_home_last() {
             let is_home = node == map.home();
-            for (index, sql) in plan.statements_for(node, &map).iter().enumerate() {
+            for (index, sql) in plan.statements_for(node, &map).into_iter().enumerate() {
+                let sql = self.with_one_verifier(node, sql, &mut verifier).await?;
                 let mut query = BytesMut::new();
-                put_query(sql, &mut query);
+                put_query(&sql, &mut query);
                 let shown = is_home && index == 0;
                 let tag = self.run_ddl_statement(node, &query, shown, client).await?;
                 if shown {

@@ -21,6 +21,7 @@ mod merge_session;
 mod pull;
 mod pump;
 mod resolver;
+mod role_password;
 mod run;
 mod scatter;
 mod session;

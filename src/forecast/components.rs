@@ -1,4 +1,4 @@
-//! The simple forecasts that the ensemble weighs: levels, last season, profile of several seasons.
+//! The simple forecasts that the ensemble weighs: levels, last season, profiles of several seasons.
 //!
 //! Each uses only what was known at its origin.
 
@@ -7,6 +7,10 @@ use super::real;
 
 /// Seasons that a profile averages, at the most.
 const PROFILE_DAYS_MAX: usize = 7;
+/// Longer seasons that their profile averages, at the most.
+const PROFILE_WEEKS_MAX: usize = 8;
+/// A season of fewer steps than this is too coarse to smooth its profile.
+const SMOOTH_DAY_MIN: usize = 96;
 /// Steps that must lie before the oldest origin, beside its seasons.
 const MARGIN: usize = 8;
 /// Origins that a backtest needs at least.
@@ -24,7 +28,9 @@ pub(super) struct Shape {
     /// Seasons that the profile averages; a profile needs two.
     days: usize,
     /// Steps of the longer season, if the history is long enough for it.
-    week: Option<usize>,
+    pub(super) week: Option<usize>,
+    /// Longer seasons that their profile averages.
+    weeks: usize,
     /// The oldest origin that can be forecast.
     pub(super) oldest: usize,
     /// How much of a level offset is left after each step, for three half lives.
@@ -32,7 +38,7 @@ pub(super) struct Shape {
 }
 
 /// Names of the components, in their order.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 15] = [
     "last",
     "mean_6",
     "mean_24",
@@ -42,10 +48,17 @@ const NAMES: [&str; 10] = [
     "profile_short_offset",
     "profile_long_offset",
     "profile_ratio",
-    "last_week",
+    "last_week_short_offset",
+    "last_week_long_offset",
+    "week_profile",
+    "week_profile_short_offset",
+    "week_profile_long_offset",
+    "week_profile_ratio",
 ];
-/// Where the profile's components start.
+/// Where the components of the profile of the season start.
 const PROFILE_AT: usize = 6;
+/// Where the components of the longer season start.
+const WEEK_AT: usize = 9;
 
 impl Shape {
     /// The shape for a history of `length` steps; `None` if that is too short.
@@ -60,8 +73,9 @@ impl Shape {
             return None;
         }
         let week = week.filter(|week| length > week + horizon + 150);
+        let weeks = week.map_or(0, |week| (newest / (2 * week)).clamp(1, PROFILE_WEEKS_MAX));
         let oldest = |days: usize| {
-            let seasons = (days.max(1) * day).max(week.unwrap_or(0));
+            let seasons = (days.max(1) * day).max(week.unwrap_or(0) * weeks);
             seasons + MARGIN
         };
         let mut days = (newest / day).saturating_sub(1).min(PROFILE_DAYS_MAX);
@@ -75,7 +89,7 @@ impl Shape {
         let fade =
             |half_life: f64| (0..horizon).map(|step| 0.5f64.powf(real(step) / half_life)).collect();
         let fades = [fade(24.0), fade(48.0), fade(96.0)];
-        Some(Self { horizon, day, days, week, oldest, fades })
+        Some(Self { horizon, day, days, week, weeks, oldest, fades })
     }
 
     /// How many components there are.
@@ -87,10 +101,10 @@ impl Shape {
     pub(super) fn names(&self) -> Vec<&'static str> {
         let mut names = NAMES[..PROFILE_AT].to_vec();
         if self.days >= 2 {
-            names.extend(&NAMES[PROFILE_AT..NAMES.len() - 1]);
+            names.extend(&NAMES[PROFILE_AT..WEEK_AT]);
         }
         if self.week.is_some() {
-            names.extend(&NAMES[NAMES.len() - 1..]);
+            names.extend(&NAMES[WEEK_AT..]);
         }
         names
     }
@@ -101,44 +115,88 @@ impl Shape {
         for level in [y[at - 1], past.mean(at, 6), past.mean(at, 24)] {
             out.extend(std::iter::repeat_n(level, self.horizon));
         }
-        let steps = 0..self.horizon;
         let [short, medium, long] = &self.fades;
         let offset = past.offset(at, self.day);
-        let yesterday = |step: usize| y[seasons_before(at, step, self.day)];
-        out.extend(steps.clone().map(yesterday));
-        out.extend(steps.clone().map(|step| yesterday(step) + short[step] * offset));
-        out.extend(steps.clone().map(|step| yesterday(step) + long[step] * offset));
+        let yesterday = self.seasons_ago(past, at, self.day);
+        out.extend(&yesterday);
+        extend_faded(out, &yesterday, short, offset);
+        extend_faded(out, &yesterday, long, offset);
         if self.days >= 2 {
-            self.profile(past, at, out);
+            let profile = Profile::of(past, at, (self.day, self.days));
+            let curve = profile.curve(self.horizon, PROFILE_REACH);
+            extend_faded(out, &curve, short, profile.offset());
+            extend_faded(out, &curve, long, profile.offset());
+            extend_scaled(out, &curve, long, profile.ratio());
         }
         if let Some(week) = self.week {
             let offset = past.offset(at, week);
-            let last_week = |step: usize| y[seasons_before(at, step, week)];
-            out.extend(steps.map(|step| last_week(step) + medium[step] * offset));
+            let last_week = self.seasons_ago(past, at, week);
+            extend_faded(out, &last_week, medium, offset);
+            extend_faded(out, &last_week, long, offset);
+            let profile = Profile::of(past, at, (week, self.weeks));
+            let reach = if self.day >= SMOOTH_DAY_MIN { PROFILE_REACH } else { 0 };
+            let curve = profile.curve(self.horizon, reach);
+            out.extend(&curve);
+            extend_faded(out, &curve, short, profile.offset());
+            extend_faded(out, &curve, long, profile.offset());
+            extend_scaled(out, &curve, long, profile.ratio());
         }
     }
 
-    /// The mean of the last seasons, smoothed, with an offset or a ratio that fades.
-    fn profile(&self, past: Past<'_>, at: usize, out: &mut Vec<f64>) {
-        let y = past.values;
-        let mean_of_days = |step: usize| {
-            (1..=self.days).map(|back| y[step - back * self.day]).sum::<f64>() / real(self.days)
-        };
-        let raw: Vec<f64> = (0..self.horizon)
-            .map(|step| mean_of_days(at + step - self.day * (step / self.day)))
+    /// The last known values that lie a whole number of seasons before each step.
+    fn seasons_ago(&self, past: Past<'_>, at: usize, season: usize) -> Vec<f64> {
+        (0..self.horizon).map(|step| past.values[seasons_before(at, step, season)]).collect()
+    }
+}
+
+/// Appends a curve with an offset that fades.
+fn extend_faded(out: &mut Vec<f64>, curve: &[f64], fade: &[f64], offset: f64) {
+    out.extend(curve.iter().zip(fade).map(|(value, fade)| value + fade * offset));
+}
+
+/// Appends a curve with a ratio that fades.
+fn extend_scaled(out: &mut Vec<f64>, curve: &[f64], fade: &[f64], ratio: f64) {
+    out.extend(curve.iter().zip(fade).map(|(value, fade)| value * (1.0 + (ratio - 1.0) * fade)));
+}
+
+/// The mean of some seasons before an origin.
+struct Profile<'a> {
+    past: Past<'a>,
+    at: usize,
+    season: usize,
+    seasons: usize,
+}
+
+impl<'a> Profile<'a> {
+    /// `(season, seasons)`: steps of one, and how many.
+    fn of(past: Past<'a>, at: usize, (season, seasons): (usize, usize)) -> Self {
+        Self { past, at, season, seasons }
+    }
+
+    fn mean(&self, step: usize) -> f64 {
+        let values = (1..=self.seasons).map(|back| self.past.values[step - back * self.season]);
+        values.sum::<f64>() / real(self.seasons)
+    }
+
+    /// It at the steps after the origin.
+    fn curve(&self, horizon: usize, reach: usize) -> Vec<f64> {
+        let raw: Vec<f64> = (0..horizon)
+            .map(|step| self.mean(self.at + step - self.season * (step / self.season)))
             .collect();
-        let smooth: Vec<f64> =
-            (0..self.horizon).map(|step| smoothed(&raw, step, PROFILE_REACH)).collect();
-        let offset = (1..=3).map(|back| y[at - back] - mean_of_days(at - back)).sum::<f64>() / 3.0;
-        let recent: f64 = (1..=6).map(|back| y[at - back]).sum();
-        let usual: f64 = (1..=6).map(|back| mean_of_days(at - back)).sum();
-        let ratio = (recent / usual.max(1e-9)).clamp(0.3, 3.0);
-        let [short, _, long] = &self.fades;
-        out.extend(smooth.iter().zip(short).map(|(value, fade)| value + fade * offset));
-        out.extend(smooth.iter().zip(long).map(|(value, fade)| value + fade * offset));
-        out.extend(
-            smooth.iter().zip(long).map(|(value, fade)| value * (1.0 + (ratio - 1.0) * fade)),
-        );
+        (0..horizon).map(|step| smoothed(&raw, step, reach)).collect()
+    }
+
+    /// How much the last values lie above it.
+    fn offset(&self) -> f64 {
+        let above = |back: usize| self.past.values[self.at - back] - self.mean(self.at - back);
+        (1..=3).map(above).sum::<f64>() / 3.0
+    }
+
+    /// The last values in units of it.
+    fn ratio(&self) -> f64 {
+        let recent: f64 = (1..=6).map(|back| self.past.values[self.at - back]).sum();
+        let usual: f64 = (1..=6).map(|back| self.mean(self.at - back)).sum();
+        (recent / usual.max(1e-9)).clamp(0.3, 3.0)
     }
 }
 

@@ -2,6 +2,41 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A model beside the ensemble. It takes part in the forecast of a series by as much as its errors
+/// at recent origins earn it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// Autoregression of what the usual season leaves over.
+    Arima,
+    /// Regression on what was seen last and in earlier seasons.
+    Lags,
+    /// Seasonal decomposition by loess, exponential smoothing of the rest.
+    MstlEts,
+    /// A trend with change points, and seasons of sines and cosines.
+    Prophet,
+}
+
+impl Model {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Arima, Self::Lags, Self::MstlEts, Self::Prophet];
+
+    /// Whether it takes so long that it is fitted anew only now and then.
+    pub fn is_slow(self) -> bool {
+        !matches!(self, Self::Arima)
+    }
+
+    /// Its name, as the policy and the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arima => "arima",
+            Self::Lags => "lags",
+            Self::MstlEts => "mstl_ets",
+            Self::Prophet => "prophet",
+        }
+    }
+}
+
 /// How load is forecast. All durations are configuration, so that a day may last forty seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,9 +53,8 @@ pub struct Config {
     pub history_ms: u64,
     /// A forecast whose recent error, relative to persistence, is above this is not used.
     pub trusted_relative_error_max: f64,
-    /// Whether MSTL with ETS is tried as a further member for each series. Costs 10 to 100 times
-    /// the time of all else.
-    pub mstl: bool,
+    /// The models that are tried beside the ensemble.
+    pub models: Vec<Model>,
 }
 
 impl Default for Config {
@@ -33,7 +67,7 @@ impl Default for Config {
             horizon_ms: 2 * HOUR_MS,
             history_ms: 9 * 24 * HOUR_MS,
             trusted_relative_error_max: 1.0,
-            mstl: false,
+            models: vec![Model::Arima],
         }
     }
 }

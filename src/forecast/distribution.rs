@@ -28,13 +28,13 @@ impl Distribution {
         Self { steps }
     }
 
-    /// This, with each step moved so that its median is halfway to a point forecast.
-    pub(super) fn halfway_to(&self, point: &[f64]) -> Self {
-        let shifted = |(quantiles, point): (&[f64; LEVELS.len()], &f64)| {
-            let shift = (point - quantiles[MEDIAN]) / 2.0;
+    /// This, with each step moved so that its median is a point forecast.
+    pub(super) fn moved_to(&self, point: &[f64]) -> Self {
+        let moved = |(quantiles, point): (&[f64; LEVELS.len()], &f64)| {
+            let shift = point - quantiles[MEDIAN];
             quantiles.map(|quantile| quantile + shift)
         };
-        Self::new(self.steps.iter().zip(point).map(shifted).collect(), f64::MAX)
+        Self::new(self.steps.iter().zip(point).map(moved).collect(), f64::MAX)
     }
 
     /// The quantiles of each step.

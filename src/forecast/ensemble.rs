@@ -1,7 +1,9 @@
 //! The backtest of the components, their weights, and the spread of their combination.
 
+use super::clean::without_bursts;
 use super::components::{Past, Shape};
-use super::distribution::{Distribution, LEVELS, smoothed, weighted_quantiles};
+use super::distribution::{LEVELS, smoothed, weighted_quantiles};
+use super::stack::{Stack, Trials};
 use super::{Backtest, real};
 
 /// Origins spread over the past.
@@ -12,8 +14,10 @@ const RECENT_STEPS: usize = 40;
 const ERROR_REACH: usize = 4;
 /// Steps on each side over which residual quantiles are averaged.
 const QUANTILE_REACH: usize = 2;
+/// From this step on, residual quantiles are those of every so many steps.
+const QUANTILE_SPARSE: (usize, usize) = (12, 4);
 /// A component's share falls with this power of its error.
-const POWER: i32 = 3;
+const POWER: i32 = 6;
 /// A component with less than this share of the best one's weight is left out.
 const SHARE_MIN: f64 = 0.05;
 /// Weights are fitted to the errors that the spread is taken from: widen it a little.
@@ -35,33 +39,38 @@ pub(super) struct Ensemble<'a> {
     forecasts: Vec<f64>,
     /// Weights by step, component.
     weights: Vec<f64>,
+    /// What the combination said at each origin, of coefficients that did not see it; the last
+    /// origin is the end of the history.
+    combined: Vec<Vec<f64>>,
 }
 
 impl<'a> Ensemble<'a> {
-    /// Backtests the components and weighs them.
-    pub(super) fn fit(history: &'a [f64], shape: Shape) -> Self {
-        let origins = origins(history.len(), &shape);
+    /// Backtests the components and weighs them. `further` origins are looked at too.
+    pub(super) fn fit(history: &'a [f64], shape: Shape, further: &[usize]) -> Self {
+        let origins = origins(history.len(), &shape, further);
         let half_life = real((3 * shape.day).max(300));
         let recency = origins
             .iter()
             .map(|origin| 0.5f64.powf(real(history.len() - origin) / half_life))
             .collect();
+        let clean = without_bursts(history);
         let mut sums = Vec::with_capacity(history.len() + 1);
         sums.push(0.0);
         let mut sum = 0.0;
-        for value in history {
+        for value in &clean {
             sum += value;
             sums.push(sum);
         }
-        let past = Past { values: history, sums: &sums };
+        let past = Past { values: &clean, sums: &sums };
         let size = (origins.len() + 1) * shape.count() * shape.horizon;
         let mut forecasts = Vec::with_capacity(size);
         for origin in origins.iter().copied().chain([history.len()]) {
             shape.forecast(past, origin, &mut forecasts);
         }
-        let mut ensemble =
-            Self { history, shape, origins, recency, forecasts, weights: Vec::new() };
+        let (weights, combined) = (Vec::new(), Vec::new());
+        let mut ensemble = Self { history, shape, origins, recency, forecasts, weights, combined };
         ensemble.weights = ensemble.weigh(0..ensemble.origins.len());
+        ensemble.combined = ensemble.stacked();
         ensemble
     }
 
@@ -106,48 +115,73 @@ impl<'a> Ensemble<'a> {
         weights
     }
 
-    /// The weighted combination from the origin with this index.
-    fn combined(&self, origin: usize, weights: &[f64]) -> Vec<f64> {
+    /// The weighted mean from the origin with this index.
+    fn mean(&self, origin: usize, weights: &[f64]) -> Vec<f64> {
         let count = self.shape.count();
-        let mut combined = vec![0.0; self.shape.horizon];
+        let mut mean = vec![0.0; self.shape.horizon];
         for component in 0..count {
             let forecast = self.component(origin, component);
             let weights = weights.iter().skip(component).step_by(count);
-            for ((sum, value), weight) in combined.iter_mut().zip(forecast).zip(weights) {
+            for ((sum, value), weight) in mean.iter_mut().zip(forecast).zip(weights) {
                 *sum += weight * value;
             }
         }
-        combined
+        mean
     }
 
-    /// Quantiles of each step ahead of the history: the combination and its past errors.
-    pub(super) fn distribution(&self) -> Distribution {
+    /// The weighted means from all origins, corrected by regression.
+    fn stacked(&self) -> Vec<Vec<f64>> {
+        let origins = self.origins.len();
+        let means: Vec<Vec<f64>> = (0..=origins).map(|o| self.mean(o, &self.weights)).collect();
+        let trials = Trials {
+            horizon: self.shape.horizon,
+            count: self.shape.count(),
+            forecasts: &self.forecasts,
+            actuals: (0..origins).map(|origin| self.actual(origin)).collect(),
+            recency: &self.recency,
+            means: &means,
+        };
+        let stack = Stack::fit(&trials);
+        (0..=origins).map(|origin| stack.apply(&trials, origin)).collect()
+    }
+
+    /// The combination at the end of the history.
+    pub(super) fn point(&self) -> &[f64] {
+        &self.combined[self.origins.len()]
+    }
+
+    /// The combination at a past origin, if that was looked at.
+    pub(super) fn at(&self, origin: usize) -> Option<&[f64]> {
+        let index = self.origins.binary_search(&origin).ok()?;
+        Some(&self.combined[index])
+    }
+
+    /// Quantiles of the past errors of the combination, at each step.
+    pub(super) fn spread(&self) -> Vec<[f64; LEVELS.len()]> {
         let horizon = self.shape.horizon;
-        let past: Vec<Vec<f64>> =
-            (0..self.origins.len()).map(|o| self.combined(o, &self.weights)).collect();
         let mut by_level = vec![vec![0.0; horizon]; LEVELS.len()];
-        let mut residuals: Vec<(f64, f64)> = Vec::with_capacity(past.len());
+        let mut residuals: Vec<(f64, f64)> = Vec::with_capacity(self.origins.len());
+        let (dense, every) = QUANTILE_SPARSE;
         for step in 0..horizon {
+            if step >= dense && !step.is_multiple_of(every) {
+                by_level.iter_mut().for_each(|level| level[step] = level[step - 1]);
+                continue;
+            }
             residuals.clear();
-            residuals.extend(past.iter().enumerate().map(|(origin, combined)| {
-                (self.actual(origin)[step] - combined[step], self.recency[origin])
+            residuals.extend((0..self.origins.len()).map(|origin| {
+                (self.actual(origin)[step] - self.combined[origin][step], self.recency[origin])
             }));
             residuals.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
             for (level, value) in by_level.iter_mut().zip(weighted_quantiles(&residuals)) {
                 level[step] = value;
             }
         }
-        let now = self.combined(self.origins.len(), &self.weights);
-        let steps = now.iter().enumerate().map(|(step, value)| {
-            std::array::from_fn(|level| {
-                value + WIDENING * smoothed(&by_level[level], step, QUANTILE_REACH)
-            })
-        });
-        Distribution::new(steps.collect(), self.ceiling())
+        let of = |level: usize, step| WIDENING * smoothed(&by_level[level], step, QUANTILE_REACH);
+        (0..horizon).map(|step| std::array::from_fn(|level| of(level, step))).collect()
     }
 
     /// The highest value that is believed: twice the range of the history above its maximum.
-    fn ceiling(&self) -> f64 {
+    pub(super) fn ceiling(&self) -> f64 {
         let highest = self.history.iter().copied().fold(0.0, f64::max);
         let lowest = self.history.iter().copied().fold(f64::INFINITY, f64::min);
         highest + 2.0 * (highest - lowest)
@@ -169,7 +203,7 @@ impl<'a> Ensemble<'a> {
         for origin in judged..self.origins.len() {
             let recency = self.recency[origin];
             let actual = self.actual(origin);
-            ours += recency * absolute_error(&self.combined(origin, &fitted), actual);
+            ours += recency * absolute_error(&self.mean(origin, &fitted), actual);
             last += recency * absolute_error(self.component(origin, LAST), actual);
             yesterday += recency * absolute_error(self.component(origin, YESTERDAY), actual);
             total += recency;
@@ -193,7 +227,7 @@ impl<'a> Ensemble<'a> {
 }
 
 /// The origins of the backtest: spread over the past, dense at its end.
-fn origins(length: usize, shape: &Shape) -> Vec<usize> {
+fn origins(length: usize, shape: &Shape, further: &[usize]) -> Vec<usize> {
     let newest = length - shape.horizon;
     let mut first = shape.oldest;
     if shape.day > 100 {
@@ -203,6 +237,7 @@ fn origins(length: usize, shape: &Shape) -> Vec<usize> {
     let mut origins: Vec<usize> =
         (0..ORIGINS_SPREAD).map(|i| first + span * i / (ORIGINS_SPREAD - 1)).collect();
     origins.extend((shape.oldest.max(newest.saturating_sub(RECENT_STEPS))..=newest).step_by(2));
+    origins.extend(further.iter().filter(|origin| (shape.oldest..=newest).contains(*origin)));
     origins.sort_unstable();
     origins.dedup();
     origins

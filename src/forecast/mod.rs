@@ -1,38 +1,46 @@
 //! History → a distribution of the future, with its measured error.
 //!
-//! A weighted ensemble of simple components: each is backtested on the past of the same series,
-//! and the quantiles are past errors of the combination. Where there is too little history the
-//! forecast is persistence with the spread of its own past errors. Step, seasons and horizon are
-//! configuration: nothing here knows what a day is.
+//! A weighted ensemble of simple components is the floor: each is backtested on the past of the same
+//! series, and the quantiles are past errors of the combination. Models beside it take part as far
+//! as their errors at recent origins earn it. After a level shift, and where there is too little
+//! history, the forecast is persistence with the spread of its own past errors. Step, seasons and
+//! horizon are configuration: nothing here knows what a day is.
 
+mod clean;
 mod components;
 mod config;
 mod distribution;
 mod ensemble;
-mod mstl;
+mod members;
 mod persistence;
+mod shift;
+mod solve;
+mod stack;
 
-pub use config::Config;
+pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
 
 use components::Shape;
 use ensemble::Ensemble;
+use members::{Baseline, Blend, Task, Trial};
 use serde::Serialize;
 
 /// What is expected of one series, and how far that can be believed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Forecast {
-    /// Quantiles of each step from the end of the history on, by the ensemble; by persistence
-    /// where the history is too short for it.
+    /// Quantiles of each step from the end of the history on, by the ensemble and its models; by
+    /// persistence where the history is too short for it.
     pub ensemble: Distribution,
     /// The same by persistence: the last value, with the spread of its past errors.
     pub persistence: Distribution,
     /// The measured error; `None` where the history is too short to measure one.
     pub backtest: Option<Backtest>,
-    /// The weight of each component, averaged over the steps; they sum to 1.
+    /// The weight of each component and model, averaged over the steps; they sum to 1.
     pub weights: Vec<(&'static str, f64)>,
     /// Whether the ensemble's recent error is no worse than persistence's.
     pub trusted: bool,
+    /// Whether the load is on a level that it never had, so that the past says little.
+    pub shifted: bool,
 }
 
 /// Errors over recent past forecasts, whose outcome the weights had not seen where the history is
@@ -54,37 +62,126 @@ impl Forecast {
     }
 }
 
+/// What the slow models say of a series. Good for as many steps as it was made for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Study {
+    /// Distances of the origins at which they were tried from the end of the history.
+    origins: Vec<usize>,
+    trials: Vec<Trial>,
+}
+
+/// Asks the slow models about a series, so that the answer can be used for `slack` steps more.
+/// Takes up to a second.
+pub fn study(history: &[f64], config: &Config, slack: usize) -> Study {
+    let history = sane(history);
+    let task = Task::of(&history, config);
+    let Some(shape) = Shape::fit(history.len(), task.horizon, task.day, task.week) else {
+        return Study::default();
+    };
+    let origins = members::origins(&task, shape.oldest);
+    let task = Task { horizon: task.horizon + slack, ..task };
+    let slow = config.models.iter().filter(|model| model.is_slow());
+    let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
+    let trials = slow.filter_map(run).collect();
+    Study { origins, trials }
+}
+
 /// Forecasts a series of loads, oldest first, one value a step and no gaps. Values that are
 /// negative or not finite count as 0. The result is finite and not negative, whatever the history.
 pub fn forecast(history: &[f64], config: &Config) -> Forecast {
-    let history: Vec<f64> =
-        history.iter().map(|v| if v.is_finite() { v.max(0.0) } else { 0.0 }).collect();
-    let horizon = config.horizon_steps();
-    let persistence = persistence::persistence(&history, horizon);
-    let shape = Shape::fit(history.len(), horizon, config.day_steps(), config.week_steps());
-    let Some(shape) = shape else { return cold(persistence) };
-    let ensemble = Ensemble::fit(&history, shape.clone());
-    let backtest = ensemble.backtest();
-    let mut distribution = ensemble.distribution();
-    let mut weights = ensemble.mean_weights();
-    if config.mstl {
-        let seasons: Vec<usize> =
-            [config.day_steps()].into_iter().chain(config.week_steps()).collect();
-        if let Some(member) = mstl::admitted(&history, &shape, &seasons) {
-            distribution = distribution.halfway_to(&member);
-            for (_, weight) in &mut weights {
-                *weight /= 2.0;
-            }
-            weights.push(("mstl_ets", 0.5));
-        }
+    forecast_with(history, config, (&Study::default(), 0))
+}
+
+/// The same with a study of the series, and the number of steps that came since then.
+pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, usize)) -> Forecast {
+    let history = sane(history);
+    let task = Task::of(&history, config);
+    if !history.is_empty() && history.iter().all(|value| *value == 0.0) {
+        return idle(task.horizon);
     }
+    let persistence = persistence::persistence(&history, task.horizon);
+    let shape = Shape::fit(history.len(), task.horizon, task.day, task.week);
+    let Some(shape) = shape else { return cold(persistence) };
+    let studied: Vec<Trial> =
+        study.trials.iter().filter_map(|trial| trial.aged(age, task.horizon)).collect();
+    let origins = if studied.is_empty() {
+        members::origins(&task, shape.oldest)
+    } else {
+        study.origins.clone()
+    };
+    let ends: Vec<usize> = origins.iter().map(|back| history.len().saturating_sub(*back)).collect();
+    let ensemble = Ensemble::fit(&history, shape, &ends);
+    let backtest = ensemble.backtest();
+    let shifted = shift::is_shifted(&history, task.day);
+    let (distribution, weights) = if shifted {
+        let after = shift::after(&history, task.day, task.horizon);
+        (persistence.moved_to(&after), vec![("after_shift", 1.0)])
+    } else {
+        let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
+        let fast = config.models.iter().filter(|model| !model.is_slow());
+        let trials: Vec<Trial> = fast.filter_map(run).chain(studied).collect();
+        blended(&ensemble, &history, &ends, &trials)
+    };
     Forecast {
         ensemble: distribution,
         persistence,
         backtest: Some(backtest),
         weights,
         trusted: backtest.relative_to_persistence <= config.trusted_relative_error_max,
+        shifted,
     }
+}
+
+/// The ensemble with the models that earned a part, and the weights of all.
+fn blended(
+    ensemble: &Ensemble<'_>,
+    history: &[f64],
+    ends: &[usize],
+    trials: &[Trial],
+) -> (Distribution, Vec<(&'static str, f64)>) {
+    let point = ensemble.point();
+    let baseline = Baseline {
+        point,
+        past: ends.iter().map(|end| ensemble.at(*end)).collect(),
+        actual: ends.iter().map(|end| &history[*end..*end + point.len()]).collect(),
+    };
+    let mut weights = ensemble.mean_weights();
+    let blend = Blend::of(&baseline, trials);
+    if let Some(blend) = &blend {
+        weights.iter_mut().for_each(|(_, weight)| *weight *= blend.ensemble_share);
+        weights.extend(blend.shares.iter().map(|(model, share)| (model.name(), *share)));
+    }
+    let spread = ensemble.spread().into_iter().enumerate().map(|(step, spread)| {
+        let (point, width) = match &blend {
+            Some(blend) => (blend.point[step], blend.width[step]),
+            None => (point[step], 1.0),
+        };
+        spread.map(|residual| point + width * residual)
+    });
+    (Distribution::new(spread.collect(), ensemble.ceiling()), weights)
+}
+
+/// The forecast of what never did anything.
+fn idle(horizon: usize) -> Forecast {
+    let zeros = Distribution::new(vec![[0.0; LEVELS.len()]; horizon], 0.0);
+    let backtest = Backtest {
+        mean_absolute_error: 0.0,
+        relative_to_persistence: 1.0,
+        relative_to_seasonal_naive: 1.0,
+    };
+    Forecast {
+        ensemble: zeros.clone(),
+        persistence: zeros,
+        backtest: Some(backtest),
+        weights: vec![("last", 1.0)],
+        trusted: true,
+        shifted: false,
+    }
+}
+
+/// The history as it can be computed with.
+fn sane(history: &[f64]) -> Vec<f64> {
+    history.iter().map(|v| if v.is_finite() { v.max(0.0) } else { 0.0 }).collect()
 }
 
 /// The forecast of a series too short for anything but persistence.
@@ -95,6 +192,7 @@ fn cold(persistence: Distribution) -> Forecast {
         backtest: None,
         weights: vec![("last", 1.0)],
         trusted: false,
+        shifted: false,
     }
 }
 

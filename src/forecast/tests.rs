@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use proptest::prelude::*;
 
-use super::{Config, Distribution, Forecast, LEVELS, forecast};
+use super::{Config, Distribution, Forecast, LEVELS, Model, Study, forecast, forecast_with, study};
 
 fn config(day: u64, horizon: u64) -> Config {
     Config {
@@ -14,7 +14,7 @@ fn config(day: u64, horizon: u64) -> Config {
         horizon_ms: horizon,
         history_ms: 100 * day,
         trusted_relative_error_max: 1.0,
-        mstl: false,
+        models: Vec::new(),
     }
 }
 
@@ -93,19 +93,39 @@ fn a_forecast_that_is_worse_than_persistence_is_not_trusted() {
 }
 
 #[test]
-fn mstl_joins_where_its_backtest_is_better_and_never_breaks_the_forecast() {
-    // A trend, which no component has.
-    let history: Vec<f64> =
-        wave(8, 40).iter().zip(0u32..).map(|(v, t)| v + f64::from(t) * 0.02).collect();
-    let config = Config { mstl: true, ..config(40, 30) };
-    let joined = forecast(&history, &config);
-    assert_eq!(joined.weights.last().unwrap().0, "mstl_ets", "{:?}", joined.weights);
-    let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
-    assert!((sum - 1.0).abs() < 1e-9);
+fn a_model_that_is_better_takes_part_and_one_that_is_worse_gets_little() {
+    // A level that swings round the usual day: what autoregression is for.
+    let mut swing = 0.0;
+    let history: Vec<f64> = wave(12, 40)
+        .iter()
+        .zip(0u64..)
+        .map(|(value, t)| {
+            swing = 0.97 * swing + 0.05 * noise(t + 1_000);
+            value + swing + 1.0
+        })
+        .collect();
+    let with = |models: Vec<Model>| Config { models, ..config(40, 30) };
+    let all = with(Model::ALL.to_vec());
+    let study = study(&history, &all, 5);
+    let joined = forecast_with(&history, &all, (&study, 0));
     assert_sound(&joined, 30);
-    for odd in [vec![0.0; 320], vec![1e12; 320], history.iter().map(|v| v * 1e30).collect()] {
-        assert_sound(&forecast(&odd, &config), 30);
-    }
+    let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
+    assert!((sum - 1.0).abs() < 1e-9, "{:?}", joined.weights);
+    let share = |name: &str| joined.weights.iter().find(|(n, _)| *n == name).unwrap().1;
+    assert!(share("arima") > 0.1, "{:?}", joined.weights);
+    // A study that is too old says nothing.
+    let late = forecast_with(&history, &all, (&study, 6));
+    assert_eq!(late, forecast_with(&history, &all, (&Study::default(), 0)));
+}
+
+#[test]
+fn a_level_that_was_never_seen_is_forecast_to_stay() {
+    let mut history = wave(10, 40);
+    let end = history.len();
+    history.extend((0u64..20).map(|t| 9.0 + 0.2 * noise(t)));
+    let forecast = forecast(&history, &config(40, 30));
+    assert!(forecast.shifted, "{end}");
+    assert!(forecast.ensemble.median().all(|median| median > 4.0));
 }
 
 #[test]
@@ -124,6 +144,7 @@ fn moments_are_those_of_the_quantiles() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_history_gives_finite_ordered_quantiles_that_are_not_negative(
         history in prop::collection::vec(
@@ -140,7 +161,12 @@ proptest! {
     ) {
         let history: Vec<f64> =
             history.into_iter().map(|v| if v.abs() > 1e12 { 1e12 } else { v }).collect();
-        let config = Config { week_ms: week, ..config(day, horizon) };
-        assert_sound(&forecast(&history, &config), config.horizon_steps());
+        let models = vec![Model::Arima, Model::Lags, Model::Prophet];
+        let config = Config { week_ms: week, models, ..config(day, horizon) };
+        let study = study(&history, &config, 3);
+        for age in [0, 2, 9] {
+            let forecast = forecast_with(&history, &config, (&study, age));
+            assert_sound(&forecast, config.horizon_steps());
+        }
     }
 }

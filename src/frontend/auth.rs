@@ -65,14 +65,20 @@ impl Checker<'_> {
                 self.scram(&startup.user, role.as_deref(), origin, client).await?
             }
             Method::Md5 => match role.as_deref().map(|role| &role.secret) {
-                Some(Secret::Md5(stored)) => md5(&startup.user, stored, client).await?,
+                Some(Secret::Md5(stored)) => {
+                    md5(&startup.user, stored, Credential::Md5(stored.clone()), client).await?
+                }
                 Some(Secret::Password(password, _)) => {
                     let stored = Password::new(md5_verifier(&startup.user, password.reveal()));
-                    md5(&startup.user, &stored, client).await?
+                    let credential = Credential::Password(password.clone());
+                    md5(&startup.user, &stored, credential, client).await?
                 }
                 _ => self.scram(&startup.user, role.as_deref(), origin, client).await?,
             },
         };
+        if proved.is_err() {
+            self.roles.forget(&startup.user);
+        }
         Ok(proved.and_then(|credential| match role {
             Some(role) if !role.may_log_in => {
                 let message = format!("role \"{}\" is not permitted to log in", startup.user);
@@ -133,7 +139,13 @@ fn stored_credential(role: Option<&Role>) -> Credential {
     }
 }
 
-async fn md5(user: &str, stored: &Password, client: &mut Client) -> Verdict<Credential> {
+/// Checks an answer against what is stored; `credential` if it is right.
+async fn md5(
+    user: &str,
+    stored: &Password,
+    credential: Credential,
+    client: &mut Client,
+) -> Verdict<Credential> {
     let salt: [u8; 4] = rand::random();
     client.put(Reply::Md5(salt));
     let Some(message) = password_message(client).await? else { return Ok(Err(denied(user))) };
@@ -144,9 +156,7 @@ async fn md5(user: &str, stored: &Password, client: &mut Client) -> Verdict<Cred
         answer.iter().zip(expected.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) != 0
     };
     match answer {
-        Some(answer) if answer.len() == expected.len() && !differs(answer) => {
-            Ok(Ok(Credential::Md5(stored.clone())))
-        }
+        Some(answer) if answer.len() == expected.len() && !differs(answer) => Ok(Ok(credential)),
         _ => Ok(Err(denied(user))),
     }
 }

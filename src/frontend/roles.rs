@@ -88,6 +88,11 @@ impl Roles {
         self.look_up(user, believed, home).await
     }
 
+    /// What was looked up of `user` is no longer believed: its password may be a new one.
+    pub(super) fn forget(&self, user: &str) {
+        self.looked_up.lock().remove(user);
+    }
+
     /// Whether `user` is a superuser on the home node, as far as that is looked up.
     pub(super) async fn is_superuser(
         &self,

@@ -22,6 +22,7 @@ const PROTOCOL: &[u8] = b"postgresql";
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
+    files: Arc<TlsFiles>,
     end_point: Option<Vec<u8>>,
     checks_clients: bool,
 }
@@ -33,6 +34,14 @@ impl fmt::Debug for ServerTls {
             .finish_non_exhaustive()
     }
 }
+
+impl PartialEq for ServerTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files
+    }
+}
+
+impl Eq for ServerTls {}
 
 impl ServerTls {
     /// With this certificate and key. With authorities, a client may show a certificate of theirs;
@@ -61,7 +70,7 @@ impl ServerTls {
             .map_err(|error| format!("the certificate and its key are of no use: {error}"))?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, end_point, checks_clients })
+        Ok(Self { acceptor, files: Arc::new(files.clone()), end_point, checks_clients })
     }
 
     /// Whether certificates of clients are asked for and checked.

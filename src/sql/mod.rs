@@ -18,6 +18,7 @@ mod insert;
 mod lexer;
 mod parse;
 mod quote;
+mod role_password;
 mod statement;
 mod walk;
 
@@ -31,6 +32,7 @@ pub use ddl::{
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
+pub use role_password::{RolePassword, role_password};
 pub use statement::{
     Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
     JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,

@@ -1,0 +1,112 @@
+//! A cancel request reaches every connection at work for its client, and no other.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{TestDatabase, TestProxy, eventually, rows};
+use tokio_postgres::{Client, NoTls};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// How many connections of this database wait for something in the way of `wait` on a node.
+async fn waiting(client: &Client, wait: &str) -> String {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {wait}"
+    );
+    rows(client, &sql).await.remove(0)
+}
+
+#[tokio::test]
+async fn of_several_clients_only_the_one_that_asked_is_cancelled() {
+    let database = TestDatabase::create(1).await;
+    let proxy = TestProxy::start(&database, "").await;
+    let node = database.client(0).await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(proxy.client().await);
+    }
+    let tokens: Vec<_> = clients.iter().map(Client::cancel_token).collect();
+    let asleep = "wait_event = 'PgSleep'";
+    let sleeps = clients.iter().map(|client| client.batch_execute("SELECT pg_sleep(8)"));
+    let (slept, ()) = tokio::join!(futures_util::future::join_all(sleeps), async {
+        eventually("all sleep", LIMIT, || async {
+            (waiting(&node, asleep).await == "6").then_some(())
+        })
+        .await;
+        for token in [&tokens[1], &tokens[4]] {
+            token.cancel_query(NoTls).await.unwrap();
+        }
+        eventually("two woke", LIMIT, || async {
+            (waiting(&node, asleep).await == "4").then_some(())
+        })
+        .await;
+    });
+    for (index, slept) in slept.iter().enumerate() {
+        let code = slept.as_ref().err().and_then(|error| Some(error.code()?.code()));
+        assert_eq!(code, [1, 4].contains(&index).then_some("57014"), "client {index}");
+    }
+    // Nobody is hit by a request that comes late, or for a client that rests.
+    for token in &tokens {
+        token.cancel_query(NoTls).await.unwrap();
+    }
+    for client in &clients {
+        for _ in 0..20 {
+            assert_eq!(rows(client, "SELECT 1").await, ["1"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_all_nodes_of_a_statement_over_several() {
+    let database = TestDatabase::create(2).await;
+    let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
+    let proxy = TestProxy::start(&database, policy).await;
+    let client = proxy.client().await;
+    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, note text)").await.unwrap();
+    client.batch_execute("INSERT INTO t SELECT 1, 'x'").await.ok();
+    let nodes = [database.client(0).await, database.client(1).await];
+    for node in &nodes {
+        node.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    }
+    let blocked = "wait_event_type = 'Lock'";
+    let token = client.cancel_token();
+    let (read, ()) = tokio::join!(client.batch_execute("SELECT * FROM t"), async {
+        for node in &nodes {
+            eventually("it waits on each node", LIMIT, || async {
+                (waiting(node, blocked).await == "1").then_some(())
+            })
+            .await;
+        }
+        token.cancel_query(NoTls).await.unwrap();
+    });
+    assert_eq!(read.unwrap_err().code().unwrap().code(), "57014");
+    for node in &nodes {
+        eventually("nothing is left waiting", LIMIT, || async {
+            (waiting(node, blocked).await == "0").then_some(())
+        })
+        .await;
+        node.batch_execute("ROLLBACK").await.unwrap();
+    }
+    for _ in 0..20 {
+        client.batch_execute("SELECT * FROM t").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_key_cancels_nothing() {
+    let database = TestDatabase::create(1).await;
+    let proxy = TestProxy::start(&database, "").await;
+    let client = proxy.client().await;
+    let slept = tokio::join!(client.batch_execute("SELECT pg_sleep(1)"), async {
+        for secret in 0..50 {
+            let key = foreshard::wire::CancelKey { pid: 1, secret };
+            let mut stream = tokio::net::TcpStream::connect(proxy.proxy.address).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, &key.packet()).await.unwrap();
+            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
+            assert_eq!(read.unwrap_or(0), 0, "it is closed without a word");
+        }
+    });
+    slept.0.unwrap();
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Forecasts real load series by the protocol of eval.py and prints the table beside the baselines.
+# FORECAST_DATA names a folder like this one with other series; PART is their part, public or heldout;
+# MODELS are those of the second run; FORESHARD is the program.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+data=${FORECAST_DATA:-$here}
+part=${PART:-public}
+models=${MODELS:-arima}
+program=${FORESHARD:-$root/target/release/foreshard}
+work=${CARGO_TARGET_DIR:-$root/target}/forecast-eval
+mkdir -p "$work"
+python=$work/venv/bin/python
+if ! "$python" -c 'import numpy, pandas' 2>/dev/null; then
+  python3 -m venv "$work/venv"
+  "$work/venv/bin/pip" install -q numpy pandas
+fi
+export PREDS=$work/$part
+eval_py() { "$python" "$data/eval.py" "$@" --part "$part"; }
+
+[ -f "$PREDS/bwe.npz" ] || eval_py run naive snaive swnaive bwe
+eval_py tasks "$work/$part.jsonl"
+forecast() {
+  "$program" forecast --tasks "$work/$part.jsonl" --out "$work/$part-$1.f32" --models "$2"
+  eval_py import "$1" "$work/$part-$1.f32"
+}
+forecast foreshard arima
+names=(foreshard)
+if [ "$models" != arima ]; then
+  forecast foreshard_all "$models"
+  names+=(foreshard_all)
+fi
+"$python" "$here/table.py" "$data/eval.py" "$part" "${names[@]}" bwe naive snaive swnaive

@@ -1,0 +1,147 @@
+//! Reload, stop and hand-over of a process that serves; and what its log must not hold.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod process_support;
+mod support;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use process_support::{Deployment, connect, said};
+use support::{eventually, rows};
+use tokio_postgres::{Client, NoTls};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Trusts postgres; asks everybody else for the password.
+const RULES: &str = "authentication:
+  - { type: host, user: postgres, method: trust }
+  - { type: host, method: scram-sha-256 }
+";
+
+/// A client under this name, or the SQLSTATE of why not.
+async fn log_in(deployment: &Deployment, user: &str, password: &str) -> Result<Client, String> {
+    let mut config = deployment.driver();
+    config.user(user).password(password);
+    connect(&config).await.map_err(|error| match error.code() {
+        Some(code) => code.code().to_owned(),
+        None => format!("{error:?}"),
+    })
+}
+
+/// A deployment whose nodes know the role `app`.
+async fn deployment() -> Deployment {
+    let deployment = Deployment::new(1).await;
+    let node = deployment.database.client(0).await;
+    let role = "DO $$ BEGIN CREATE ROLE app LOGIN PASSWORD 'stored-secret'; \
+                EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
+    node.batch_execute(role).await.unwrap();
+    deployment.configure(RULES);
+    deployment
+}
+
+#[tokio::test]
+async fn a_reload_changes_who_is_let_in_and_drops_nobody() {
+    let deployment = deployment().await;
+    let serving = deployment.serve().await;
+    let before = log_in(&deployment, "app", "stored-secret").await.unwrap();
+    before.batch_execute("BEGIN; SET LOCAL work_mem = '7MB'").await.unwrap();
+
+    let given = format!("{RULES}users: {{ app: {{ password: given-secret }} }}\n");
+    deployment.configure(&given);
+    serving.signal(Signal::SIGHUP);
+    eventually("the new password is in force", LIMIT, || async {
+        log_in(&deployment, "app", "given-secret").await.ok()
+    })
+    .await;
+    assert_eq!(
+        log_in(&deployment, "app", "stored-secret").await.map(drop),
+        Err("28P01".to_owned())
+    );
+    assert_eq!(rows(&before, "SHOW work_mem").await, ["7MB"], "its transaction goes on");
+
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let wider = text.replace("workers: 2", "workers: 3, max_clients: 9");
+    std::fs::write(&deployment.config, wider.replace("users: { app", "users: { other")).unwrap();
+    let output = deployment.run(&["reload"]).await;
+    let expected = "in force now: users, frontend\n\
+                    needs a restart: frontend.listen, workers or unix_socket_folder\n";
+    assert_eq!(said(&output), expected);
+    log_in(&deployment, "app", "stored-secret").await.unwrap();
+
+    std::fs::write(&deployment.config, "authentication: everybody\n").unwrap();
+    let output = deployment.run(&["reload"]).await;
+    assert!(!output.status.success());
+    let told = said(&output);
+    assert!(told.contains("authentication: \"everybody\" is neither"), "{told}");
+    assert!(told.contains("nothing was changed"), "{told}");
+    log_in(&deployment, "app", "stored-secret").await.unwrap();
+    before.batch_execute("COMMIT").await.unwrap();
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_transactions_end_and_tells_everybody_else() {
+    let deployment = deployment().await;
+    let mut serving = deployment.serve().await;
+    let busy = deployment.client().await;
+    let idle = deployment.client().await;
+    busy.batch_execute("CREATE TABLE kept (id int)").await.unwrap();
+    busy.batch_execute("BEGIN; INSERT INTO kept VALUES (1)").await.unwrap();
+    serving.signal(Signal::SIGTERM);
+    eventually("the idle client is let go", LIMIT, || async { idle.is_closed().then_some(()) })
+        .await;
+    let error = deployment.driver().connect(NoTls).await.map(drop).unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "57P03", "{error:?}");
+    busy.batch_execute("INSERT INTO kept VALUES (2)").await.unwrap();
+    busy.batch_execute("COMMIT").await.unwrap();
+    assert!(serving.ended(&deployment).await.success(), "{}", deployment.log_tail());
+    let node = deployment.database.client(0).await;
+    assert_eq!(rows(&node, "SELECT count(*) FROM kept").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let deployment = deployment().await;
+    let mut serving = deployment.serve().await;
+    let endless = deployment.client().await;
+    endless.batch_execute("BEGIN; CREATE TABLE lost (id int)").await.unwrap();
+    serving.signal(Signal::SIGTERM);
+    assert!(serving.ended(&deployment).await.success(), "{}", deployment.log_tail());
+    assert!(endless.batch_execute("COMMIT").await.is_err());
+    let node = deployment.database.client(0).await;
+    let lost = "SELECT to_regclass('lost') IS NULL";
+    eventually("it is rolled back", LIMIT, || async {
+        (rows(&node, lost).await == ["t"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_secret_gets_into_the_log() {
+    let deployment = deployment().await;
+    deployment.configure(&format!("{RULES}users: {{ given: {{ password: given-secret }} }}\n"));
+    let serving = deployment.serve_talking("trace").await;
+    let node = deployment.database.client(0).await;
+    let stored = "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'";
+    let verifier = rows(&node, stored).await.remove(0);
+    let client = log_in(&deployment, "app", "stored-secret").await.unwrap();
+    client.execute("SELECT $1::text", &[&"parameter-secret"]).await.unwrap();
+    let error = client.batch_execute("ALTER ROLE app PASSWORD 'altered-secret'; SELECT 1/0").await;
+    error.unwrap_err();
+    log_in(&deployment, "given", "given-secret").await.map(drop).unwrap_err();
+    log_in(&deployment, "app", "wrong-secret").await.map(drop).unwrap_err();
+    serving.signal(Signal::SIGHUP);
+    let log = || std::fs::read_to_string(&deployment.log).unwrap();
+    let reloaded = || async { log().contains("the configuration was reloaded").then_some(()) };
+    eventually("the reload is told", LIMIT, reloaded).await;
+    serving.stop(&deployment).await;
+    let log = log();
+    assert!(log.contains("task{name=\"client\"}"), "what debug shows is there: {log}");
+    let keys: Vec<_> = verifier.split(['$', ':']).filter(|part| part.len() > 20).collect();
+    assert!(keys.len() >= 3, "{verifier}");
+    for secret in keys.into_iter().chain(["-secret", "SCRAM-SHA-256$"]) {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+}
