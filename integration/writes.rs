@@ -5,7 +5,7 @@ mod support;
 mod write_support;
 
 use support::rows;
-use write_support::Pair;
+use write_support::{Pair, copied};
 
 #[tokio::test]
 async fn rows_of_one_insert_go_to_the_nodes_of_their_keys() {
@@ -220,28 +220,6 @@ async fn the_rows_of_a_query_are_inserted_wherever_they_come_from_and_belong() {
     pair.same_tables().await;
 }
 
-/// What a COPY TO gives, its lines sorted, the first kept where it is.
-async fn copied(client: &tokio_postgres::Client, sql: &str) -> Vec<Vec<u8>> {
-    use futures_util::TryStreamExt;
-    let stream = client.copy_out(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    let bytes: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();
-    let all = bytes.concat();
-    if sql.contains("binary") {
-        // The header and the trailer stand once.
-        assert_eq!(&all[..11], b"PGCOPY\n\xff\r\n\0", "{sql}");
-        assert!(all.ends_with(&[0xff, 0xff]), "{sql}");
-        let mut sorted: Vec<u8> = all[19..].to_vec();
-        sorted.sort_unstable();
-        return vec![sorted];
-    }
-    let mut lines: Vec<Vec<u8>> = all.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-    lines[1..].sort();
-    if !sql.contains("HEADER") {
-        lines.sort();
-    }
-    lines
-}
-
 #[tokio::test]
 async fn rows_are_copied_out_as_one_stream_and_in_by_every_option() {
     use futures_util::SinkExt;
@@ -305,4 +283,22 @@ async fn rows_are_copied_out_as_one_stream_and_in_by_every_option() {
         }
     }
     pair.same_tables().await;
+}
+
+#[tokio::test]
+async fn triggers_and_policies_stand_on_every_node() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN NEW.name := upper(NEW.name); RETURN NEW; END $$",
+        "CREATE TRIGGER loud BEFORE INSERT OR UPDATE ON tenants FOR EACH ROW EXECUTE FUNCTION shout()",
+        "INSERT INTO tenants (name) VALUES ('a'), ('b'), ('c'), ('d'), ('e') RETURNING id, name",
+        "UPDATE tenants SET name = name || 'x'",
+        "DROP TRIGGER loud ON tenants",
+        "UPDATE tenants SET name = name || 'x' RETURNING name",
+        "CREATE POLICY mine ON tenants USING (id > 2)",
+        "DROP POLICY mine ON tenants",
+        "DROP FUNCTION shout()",
+    ])
+    .await;
 }

@@ -197,6 +197,8 @@ fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Plac
         .any(|word| statement.has(word));
     let code = matches!(object, "function" | "procedure" | "routine") && statement.has("create");
     match names.mentioned(statement) {
+        // They belong to their table.
+        None if matches!(object, "trigger" | "policy") => Ok(Place::Home),
         // Its table is at home, and so is the sequence.
         None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
         Some(Mention::Sharded(table)) if code => Err(ServerError::refused(

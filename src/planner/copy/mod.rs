@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::ids::{GroupId, ShardId};
 use crate::router::CopyIn;
-use crate::shard_map::{Column, KeyType, ShardMap, TableKind};
+use crate::shard_map::{Column, KeyType, ShardMap, Table, TableKind};
 use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, OtherOption, TableName};
 use crate::wire::ServerError;
 
@@ -93,24 +93,7 @@ pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError>
         ));
     }
     let TableKind::Sharded { group, key } = &table.kind else {
-        if options.filter.as_deref().is_some_and(crate::router::varies) {
-            return Err(ServerError::refused(
-                format!("this WHERE in a COPY into \"{}\" is not supported", copy.table.name),
-                "It could take other rows on each node.",
-                "Use a condition of columns and constants.",
-            ));
-        }
-        let varies = |column: &&Column| {
-            let default = column.default.as_deref();
-            default.is_some_and(crate::router::varies) && !columns.contains(&column.name)
-        };
-        if let Some(column) = table.columns.iter().find(varies) {
-            return Err(ServerError::refused(
-                format!("COPY into \"{}\" needs \"{}\"", copy.table.name, column.name),
-                "Its default would be another value on each node.",
-                "Give its value in each row.",
-            ));
-        }
+        check_copies(copy, table, &columns)?;
         let text = copy.text.trim().to_owned();
         let table = copy.table.clone();
         return Ok(CopyInPlan { table, text, column_count, format_code, split: None });
@@ -155,6 +138,30 @@ fn unknown_columns(table: &TableName) -> ServerError {
     )
 }
 
+/// Each node's copy of a reference table must get the same.
+fn check_copies(copy: &CopyIn, table: &Table, columns: &[String]) -> Result<(), ServerError> {
+    let options = &copy.statement.options;
+    if options.filter.as_deref().is_some_and(crate::router::varies) {
+        return Err(ServerError::refused(
+            format!("this WHERE in a COPY into \"{}\" is not supported", copy.table.name),
+            "It could take other rows on each node.",
+            "Use a condition of columns and constants.",
+        ));
+    }
+    let varies = |column: &&Column| {
+        let default = column.default.as_deref();
+        default.is_some_and(crate::router::varies) && !columns.contains(&column.name)
+    };
+    if let Some(column) = table.columns.iter().find(varies) {
+        return Err(ServerError::refused(
+            format!("COPY into \"{}\" needs \"{}\"", copy.table.name, column.name),
+            "Its default would be another value on each node.",
+            "Give its value in each row.",
+        ));
+    }
+    Ok(())
+}
+
 /// Whether an option means the same when rows are split by key.
 fn keeps(option: &OtherOption, key: &[String], types: &[KeyType]) -> bool {
     let of_key = option.values.iter().any(|value| key.contains(value) || value == "*");
@@ -166,10 +173,11 @@ fn keeps(option: &OtherOption, key: &[String], types: &[KeyType]) -> bool {
         utf8 || safe && !types.contains(&KeyType::Text)
     };
     match (option.name.as_str(), &option.text) {
-        (_, None) => false,
+        (_, None) | ("FREEZE" | "ON_ERROR" | "LOG_VERBOSITY" | "REJECT_LIMIT" | "DEFAULT", _) => {
+            false
+        }
         ("FORCE_NULL" | "FORCE_NOT_NULL", _) => key.is_empty() || !of_key,
         ("ENCODING", _) => option.values.iter().all(encoding),
-        ("FREEZE" | "ON_ERROR" | "LOG_VERBOSITY" | "REJECT_LIMIT" | "DEFAULT", _) => false,
         _ => key.is_empty(),
     }
 }
