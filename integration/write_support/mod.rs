@@ -136,7 +136,7 @@ async fn answer(client: &Client, sql: &str) -> Result<(Vec<String>, Vec<u64>), S
 }
 
 /// What a COPY TO gives, its lines sorted, the first kept where it is.
-pub async fn copied(client: &tokio_postgres::Client, sql: &str) -> Vec<Vec<u8>> {
+pub async fn copied(client: &Client, sql: &str) -> Vec<Vec<u8>> {
     use futures_util::TryStreamExt;
     let stream = client.copy_out(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     let bytes: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();

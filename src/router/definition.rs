@@ -199,6 +199,24 @@ fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Plac
     match names.mentioned(statement) {
         // They belong to their table.
         None if matches!(object, "trigger" | "policy") => Ok(Place::Home),
+        Some(Mention::Reference(table)) if object == "trigger" && statement.has("create") => {
+            Err(ServerError::refused(
+                format!("a trigger on the reference table \"{table}\" is not supported"),
+                "It would run on each node, and could store another value in each copy.",
+                "Let the application give the values.",
+            ))
+        }
+        Some(mention)
+            if object == "trigger"
+                && statement.has("create")
+                && (!statement.has("row") || statement.has("referencing")) =>
+        {
+            Err(ServerError::refused(
+                format!("a statement trigger on \"{}\" is not supported", mention.name()),
+                "It would run on each node that has rows, and see the rows of that node only.",
+                "Write it in a simpler form: FOR EACH ROW, without REFERENCING.",
+            ))
+        }
         // Its table is at home, and so is the sequence.
         None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
         Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
