@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
 use crate::ids::ShardId;
@@ -28,6 +29,8 @@ GET  /api/v1/shards      where every shard is\n\
 GET  /api/v1/nodes       the nodes\n\
 GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
+GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
+GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
@@ -39,6 +42,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/nodes", get(nodes))
         .route("/moves", get(moves).post(request_move))
         .route("/decisions", get(decisions))
+        .route("/heatmap", get(load::heatmap))
+        .route("/forecasts", get(load::forecasts))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()

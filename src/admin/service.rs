@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::ApiError;
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Record};
+use crate::controller::Insight;
 use crate::executor::LiveMap;
 use crate::ids::{MoveId, ShardId};
 use crate::mover;
@@ -41,6 +42,8 @@ pub struct Service {
     pub nodes: Arc<[NodeAddress]>,
     /// What the controller saw and decided last, as JSON.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Load and forecasts.
+    pub insight: Insight,
     /// Reads the configuration again; `None` without a file to read it from.
     pub reload: Option<Reload>,
     /// Whether clients should be sent here.

@@ -36,19 +36,33 @@ pub enum Command {
     Status(Admin),
     /// Show load, forecast, moves and decisions live
     Watch(Admin),
-    /// Forecast many histories at once, away from any proxy
+    /// Forecast recorded load, away from any proxy, and say how good that is
     Forecast(Forecast),
 }
 
 /// Arguments of `foreshard forecast`.
 #[derive(Debug, Args)]
 pub struct Forecast {
-    /// The histories: a JSON object a line, with the steps of a day and the values
+    /// Evaluate one history: a CSV file with a time and a value a line
+    #[arg(long, value_name = "FILE", conflicts_with = "tasks")]
+    pub from: Option<PathBuf>,
+    /// Which of its columns, counted from 1 after the time's
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub column: usize,
+    /// The season in which the load repeats itself
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    pub day_seconds: u64,
+    /// How many steps ahead
+    #[arg(long, value_name = "STEPS", default_value_t = 96, value_parser = clap::value_parser!(u64).range(1..=2000))]
+    pub horizon: u64,
+    /// Forecast many histories at once: a JSON object a line, with the steps of a day and the
+    /// values
     #[arg(long, value_name = "FILE")]
-    pub tasks: PathBuf,
-    /// Where the quantiles are written: 96 steps of 11 for each task, as 32-bit floats
+    pub tasks: Option<PathBuf>,
+    /// Where the page with the plot is written (HTML); of many histories, the quantiles: 96 steps
+    /// of 11 each, as 32-bit floats
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
     /// The models that are tried beside the ensemble
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = model)]
     #[arg(default_value = "arima")]

@@ -14,7 +14,7 @@ use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller;
-use crate::controller::{ControllerContext, Status};
+use crate::controller::{ControllerContext, Insight, Status};
 use crate::executor;
 use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
 use crate::frontend::{Admission, Frontend, Listening, MockSecret};
@@ -54,6 +54,8 @@ pub struct Proxy {
     pub mover: Arc<MoverContext>,
     /// What the controller sees and decides.
     pub status: watch::Receiver<Arc<Status>>,
+    /// Load and forecasts.
+    pub insight: Insight,
     /// Who is let in, and how.
     pub admission: Arc<ArcSwap<Admission>>,
     tasks: Tasks,
@@ -146,7 +148,7 @@ impl Proxy {
             forecast: config.policy.forecast,
             placement: config.policy.placement,
         };
-        let status = start_controller(&engine, settings, &tasks);
+        let (status, insight) = start_controller(&engine, settings, &tasks);
         let address = config.admission.load().limits.listen;
         let frontend = Frontend {
             engine: Arc::clone(&engine),
@@ -159,7 +161,7 @@ impl Proxy {
             .await
             .map_err(|source| StartError::Listen { address, source })?;
         let (address, admission) = (listening.address, config.admission);
-        Ok(Self { address, engine, mover, status, admission, tasks, listening })
+        Ok(Self { address, engine, mover, status, insight, admission, tasks, listening })
     }
 
     /// The proxy's tasks, for what is to stop with it.
@@ -185,7 +187,8 @@ fn start_controller(
     engine: &Engine,
     settings: controller::Settings,
     tasks: &Tasks,
-) -> watch::Receiver<Arc<Status>> {
+) -> (watch::Receiver<Arc<Status>>, Insight) {
+    let insight = Insight::default();
     let (sender, status) = watch::channel(Arc::default());
     let context = ControllerContext {
         catalog: engine.catalog.clone(),
@@ -193,9 +196,10 @@ fn start_controller(
         counters: engine.counters.clone(),
         settings,
         status: sender,
+        insight: insight.clone(),
     };
     tasks.spawn("controller", controller::run(context, tasks.clone()));
-    status
+    (status, insight)
 }
 
 /// The catalog's name, made at its first start.

@@ -6,7 +6,7 @@ use super::capture::Answer;
 use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
-use crate::executor::{Bound, Fault, PullRun, Scatter, query_message};
+use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter, query_message};
 use crate::planner::{literal, renumbered};
 use crate::router::InsertRows;
 use crate::wire::{Bind, Reader, Reply, ServerError, SqlState, body};
@@ -141,11 +141,12 @@ impl ClientSession {
             }
             Way::Pull(pull) => {
                 let bind = bound.map(|bound| {
-                    let mut frame = BytesMut::new();
-                    bound.bind.put_unnamed(&mut frame);
-                    frame
+                    let mut frames = BindFrames::default();
+                    bound.bind.put_unnamed(&mut frames.full);
+                    bound.bind.put_part(&[], None, &mut frames.bare);
+                    frames
                 });
-                let run = PullRun { pull, text, params, bind };
+                let run = PullRun { pull, text, start: 0, params, bind };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(_) => Err(ServerError::refused(
