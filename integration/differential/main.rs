@@ -65,6 +65,36 @@ async fn all_22_queries_of_tpc_h_give_what_one_postgresql_gives() {
     assert_eq!(report.right, 22);
 }
 
+#[tokio::test]
+async fn transactions_see_what_they_wrote_on_any_node() {
+    let fixture = Fixture::shop().await;
+    let mut report = Report::new("transactions");
+    (report.text_only, report.script) = (true, true);
+    let mut pair = fixture.pair().await;
+    for statement in statements(include_str!("statements/transactions.sql")) {
+        report.add(&mut pair, &statement).await;
+    }
+    report.print();
+    assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
+    assert_eq!(report.refused.len(), 0, "{:?}", report.refused);
+}
+
+#[tokio::test]
+async fn a_transaction_that_changed_definitions_is_not_mixed_with_rows_of_several_nodes() {
+    let fixture = Fixture::shop().await;
+    let mut pair = fixture.pair().await;
+    pair.proxy.simple("BEGIN").await;
+    let altered = pair.proxy.simple("ALTER TABLE tenants ADD COLUMN more int").await;
+    assert_eq!(altered.error, None);
+    let refused = pair.proxy.simple("SELECT more, count(*) FROM tenants GROUP BY more").await;
+    assert_eq!(refused.error.unwrap().0, "0A000");
+    pair.proxy.simple("ROLLBACK").await;
+    pair.proxy.simple("CREATE TEMP TABLE picked AS SELECT 5::bigint AS id").await;
+    let joined = "SELECT t.id FROM tenants t JOIN picked p ON p.id = t.id";
+    let refused = pair.proxy.simple(joined).await;
+    assert_eq!(refused.error.unwrap().0, "0A000");
+}
+
 /// `DIFFERENTIAL_SEED` and `DIFFERENTIAL_COUNT` choose others.
 #[tokio::test]
 async fn random_queries_give_what_one_postgresql_gives() {
