@@ -9,6 +9,7 @@ mod client;
 mod columns;
 mod copy_in;
 mod copy_relay;
+mod copy_out;
 mod commit;
 mod ddl_lock;
 mod engine;

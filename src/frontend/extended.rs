@@ -406,7 +406,7 @@ impl ClientSession {
         let steps = || template.route(&Params::default());
         is_ours(&template.control) && !self.goes_native(&template.control)
             || (!template.depends_on_params()
-                && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_))))
+                && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_) | Route::CopyOut(_))))
     }
 
     /// Whether the home node may run a control statement in the batch as any other statement: it is

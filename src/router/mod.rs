@@ -34,4 +34,4 @@ pub use leaves::Leaves;
 pub use pull::{Pull, PullColumn, PullKind, PullTable, Reduction};
 pub use route::{Access, Context, Explained, Params, Route};
 pub use shape::Shape;
-pub use template::{CopyIn, Ddl, Template, template};
+pub use template::{CopyIn, CopyOut, Ddl, Template, template};
