@@ -71,6 +71,7 @@ impl TestProxy {
             policy: parsed.unwrap_or_else(|faults| panic!("{faults}")),
             nodes: nodes.clone(),
             admission: Arc::new(ArcSwap::from_pointee(admission)),
+            inherited: Vec::new(),
             backend: backend::Config::default(),
             executor: executor::Config::default(),
             controller: controller::Config::default(),
