@@ -263,3 +263,31 @@ async fn serve_runs_in_front_of_existing_nodes_and_takes_passwords() {
     let (ok, out, err) = serve.ended().await;
     assert!(ok, "{out}{err}");
 }
+
+#[test]
+fn a_recorded_load_is_evaluated_with_a_plot() {
+    let folder = temp_folder("forecast");
+    let (load, page) = (folder.join("load.csv"), folder.join("load.html"));
+    let mut csv = "time,statements\n".to_owned();
+    for hour in 0..720u32 {
+        let of_day = f64::from(hour % 24);
+        let value = 100.0 + 40.0 * (of_day / 3.8).sin() + f64::from(hour * 7 % 13);
+        csv.push_str(&format!("{},{value:.2}\n", 1_700_000_000 + 3600 * u64::from(hour)));
+    }
+    fs::write(&load, csv).unwrap();
+    let (load, page) = (load.to_str().unwrap(), page.to_str().unwrap());
+    let (ok, out, err) =
+        run(&["forecast", "--from", load, "--horizon", "24", "--out", page, "--models", "arima"]);
+    assert!(ok, "{err}");
+    assert!(out.starts_with("720 steps of 3600 s; 20 origins, 24 steps ahead"), "{out}");
+    let line = out.lines().find(|line| line.starts_with("last value")).unwrap();
+    let far: f64 = line.split_whitespace().last().unwrap().parse().unwrap();
+    assert!(far > 1.5, "the last value is worse than a day ago: {out}");
+    let html = fs::read_to_string(page).unwrap();
+    assert!(html.contains("<svg") && html.contains("<polygon") && html.contains("arima"));
+
+    let (ok, _, err) = run(&["forecast", "--from", load, "--models", "oracle"]);
+    assert!(!ok && err.contains("arima, lags, mstl_ets, prophet"), "{err}");
+    let (ok, _, err) = run(&["forecast", "--from", "/nowhere.csv"]);
+    assert!(!ok && err.contains("/nowhere.csv"), "{err}");
+}

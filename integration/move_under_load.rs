@@ -8,10 +8,10 @@ mod support;
 use process_support::{Aftermath, Deployment, Mode, Pgbench};
 
 /// How long pgbench works, in seconds.
-const SECONDS: u32 = 16;
+const SECONDS: u32 = 22;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn moves_under_pgbench_cost_no_error_and_no_write() {
+async fn moves_splits_and_merges_under_pgbench_cost_no_error_and_no_write() {
     let deployment = Deployment::new(3).await;
     let serving = deployment.serve().await;
     deployment.load().await;
@@ -28,13 +28,15 @@ async fn moves_under_pgbench_cost_no_error_and_no_write() {
         deployment.ask_for_move(shard, &node).await;
     }
     let moves = deployment.until_moves_are_finished().await;
+    pauses.push(deployment.split_shard(2).await);
+    pauses.push(deployment.merge_shards(&[8, 9]).await);
     pauses.extend(moves[..2].iter().filter_map(|mv| mv["pause_ms"].as_f64()));
     let working = simple.is_running() && prepared.is_running();
     println!("pauses in ms: {pauses:?}");
     let transactions = simple.finish().await + prepared.finish().await;
     println!("{transactions} transactions");
     assert!(working, "pgbench ended before the last move did");
-    assert!(pauses.len() == 6 && pauses.iter().all(|ms| *ms < 2_000.0), "{pauses:?}");
+    assert!(pauses.len() == 8 && pauses.iter().all(|ms| *ms < 2_000.0), "{pauses:?}");
     serving.stop(&deployment).await;
 
     let after = Aftermath::of(&deployment).await;

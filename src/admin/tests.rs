@@ -38,6 +38,7 @@ impl Running {
             live_map: LiveMap::new(map()),
             nodes: addresses().into(),
             status: Arc::new(|| json!({ "samples": 7 })),
+            insight: crate::controller::Insight::default(),
             reload: None,
             readiness: receiver,
         };
@@ -124,6 +125,16 @@ async fn the_map_and_the_nodes_are_shown_without_passwords() {
     assert!(!nodes.to_string().contains("secret"));
     let status = running.json("/api/v1/status").await;
     assert_eq!(status, json!({ "ready": false, "epoch": 4, "controller": { "samples": 7 } }));
+}
+
+#[tokio::test]
+async fn the_heatmap_and_the_accuracy_are_empty_until_the_controller_runs() {
+    let running = Running::start("heatmap");
+    let heatmap = running.json("/api/v1/heatmap?quantity=reads&past=10&ahead=5").await;
+    assert_eq!((&heatmap["quantity"], &heatmap["shards"]), (&json!("reads"), &json!([])));
+    assert_eq!(running.json("/api/v1/forecasts?shard=1").await, json!({ "forecasts": [] }));
+    let (status, answer) = running.ask("GET", "/api/v1/heatmap?quantity=rows", "").await;
+    assert_eq!(status, 400, "{answer}");
 }
 
 #[tokio::test]

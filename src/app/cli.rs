@@ -32,23 +32,41 @@ pub enum Command {
     Check(Check),
     /// Ask a running proxy to move a shard to another node
     Move(Move),
+    /// Ask a running proxy to split a shard into several
+    Split(Split),
+    /// Ask a running proxy to merge the parts of a shard that was split
+    Merge(Merge),
     /// Show shards, load, forecast, moves and decisions once
     Status(Admin),
     /// Show load, forecast, moves and decisions live
     Watch(Admin),
-    /// Forecast many histories at once, away from any proxy
+    /// Forecast recorded load, away from any proxy, and say how good that is
     Forecast(Forecast),
 }
 
 /// Arguments of `foreshard forecast`.
 #[derive(Debug, Args)]
 pub struct Forecast {
-    /// The histories: a JSON object a line, with the steps of a day and the values
+    /// Evaluate one history: a CSV file with a time and a value a line
+    #[arg(long, value_name = "FILE", conflicts_with = "tasks")]
+    pub from: Option<PathBuf>,
+    /// Which of its columns, counted from 1 after the time's
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub column: usize,
+    /// The season in which the load repeats itself
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    pub day_seconds: u64,
+    /// How many steps ahead
+    #[arg(long, value_name = "STEPS", default_value_t = 96, value_parser = clap::value_parser!(u64).range(1..=2000))]
+    pub horizon: u64,
+    /// Forecast many histories at once: a JSON object a line, with the steps of a day and the
+    /// values
     #[arg(long, value_name = "FILE")]
-    pub tasks: PathBuf,
-    /// Where the quantiles are written: 96 steps of 11 for each task, as 32-bit floats
+    pub tasks: Option<PathBuf>,
+    /// Where the page with the plot is written (HTML); of many histories, the quantiles: 96 steps
+    /// of 11 each, as 32-bit floats
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
     /// The models that are tried beside the ensemble
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = model)]
     #[arg(default_value = "arima")]
@@ -124,6 +142,42 @@ pub struct Move {
     /// The node that it shall move to
     pub node: String,
     /// Show its phases and wait until it is finished; the exit status says whether it moved
+    #[arg(long)]
+    pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard split`.
+#[derive(Debug, Args)]
+pub struct Split {
+    /// The shard's number
+    pub shard: u32,
+    /// How many shards it becomes: 2, 4, 8, …
+    #[arg(long, default_value_t = 2)]
+    pub into: u32,
+    /// The node of each, with commas between; one node for all [default: where the shard is]
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub to: Vec<String>,
+    /// Show its phases and wait until it is finished; the exit status says whether it was split
+    #[arg(long)]
+    pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// The shards' numbers: all parts of one former shard
+    #[arg(required = true, num_args = 2..)]
+    pub shards: Vec<u32>,
+    /// The node of the shard that they become [default: that of the first]
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+    /// Show its phases and wait until it is finished; the exit status says whether it was merged
     #[arg(long)]
     pub wait: bool,
     /// Where the proxy's admin API is

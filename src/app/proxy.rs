@@ -15,7 +15,7 @@ use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller;
-use crate::controller::{ControllerContext, Status};
+use crate::controller::{ControllerContext, Insight, Status};
 use crate::executor;
 use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
 use crate::frontend::{Admission, Frontend, Listening, MockSecret};
@@ -57,6 +57,8 @@ pub struct Proxy {
     pub mover: Arc<MoverContext>,
     /// What the controller sees and decides.
     pub status: watch::Receiver<Arc<Status>>,
+    /// Load and forecasts.
+    pub insight: Insight,
     /// Who is let in, and how.
     pub admission: Arc<ArcSwap<Admission>>,
     tasks: Tasks,
@@ -149,7 +151,7 @@ impl Proxy {
             forecast: config.policy.forecast,
             placement: config.policy.placement,
         };
-        let status = start_controller(&engine, settings, &tasks);
+        let (status, insight) = start_controller(&engine, settings, &tasks);
         let address = config.admission.load().limits.listen;
         let frontend = Frontend {
             engine: Arc::clone(&engine),
@@ -162,7 +164,7 @@ impl Proxy {
             .await
             .map_err(|source| StartError::Listen { address, source })?;
         let (address, admission) = (listening.address, config.admission);
-        Ok(Self { address, engine, mover, status, admission, tasks, listening })
+        Ok(Self { address, engine, mover, status, insight, admission, tasks, listening })
     }
 
     /// The proxy's tasks, for what is to stop with it.
@@ -198,7 +200,8 @@ fn start_controller(
     engine: &Engine,
     settings: controller::Settings,
     tasks: &Tasks,
-) -> watch::Receiver<Arc<Status>> {
+) -> (watch::Receiver<Arc<Status>>, Insight) {
+    let insight = Insight::default();
     let (sender, status) = watch::channel(Arc::default());
     let context = ControllerContext {
         catalog: engine.catalog.clone(),
@@ -206,9 +209,10 @@ fn start_controller(
         counters: engine.counters.clone(),
         settings,
         status: sender,
+        insight: insight.clone(),
     };
     tasks.spawn("controller", controller::run(context, tasks.clone()));
-    status
+    (status, insight)
 }
 
 /// The catalog's name, made at its first start.

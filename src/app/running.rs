@@ -85,6 +85,7 @@ impl Running {
             live_map: proxy.engine.live_map.clone(),
             nodes,
             status: status_of(&proxy),
+            insight: proxy.insight.clone(),
             reload: reloader.clone().map(reload_by),
             readiness: receiver,
         };

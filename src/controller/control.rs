@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::accuracy::Accuracy;
+use super::insight::Insight;
 use super::ledger::Ledger;
-use super::planning::{Past, Picture, scene};
+use super::planning::{Past, Picture, Studies, scene};
 use super::status::{self, MoveStatus, Status};
 use super::store::Stored;
 use super::{Config, metric};
@@ -34,6 +36,8 @@ pub struct ControllerContext {
     pub settings: Settings,
     /// Where it publishes what it sees.
     pub status: watch::Sender<Arc<Status>>,
+    /// Where it shows load and forecasts.
+    pub insight: Insight,
 }
 
 /// The configuration of all that takes part.
@@ -72,6 +76,7 @@ pub async fn run(context: ControllerContext, tasks: Tasks) {
     );
     tasks.spawn("load", sampler);
     while !token.is_cancelled() {
+        controller.study(&context, &tasks);
         if let Err(error) = controller.look(&context).await {
             tracing::warn!(%error, "the controller can't read or write the catalog");
         }
@@ -97,6 +102,8 @@ fn now_unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Reads and writes, which only the heatmap shows, are forecast at each so many looks.
+const STATEMENTS_EVERY: u64 = 5;
 /// Old moves deleted by one commit, at the most.
 const DELETED_MOVES_MAX: usize = 100;
 
@@ -106,7 +113,12 @@ struct Controller {
     stored_unix_ms: u64,
     ledger: Ledger,
     picture: Arc<Picture>,
+    accuracy: Accuracy,
+    /// Forecasts made so far.
+    looks: u64,
     forecast_unix_ms: u64,
+    studies: Arc<Mutex<Arc<Studies>>>,
+    studied_unix_ms: u64,
 }
 
 impl Controller {
@@ -118,13 +130,19 @@ impl Controller {
         let ledger = Ledger::open(&context.catalog, kept).await?;
         let now = now_unix_ms();
         let recorder = Recorder::new(history, now, context.counters.snapshot());
+        let recorder = Arc::new(Mutex::new(recorder));
+        context.insight.begin(Arc::clone(&recorder), config.step_ms());
         Ok(Self {
-            recorder: Arc::new(Mutex::new(recorder)),
+            recorder,
             stored,
             stored_unix_ms: now,
             ledger,
             picture: Arc::default(),
+            accuracy: Accuracy::default(),
+            looks: 0,
             forecast_unix_ms: 0,
+            studies: Arc::default(),
+            studied_unix_ms: 0,
         })
     }
 
@@ -139,7 +157,8 @@ impl Controller {
         // A little early is in time: the loop's own beat is not exact.
         let interval_ms = settings.controller.forecast_interval_ms;
         let due = now.saturating_sub(self.forecast_unix_ms) >= interval_ms - interval_ms / 10;
-        if due && self.forecast(&settings.forecast).await {
+        self.accuracy.settle(self.recorder.lock().history());
+        if due && self.forecast(context).await {
             self.forecast_unix_ms = now;
         }
         let mut moves = list_moves(&context.catalog, settings.controller.moves_kept).await?;
@@ -154,25 +173,60 @@ impl Controller {
     }
 
     /// Forecasts everything anew where blocking is allowed. Whether there is anything to see.
-    async fn forecast(&mut self, config: &forecast::Config) -> bool {
-        let past = Past::of(self.recorder.lock().history());
+    async fn forecast(&mut self, context: &ControllerContext) -> bool {
+        let with_statements = self.looks.is_multiple_of(STATEMENTS_EVERY);
+        let past = Past::of(self.recorder.lock().history(), with_statements);
         if past.steps == 0 {
             return false;
         }
-        let config = config.clone();
+        let config = context.settings.forecast.clone();
+        let studies = Arc::clone(&self.studies.lock());
         let begin = tokio::time::Instant::now();
-        let work = tokio::task::spawn_blocking(move || Picture::of(&past, &config));
-        match work.await {
-            Ok(picture) => {
-                metric::forecasts(&picture, begin.elapsed());
-                self.picture = Arc::new(picture);
-                true
-            }
+        let work = tokio::task::spawn_blocking(move || Picture::of(&past, &config, &studies));
+        let mut picture = match work.await {
+            Ok(picture) => picture,
             Err(error) => {
                 tracing::error!(%error, "forecasting failed");
-                false
+                return false;
             }
+        };
+        if !with_statements {
+            picture.statements.clone_from(&self.picture.statements);
         }
+        let config = &context.settings.forecast;
+        self.accuracy.judge(&mut picture, self.recorder.lock().history(), config);
+        metric::forecasts(&picture, begin.elapsed());
+        metric::accuracy(self.accuracy.cards());
+        self.looks += 1;
+        self.picture = Arc::new(picture);
+        context.insight.renew(Arc::clone(&self.picture), self.accuracy.clone());
+        true
+    }
+
+    /// Lets the slow models look, if there are any and it is time; nobody waits for them.
+    fn study(&mut self, context: &ControllerContext, tasks: &Tasks) {
+        let config = &context.settings.forecast;
+        let now = now_unix_ms();
+        let slow = config.models.iter().any(|model| model.is_slow());
+        if !slow || now.saturating_sub(self.studied_unix_ms) < config.study_interval_ms {
+            return;
+        }
+        let past = Past::of(self.recorder.lock().history(), false);
+        if past.steps == 0 {
+            return;
+        }
+        self.studied_unix_ms = now;
+        let (config, studies) = (config.clone(), Arc::clone(&self.studies));
+        // Until the next study is ready, which may take as long again.
+        let slack = usize::try_from(2 * config.study_interval_ms / config.step_ms()).unwrap_or(1);
+        let slack = slack.clamp(1, config.horizon_steps());
+        tasks.spawn("study", async move {
+            let work = move || Studies::of(&past, &config, slack);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(found) => *studies.lock() = Arc::new(found),
+                Err(error) => tracing::error!(%error, "the slow models failed"),
+            }
+        });
     }
 
     fn scene(

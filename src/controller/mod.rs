@@ -3,8 +3,10 @@
 //! It never performs a move: it writes a record, which the mover sees. What it sees and decides it
 //! publishes as [`Status`]; nobody asks it anything.
 
+mod accuracy;
 mod config;
 mod control;
+mod insight;
 mod ledger;
 mod metric;
 mod planning;
@@ -13,6 +15,7 @@ mod store;
 
 pub use config::Config;
 pub use control::{ControllerContext, Settings, run};
+pub use insight::{HeatRow, Heatmap, Insight, Quantity, ShardAccuracy};
 pub use status::{MoveStatus, NodeStatus, ShardStatus, Status};
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! History, map and moves → forecasts, and the scene that a decision looks at. No I/O, no clock.
 
-use crate::forecast::{self, Distribution, Forecast};
-use crate::ids::NodeId;
-use crate::load::History;
+use std::sync::Arc;
+
+use super::insight::Quantity;
+use crate::forecast::{self, Distribution, Forecast, Study};
+use crate::ids::{NodeId, ShardId};
+use crate::load::{Columns, History};
 use crate::placement::{self, InFlight, NodeLoad, Normal, Scene, ShardLoad};
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Move, State};
@@ -10,46 +13,102 @@ use crate::shard_move::{Move, State};
 /// Moves that say how long the next one will take.
 const MOVES_LEARNED_FROM: usize = 10;
 
-/// The busy time of everything, to be forecast.
+/// What is known of everything, to be forecast.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Past {
-    /// By shard id.
+    /// Busy time, by shard id.
     pub(super) shards: Vec<Vec<f64>>,
-    /// By node id: what belongs to no shard.
+    /// By node id: the busy time that belongs to no shard.
     pub(super) nodes: Vec<Vec<f64>>,
+    /// Reads and writes by shard id; empty if they are not to be forecast now.
+    pub(super) statements: Option<[Vec<Vec<f64>>; 2]>,
     /// How many steps there are.
     pub(super) steps: usize,
+    /// The number of the step after the last one.
+    pub(super) end_step: u64,
 }
 
 /// The forecasts of everything.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Picture {
-    /// By shard id.
+    /// Of busy time, by shard id.
     pub(super) shards: Vec<Forecast>,
     /// By node id: what belongs to no shard.
     pub(super) nodes: Vec<Forecast>,
+    /// Of reads and of writes, by shard id; made less often.
+    pub(super) statements: [Arc<Vec<Forecast>>; 2],
     /// How many steps of history they rest on.
     pub(super) steps: usize,
+    /// The number of their first step.
+    pub(super) end_step: u64,
+}
+
+/// What the slow models say of the busy time of each shard, and when that was.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Studies {
+    shards: Vec<Study>,
+    end_step: u64,
 }
 
 impl Past {
-    /// What a history says of busy time.
-    pub(super) fn of(history: &History) -> Self {
+    /// What a history says.
+    pub(super) fn of(history: &History, with_statements: bool) -> Self {
+        let column = |of: fn(&Columns) -> &Vec<f64>| {
+            history.shards().iter().map(|columns| of(columns).clone()).collect()
+        };
         Self {
-            shards: history.shards().iter().map(|columns| columns.busy.clone()).collect(),
+            shards: column(|columns| &columns.busy),
             nodes: history.nodes().to_vec(),
+            statements: with_statements
+                .then(|| [column(|columns| &columns.reads), column(|columns| &columns.writes)]),
             steps: history.len(),
+            end_step: history.end_step(),
         }
     }
 }
 
 impl Picture {
     /// Forecasts everything. Takes milliseconds a shard: not for the runtime's own threads.
-    pub(super) fn of(past: &Past, config: &forecast::Config) -> Self {
-        let all = |series: &[Vec<f64>]| {
+    pub(super) fn of(past: &Past, config: &forecast::Config, studies: &Studies) -> Self {
+        let all = |series: &Vec<Vec<f64>>| {
             series.iter().map(|history| forecast::forecast(history, config)).collect()
         };
-        Self { shards: all(&past.shards), nodes: all(&past.nodes), steps: past.steps }
+        let age = past.end_step.saturating_sub(studies.end_step);
+        let age = usize::try_from(age).unwrap_or(usize::MAX);
+        let none = Study::default();
+        let studied = past.shards.iter().enumerate().map(|(shard, history)| {
+            let study = studies.shards.get(shard).unwrap_or(&none);
+            forecast::forecast_with(history, config, (study, age))
+        });
+        let statements = past.statements.as_ref();
+        Self {
+            shards: studied.collect(),
+            nodes: all(&past.nodes),
+            statements: statements
+                .map(|both| both.each_ref().map(all))
+                .unwrap_or_default()
+                .map(Arc::new),
+            steps: past.steps,
+            end_step: past.end_step,
+        }
+    }
+
+    /// The forecasts of one quantity, by shard id.
+    pub(super) fn forecasts_of(&self, quantity: Quantity) -> &[Forecast] {
+        match quantity {
+            Quantity::Busy => &self.shards,
+            Quantity::Reads => &self.statements[0],
+            Quantity::Writes => &self.statements[1],
+        }
+    }
+}
+
+impl Studies {
+    /// Asks the slow models about every shard; good for `slack` steps. Takes up to a second a
+    /// shard.
+    pub(super) fn of(past: &Past, config: &forecast::Config, slack: usize) -> Self {
+        let study = |history: &Vec<f64>| forecast::study(history, config, slack);
+        Self { shards: past.shards.iter().map(study).collect(), end_step: past.end_step }
     }
 }
 
@@ -68,7 +127,8 @@ pub(super) fn scene(
         capacity: config.capacity_of(&node.name),
         own: loads(picture.nodes.get(id.index())),
     });
-    let shards = map.shards().map(|(id, shard)| {
+    let shards = (0u32..).take(map.shard_count()).map(ShardId).map(|id| {
+        let Some(shard) = map.shard(id) else { return gone(map) };
         let forecast = picture.shards.get(id.index());
         let last = moves.iter().rfind(|m| m.shard == id && m.is_finished());
         let ended = last.and_then(|m| m.history.last()).map(|step| step.at_unix_ms);
@@ -88,6 +148,12 @@ pub(super) fn scene(
         shards: shards.collect(),
         in_flight: under_way.map(|m| in_flight(m, now_unix_ms, move_ms)).collect(),
     }
+}
+
+/// The place of a shard that was split or merged away: no load, and nothing to be done.
+fn gone(map: &ShardMap) -> ShardLoad {
+    let rests_until_unix_ms = Some(u64::MAX);
+    ShardLoad { node: map.home(), load: Vec::new(), trusted: false, rests_until_unix_ms }
 }
 
 /// A forecast as the mean and deviation of each step.

@@ -3,7 +3,7 @@
 //! A day lasts 40 seconds, a step one. From second 20 to 32 of each day a rush heats three of the
 //! shards of node n2 until it is above its capacity. The forecaster learns for three days.
 
-use super::planning::{Past, Picture, scene};
+use super::planning::{Past, Picture, Studies, scene};
 use crate::forecast;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
@@ -168,7 +168,8 @@ impl World {
     }
 
     fn plan(&mut self, second: u64) {
-        let picture = Picture::of(&Past::of(&self.history), &self.forecast);
+        let picture =
+            Picture::of(&Past::of(&self.history, false), &self.forecast, &Studies::default());
         let now = (second * 1000, &self.placement);
         let scene = scene(&picture, &self.map, &self.moves, 1000, now);
         for decision in decide(&scene, &self.placement) {

@@ -79,6 +79,8 @@ pub struct ShardStatus {
     pub forecast_p90: Vec<f64>,
     /// Whether that is the ensemble's.
     pub trusted: bool,
+    /// Why not, if it is not.
+    pub fallback: Option<String>,
     /// The ensemble's recent error relative to persistence; `None` while the history is short.
     pub relative_error: Option<f64>,
 }
@@ -160,6 +162,7 @@ pub(super) fn shards(picture: &Picture, map: &ShardMap, rates: &Rates) -> Vec<Sh
             forecast_median: distribution.into_iter().flat_map(Distribution::median).collect(),
             forecast_p90: distribution.into_iter().flat_map(Distribution::p90).collect(),
             trusted: forecast.is_some_and(|forecast| forecast.trusted),
+            fallback: forecast.and_then(|forecast| forecast.fallback.clone()),
             relative_error: forecast
                 .and_then(|forecast| forecast.backtest)
                 .map(|backtest| backtest.relative_to_persistence),

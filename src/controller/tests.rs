@@ -145,6 +145,7 @@ async fn start(name: &str, mode: Mode) -> Loop {
         counters,
         settings: settings(mode),
         status: sender,
+        insight: super::Insight::default(),
     };
     tasks.spawn("controller", run(context, tasks.clone()));
     Loop { catalog, tasks, status, _folder: folder }

@@ -55,6 +55,8 @@ pub struct Config {
     pub trusted_relative_error_max: f64,
     /// The models that are tried beside the ensemble.
     pub models: Vec<Model>,
+    /// How often the slow ones of them are fitted anew.
+    pub study_interval_ms: u64,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             history_ms: 9 * 24 * HOUR_MS,
             trusted_relative_error_max: 1.0,
             models: vec![Model::Arima],
+            study_interval_ms: 1_800_000,
         }
     }
 }
@@ -124,6 +127,9 @@ impl Config {
         let steps = self.history_ms / self.step_ms.max(1);
         if usize::try_from(steps).is_ok_and(|steps| steps > HISTORY_STEPS_MAX) {
             faults.push(("history_ms", format!("must be {HISTORY_STEPS_MAX} steps at the most")));
+        }
+        if self.study_interval_ms < self.step_ms {
+            faults.push(("study_interval_ms", "must be at least a step".to_owned()));
         }
         let error_max = self.trusted_relative_error_max;
         if !error_max.is_finite() || error_max < 0.0 {

@@ -7,6 +7,7 @@ use super::real;
 /// The levels of the quantiles of a step.
 pub const LEVELS: [f64; 11] = [0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975];
 const MEDIAN: usize = 5;
+const P10: usize = 1;
 const P90: usize = 9;
 
 /// Quantiles at [`LEVELS`] for each step; finite, not negative, and rising with the level.
@@ -45,6 +46,11 @@ impl Distribution {
     /// The median of each step.
     pub fn median(&self) -> impl ExactSizeIterator<Item = f64> + '_ {
         self.steps.iter().map(|quantiles| quantiles[MEDIAN])
+    }
+
+    /// The 10 % quantile of each step.
+    pub fn p10(&self) -> impl ExactSizeIterator<Item = f64> + '_ {
+        self.steps.iter().map(|quantiles| quantiles[P10])
     }
 
     /// The 90 % quantile of each step.

@@ -7,7 +7,7 @@ use super::stack::{Stack, Trials};
 use super::{Backtest, real};
 
 /// Origins spread over the past.
-const ORIGINS_SPREAD: usize = 240;
+const ORIGINS_SPREAD: usize = 200;
 /// Recent steps in which every second is an origin too.
 const RECENT_STEPS: usize = 40;
 /// Steps on each side over which errors are averaged before they are compared.

@@ -13,12 +13,14 @@ mod distribution;
 mod ensemble;
 mod members;
 mod persistence;
+mod score;
 mod shift;
 mod solve;
 mod stack;
 
 pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
+pub use score::{Outcome, Score, Scorecard};
 
 use components::Shape;
 use ensemble::Ensemble;
@@ -39,6 +41,8 @@ pub struct Forecast {
     pub weights: Vec<(&'static str, f64)>,
     /// Whether the ensemble's recent error is no worse than persistence's.
     pub trusted: bool,
+    /// Why it is not used, if it is not.
+    pub fallback: Option<String>,
     /// Whether the load is on a level that it never had, so that the past says little.
     pub shifted: bool,
 }
@@ -59,6 +63,12 @@ impl Forecast {
     /// The distribution to plan with: the ensemble's where it is trusted, else persistence.
     pub fn distribution(&self) -> &Distribution {
         if self.trusted { &self.ensemble } else { &self.persistence }
+    }
+
+    /// Falls back to persistence, and says why.
+    pub fn distrust(&mut self, why: String) {
+        self.trusted = false;
+        self.fallback = Some(why);
     }
 }
 
@@ -84,6 +94,13 @@ pub fn study(history: &[f64], config: &Config, slack: usize) -> Study {
     let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
     let trials = slow.filter_map(run).collect();
     Study { origins, trials }
+}
+
+/// One model's own point forecast, as it is tried beside the ensemble; `None` if it can't make one.
+pub fn alone(model: Model, history: &[f64], config: &Config) -> Option<Vec<f64>> {
+    let history = sane(history);
+    let task = Task::of(&history, config);
+    Trial::run(model, task, &[], &|task| model.predict(task)).map(Trial::into_point)
 }
 
 /// Forecasts a series of loads, oldest first, one value a step and no gaps. Values that are
@@ -122,14 +139,11 @@ pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, us
         let trials: Vec<Trial> = fast.filter_map(run).chain(studied).collect();
         blended(&ensemble, &history, &ends, &trials)
     };
-    Forecast {
-        ensemble: distribution,
-        persistence,
-        backtest: Some(backtest),
-        weights,
-        trusted: backtest.relative_to_persistence <= config.trusted_relative_error_max,
-        shifted,
-    }
+    let times = backtest.relative_to_persistence;
+    let trusted = times <= config.trusted_relative_error_max;
+    let fallback = (!trusted).then(|| format!("its backtest's error is {times:.2} persistence's"));
+    let backtest = Some(backtest);
+    Forecast { ensemble: distribution, persistence, backtest, weights, trusted, fallback, shifted }
 }
 
 /// The ensemble with the models that earned a part, and the weights of all.
@@ -175,6 +189,7 @@ fn idle(horizon: usize) -> Forecast {
         backtest: Some(backtest),
         weights: vec![("last", 1.0)],
         trusted: true,
+        fallback: None,
         shifted: false,
     }
 }
@@ -192,6 +207,7 @@ fn cold(persistence: Distribution) -> Forecast {
         backtest: None,
         weights: vec![("last", 1.0)],
         trusted: false,
+        fallback: Some("there is too little history".to_owned()),
         shifted: false,
     }
 }

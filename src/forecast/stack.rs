@@ -15,7 +15,7 @@ const RIDGES: [f64; 5] = [0.02, 0.1, 0.5, 2.0, 10.0];
 /// Steps of the first block; the blocks after the second double.
 const FIRST_BLOCK: usize = 6;
 /// Steps of a block that are looked at.
-const STEPS_SEEN: usize = 4;
+const STEPS_SEEN: usize = 3;
 /// What is added of what the regression says.
 const TRUST: f64 = 0.7;
 /// Errors below this share of the mean one count no more than it.

@@ -74,6 +74,7 @@ impl WalSender {
             ("extra_float_digits", "3"),
             ("timezone", "UTC"),
             ("bytea_output", "hex"),
+            ("lc_monetary", "C"),
             ("statement_timeout", "0"),
             ("wal_sender_timeout", "60s"),
         ];

@@ -16,7 +16,7 @@ const SEASONS_MAX: usize = 7;
 /// Steps of history that it needs.
 const STEPS_MIN: usize = 4 * MEAN_STEPS;
 /// Rows of the regression, at the most.
-const ROWS_MAX: usize = 3_000;
+const ROWS_MAX: usize = 1_200;
 /// Differences further out than this multiple of nearly all of them are cut.
 const CUT: f64 = 2.0;
 /// The ridge, in units of the mean square.

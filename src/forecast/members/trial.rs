@@ -69,6 +69,11 @@ impl Trial {
         Some(Self { model, past: past.collect::<Option<_>>()?, point })
     }
 
+    /// What it says of the time after the end of the history.
+    pub(in super::super) fn into_point(self) -> Vec<f64> {
+        self.point
+    }
+
     /// The same for a history that went on for `age` steps, with `horizon` steps ahead.
     pub(in super::super) fn aged(&self, age: usize, horizon: usize) -> Option<Self> {
         let cut = |forecast: &Vec<f64>| Some(forecast.get(age..age + horizon)?.to_vec());
