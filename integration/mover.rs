@@ -7,6 +7,8 @@ mod shop;
 
 #[path = "mover/concurrent.rs"]
 mod concurrent;
+#[path = "mover/rows.rs"]
+mod rows;
 #[path = "mover/split.rs"]
 mod split;
 

@@ -68,6 +68,8 @@ impl WalSender {
         let extra = [
             ("replication", "database"),
             ("application_name", name.as_str()),
+            // The names that regclass and its kin stand for come qualified.
+            ("options", "-c search_path="),
             ("client_encoding", "UTF8"),
             ("datestyle", "ISO"),
             ("intervalstyle", "postgres"),
