@@ -411,7 +411,7 @@ async fn finish_on(
     merge.guard.send(&out).await?;
     let mut failed = false;
     pump(&mut merge.guard, client, |tag, _| match tag {
-        b'D' | b'N' | b'C' => Verdict::Forward,
+        b'D' | b'N' | b'C' | b'H' | b'd' | b'c' => Verdict::Forward,
         b'E' => {
             failed = true;
             Verdict::Forward

@@ -391,5 +391,5 @@ pub(super) fn is_done_here(template: &Template) -> bool {
     let steps = || template.route(&Params::default());
     is_ours(&template.control)
         || (!template.depends_on_params()
-            && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_))))
+            && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_) | Route::CopyOut(_))))
 }
