@@ -95,6 +95,7 @@ impl TestProxy {
             policy: parsed.unwrap_or_else(|faults| panic!("{faults}")),
             nodes: nodes.clone(),
             admission: Arc::new(ArcSwap::from_pointee(how.admission)),
+            inherited: Vec::new(),
             backend: backend::Config::default(),
             executor: how.executor,
             controller: controller::Config::default(),

@@ -104,6 +104,10 @@ pub struct Serve {
     /// The configuration; config/foreshard.example.yaml shows every key
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Take over from the process that serves with the same data folder: it ends its transactions
+    /// and then itself, and no client is refused meanwhile
+    #[arg(long)]
+    pub take_over: bool,
     /// How logs are written to stderr; FORESHARD_LOG=debug and the like says how much
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -5,6 +5,7 @@ mod cli;
 mod data_folder;
 mod dev;
 mod forecast;
+mod hand_over;
 mod http;
 mod logging;
 mod preflight;
