@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::insight::Quantity;
-use crate::forecast::{self, Distribution, Forecast, Study};
-use crate::ids::NodeId;
+use crate::forecast::{self, Distribution, Event, Forecast, Study, Timeline};
+use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, InFlight, NodeLoad, Normal, Scene, ShardLoad};
-use crate::shard_map::ShardMap;
+use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::shard_move::{Move, State};
 
 /// Moves that say how long the next one will take.
@@ -99,6 +99,37 @@ impl Picture {
             Quantity::Busy => &self.shards,
             Quantity::Reads => &self.statements[0],
             Quantity::Writes => &self.statements[1],
+        }
+    }
+}
+
+impl Picture {
+    /// Shifts what is expected of each shard in the times of the events that touch it.
+    pub(super) fn expect(
+        &mut self,
+        events: &[Event],
+        map: &ShardMap,
+        past: (&[Vec<f64>], &forecast::Config),
+    ) {
+        let (busy, config) = past;
+        let touches = |event: &Event, id: ShardId| {
+            let group = map.shard(id).map(|shard| shard.group);
+            let in_group = |table: &Table| matches!(&table.kind, TableKind::Sharded { group: of, .. } if Some(*of) == group);
+            let named = |table: &Table| {
+                let full = format!("{}.{}", table.name.schema, table.name.name);
+                event.tables.iter().any(|name| *name == table.name.name || *name == full)
+            };
+            event.tables.is_empty()
+                || map.tables().iter().any(|table| in_group(table) && named(table))
+        };
+        for ((id, forecast), values) in (0u32..).map(ShardId).zip(&mut self.shards).zip(busy) {
+            let timeline = Timeline {
+                values,
+                end_step: self.end_step,
+                step_ms: config.step_ms(),
+                day: config.day_steps(),
+            };
+            forecast.expect(events.iter().filter(|event| touches(event, id)), &timeline);
         }
     }
 }

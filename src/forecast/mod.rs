@@ -6,6 +6,7 @@
 //! history, the forecast is persistence with the spread of its own past errors. Step, seasons and
 //! horizon are configuration: nothing here knows what a day is.
 
+mod calendar;
 mod clean;
 mod components;
 mod config;
@@ -18,6 +19,7 @@ mod shift;
 mod solve;
 mod stack;
 
+pub use calendar::{Event, Timeline, parse_time};
 pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
 pub use score::{Outcome, Score, Scorecard};

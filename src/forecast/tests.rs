@@ -16,6 +16,7 @@ fn config(day: u64, horizon: u64) -> Config {
         trusted_relative_error_max: 1.0,
         models: Vec::new(),
         study_interval_ms: 100,
+        events: Vec::new(),
     }
 }
 
