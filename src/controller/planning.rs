@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::insight::Quantity;
-use crate::forecast::{self, Distribution, Event, Forecast, Study, Timeline};
+use crate::forecast::{self, Distribution, Event, Forecast, Model, Study, Timeline};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, InFlight, NodeLoad, Normal, Scene, ShardLoad};
 use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::shard_move::{Move, State};
 
+/// Series that the network learns from, at the most.
+const NETWORK_SERIES_MAX: usize = 200;
 /// Moves that say how long the next one will take.
 const MOVES_LEARNED_FROM: usize = 10;
 
@@ -138,7 +140,11 @@ impl Studies {
     /// Asks the slow models about every shard; good for `slack` steps. Takes up to a second a
     /// shard.
     pub(super) fn of(past: &Past, config: &forecast::Config, slack: usize) -> Self {
-        let study = |history: &Vec<f64>| forecast::study(history, config, slack);
+        let wanted = config.models.contains(&Model::Lstm);
+        let series = past.shards.iter().take(NETWORK_SERIES_MAX);
+        let series: Vec<_> = series.map(|history| (history.as_slice(), config)).collect();
+        let network = if wanted { forecast::train(&series, slack) } else { None };
+        let study = |history: &Vec<f64>| forecast::study(history, config, slack, network.as_ref());
         Self { shards: past.shards.iter().map(study).collect(), end_step: past.end_step }
     }
 }

@@ -13,6 +13,8 @@ pub enum Model {
     Arima,
     /// Regression on what was seen last and in earlier seasons.
     Lags,
+    /// A recurrent network, one for all series.
+    Lstm,
     /// Seasonal decomposition by loess, exponential smoothing of the rest.
     MstlEts,
     /// A trend with change points, and seasons of sines and cosines.
@@ -21,7 +23,7 @@ pub enum Model {
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Arima, Self::Lags, Self::MstlEts, Self::Prophet];
+    pub const ALL: [Self; 5] = [Self::Arima, Self::Lags, Self::Lstm, Self::MstlEts, Self::Prophet];
 
     /// Whether it takes so long that it is fitted anew only now and then.
     pub fn is_slow(self) -> bool {
@@ -33,6 +35,7 @@ impl Model {
         match self {
             Self::Arima => "arima",
             Self::Lags => "lags",
+            Self::Lstm => "lstm",
             Self::MstlEts => "mstl_ets",
             Self::Prophet => "prophet",
         }

@@ -4,7 +4,9 @@ use std::f64::consts::TAU;
 
 use proptest::prelude::*;
 
-use super::{Config, Distribution, Forecast, LEVELS, Model, Study, forecast, forecast_with, study};
+use super::{
+    Config, Distribution, Forecast, LEVELS, Model, Study, forecast, forecast_with, study, train,
+};
 
 fn config(day: u64, horizon: u64) -> Config {
     Config {
@@ -108,7 +110,8 @@ fn a_model_that_is_better_takes_part_and_one_that_is_worse_gets_little() {
         .collect();
     let with = |models: Vec<Model>| Config { models, ..config(40, 30) };
     let all = with(Model::ALL.to_vec());
-    let study = study(&history, &all, 5);
+    let network = train(&[(history.as_slice(), &all)], 5);
+    let study = study(&history, &all, 5, network.as_ref());
     let joined = forecast_with(&history, &all, (&study, 0));
     assert_sound(&joined, 30);
     let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
@@ -165,7 +168,7 @@ proptest! {
             history.into_iter().map(|v| if v.abs() > 1e12 { 1e12 } else { v }).collect();
         let models = vec![Model::Arima, Model::Lags, Model::Prophet];
         let config = Config { week_ms: week, models, ..config(day, horizon) };
-        let study = study(&history, &config, 3);
+        let study = study(&history, &config, 3, None);
         for age in [0, 2, 9] {
             let forecast = forecast_with(&history, &config, (&study, age));
             assert_sound(&forecast, config.horizon_steps());

@@ -79,8 +79,7 @@ impl Cell {
             let [input, forget, output, candidate] = step.gates.each_ref().map(|gate| gate[unit]);
             let squashed = step.memory[unit].tanh();
             let of_output = slopes.output[unit];
-            let of_memory =
-                slopes.memory[unit] + of_output * output * (1.0 - squashed * squashed);
+            let of_memory = slopes.memory[unit] + of_output * output * (1.0 - squashed * squashed);
             of_memory_before[unit] = of_memory * forget;
             let of_gates = [
                 of_memory * candidate * input * (1.0 - input),
@@ -122,7 +121,8 @@ mod tests {
     #[test]
     fn slopes_are_those_of_finite_differences() {
         let cell = Cell { inputs: 2, units: 3 };
-        let mut weights: Vec<f32> = (0u8..72).map(|i| f32::from(i * 37 % 19) / 19.0 - 0.5).collect();
+        let mut weights: Vec<f32> =
+            (0u8..72).map(|i| f32::from(i * 37 % 19) / 19.0 - 0.5).collect();
         assert_eq!(weights.len(), cell.size());
         let inputs = [[0.3, -0.7], [0.9, 0.1]];
         let run = |weights: &[f32]| {

@@ -1,7 +1,7 @@
 //! What the network is shown of a history at an origin, in units of the series.
 
-use super::super::Task;
 use super::super::super::real;
+use super::super::Task;
 
 /// The last values that it reads.
 pub(super) const SEEN: usize = 32;
