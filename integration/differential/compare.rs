@@ -1,6 +1,9 @@
 //! Runs a statement on both sides and says whether the answers are the same.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::wire::{Outcome, Wire};
 
@@ -26,7 +29,12 @@ pub struct Statement {
 pub struct Report {
     name: String,
     ways: BTreeMap<String, usize>,
-    right: usize,
+    /// How many gave the same on both sides.
+    pub right: usize,
+    /// The extended protocol is not tried where there are no parameters.
+    pub text_only: bool,
+    /// How long each statement took: through the proxy, on the single PostgreSQL.
+    pub took: Vec<(Duration, Duration)>,
     refused: Vec<String>,
     /// The statements with wrong answers, each with what differs.
     pub wrong: Vec<String>,
@@ -111,7 +119,15 @@ impl Report {
     /// An empty one.
     pub fn new(name: &str) -> Self {
         let name = name.to_owned();
-        Self { name, ways: BTreeMap::new(), right: 0, refused: Vec::new(), wrong: Vec::new() }
+        Self {
+            name,
+            ways: BTreeMap::new(),
+            right: 0,
+            text_only: false,
+            took: Vec::new(),
+            refused: Vec::new(),
+            wrong: Vec::new(),
+        }
     }
 
     /// Runs a statement on both sides in both protocols.
@@ -119,9 +135,12 @@ impl Report {
         let ordered = !statement.unordered && is_ordered(&statement.sql);
         let mut binary = true;
         if statement.parameters.is_none() {
+            let started = Instant::now();
             let single = pair.single.simple(&statement.sql).await;
-            binary = !single.holds_oids();
+            let single_took = started.elapsed();
+            binary = !self.text_only && !single.holds_oids();
             let proxy = pair.proxy.simple(&statement.sql).await;
+            self.took.push((started.elapsed().saturating_sub(single_took), single_took));
             if !self.judge("text", statement, &proxy.normal(ordered), &single.normal(ordered)) {
                 return;
             }

@@ -63,9 +63,14 @@ impl Fixture {
         Pair { proxy, single }
     }
 
+    /// A driver's client of each side: the proxy's, the single PostgreSQL's.
+    pub async fn clients(&self) -> (Client, Client) {
+        (self.proxy.client().await, self.single.client(0).await)
+    }
+
     /// Runs definitions on both sides.
     pub async fn define(&self, text: &str) {
-        let (proxy, single) = (self.proxy.client().await, self.single.client(0).await);
+        let (proxy, single) = self.clients().await;
         for statement in super::statements(text) {
             for client in [&single, &proxy] {
                 let done = client.batch_execute(&statement.sql).await;
@@ -76,7 +81,7 @@ impl Fixture {
 
     /// Makes rows on the single PostgreSQL and copies every table through the proxy.
     pub async fn fill(&self, text: &str) {
-        let (proxy, single) = (self.proxy.client().await, self.single.client(0).await);
+        let (proxy, single) = self.clients().await;
         single.batch_execute(text).await.unwrap();
         let tables = "SELECT c.oid::regclass::text FROM pg_class c \
             WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('public', 'sales') \

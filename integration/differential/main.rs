@@ -7,8 +7,10 @@
 
 mod compare;
 mod fixture;
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
+mod tpch;
 mod wire;
 
 use compare::{Report, statements};
@@ -42,4 +44,43 @@ async fn ordinary_queries_give_what_one_postgresql_gives() {
         wrong.extend(run(&fixture, name, text).await.wrong);
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn all_22_queries_of_tpc_h_give_what_one_postgresql_gives() {
+    let fixture = tpch::fixture().await;
+    let mut report = Report::new("tpc-h");
+    report.text_only = true;
+    let mut pair = fixture.pair().await;
+    for statement in statements(include_str!("tpch/queries.sql")) {
+        report.add(&mut pair, &statement).await;
+    }
+    report.print();
+    let took = report.took.iter().enumerate();
+    let shown = took.map(|(at, (proxy, single))| {
+        format!("q{} {}/{}", at + 1, proxy.as_millis(), single.as_millis())
+    });
+    println!("ms through the proxy / alone: {}", shown.collect::<Vec<_>>().join(", "));
+    assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
+    assert_eq!(report.right, 22);
+}
+
+/// `DIFFERENTIAL_SEED` and `DIFFERENTIAL_COUNT` choose others.
+#[tokio::test]
+async fn random_queries_give_what_one_postgresql_gives() {
+    let number = |name, default| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let seed = number("DIFFERENTIAL_SEED", 20_261_121);
+    let count = number("DIFFERENTIAL_COUNT", 400);
+    println!("seed {seed}, {count} queries");
+    let fixture = Fixture::shop().await;
+    let mut generator = random::Generator::new(seed);
+    let mut report = Report::new("random");
+    let mut pair = fixture.pair().await;
+    for _ in 0..count {
+        report.add(&mut pair, &generator.statement()).await;
+    }
+    report.print();
+    assert!(report.wrong.is_empty(), "{} wrong:\n{}", report.wrong.len(), report.wrong.join("\n"));
 }

@@ -9,16 +9,32 @@ use super::cancel::CancelTarget;
 use super::{Fault, Session};
 use crate::backend::{CommandError, Connection, Guard};
 use crate::ids::NodeId;
-use crate::planner::PullPlan;
+use crate::planner::{PullInput, PullPlan};
 use crate::sql::{Ident, Literal};
 use crate::wire::{
-    CancelKey, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
+    CancelKey, Reader, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
 };
 
 /// What every stream of COPY in binary starts with: signature, flags, length of extensions.
 pub(super) const COPY_HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What ends one.
 pub(super) const COPY_TRAILER: [u8; 2] = [0xff, 0xff];
+
+/// What PostgreSQL says of a statement.
+#[derive(Debug, Default)]
+pub(super) struct Described {
+    /// The `RowDescription` of its result; empty if it has none.
+    pub(super) columns: Bytes,
+    /// The types of its parameters.
+    pub(super) param_types: Vec<u32>,
+}
+
+/// The types that a `ParameterDescription` tells of.
+fn param_types(frame: &[u8]) -> Vec<u32> {
+    let mut reader = Reader::new(frame.get(5..).unwrap_or_default());
+    let count = reader.count(4).unwrap_or_default();
+    (0..count).map_while(|_| reader.u32().ok()).collect()
+}
 
 /// The connection; cancel requests for the session reach it.
 #[derive(Debug)]
@@ -56,25 +72,25 @@ impl MergeSession {
         Ok(merge)
     }
 
-    /// Lets PostgreSQL read the statement as the client wrote it; the `RowDescription` of its
-    /// result. What is wrong with the statement is told here, before any row moves.
-    pub(super) async fn describe(&mut self, text: &str, types: &[u32]) -> Result<Bytes, Fault> {
+    /// Lets PostgreSQL read a statement. What is wrong with it is told here, before any row moves.
+    pub(super) async fn describe(&mut self, text: &str, types: &[u32]) -> Result<Described, Fault> {
         let mut out = BytesMut::new();
         put_parse(b"", text.as_bytes(), types, &mut out);
         with_statement(b'D', b"", &mut out);
         put_frame(b'S', &mut out, |_| ());
         self.guard.send(&out).await?;
-        let (mut columns, mut error) = (Bytes::new(), None);
+        let (mut described, mut error) = (Described::default(), None);
         loop {
             let (tag, frame) = self.guard.frame().await?;
             match tag {
-                b'T' => columns = frame,
+                b'T' => described.columns = frame,
+                b't' => described.param_types = param_types(&frame),
                 b'E' => error = error.or(Some(frame)),
                 b'Z' => break,
                 _ => {}
             }
         }
-        error.map_or(Ok(columns), |frame| Err(Fault::Reported(frame)))
+        error.map_or(Ok(described), |frame| Err(Fault::Reported(frame)))
     }
 
     /// Refuses functions that could look at tables on their own, or change something.
@@ -123,6 +139,12 @@ impl MergeSession {
         Ok(self.guard.command(&sql).await.map(drop)?)
     }
 
+    /// Adds the rows that `select` gives here.
+    pub(super) async fn fill(&mut self, name: &str, select: &str) -> Result<(), Fault> {
+        let sql = format!("INSERT INTO pg_temp.{} {select}", Ident::new(name));
+        Ok(self.guard.command(&sql).await.map(drop)?)
+    }
+
     /// A primary key lets GROUP BY name it for all columns: where the statement is not valid on the
     /// temporary tables, they get the keys of the tables that they stand for.
     pub(super) async fn give_keys(&mut self, plan: &PullPlan, types: &[u32]) -> Result<(), Fault> {
@@ -138,24 +160,38 @@ impl MergeSession {
         }
         self.guard.command("ROLLBACK TO foreshard").await?;
         for input in &plan.inputs {
-            let name = format!("pg_temp.{}", Ident::new(&input.name));
-            let sql = format!(
-                "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ') \
-                 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
-                 ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
-                 LEFT JOIN pg_catalog.pg_attribute t ON t.attrelid = {}::pg_catalog.regclass \
-                 AND t.attname = a.attname WHERE i.indrelid = {}::pg_catalog.regclass \
-                 AND i.indisprimary HAVING pg_catalog.count(*) = pg_catalog.count(t.attname)",
-                Literal(&name),
-                Literal(&input.table)
-            );
-            let key = self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().next();
-            if let Some(key) = key {
-                let sql = format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})");
-                self.guard.command(&sql).await?;
-            }
+            self.give_key(input).await?;
         }
         Ok(())
+    }
+
+    /// Gives a temporary table the primary key of the table that it stands for, if it has its
+    /// columns.
+    pub(super) async fn give_key(&mut self, input: &PullInput) -> Result<(), Fault> {
+        let name = format!("pg_temp.{}", Ident::new(&input.name));
+        let sql = format!(
+            "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' \
+             ORDER BY pg_catalog.array_position(i.indkey::int2[], a.attnum)) \
+             FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+             ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
+             LEFT JOIN pg_catalog.pg_attribute t ON t.attrelid = {0}::pg_catalog.regclass \
+             AND t.attname = a.attname WHERE i.indrelid = {1}::pg_catalog.regclass \
+             AND i.indisprimary AND NOT EXISTS (SELECT FROM pg_catalog.pg_index h \
+             WHERE h.indrelid = {0}::pg_catalog.regclass AND h.indisprimary) \
+             HAVING pg_catalog.count(*) = pg_catalog.count(t.attname)",
+            Literal(&name),
+            Literal(&input.table)
+        );
+        let key = self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().next();
+        if let Some(key) = key {
+            self.guard.command(&format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})")).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the planner statistics of a temporary table.
+    pub(super) async fn analyze(&mut self, name: &str) -> Result<(), Fault> {
+        Ok(self.guard.command(&format!("ANALYZE pg_temp.{}", Ident::new(name))).await.map(drop)?)
     }
 
     /// Starts taking rows into a temporary table.

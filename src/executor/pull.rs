@@ -11,8 +11,9 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
-use super::merge_session::{COPY_HEADER, COPY_TRAILER, MergeSession, drain};
+use super::merge_session::{COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain};
 use super::pump::{Verdict, pump};
+use super::reduce::Question;
 use super::run::{Cost, query_message};
 use super::{Client, Fault, Session};
 use crate::ids::NodeId;
@@ -24,8 +25,9 @@ use crate::wire::{ServerError, SqlState, put_frame, put_parse, put_query};
 
 /// Rows for the merge session are sent once they are this many bytes.
 const ROWS_BYTES: usize = 64 * 1024;
-/// Tables with more rows than this get statistics before the statement runs.
-const ANALYZE_ROWS: u64 = 2_000;
+/// Tables with more rows than this get statistics before the statement runs, and an index where they
+/// may be joined.
+const MANY_ROWS: u64 = 500;
 
 /// One SELECT to be pulled.
 #[derive(Debug)]
@@ -34,11 +36,29 @@ pub struct PullRun<'a> {
     pub pull: Arc<Pull>,
     /// The statement as the client wrote it.
     pub text: &'a str,
+    /// Where it starts in the text.
+    pub start: usize,
     /// Its parameters.
     pub params: Params<'a>,
-    /// In the extended protocol its `Bind` of the unnamed statement, as a frame; without it,
-    /// results are text and described.
-    pub bind: Option<BytesMut>,
+    /// In the extended protocol its `Bind`; without it, results are text and described.
+    pub bind: Option<BindFrames>,
+}
+
+/// A `Bind` of the unnamed statement as frames.
+#[derive(Debug, Default)]
+pub struct BindFrames {
+    /// As it is.
+    pub full: BytesMut,
+    /// Without its parameters.
+    pub bare: BytesMut,
+}
+
+/// A pull that is ready to be done.
+struct Prepared {
+    described: Described,
+    plan: PullPlan,
+    /// The merge session sees nothing of the client's transaction.
+    all: bool,
 }
 
 /// One node's part.
@@ -82,6 +102,14 @@ impl Session {
         if self.in_transaction() { Ok(()) } else { self.finish().await }
     }
 
+    /// What a pull would do; nothing of it is done.
+    pub async fn plan_pull(&mut self, run: &PullRun<'_>) -> Result<PullPlan, Fault> {
+        let mut merge = MergeSession::begin(self).await?;
+        let prepared = self.prepare(run, &mut merge).await;
+        merge.end().await?;
+        Ok(prepared?.plan)
+    }
+
     /// Whether the statement failed where the client was already told.
     async fn pull_with(
         &mut self,
@@ -89,31 +117,52 @@ impl Session {
         mut merge: MergeSession,
         client: &mut Client,
     ) -> Result<bool, Fault> {
-        let columns = match merge.describe(run.text, run.params.types).await {
-            Ok(columns) => columns,
+        let Prepared { described, plan, all } = match self.prepare(run, &mut merge).await {
+            Ok(prepared) => prepared,
             Err(fault) => {
                 merge.end().await?;
                 return Err(fault);
             }
         };
-        if let Err(fault) = merge.check_functions(&run.pull.unknown_functions).await {
-            merge.end().await?;
-            return Err(fault);
-        }
         let map = self.engine.live_map.snapshot();
-        let home_is_pinned = self.held(map.home()).is_some_and(|member| member.pinned);
-        let all = self.in_transaction() || home_is_pinned;
-        let plan = planner::pull(run.text, &run.pull, &run.params, all);
         self.gather(&plan, &map, all, &mut merge).await?;
         if run.bind.is_none() {
-            client.relay(&columns).await?;
+            client.relay(&described.columns).await?;
         }
-        if run.pull.groups_rows {
+        if run.pull.groups_rows && plan.has_params {
             merge.give_keys(&plan, run.params.types).await?;
         }
         let failed = finish_on(&mut merge, &plan, run, client).await?;
         merge.end().await?;
         Ok(failed)
+    }
+
+    /// Has the statement checked by PostgreSQL, and plans.
+    async fn prepare(
+        &mut self,
+        run: &PullRun<'_>,
+        merge: &mut MergeSession,
+    ) -> Result<Prepared, Fault> {
+        let statement = run.text.get(run.start..).unwrap_or_default();
+        let described = merge.describe(statement, run.params.types).await?;
+        merge.check_functions(&run.pull.unknown_functions).await?;
+        let home = self.engine.live_map.load().home();
+        let home_is_pinned = self.held(home).is_some_and(|member| member.pinned);
+        let all = self.in_transaction() || home_is_pinned;
+        if let Some(reduction) = &run.pull.reduction {
+            let question = Question {
+                text: run.text,
+                reduction,
+                params: &run.params,
+                param_types: &described.param_types,
+                columns: &described.columns,
+            };
+            if let Some(plan) = merge.reduced(&question).await? {
+                return Ok(Prepared { described, plan, all });
+            }
+        }
+        let plan = planner::pull(run.text, &run.pull, &run.params, all);
+        Ok(Prepared { described, plan, all })
     }
 
     /// Brings the rows of all inputs together.
@@ -183,7 +232,12 @@ impl Session {
             self.member(lane.node).await?.skip_own_answers().await?;
         }
         for (index, input) in plan.inputs.iter().enumerate() {
-            merge.make(&input.name, &input.select, !all && input.group.is_some()).await?;
+            let fill = !all && input.group.is_some();
+            match (input.is_made, fill) {
+                (false, _) => merge.make(&input.name, &input.select, fill).await?,
+                (true, true) => merge.fill(&input.name, &input.select).await?,
+                (true, false) => {}
+            }
             let from: SmallVec<[usize; 4]> =
                 (0..lanes.len()).filter(|lane| lanes[*lane].inputs.contains(&index)).collect();
             if from.is_empty() {
@@ -201,9 +255,11 @@ impl Session {
                 rows += relay(lane, &mut member.guard, merge, input.binary, &mut budget).await?;
             }
             merge.end_copy(input.binary).await?;
-            if rows > ANALYZE_ROWS {
-                let name = crate::sql::Ident::new(&input.name);
-                merge.guard.command(&format!("ANALYZE pg_temp.{name}")).await?;
+            if rows > MANY_ROWS {
+                if plan.inputs.len() > 1 {
+                    merge.give_key(input).await?;
+                }
+                merge.analyze(&input.name).await?;
             }
         }
         Ok(())
@@ -317,8 +373,9 @@ async fn finish_on(
         None => query_message(&plan.text),
         Some(bind) => {
             let mut out = BytesMut::new();
-            put_parse(b"", plan.text.as_bytes(), run.params.types, &mut out);
-            out.extend_from_slice(bind);
+            let types = if plan.has_params { run.params.types } else { &[] };
+            put_parse(b"", plan.text.as_bytes(), types, &mut out);
+            out.extend_from_slice(if plan.has_params { &bind.full } else { &bind.bare });
             put_frame(b'E', &mut out, |out| out.extend_from_slice(b"\0\0\0\0\0"));
             put_frame(b'S', &mut out, |_| ());
             out

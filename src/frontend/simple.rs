@@ -10,7 +10,7 @@ use crate::executor::{Cost, Entered, Fault, PullRun, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Params, Pull, Route, Shape, Template};
+use crate::router::{Access, Control, Explained, Params, Pull, Route, Shape, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -58,7 +58,7 @@ impl ClientSession {
                 }
                 (Way::Pull(pull), _) => {
                     let params = Params::default();
-                    let run = PullRun { pull, text, params, bind: None };
+                    let run = PullRun { pull, text, start: 0, params, bind: None };
                     self.session.pull(&run, &mut self.client).await?;
                 }
                 (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
@@ -145,6 +145,33 @@ impl ClientSession {
         Ok(())
     }
 
+    /// The lines of an EXPLAIN.
+    async fn explain(
+        &mut self,
+        text: &str,
+        explained: &Explained,
+        map: &ShardMap,
+    ) -> Result<Vec<String>, Fault> {
+        let Route::Pull(pull) = &explained.route else {
+            return Ok(planner::explain(text, explained, map));
+        };
+        let params = Params::default();
+        let pull = Arc::clone(pull);
+        let run = PullRun { pull, text, start: explained.start, params, bind: None };
+        let plan = self.session.plan_pull(&run).await?;
+        Ok(planner::explain_pull(&plan, explained.start, map))
+    }
+
+    /// Answers with a column of text.
+    fn show_lines(&mut self, column: &str, lines: &[String], describe: bool) {
+        if describe {
+            self.client.put(Reply::TextColumns(&[column]));
+        }
+        for line in lines {
+            self.client.put(Reply::TextRow(line));
+        }
+    }
+
     /// Does what must come after a statement that ran.
     pub(super) fn after_statement(&mut self, template: &Template) {
         if template.pins || template.statement_count > 1 {
@@ -162,6 +189,12 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let map = self.worker.engine.live_map.snapshot();
         match route {
+            Route::Explain(explained) => {
+                let lines = self.explain(text, explained, &map).await?;
+                self.show_lines("QUERY PLAN", &lines, query.is_some());
+                self.client.put(Reply::CommandComplete("EXPLAIN"));
+                Ok(())
+            }
             Route::EveryNode => {
                 let made = crate::executor::query_message(text);
                 let messages = query.unwrap_or(&made);

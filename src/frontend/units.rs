@@ -9,7 +9,7 @@ use super::extended::is_done_here;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{Bound, ClientError, Fault, PullRun, Scatter};
+use crate::executor::{BindFrames, Bound, ClientError, Fault, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -81,9 +81,10 @@ impl ClientSession {
                 if limit > 0 {
                     return Err(limited());
                 }
-                let mut frame = BytesMut::new();
-                bind.put_unnamed(&mut frame);
-                let run = PullRun { pull, text, params, bind: Some(frame) };
+                let mut frames = BindFrames::default();
+                bind.put_unnamed(&mut frames.full);
+                bind.put_part(&[], None, &mut frames.bare);
+                let run = PullRun { pull, text, start: 0, params, bind: Some(frames) };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {

@@ -2,18 +2,23 @@
 //!
 //! For the executor: [`ddl`] for a `Route::Ddl`, then [`DdlPlan::statements_for`] each node, all in
 //! one two-phase transaction under the session's search_path; [`copy_in`] for a `Route::CopyIn`, then
-//! a [`Splitter`] for its rows; [`pull`] for a `Route::Pull`.
+//! a [`Splitter`] for its rows; [`pull`] for a `Route::Pull`; [`explain`] says it
+//! in words.
 
 mod alter;
 mod copy;
 mod create;
 mod ddl;
+mod explain;
 mod insert;
 mod pull;
+mod reduce;
 #[cfg(test)]
 mod tests;
 
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl};
+pub use explain::{explain, explain_pull};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
-pub use pull::{PullInput, PullPlan, pull};
+pub use pull::{PullInput, PullPlan, is_portable_type, pull};
+pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};

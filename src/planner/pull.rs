@@ -13,6 +13,8 @@ pub struct PullPlan {
     pub inputs: Vec<PullInput>,
     /// What the merge session runs then.
     pub text: String,
+    /// It has the statement's parameters.
+    pub has_params: bool,
 }
 
 /// Rows that are brought to the merge session.
@@ -28,6 +30,8 @@ pub struct PullInput {
     pub group: Option<GroupId>,
     /// The rows travel in binary.
     pub binary: bool,
+    /// The temporary table exists already.
+    pub is_made: bool,
 }
 
 /// `pg_type.oid` of types whose binary form holds what differs between nodes: names by OID.
@@ -53,6 +57,7 @@ pub fn pull(text: &str, pull: &Pull, params: &Params<'_>, all: bool) -> PullPlan
             select: select(text, table, params),
             group,
             binary: table.columns.as_ref().is_some_and(|columns| columns.iter().all(is_portable)),
+            is_made: false,
         };
         let known = inputs.iter().find(|known| known.select == input.select);
         let name = if let Some(known) = known {
@@ -64,11 +69,16 @@ pub fn pull(text: &str, pull: &Pull, params: &Params<'_>, all: bool) -> PullPlan
         };
         edits.push((table.span.clone(), replacement(text, table, &name)));
     }
-    PullPlan { inputs, text: spliced(text, edits) }
+    PullPlan { inputs, text: spliced(text, edits), has_params: true }
 }
 
 fn is_portable(column: &PullColumn) -> bool {
-    column.type_oid < FIRST_OWN_OID && !BY_OID.contains(&column.type_oid)
+    is_portable_type(column.type_oid)
+}
+
+/// Whether the binary form of a type, by `pg_type.oid`, is the same on every node.
+pub fn is_portable_type(type_oid: u32) -> bool {
+    type_oid < FIRST_OWN_OID && !BY_OID.contains(&type_oid)
 }
 
 /// The temporary table, under the name by which the statement knows it.

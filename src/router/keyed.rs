@@ -123,6 +123,11 @@ impl Keyed {
         self.otherwise = Some(route);
     }
 
+    /// Replaces where it goes if one node is not enough.
+    pub(super) fn explain_otherwise(&mut self, explain: impl FnOnce(Route) -> Option<Route>) {
+        self.otherwise = self.otherwise.take().and_then(explain);
+    }
+
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
         self.several = true;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::insert::Evaluation;
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl, Pull};
+use super::{CopyIn, Ddl, Explained, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -15,6 +15,7 @@ pub(super) enum Part {
     Keyed(Keyed),
     Scatter(GroupId),
     Pull(Arc<Pull>),
+    Explain(Arc<Explained>),
     EveryNode,
     /// UPDATE or DELETE over all shards of a group.
     Write(GroupId),

@@ -10,7 +10,9 @@ use super::functions;
 use super::names::{Meaning, Names};
 use crate::ids::GroupId;
 use crate::shard_map::Table;
-use crate::sql::{Call, Level, Name, Query, Source, Statement, TableRef, Test, Verb};
+use crate::sql::{
+    Call, Level, Name, Query, REDUCIBLE, Shape, Source, Statement, TableRef, Test, Verb,
+};
 use crate::wire::ServerError;
 
 /// A SELECT for a merge session.
@@ -22,10 +24,25 @@ pub struct Pull {
     pub groups: Vec<GroupId>,
     /// GROUP BY is used: a column may depend on a primary key.
     pub groups_rows: bool,
+    /// What the nodes can do of it.
+    pub reduction: Option<Reduction>,
     /// Functions of which the router does not know what they do, by schema and name.
     pub unknown_functions: Vec<(Option<String>, String)>,
     /// Bytes that are left out: schemas before tables that have an alias now.
     pub left_out: Vec<Range<usize>>,
+}
+
+/// A SELECT whose FROM and WHERE each node can do with its own rows.
+#[derive(Debug, Clone)]
+pub struct Reduction {
+    /// Its clauses.
+    pub shape: Shape,
+    /// The group whose shards it reads.
+    pub group: GroupId,
+    /// How many tables it reads.
+    pub tables: usize,
+    /// The names of all their columns, sorted.
+    pub columns: Vec<String>,
 }
 
 /// One place in FROM.
@@ -90,6 +107,7 @@ pub(super) fn plan(
         tables: Vec::new(),
         groups: Vec::new(),
         groups_rows: query.features.group,
+        reduction: None,
         unknown_functions: Vec::new(),
         left_out: Vec::new(),
     };
@@ -120,6 +138,40 @@ pub(super) fn plan(
     pull.unknown_functions.dedup();
     debug_assert!(names.active());
     Ok(pull)
+}
+
+/// What the nodes can do of `query`, whose tables are joined where they are.
+pub(super) fn reduction(
+    query: &Query,
+    meanings: &[Option<Meaning<'_>>],
+    group: GroupId,
+) -> Option<Reduction> {
+    let shape = query.shape.as_deref()?;
+    let known = |call: &Call| {
+        functions::is_pure(call)
+            || call.schema.is_none() && REDUCIBLE.binary_search(&call.name.as_str()).is_ok()
+    };
+    let whole = query.columns.rows || query.features.clock_word || query.features.only;
+    if whole || !query.columns.qualifiers.is_empty() || !query.functions.iter().all(known) {
+        return None;
+    }
+    let mut columns = Vec::new();
+    for meaning in meanings {
+        let table = match meaning {
+            Some(Meaning::Sharded(table, ..) | Meaning::Reference(table)) => table,
+            Some(Meaning::Home) | None => return None,
+        };
+        if table.columns.is_empty() {
+            return None;
+        }
+        columns.extend(table.columns.iter().map(|column| column.name.clone()));
+    }
+    if query.levels.first()?.tables.iter().any(|table| table.renamed) {
+        return None;
+    }
+    columns.sort();
+    columns.dedup();
+    Some(Reduction { shape: shape.clone(), group, tables: meanings.len(), columns })
 }
 
 /// What a merge session can't do.

@@ -228,7 +228,12 @@ impl Spread<'_, '_> {
         {
             return Ok(Route::Scatter(group));
         }
-        let pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
+        let mut pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
+        if let [meanings] = self.meanings.as_slice()
+            && scatter::apart(self.query, bound, self.meanings, free).is_none()
+        {
+            pull.reduction = pull::reduction(self.query, meanings, free.group);
+        }
         Ok(Route::Pull(Arc::new(pull)))
     }
 

@@ -9,6 +9,15 @@ use super::{CopyIn, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::ConstantValue;
 
+/// A statement for several nodes behind EXPLAIN.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// Where it starts in the text.
+    pub start: usize,
+    /// Where it would go.
+    pub route: Route,
+}
+
 /// What names in a statement mean: the session's database and search path.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -58,6 +67,8 @@ pub enum Route {
     Scatter(GroupId),
     /// A SELECT that a merge session runs on rows of all nodes: `planner::pull` says which.
     Pull(Arc<Pull>),
+    /// EXPLAIN of a statement for several nodes: `planner::explain` says what to show.
+    Explain(Arc<Explained>),
     /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All
     /// nodes must report the same command tag and, with RETURNING, the same rows; one is shown.
     EveryNode,

@@ -39,16 +39,26 @@ pub(super) fn route(
     if let Some(why) = not_plain(query, statement) {
         return Err(refuse(&why));
     }
+    match apart(query, bound, meanings, free) {
+        Some(why) => Err(refuse(why)),
+        None => Ok(Part::Scatter(free.group)),
+    }
+}
+
+/// Why not every row of the query's one join is made on one node.
+pub(super) fn apart(
+    query: &Query,
+    bound: &Bound<'_>,
+    meanings: &[Vec<Option<Meaning<'_>>>],
+    free: &Sharded<'_>,
+) -> Option<&'static str> {
     let ([level], [meanings]) = (query.levels.as_slice(), meanings) else {
-        return Err(refuse("a query with others inside of it is not yet spread over nodes"));
+        return Some("a query with others inside of it is not yet spread over nodes");
     };
     if bound.sharded.iter().any(|table| table.group != free.group) {
-        return Err(refuse("tables of different groups are not stored together"));
+        return Some("tables of different groups are not stored together");
     }
-    if !joined(level, meanings, bound) {
-        return Err(refuse("its tables are not joined on the whole shard key"));
-    }
-    Ok(Part::Scatter(free.group))
+    (!joined(level, meanings, bound)).then_some("its tables are not joined on the whole shard key")
 }
 
 /// What in a query makes its result more than a concatenation.

@@ -1,8 +1,10 @@
 //! The route of any one statement, with what it does to the session.
 
+use std::sync::Arc;
+
 use super::names::{Mention, Names};
 use super::part::Part;
-use super::{Access, Control, definition, functions, query};
+use super::{Access, Control, Explained, Route, definition, functions, query};
 use crate::sql::{CopyStatement, Query, Statement, StatementKind, Verb};
 use crate::wire::ServerError;
 
@@ -28,8 +30,12 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
     match &statement.kind {
         StatementKind::Control(control) => of_control(control),
         StatementKind::Query(query) => of_query(text, query, statement, names),
-        StatementKind::Explain { analyze, query } => {
-            of_explain(*analyze, (text, query), statement, names)
+        StatementKind::Explain { analyze, as_text, start, query } => {
+            let mut inner = of_query(text, query, statement, names);
+            let spread = if *analyze || !*as_text { None } else { Some(*start) };
+            inner.part = inner.part.and_then(|part| explained(part, spread));
+            let access = if *analyze { inner.access } else { Access::Read };
+            Analysis { access, ..inner }
         }
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
         StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
@@ -84,26 +90,31 @@ fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>)
     Analysis { pins, ..Analysis::new(access(query), part) }
 }
 
-fn of_explain(
-    analyze: bool,
-    (text, query): (&str, &Query),
-    statement: &Statement,
-    names: &Names<'_>,
-) -> Analysis {
-    let inner = of_query(text, query, statement, names);
-    let part = match inner.part {
-        Ok(Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_)) => {
-            Err(ServerError::refused(
-                "EXPLAIN of a statement for several nodes is not yet supported",
-                "Each node has a plan of its own.",
-                "Bind the shard key, or ask a node directly.",
-            ))
+/// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text and the
+/// statement is not to run; `start` is where the statement starts then.
+fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
+    let wrap = |route| start.map(|start| Arc::new(Explained { start, route }));
+    let route = match part {
+        Part::Keyed(keyed) => {
+            let mut keyed = keyed.on_one_node();
+            keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
+            return Ok(Part::Keyed(keyed));
         }
-        Ok(Part::Keyed(keyed)) => Ok(Part::Keyed(keyed.on_one_node())),
-        other => other,
+        Part::Scatter(group) => Route::Scatter(group),
+        Part::Pull(pull) => Route::Pull(pull),
+        Part::EveryNode => Route::EveryNode,
+        Part::Write(_) | Part::Evaluate(_) => return Err(only_text()),
+        other => return Ok(other),
     };
-    let access = if analyze { inner.access } else { Access::Read };
-    Analysis { control: Control::None, access, pins: inner.pins, part }
+    wrap(route).map(Part::Explain).ok_or_else(only_text)
+}
+
+fn only_text() -> ServerError {
+    ServerError::refused(
+        "EXPLAIN of a statement for several nodes is only given of reads, as text, without ANALYZE",
+        "Each node has a plan of its own.",
+        "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
+    )
 }
 
 fn of_copy(text: &str, copy: &CopyStatement, statement: &Statement, names: &Names<'_>) -> Analysis {

@@ -148,6 +148,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::Anywhere => Target::Fixed(Route::Anywhere),
         Part::Home => Target::Fixed(Route::Home),
         Part::Scatter(group) => Target::Fixed(Route::Scatter(group)),
+        Part::Explain(explained) => Target::Fixed(Route::Explain(explained)),
         Part::Pull(pull) => Target::Fixed(Route::Pull(pull)),
         Part::EveryNode => Target::Fixed(Route::EveryNode),
         Part::Write(group) => {

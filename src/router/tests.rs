@@ -80,6 +80,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let groups: Vec<_> = pull.groups.iter().map(ToString::to_string).collect();
             format!("pull {}", groups.join(" "))
         }
+        Ok(Route::Explain(_)) => "explain".to_owned(),
         Ok(Route::EveryNode) => "every node".to_owned(),
         Ok(Route::Write(shards)) => {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();

@@ -19,6 +19,7 @@ mod lexer;
 mod parse;
 mod quote;
 mod role_password;
+mod shape;
 mod statement;
 mod walk;
 
@@ -33,6 +34,7 @@ pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};
 pub use role_password::{RolePassword, role_password};
+pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};
 pub use statement::{
     Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
     JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::lexer::{Kind, Token, stored, tokens};
 use super::statement::{Parsed, Query, Statement, StatementKind};
-use super::{bridge, control, copy, ddl, walk};
+use super::{bridge, control, copy, ddl, shape, walk};
 
 /// The most tokens of a statement that the grammar is tried on.
 const TOKENS_MAX: usize = 500_000;
@@ -128,7 +128,13 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         query.layout = super::insert::layout(text, tokens);
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
-        query.columns.all = has_wildcard(text, tokens) || names_row(&query);
+        query.columns.rows = names_row(&query);
+        query.columns.all = has_wildcard(text, tokens) || query.columns.rows;
+        let features = &query.features;
+        if query.levels.len() == 1 && !features.set_operation && !features.cte && !features.window {
+            let (places, aliases) = (&query.columns.places, &query.columns.aliases);
+            query.shape = shape::shape(text, tokens, places, aliases).map(Box::new);
+        }
         Ok(query)
     };
     let stack = tokens.len() * STACK_BYTES_PER_TOKEN + (1 << 20);
@@ -203,18 +209,20 @@ fn is_clock_word(token: &Token) -> bool {
 fn explain(text: &str, tokens: &[Token]) -> Option<StatementKind> {
     let mut cursor = super::cursor::Cursor::new(text, tokens);
     cursor.at = 1;
-    let mut analyze = false;
+    let (mut analyze, mut as_text) = (false, true);
     if cursor.symbol_ahead(0, "(") && cursor.word_ahead(1) != Some("select") {
         let options = cursor.parenthesized()?;
         // `ANALYZE false` counts as ANALYZE: the careful side.
         analyze =
             options.iter().any(|t| matches!(&t.kind, Kind::Word(w) if w.starts_with("analy")));
+        as_text = !options.iter().any(|t| t.kind == Kind::Word("format".to_owned()));
     } else {
         analyze |= cursor.eat_any(&["analyze", "analyse"]);
         cursor.eat("verbose");
     }
     let query = query(text, tokens.get(cursor.at..)?).ok()?;
-    Some(StatementKind::Explain { analyze, query: Box::new(query) })
+    let start = tokens.get(cursor.at)?.start;
+    Some(StatementKind::Explain { analyze, as_text, start, query: Box::new(query) })
 }
 
 /// All identifiers, also of code in strings.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name};
+use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name, Shape};
 
 /// A text, read.
 #[derive(Debug, Clone)]
@@ -37,6 +37,10 @@ pub enum StatementKind {
     Explain {
         /// With ANALYZE: the query really runs.
         analyze: bool,
+        /// The plan is to be text.
+        as_text: bool,
+        /// Where the query starts in the text.
+        start: usize,
         /// The query.
         query: Box<Query>,
     },
@@ -81,6 +85,8 @@ pub struct Query {
     pub layout: Option<InsertLayout>,
     /// How it uses columns.
     pub columns: ColumnUse,
+    /// Its clauses, if it is a single SELECT.
+    pub shape: Option<Box<Shape>>,
 }
 
 /// How a query uses columns, for what of its tables has to be read.
@@ -90,8 +96,14 @@ pub struct ColumnUse {
     pub all: bool,
     /// Columns with a schema before their table.
     pub qualifiers: Vec<Qualifier>,
+    /// Whole rows are used.
+    pub rows: bool,
     /// What stands as a column without a table before it, or behind one: may be a whole row.
     pub(super) names: BTreeSet<String>,
+    /// Each place of a column.
+    pub(super) places: Vec<(Range<usize>, ColumnRef)>,
+    /// The aliases of the innermost select list, with their places.
+    pub(super) aliases: Vec<Option<(String, Range<usize>)>>,
 }
 
 /// `schema.table.` before a column.

@@ -12,7 +12,8 @@ use sqlparser::ast::{
 use super::constants::constant;
 use super::from::{self, Visible};
 use super::statement::{
-    Call, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef, Target, Verb,
+    Call, ColumnRef, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef,
+    Target, Verb,
 };
 
 /// Reads the tree.
@@ -37,6 +38,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
             functions: walk.functions,
             layout: None,
             columns: walk.columns,
+            shape: None,
         }),
     }
 }
@@ -159,6 +161,7 @@ impl Visitor for Walk {
             Expr::Function(function) => function,
             Expr::Identifier(name) => {
                 self.columns.names.insert(name.value.clone());
+                self.column(std::slice::from_ref(name));
                 return ControlFlow::Continue(());
             }
             Expr::CompoundIdentifier(parts) => {
@@ -177,8 +180,24 @@ impl Visitor for Walk {
 }
 
 impl Walk {
+    /// A column's place.
+    fn column(&mut self, parts: &[Ident]) {
+        let (Some(first), Some((last, before))) = (parts.first(), parts.split_last()) else {
+            return;
+        };
+        let name = |part: &Ident| part.value.clone();
+        let (schema, table) = match before {
+            [] => (None, None),
+            [table] => (None, Some(name(table))),
+            [.., schema, table] => (Some(name(schema)), Some(name(table))),
+        };
+        let span = from::bytes(first.span).start..from::bytes(last.span).end;
+        self.columns.places.push((span, ColumnRef { schema, table, column: name(last) }));
+    }
+
     /// `table.column`, `schema.table.column`
     fn compound(&mut self, parts: &[Ident]) {
+        self.column(parts);
         if let Some(last) = parts.last() {
             self.columns.names.insert(last.value.clone());
         }
@@ -295,8 +314,15 @@ impl Walk {
         Ok(())
     }
 
-    /// `schema.table.*` among the columns.
+    /// Aliases of the columns, and `schema.table.*` among them.
     fn check_projection(&mut self, select: &Select) {
+        let alias = |item: &SelectItem| match item {
+            SelectItem::ExprWithAlias { alias, .. } => {
+                Some((alias.value.clone(), from::bytes(alias.span)))
+            }
+            _ => None,
+        };
+        self.columns.aliases = select.projection.iter().map(alias).collect();
         for item in &select.projection {
             if let SelectItem::QualifiedWildcard(
                 SelectItemQualifiedWildcardKind::ObjectName(name),

@@ -50,6 +50,8 @@ pub enum Reply<'a> {
     NoParameters,
     /// Columns of type `text`.
     TextColumns(&'a [&'a str]),
+    /// A row of one column of type `text`.
+    TextRow(&'a str),
     /// A statement is done; its command tag.
     CommandComplete(&'a str),
     /// There was no statement.
@@ -65,6 +67,9 @@ impl Reply<'_> {
     pub fn put(self, out: &mut BytesMut) {
         if let Self::NoParameters = self {
             return put_frame(b't', out, |out| out.put_u16(0));
+        }
+        if let Self::TextRow(value) = self {
+            return data_row(&[value], out);
         }
         // Encoding into memory fails only for messages past the frame limit, which these are not.
         let encoded = self.message().encode(out);
@@ -98,7 +103,7 @@ impl Reply<'_> {
             Self::ParseComplete => M::ParseComplete(ParseComplete::new()),
             Self::BindComplete => M::BindComplete(BindComplete::new()),
             Self::CloseComplete => M::CloseComplete(CloseComplete::new()),
-            Self::NoData | Self::NoParameters => M::NoData(NoData::new()),
+            Self::NoData | Self::NoParameters | Self::TextRow(_) => M::NoData(NoData::new()),
             Self::TextColumns(names) => M::RowDescription(RowDescription::new(
                 names.iter().map(|name| text_column(name)).collect(),
             )),

@@ -1,0 +1,58 @@
+//! What EXPLAIN shows of a statement that one node is not enough for.
+
+use crate::ids::{GroupId, NodeId};
+use crate::planner::{PullInput, PullPlan};
+use crate::router::{Explained, Route};
+use crate::shard_map::ShardMap;
+
+/// The lines that EXPLAIN shows for `text`, which starts with EXPLAIN.
+pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<String> {
+    let statement = |text: &str| one_line(text.get(explained.start..).unwrap_or_default());
+    match &explained.route {
+        Route::Scatter(group) => {
+            let mut lines = vec!["Way: scatter, rows concatenated as they come".to_owned()];
+            lines.extend(nodes(map, *group).into_iter().map(|node| {
+                let shards: Vec<_> =
+                    map.shards_on(node, *group).map(|shard| format!("s{shard}")).collect();
+                format!("  On {} ({}): {}", map.node(node).name, shards.join(" "), statement(text))
+            }));
+            lines
+        }
+        _ => vec!["Way: every node, in one transaction".to_owned()],
+    }
+}
+
+/// The lines that EXPLAIN shows for a pull of a text that has its statement at `start`.
+pub fn explain_pull(plan: &PullPlan, start: usize, map: &ShardMap) -> Vec<String> {
+    let home = &map.node(map.home()).name;
+    let way = if plan.has_params {
+        "Way: pull, rows brought together and the statement run on them"
+    } else {
+        "Way: reduce, each node does its part and the rest is done on what is left"
+    };
+    let mut lines = vec![way.to_owned()];
+    lines.extend(plan.inputs.iter().map(|input| input_line(input, map)));
+    let start = if plan.has_params { start } else { 0 };
+    let text = one_line(plan.text.get(start..).unwrap_or_default());
+    lines.push(format!("  Merge by PostgreSQL on {home}: {text}"));
+    lines
+}
+
+fn input_line(input: &PullInput, map: &ShardMap) -> String {
+    let from: Vec<_> = match input.group {
+        Some(group) => nodes(map, group),
+        None => vec![map.home()],
+    };
+    let names: Vec<_> = from.into_iter().map(|node| map.node(node).name.as_str()).collect();
+    format!("  \"{}\" from {}: {}", input.name, names.join(", "), one_line(&input.select))
+}
+
+/// The nodes that own shards of a group.
+fn nodes(map: &ShardMap, group: GroupId) -> Vec<NodeId> {
+    let owns = |node: &NodeId| map.shards_on(*node, group).next().is_some();
+    map.nodes().map(|(node, _)| node).filter(owns).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
