@@ -122,7 +122,7 @@ mod tests {
     fn slopes_are_those_of_finite_differences() {
         let cell = Cell { inputs: 2, units: 3 };
         let mut weights: Vec<f32> =
-            (0u8..72).map(|i| f32::from(i * 37 % 19) / 19.0 - 0.5).collect();
+            (0u16..72).map(|i| f32::from(i * 37 % 19) / 19.0 - 0.5).collect();
         assert_eq!(weights.len(), cell.size());
         let inputs = [[0.3, -0.7], [0.9, 0.1]];
         let run = |weights: &[f32]| {

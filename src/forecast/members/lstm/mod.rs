@@ -173,33 +173,6 @@ impl Chance {
 mod tests {
     use super::{Network, Task};
 
-    /// Days that are alike, but for a level that a calm or a busy morning gives away.
-    fn history() -> Vec<f64> {
-        let value = |t: u32| {
-            let busy = if (t / 24) * 7 % 5 < 2 { 4.0 } else { 0.0 };
-            10.0 + busy + f64::from(t % 24 % 6) + f64::from(t * 11 % 7) / 10.0
-        };
-        (0..1200).map(value).collect()
-    }
-
-    #[test]
-    fn it_learns_what_the_last_values_say_about_the_next_ones() {
-        let history = history();
-        let task = |history| Task { history, horizon: 8, day: 24, week: None };
-        let network = Network::train(&[task(&history[..900])]).unwrap();
-        let (mut ours, mut usual) = (0.0, 0.0);
-        for end in (912..1190).step_by(24) {
-            let said = network.predict(task(&history[..end])).unwrap();
-            for (step, said) in said.iter().enumerate() {
-                let came = history[end + step];
-                let days = (1..=3).map(|back| history[end + step - 24 * back]).sum::<f64>() / 3.0;
-                ours += (said - came).abs();
-                usual += (days - came).abs();
-            }
-        }
-        assert!(ours < 0.5 * usual, "{ours} {usual}");
-    }
-
     #[test]
     fn series_that_are_too_short_train_nothing() {
         let short = vec![1.0; 50];
