@@ -8,10 +8,10 @@ mod support;
 use process_support::{Aftermath, Deployment, Mode, Pgbench};
 
 /// How long pgbench works, in seconds.
-const SECONDS: u32 = 16;
+const SECONDS: u32 = 22;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn moves_under_pgbench_cost_no_error_and_no_write() {
+async fn moves_splits_and_merges_under_pgbench_cost_no_error_and_no_write() {
     let deployment = Deployment::new(3).await;
     let serving = deployment.serve().await;
     deployment.load().await;
@@ -28,13 +28,15 @@ async fn moves_under_pgbench_cost_no_error_and_no_write() {
         deployment.ask_for_move(shard, &node).await;
     }
     let moves = deployment.until_moves_are_finished().await;
+    pauses.push(deployment.split_shard(2).await);
+    pauses.push(deployment.merge_shards(&[8, 9]).await);
     pauses.extend(moves[..2].iter().filter_map(|mv| mv["pause_ms"].as_f64()));
     let working = simple.is_running() && prepared.is_running();
     println!("pauses in ms: {pauses:?}");
     let transactions = simple.finish().await + prepared.finish().await;
     println!("{transactions} transactions");
     assert!(working, "pgbench ended before the last move did");
-    assert!(pauses.len() == 6 && pauses.iter().all(|ms| *ms < 2_000.0), "{pauses:?}");
+    assert!(pauses.len() == 8 && pauses.iter().all(|ms| *ms < 2_000.0), "{pauses:?}");
     serving.stop(&deployment).await;
 
     let after = Aftermath::of(&deployment).await;
@@ -44,4 +46,43 @@ async fn moves_under_pgbench_cost_no_error_and_no_write() {
     assert!(entries.values().all(|count| *count == 1), "doubled entries");
     assert_eq!(i64::try_from(entries.len()).unwrap(), transactions);
     assert_eq!(after.versions().await.values().sum::<i64>(), transactions);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on() {
+    let deployment = Deployment::new(2).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    // Shards 0 and 2 are on the first node; 0 leaves it.
+    let node = deployment.database.client(0).await;
+    let tenant = async |shard: u32| {
+        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
+        support::rows(&node, &sql).await.remove(0)
+    };
+    let (leaves, stays) = (tenant(0).await, tenant(2).await);
+    let of = |tenant: &str| format!("SELECT version FROM accounts WHERE tenant_id = {tenant}");
+    let (old, new) = (deployment.client().await, deployment.client().await);
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    new.batch_execute("BEGIN").await.unwrap();
+    for client in [&old, &new] {
+        assert_eq!(client.query(&of(&stays), &[]).await.unwrap().len(), 1);
+    }
+    let to = deployment.other_node(0).await;
+    deployment.ask_for_move(0, &to).await;
+    let switched = async || {
+        let moves = deployment.admin("/api/v1/moves").await;
+        (!moves["moves"][0]["switched_unix_ms"].is_null()).then_some(())
+    };
+    support::eventually("switched", std::time::Duration::from_mins(1), switched).await;
+    let error = old.query(&of(&leaves), &[]).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "40001", "{error:?}");
+    for tenant in [&leaves, &stays] {
+        assert_eq!(new.query(&of(tenant), &[]).await.unwrap().len(), 1);
+    }
+    old.batch_execute("ROLLBACK").await.unwrap();
+    new.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(old.query(&of(&leaves), &[]).await.unwrap().len(), 1);
+    deployment.until_moves_are_finished().await;
+    serving.stop(&deployment).await;
+    Aftermath::of(&deployment).await.assert_in_order().await;
 }

@@ -5,10 +5,17 @@ mod support;
 #[path = "mover_support/mod.rs"]
 mod shop;
 
+#[path = "mover/concurrent.rs"]
+mod concurrent;
+#[path = "mover/rows.rs"]
+mod rows;
+#[path = "mover/split.rs"]
+mod split;
+
 use std::time::Duration;
 
 use foreshard::mover;
-use foreshard::runtime::{Failpoints, MOVE_FAILPOINTS};
+use foreshard::runtime::{CONCURRENT_FAILPOINTS, Failpoints, MOVE_FAILPOINTS};
 use foreshard::shard_move::{Cause, State};
 use shop::{SHARD, Shop, Writers};
 
@@ -20,7 +27,7 @@ async fn a_move_under_load_loses_nothing_and_fails_no_statement() {
     shop.request_move(&proxy).await;
     let mv = proxy.until_finished().await;
     assert_eq!(mv.state, State::Done, "{mv:#?}");
-    assert_eq!(mv.tables.len(), 3);
+    assert_eq!(mv.lanes[0].tables.len(), 3);
     assert!(mv.objects.is_empty());
     assert_eq!(mv.proofs.len(), 3);
     assert!(mv.rows_copied >= 2_000, "{mv:#?}");
@@ -57,6 +64,9 @@ async fn a_shard_moves_back_and_forth() {
 async fn resumes_after(failpoint: &str) {
     let shop = Shop::create().await;
     let writers = Writers::start(&shop, 2).await;
+    // Somebody on another shard keeps plain detachment off.
+    let concurrent = CONCURRENT_FAILPOINTS.contains(&failpoint);
+    let _reader = if concurrent { Some(shop.idle_reader().await) } else { None };
     let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;
     shop.request_move(&dying).await;
     dying.until_dead().await;
@@ -82,7 +92,7 @@ macro_rules! crashes {
             #[test]
             fn every_failpoint() {
                 let tested = [$(stringify!($failpoint)),*];
-                for name in super::MOVE_FAILPOINTS {
+                for name in super::MOVE_FAILPOINTS.into_iter().chain(super::CONCURRENT_FAILPOINTS) {
                     assert!(name == "undone" || tested.contains(&name), "{name} is not tested");
                 }
             }
@@ -99,6 +109,9 @@ crashes!(
     batch_applied,
     verified,
     drained,
+    frozen,
+    arrived,
+    hidden,
     detached,
     marker_applied,
     attached,
@@ -123,25 +136,6 @@ async fn rows_that_differ_stop_the_move_and_nothing_is_left_of_it() {
     assert_eq!(mv.state, State::Aborted);
     assert!(mv.error.as_deref().unwrap().contains("orders_s1\" differs at"), "{:?}", mv.error);
     shop.assert_owned_by(0).await;
-    shop.assert_nothing_left().await;
-    proxy.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_transaction_on_another_shard_puts_the_switch_off_and_nobody_waits_for_it() {
-    let shop = Shop::create().await;
-    let writers = Writers::start(&shop, 2).await;
-    let reader = shop.client(0).await;
-    reader.batch_execute("BEGIN; SELECT count(*) FROM orders WHERE tenant_id = 0").await.unwrap();
-    let proxy = shop.proxy(Failpoints::default()).await;
-    shop.request_move(&proxy).await;
-    proxy.until("put off twice", |mv| mv.postponed >= 2).await;
-    assert!(writers.longest_wait() < Duration::from_secs(2), "{:?}", writers.longest_wait());
-    reader.batch_execute("COMMIT").await.unwrap();
-    let mv = proxy.until_finished().await;
-    assert_eq!(mv.state, State::Done, "{mv:#?}");
-    writers.stop().await;
-    shop.assert_owned_by(1).await;
     shop.assert_nothing_left().await;
     proxy.stop().await;
 }

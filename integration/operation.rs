@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use process_support::{Deployment, connect, said};
+use process_support::{Deployment, Serving, connect, said};
 use support::{eventually, rows};
 use tokio_postgres::{Client, NoTls};
 
@@ -144,4 +144,48 @@ async fn no_secret_gets_into_the_log() {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
     }
+}
+
+#[tokio::test]
+async fn a_hand_over_refuses_nobody_and_ends_no_transaction() {
+    let deployment = deployment().await;
+    let mut old = deployment.serve().await;
+    let busy = deployment.client().await;
+    busy.batch_execute("CREATE TABLE kept (id int)").await.unwrap();
+    busy.batch_execute("BEGIN; INSERT INTO kept VALUES (1)").await.unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let come_and_go = async {
+        let mut served = 0;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let client = deployment.driver().connect(NoTls).await;
+            let (client, connection) = client.unwrap_or_else(|error| panic!("{error:?}"));
+            drop(foreshard::runtime::Tasks::new().spawn("client", connection));
+            // Only one that had logged in just before the old process was told may be let go.
+            served += u32::from(client.batch_execute("SELECT 1").await.is_ok());
+        }
+        served
+    };
+    let replace = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let commit = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            busy.batch_execute("INSERT INTO kept VALUES (2)").await.unwrap();
+            busy.batch_execute("COMMIT").await.unwrap();
+        };
+        let (new, ()) =
+            tokio::join!(Serving::start_with(&deployment, None, &["--take-over"]), commit);
+        assert!(old.ended(&deployment).await.success(), "{}", deployment.log_tail());
+        let client = deployment.client().await;
+        assert_eq!(rows(&client, "SELECT count(*) FROM kept").await, ["2"]);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        new
+    };
+    let (served, new) = tokio::join!(come_and_go, replace);
+    assert!(served > 10, "{served} clients were served meanwhile");
+    let log = std::fs::read_to_string(&deployment.log).unwrap();
+    assert!(log.contains("another process takes over"), "{log}");
+    new.stop(&deployment).await;
+    let config = deployment.config.display().to_string();
+    let output = deployment.run(&["serve", "--take-over", "--config", &config]).await;
+    assert!(!output.status.success() && said(&output).contains("can be taken over from"));
 }

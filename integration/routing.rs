@@ -61,7 +61,9 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
         }
     }
     // What is rewritten is not sent verbatim; a pull needs the proxy: `differential` has those.
-    route.filter(|route| !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..)))
+    route.filter(|route| {
+        !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..) | Route::Select(_))
+    })
 }
 
 /// The nodes that a route goes to.

@@ -147,3 +147,20 @@ async fn a_cancel_request_reaches_the_running_statement() {
     assert_eq!(error.code().unwrap().code(), "57014");
     assert_eq!(rows(&client, "SELECT 1").await, ["1"]);
 }
+
+#[tokio::test]
+async fn a_search_path_set_last_in_a_text_holds_for_the_texts_after_it() {
+    let database = TestDatabase::create(2).await;
+    let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
+    let proxy = TestProxy::start(&database, policy).await;
+    let client = proxy.client().await;
+    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)").await.unwrap();
+    client.batch_execute("CREATE SCHEMA elsewhere").await.unwrap();
+    let home = database.client(0).await;
+    home.batch_execute("CREATE TABLE elsewhere.t AS SELECT 'there'").await.unwrap();
+    client.batch_execute("SELECT 1; SET search_path = elsewhere").await.unwrap();
+    assert_eq!(rows(&client, "SELECT * FROM t").await, ["there"]);
+    client.batch_execute("SELECT 1; RESET ALL").await.unwrap();
+    assert_eq!(rows(&client, "SELECT count(*) FROM t").await, ["0"]);
+    client.batch_execute("SET search_path = elsewhere; SELECT * FROM t").await.unwrap_err();
+}

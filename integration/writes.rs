@@ -5,7 +5,7 @@ mod support;
 mod write_support;
 
 use support::rows;
-use write_support::Pair;
+use write_support::{Pair, copied};
 
 #[tokio::test]
 async fn rows_of_one_insert_go_to_the_nodes_of_their_keys() {
@@ -182,4 +182,140 @@ async fn an_insert_of_a_thousand_rows_is_about_one_statement_a_node() {
         assert_eq!(rows(&pair.database.client(node).await, seen).await, ["1|t"]);
     }
     drop(pair.proxy);
+}
+
+#[tokio::test]
+async fn the_rows_of_a_query_are_inserted_wherever_they_come_from_and_belong() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO tenants (name, plan) SELECT 't' || n, n % 3 + 1 FROM generate_series(1, 9) AS n",
+        "INSERT INTO plans (name) SELECT 'p' || n FROM generate_series(1, 3) AS n RETURNING id, name",
+        "INSERT INTO orders (tenant_id, id, total) SELECT id, 1, id * 1.5 FROM tenants",
+        "INSERT INTO orders SELECT tenant_id, id + 1, note, total FROM orders WHERE total > 5 \
+         RETURNING tenant_id, id",
+        "INSERT INTO orders (tenant_id, id, note) SELECT t.id, 7, p.name FROM tenants t \
+         JOIN plans p ON p.id = t.plan WHERE t.id < 5",
+        "INSERT INTO journal (what) SELECT note FROM orders WHERE note <> 'none'",
+        "INSERT INTO journal (what) SELECT count(*)::text FROM orders",
+        "INSERT INTO orders (tenant_id, id) SELECT 1, max(id) + 1 FROM orders",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders ON CONFLICT DO NOTHING",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders WHERE id = 1 \
+         ON CONFLICT (tenant_id, id) DO UPDATE SET note = 'again' RETURNING tenant_id, note",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id, id FROM orders WHERE false",
+        "INSERT INTO orders (tenant_id, id) SELECT tenant_id FROM orders",
+        "INSERT INTO plans (name, made) SELECT name, now() FROM plans ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO notes (tenant_id, body) WITH x AS (SELECT 3 AS k) SELECT k, 'w' FROM x",
+        "INSERT INTO notes (tenant_id, body) SELECT 5, NULL UNION ALL SELECT 6, E'a\\\\b''c'",
+        "INSERT INTO notes (tenant_id, body) SELECT n, 'many' FROM generate_series(1, 2500) AS n",
+    ])
+    .await;
+    pair.same("SELECT what FROM journal").await;
+    for client in [&pair.shop, &pair.plain] {
+        let sql = "INSERT INTO orders (tenant_id, id, note) SELECT tenant_id, id + $1, $2 FROM orders \
+            WHERE id = $3 RETURNING tenant_id";
+        let inserted = client.query(sql, &[&100_i64, &"bound", &1_i64]).await.unwrap();
+        assert_eq!(inserted.len(), 9);
+    }
+    pair.same_tables().await;
+}
+
+#[tokio::test]
+async fn rows_are_copied_out_as_one_stream_and_in_by_every_option() {
+    use futures_util::SinkExt;
+    let pair = Pair::start().await;
+    let insert =
+        "INSERT INTO tenants (id, name) SELECT n, 'n,\"' || n FROM generate_series(1, 40) AS n";
+    pair.same(insert).await;
+    pair.same(
+        "INSERT INTO notes (tenant_id, at, body) SELECT n, NULL, 'b' FROM generate_series(1, 5) n",
+    )
+    .await;
+    for (shop, plain) in [
+        ("COPY tenants TO STDOUT", "COPY tenants TO STDOUT"),
+        (
+            "COPY tenants (name, id) TO STDOUT CSV HEADER",
+            "COPY tenants (name, id) TO STDOUT CSV HEADER",
+        ),
+        ("COPY tenants TO STDOUT (FORMAT binary)", "COPY tenants TO STDOUT (FORMAT binary)"),
+        (
+            "COPY tenants TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *, DELIMITER ';')",
+            "COPY tenants TO STDOUT (FORMAT csv, HEADER, FORCE_QUOTE *, DELIMITER ';')",
+        ),
+        ("COPY notes TO STDOUT", "COPY notes TO STDOUT"),
+        (
+            "COPY (SELECT id FROM tenants WHERE id > 7) TO STDOUT (FORMAT text)",
+            "COPY (SELECT id FROM tenants WHERE id > 7) TO STDOUT (FORMAT text)",
+        ),
+        (
+            "COPY (SELECT count(*), max(name) FROM tenants) TO STDOUT CSV HEADER",
+            "COPY (SELECT count(*), max(name) FROM tenants) TO STDOUT CSV HEADER",
+        ),
+        (
+            "COPY (SELECT id FROM tenants WHERE id < 0) TO STDOUT (FORMAT binary)",
+            "COPY (SELECT id FROM tenants WHERE id < 0) TO STDOUT (FORMAT binary)",
+        ),
+    ] {
+        assert_eq!(copied(&pair.shop, shop).await, copied(&pair.plain, plain).await, "{shop}");
+    }
+    for client in [&pair.shop, &pair.plain] {
+        for (sql, data) in [
+            (
+                "COPY orders (tenant_id, id, note) FROM STDIN (FORMAT csv, FORCE_NULL (note), NULL '-')",
+                "1,1,\"-\"\n2,1,-\n3,1,x\n",
+            ),
+            (
+                "COPY orders (tenant_id, id, note) FROM STDIN (FORMAT csv, FORCE_NOT_NULL (note))",
+                "1,2,\n2,2,\"\"\n3,2,x\n",
+            ),
+            (
+                "COPY orders (tenant_id, id, note) FROM STDIN (FORMAT csv, HEADER) WHERE id > 5",
+                "tenant_id,id,note\n1,3,a\n2,6,b\n3,7,c\n",
+            ),
+            (
+                "COPY plans (id, name, made, tag) FROM STDIN (FORMAT csv, HEADER match)",
+                "id,name,made,tag\n5,five,2020-01-01,\n",
+            ),
+        ] {
+            let mut sink = std::pin::pin!(client.copy_in::<_, bytes::Bytes>(sql).await.unwrap());
+            sink.send(bytes::Bytes::from_static(data.as_bytes())).await.unwrap();
+            sink.finish().await.unwrap();
+        }
+    }
+    pair.same_tables().await;
+}
+
+#[tokio::test]
+async fn triggers_and_policies_stand_on_every_node() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN NEW.name := upper(NEW.name); RETURN NEW; END $$",
+        "CREATE TRIGGER loud BEFORE INSERT OR UPDATE ON tenants FOR EACH ROW EXECUTE FUNCTION shout()",
+        "INSERT INTO tenants (name) VALUES ('a'), ('b'), ('c'), ('d'), ('e') RETURNING id, name",
+        "UPDATE tenants SET name = name || 'x'",
+        "DROP TRIGGER loud ON tenants",
+        "UPDATE tenants SET name = name || 'x' RETURNING name",
+        "CREATE POLICY mine ON tenants USING (id > 2)",
+        "DROP POLICY mine ON tenants",
+        "DROP FUNCTION shout()",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_would_differ_from_node_to_node_is_refused() {
+    let pair = Pair::start().await;
+    for sql in [
+        "CREATE TRIGGER t BEFORE INSERT ON plans FOR EACH ROW EXECUTE FUNCTION suppress()",
+        "CREATE TRIGGER t AFTER INSERT ON tenants EXECUTE FUNCTION suppress()",
+        "UPDATE plans SET tag = gen_random_uuid()",
+        "UPDATE tenants SET id = 5 WHERE name = 'x'",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 1) ON CONFLICT (tenant_id, id) \
+         DO UPDATE SET tenant_id = 2",
+        "ALTER TABLE tenants ADD COLUMN n serial",
+        "ALTER TABLE plans ADD COLUMN at timestamptz DEFAULT now()",
+    ] {
+        pair.refused(sql).await;
+    }
 }

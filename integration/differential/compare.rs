@@ -33,9 +33,12 @@ pub struct Report {
     pub right: usize,
     /// The extended protocol is not tried where there are no parameters.
     pub text_only: bool,
+    /// The statements hang together: each is run once on each side.
+    pub script: bool,
     /// How long each statement took: through the proxy, on the single PostgreSQL.
     pub took: Vec<(Duration, Duration)>,
-    refused: Vec<String>,
+    /// The statements that were refused, each with the message.
+    pub refused: Vec<String>,
     /// The statements with wrong answers, each with what differs.
     pub wrong: Vec<String>,
 }
@@ -124,6 +127,7 @@ impl Report {
             ways: BTreeMap::new(),
             right: 0,
             text_only: false,
+            script: false,
             took: Vec::new(),
             refused: Vec::new(),
             wrong: Vec::new(),
@@ -154,6 +158,9 @@ impl Report {
             }
         }
         self.right += 1;
+        if self.script {
+            return;
+        }
         let way = way(&mut pair.proxy, statement).await;
         *self.ways.entry(way).or_default() += 1;
     }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 
+use foreshard::executor;
 use futures_util::{SinkExt, StreamExt};
 use tokio_postgres::Client;
 
@@ -48,12 +49,24 @@ impl Fixture {
         fixture
     }
 
+    /// The same behind a proxy with these limits.
+    pub async fn shop_limited(limits: executor::Config) -> Self {
+        let fixture = Self::start_limited(SHOP_POLICY, limits).await;
+        fixture.define(include_str!("shop/schema.sql")).await;
+        fixture.fill(include_str!("shop/rows.sql")).await;
+        fixture
+    }
+
     /// Empty databases behind a proxy over three nodes, and beside it on a fourth.
     pub async fn start(policy: &str) -> Self {
+        Self::start_limited(policy, executor::Config::default()).await
+    }
+
+    async fn start_limited(policy: &str, limits: executor::Config) -> Self {
         let all = TestDatabase::create(4).await;
         let single = TestDatabase { nodes: vec![all.nodes[3].clone()], ..all.clone() };
         let nodes = TestDatabase { nodes: all.nodes[..3].to_vec(), ..all };
-        Self { proxy: TestProxy::start(&nodes, policy).await, single }
+        Self { proxy: TestProxy::start_limited(&nodes, policy, limits).await, single }
     }
 
     /// A connection to each side.

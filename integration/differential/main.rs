@@ -15,6 +15,7 @@ mod wire;
 
 use compare::{Report, statements};
 use fixture::Fixture;
+use foreshard::executor;
 
 /// Runs every statement of a file and prints the shares.
 async fn run(fixture: &Fixture, name: &str, text: &str) -> Report {
@@ -63,6 +64,63 @@ async fn all_22_queries_of_tpc_h_give_what_one_postgresql_gives() {
     println!("ms through the proxy / alone: {}", shown.collect::<Vec<_>>().join(", "));
     assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
     assert_eq!(report.right, 22);
+}
+
+#[tokio::test]
+async fn transactions_see_what_they_wrote_on_any_node() {
+    let fixture = Fixture::shop().await;
+    let mut report = Report::new("transactions");
+    (report.text_only, report.script) = (true, true);
+    let mut pair = fixture.pair().await;
+    for statement in statements(include_str!("statements/transactions.sql")) {
+        report.add(&mut pair, &statement).await;
+    }
+    report.print();
+    assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
+    assert_eq!(report.refused.len(), 0, "{:?}", report.refused);
+}
+
+#[tokio::test]
+async fn a_transaction_that_changed_definitions_is_not_mixed_with_rows_of_several_nodes() {
+    let fixture = Fixture::shop().await;
+    let mut pair = fixture.pair().await;
+    pair.proxy.simple("BEGIN").await;
+    let altered = pair.proxy.simple("ALTER TABLE tenants ADD COLUMN more int").await;
+    assert_eq!(altered.error, None);
+    let refused = pair.proxy.simple("SELECT more, count(*) FROM tenants GROUP BY more").await;
+    assert_eq!(refused.error.unwrap().0, "0A000");
+    pair.proxy.simple("ROLLBACK").await;
+    pair.proxy.simple("CREATE TEMP TABLE picked AS SELECT 5::bigint AS id").await;
+    let joined = "SELECT t.id FROM tenants t JOIN picked p ON p.id = t.id";
+    let refused = pair.proxy.simple(joined).await;
+    assert_eq!(refused.error.unwrap().0, "0A000");
+}
+
+#[tokio::test]
+async fn a_pull_past_its_limits_ends_with_an_error_and_the_session_goes_on() {
+    let limits = executor::Config {
+        pull_rows_max: 50,
+        pull_timeout_ms: 2_000,
+        ..executor::Config::default()
+    };
+    let fixture = Fixture::shop_limited(limits).await;
+    let mut pair = fixture.pair().await;
+    let joined = "SELECT count(*) FROM tenants t JOIN users u ON u.tenant_id = t.id";
+    for _ in 0..3 {
+        let over = pair.proxy.simple(joined).await;
+        assert_eq!(over.error.unwrap().0, "53400");
+        // What the nodes do themselves is not limited.
+        let counted = pair.proxy.simple("SELECT count(*) FROM orders").await;
+        assert_eq!((counted.error, counted.rows.len()), (None, 1));
+    }
+    let slow = "SELECT pg_sleep(10), row_number() OVER () FROM tenants WHERE id > 55";
+    let over = pair.proxy.simple(slow).await;
+    assert_eq!(over.error.unwrap().0, "57014");
+    pair.proxy.simple("BEGIN").await;
+    assert_eq!(pair.proxy.simple(joined).await.error.unwrap().0, "53400");
+    assert_eq!(pair.proxy.simple("SELECT 1").await.error.unwrap().0, "25P02");
+    pair.proxy.simple("ROLLBACK").await;
+    assert_eq!(pair.proxy.simple("SELECT count(*) FROM orders").await.error, None);
 }
 
 /// `DIFFERENTIAL_SEED` and `DIFFERENTIAL_COUNT` choose others.

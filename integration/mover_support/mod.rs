@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foreshard::catalog::{Catalog, EmbeddedKv, Expect};
 use foreshard::ids::{Epoch, GroupId, NodeId, ShardId};
+use foreshard::mover::Wanted;
 use foreshard::shard_map::{
-    Bounds, Column, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Column, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use foreshard::sql::TableName;
 use parking_lot::RwLock;
@@ -117,14 +118,29 @@ impl Shop {
         self.database.client(node).await
     }
 
+    /// Somebody on the first node who has read another shard and sits in a transaction.
+    pub async fn idle_reader(&self) -> Client {
+        let reader = self.client(0).await;
+        let sql = "BEGIN; SELECT count(*) FROM orders WHERE tenant_id = 0";
+        reader.batch_execute(sql).await.unwrap();
+        reader
+    }
+
     /// Asks for a move of the shard to the node that does not have it.
     pub async fn request_move(&self, proxy: &Proxy) {
-        static MS: AtomicU64 = AtomicU64::new(0);
         let map = proxy.live_map.snapshot();
         let to = NodeId(1 - map.node_of(SHARD).0);
         let cause = foreshard::shard_move::Cause::Operator;
-        let ms = u64::from(std::process::id()) * 1_000 + MS.fetch_add(1, Ordering::Relaxed);
-        foreshard::mover::request(&proxy.catalog, &map, SHARD, to, cause, ms).await.unwrap();
+        foreshard::mover::request(&proxy.catalog, &map, SHARD, to, cause, next_ms()).await.unwrap();
+    }
+
+    /// Asks for a split or a merge.
+    pub async fn request(&self, proxy: &Proxy, wanted: &Wanted) {
+        let map = proxy.live_map.snapshot();
+        let cause = foreshard::shard_move::Cause::Operator;
+        foreshard::mover::request_any(&proxy.catalog, &map, wanted, cause, next_ms())
+            .await
+            .unwrap();
     }
 
     /// The shard's leaves are attached on this node and are not on the other; the map says so.
@@ -143,6 +159,40 @@ impl Shop {
         let of =
             |shard: char| keys.iter().filter(|key| key.contains(&format!("_s{shard} "))).count();
         assert_eq!(of('1'), 4, "{keys:#?}");
+    }
+
+    /// The nodes have exactly the leaves that the map says, attached, each with its foreign key and
+    /// no row that belongs elsewhere.
+    pub async fn assert_as_mapped(&self) {
+        let map = self.catalog.get::<ShardMap>("").await.unwrap().unwrap().record;
+        for (node, _) in map.nodes() {
+            let client = self.client(node.index()).await;
+            let mut expected = Vec::new();
+            for (id, shard) in map.shards().filter(|(_, shard)| shard.node == node) {
+                let Bounds::Hash { modulus, remainder } = shard.bounds else { panic!("{id}") };
+                let bounds = format!("FOR VALUES WITH (modulus {modulus}, remainder {remainder})");
+                for table in TABLES {
+                    expected.push(format!("{table}_s{id}|{table}|{bounds}"));
+                    let sql = format!(
+                        "SELECT count(*) FROM {table}_s{id} WHERE NOT satisfies_hash_partition(\
+                         '{table}'::regclass, {modulus}, {remainder}, tenant_id)"
+                    );
+                    assert_eq!(rows(&client, &sql).await, ["0"], "{table}_s{id}");
+                }
+                let sql = format!(
+                    "SELECT confrelid::regclass FROM pg_constraint WHERE contype = 'f' \
+                     AND convalidated AND conrelid = 'items_s{id}'::regclass"
+                );
+                assert_eq!(rows(&client, &sql).await, [format!("orders_s{id}")]);
+            }
+            expected.sort();
+            let sql = "SELECT c.relname, inhparent::regclass, pg_get_expr(relpartbound, c.oid) \
+                 FROM pg_class c LEFT JOIN pg_inherits i ON inhrelid = c.oid \
+                 WHERE c.relname ~ '_s[0-9]+$' AND relkind = 'r'";
+            let mut found = rows(&client, sql).await;
+            found.sort();
+            assert_eq!(found, expected, "node {node}");
+        }
     }
 
     /// No slot, publication, helper or record of a move is on any node.
@@ -168,6 +218,18 @@ impl Shop {
             }
         }
     }
+}
+
+/// A time of a request that no other has.
+fn next_ms() -> u64 {
+    static MS: AtomicU64 = AtomicU64::new(0);
+    u64::from(std::process::id()) * 1_000 + MS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The shard of a tenant.
+pub fn shard_of(map: &ShardMap, tenant: i64) -> ShardId {
+    let hash = foreshard::shard_map::hash_key(&[KeyValue::Int(tenant)]);
+    map.shard_of_hash(GroupId(0), hash)
 }
 
 fn open(file: &Path) -> Catalog {

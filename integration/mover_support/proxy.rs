@@ -64,7 +64,7 @@ impl Shop {
 impl Proxy {
     /// The one move's record, when it satisfies `wanted`.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Move) -> bool) -> Move {
-        for _ in 0..1_200 {
+        for _ in 0..2_400 {
             let moves = self.catalog.list::<Move>().await.unwrap();
             if let Some(last) = moves.last().filter(|mv| wanted(&mv.record)) {
                 return last.record.clone();
@@ -72,7 +72,7 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let last = self.catalog.list::<Move>().await.unwrap();
-        panic!("not {what} within a minute: {:#?}", last.last().map(|mv| &mv.record));
+        panic!("not {what} within two minutes: {:#?}", last.last().map(|mv| &mv.record));
     }
 
     /// The record when the move is finished.

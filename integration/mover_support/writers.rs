@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::{Proxy, SHARD, Shop};
+use super::{Proxy, Shop, shard_of};
 use crate::support::{connect, rows};
 
 /// Some writers at work.
@@ -74,7 +74,8 @@ impl Writers {
         let mut acknowledged = 0;
         for handle in self.handles {
             let writer = handle.await.unwrap();
-            let node = serving(&self.serving).await.live_map.load().node_of(SHARD);
+            let map = serving(&self.serving).await.live_map.snapshot();
+            let node = map.node_of(shard_of(&map, writer.tenant));
             let client = &self.nodes[node.index()];
             writer.check(client).await;
             acknowledged += writer.acknowledged;
@@ -100,7 +101,7 @@ impl Writer {
         while !stop.is_cancelled() {
             self.step += 1;
             self.write().await;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
         }
         self
     }
@@ -165,14 +166,16 @@ impl Writer {
         loop {
             let proxy = serving(&self.serving).await;
             let soon = Duration::from_millis(50);
-            let Ok(pass) = tokio::time::timeout(soon, proxy.gates.enter(SHARD)).await else {
+            let map = proxy.live_map.snapshot();
+            let shard = shard_of(&map, self.tenant);
+            let Ok(pass) = tokio::time::timeout(soon, proxy.gates.enter(shard)).await else {
                 // Its process may be dead: then the next one answers.
                 continue;
             };
-            if !proxy.is_alive() {
+            if !proxy.is_alive() || proxy.live_map.load().epoch() != map.epoch() {
                 continue;
             }
-            let node = proxy.live_map.load().node_of(SHARD);
+            let node = map.node_of(shard);
             let result = self.clients[node.index()].execute(sql, &[]).await;
             drop(pass);
             assert_eq!(result.unwrap_or_else(|e| panic!("{sql}: {e:?}")), touched, "{sql}");

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use foreshard::catalog::{Catalog, EmbeddedKv};
 use foreshard::executor::CommitDecision;
 use foreshard::ids::NodeId;
-use foreshard::shard_map::ShardMap;
+use foreshard::shard_map::{Bounds, ShardMap};
 use foreshard::shard_move::Move;
 use tokio_postgres::Client;
 
 use super::writers::{Entry, Written};
-use super::{Deployment, SHARDS, TENANTS};
+use super::{Deployment, TENANTS};
 use crate::support::rows;
 
 /// The stopped deployment.
@@ -74,13 +74,14 @@ impl Aftermath {
              AND conrelid::regclass::text ~ '^entries_s' \
              AND confrelid::regclass::text = replace(conrelid::regclass::text, 'entries', 'accounts')";
         assert_eq!(rows(client, sql).await, [owned.len().to_string()], "keys of node {node}");
-        for (shard, _) in owned {
+        for (id, shard) in owned {
+            let Bounds::Hash { modulus, remainder } = shard.bounds else { panic!("{id}") };
             for table in ["accounts", "entries"] {
                 let sql = format!(
-                    "SELECT count(*) FROM {table}_s{shard} WHERE NOT \
-                     satisfies_hash_partition('{table}'::regclass, {SHARDS}, {shard}, tenant_id)"
+                    "SELECT count(*) FROM {table}_s{id} WHERE NOT satisfies_hash_partition(\
+                     '{table}'::regclass, {modulus}, {remainder}, tenant_id)"
                 );
-                assert_eq!(rows(client, &sql).await, ["0"], "rows in {table}_s{shard}");
+                assert_eq!(rows(client, &sql).await, ["0"], "rows in {table}_s{id}");
             }
         }
     }

@@ -132,7 +132,26 @@ impl Deployment {
 
     /// `foreshard move SHARD NODE --wait`, which must succeed; the pause in ms.
     pub async fn move_shard(&self, shard: u32, node: &str) -> f64 {
-        let output = self.run(&["move", &shard.to_string(), node, "--wait"]).await;
+        self.pause_of(&["move", &shard.to_string(), node, "--wait"]).await
+    }
+
+    /// `foreshard split SHARD --to n1,n2 --wait`, which must succeed; the pause in ms.
+    pub async fn split_shard(&self, shard: u32) -> f64 {
+        let nodes = &self.database.nodes;
+        let to = format!("{},{}", nodes[0].name, nodes[1].name);
+        self.pause_of(&["split", &shard.to_string(), "--to", &to, "--wait"]).await
+    }
+
+    /// `foreshard merge SHARDS --wait`, which must succeed; the pause in ms.
+    pub async fn merge_shards(&self, shards: &[u32]) -> f64 {
+        let shards: Vec<String> = shards.iter().map(ToString::to_string).collect();
+        let mut args = vec!["merge", "--wait"];
+        args.extend(shards.iter().map(String::as_str));
+        self.pause_of(&args).await
+    }
+
+    async fn pause_of(&self, args: &[&str]) -> f64 {
+        let output = self.run(args).await;
         let said = said(&output);
         assert!(output.status.success(), "{said}\n{}", self.log_tail());
         let pause = said.split("pause ").nth(1).and_then(|rest| rest.split(' ').next());

@@ -24,9 +24,18 @@ pub struct Serving {
 impl Serving {
     /// Starts it, and waits until it serves.
     pub async fn start(deployment: &Deployment, variable: Option<(&str, &str)>) -> Self {
+        Self::start_with(deployment, variable, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(
+        deployment: &Deployment,
+        variable: Option<(&str, &str)>,
+        args: &[&str],
+    ) -> Self {
         let log = File::options().create(true).append(true).open(&deployment.log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_foreshard"));
-        command.arg("serve").arg("--config").arg(&deployment.config);
+        command.arg("serve").arg("--config").arg(&deployment.config).args(args);
         command.env_remove("FORESHARD_FAILPOINT").envs(variable);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         let mut serving = Self { child: command.spawn().unwrap() };

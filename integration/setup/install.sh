@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian-like machine: install.sh postgresql [pgbouncer].
+# Installs what is missing on a Debian-like machine: install.sh postgresql [pgbouncer …].
+# python-drivers and node-drivers go into target/drivers, by pip and npm.
 # Does nothing where it is there already.
 set -euo pipefail
 
@@ -40,11 +41,49 @@ has_pgbouncer() {
   command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]
 }
 
+drivers=$(dirname "$0")/../../target/drivers
+
+has_python_drivers() {
+  "$drivers/python/bin/python" -c 'import asyncpg, psycopg, psycopg_pool' 2>/dev/null
+}
+
+install_python_drivers() {
+  mkdir -p "$drivers"
+  python3 -m venv --clear "$drivers/python"
+  "$drivers/python/bin/pip" install --quiet --disable-pip-version-check \
+    'psycopg[binary,pool]==3.*' 'asyncpg==0.*'
+}
+
+has_node_drivers() {
+  [ -d "$drivers/node/node_modules/pg" ] && [ -d "$drivers/node/node_modules/pg-copy-streams" ]
+}
+
+install_node_drivers() {
+  mkdir -p "$drivers/node"
+  npm install --silent --no-fund --no-audit --prefix "$drivers/node" pg@8 pg-copy-streams@7
+}
+
+has_java_driver() {
+  [ -e /usr/share/java/postgresql.jar ]
+}
+
 for what in "$@"; do
   case $what in
+    python-drivers | node-drivers)
+      # Tests ask for them at the same time.
+      mkdir -p "$drivers"
+      exec 9>"$drivers/lock"
+      flock 9
+      has_${what%-*}_drivers || install_${what%-*}_drivers
+      continue
+      ;;
+    java-driver)
+      has_java_driver || install_package libpostgresql-jdbc-java
+      continue
+      ;;
     postgresql | pgbouncer) ;;
     *)
-      echo "install.sh: knows postgresql and pgbouncer, not $what" >&2
+      echo "install.sh: knows postgresql, pgbouncer, python-drivers, node-drivers and java-driver, not $what" >&2
       exit 2
       ;;
   esac

@@ -23,6 +23,21 @@ pub struct TestProxy {
     folder: PathBuf,
 }
 
+/// What differs between the proxies of tests.
+struct How {
+    admission: Admission,
+    executor: executor::Config,
+}
+
+/// Anybody, on a free port.
+fn trust() -> Admission {
+    Admission::trust(frontend::Config {
+        listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        workers: 2,
+        ..frontend::Config::default()
+    })
+}
+
 impl TestProxy {
     /// Starts a proxy with a policy (YAML, without its database) in front of a test database.
     pub async fn start(database: &TestDatabase, policy: &str) -> Self {
@@ -39,7 +54,20 @@ impl TestProxy {
     ) -> Self {
         let folder = temp_folder("catalog");
         let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        Self::start_with(folder, nodes, name, policy.to_owned(), admission).await
+        let how = How { admission, executor: executor::Config::default() };
+        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
+    }
+
+    /// The same, with limits and deadlines of statements.
+    pub async fn start_limited(
+        database: &TestDatabase,
+        policy: &str,
+        executor: executor::Config,
+    ) -> Self {
+        let folder = temp_folder("catalog");
+        let (nodes, name) = (database.nodes.clone(), database.name.clone());
+        let how = How { admission: trust(), executor };
+        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
     }
 
     async fn start_in(
@@ -48,12 +76,8 @@ impl TestProxy {
         database: String,
         policy: String,
     ) -> Self {
-        let admission = Admission::trust(frontend::Config {
-            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
-            workers: 2,
-            ..frontend::Config::default()
-        });
-        Self::start_with(folder, nodes, database, policy, admission).await
+        let how = How { admission: trust(), executor: executor::Config::default() };
+        Self::start_with(folder, nodes, database, policy, how).await
     }
 
     async fn start_with(
@@ -61,7 +85,7 @@ impl TestProxy {
         nodes: Vec<NodeAddress>,
         database: String,
         policy: String,
-        admission: Admission,
+        how: How,
     ) -> Self {
         let text = format!("database: {database}\n{policy}");
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
@@ -70,9 +94,10 @@ impl TestProxy {
             data_folder: folder.clone(),
             policy: parsed.unwrap_or_else(|faults| panic!("{faults}")),
             nodes: nodes.clone(),
-            admission: Arc::new(ArcSwap::from_pointee(admission)),
+            admission: Arc::new(ArcSwap::from_pointee(how.admission)),
+            inherited: Vec::new(),
             backend: backend::Config::default(),
-            executor: executor::Config::default(),
+            executor: how.executor,
             controller: controller::Config::default(),
         };
         let proxy = Proxy::start(config).await.unwrap_or_else(|error| panic!("{error}"));

@@ -129,8 +129,30 @@ async fn answer(client: &Client, sql: &str) -> Result<(Vec<String>, Vec<u64>), S
             _ => {}
         }
     }
-    if !sql.contains("ORDER BY") && !sql.starts_with("INSERT") {
+    if !sql.contains("ORDER BY") && !sql.contains("VALUES") {
         found.sort();
     }
     Ok((found, counts))
+}
+
+/// What a COPY TO gives, its lines sorted, the first kept where it is.
+pub async fn copied(client: &Client, sql: &str) -> Vec<Vec<u8>> {
+    use futures_util::TryStreamExt;
+    let stream = client.copy_out(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let bytes: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();
+    let all = bytes.concat();
+    if sql.contains("binary") {
+        // The header and the trailer stand once.
+        assert_eq!(&all[..11], b"PGCOPY\n\xff\r\n\0", "{sql}");
+        assert!(all.ends_with(&[0xff, 0xff]), "{sql}");
+        let mut sorted: Vec<u8> = all[19..].to_vec();
+        sorted.sort_unstable();
+        return vec![sorted];
+    }
+    let mut lines: Vec<Vec<u8>> = all.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    lines[1..].sort();
+    if !sql.contains("HEADER") {
+        lines.sort();
+    }
+    lines
 }

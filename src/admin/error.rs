@@ -54,6 +54,9 @@ impl From<CatalogError> for ApiError {
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         let status = match error {
+            RequestError::CanNotSplit { .. }
+            | RequestError::Nodes { .. }
+            | RequestError::CanNotMerge => StatusCode::UNPROCESSABLE_ENTITY,
             RequestError::NoShard(_) | RequestError::NoNode(_) => StatusCode::NOT_FOUND,
             RequestError::AlreadyThere { .. } | RequestError::UnderWay { .. } => {
                 StatusCode::CONFLICT

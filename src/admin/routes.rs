@@ -29,6 +29,8 @@ GET  /api/v1/shards      where every shard is\n\
 GET  /api/v1/nodes       the nodes\n\
 GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
+POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
+POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
@@ -43,6 +45,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/shards", get(shards))
         .route("/nodes", get(nodes))
         .route("/moves", get(moves).post(request_move))
+        .route("/splits", post(request_split))
+        .route("/merges", post(request_merge))
         .route("/decisions", get(decisions))
         .route("/heatmap", get(load::heatmap))
         .route("/forecasts", get(load::forecasts))
@@ -114,14 +118,63 @@ async fn request_move(
     State(service): State<Service>,
     body: Result<Json<MoveRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let MoveRequest { shard, node } = read(body, "{\"shard\": 3, \"node\": \"n2\"}")?;
+    let id = service.request_move(shard, &node).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shard": shard, "node": node }))))
+}
+
+/// What `POST /api/v1/splits` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SplitRequest {
+    shard: ShardId,
+    /// How many shards it becomes: 2, 4, 8, …
+    #[serde(default = "two")]
+    into: u32,
+    /// The node of each; one for all; none if they stay where the shard is.
+    #[serde(default)]
+    nodes: Vec<String>,
+}
+
+fn two() -> u32 {
+    2
+}
+
+async fn request_split(
+    State(service): State<Service>,
+    body: Result<Json<SplitRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let SplitRequest { shard, into, nodes } =
+        read(body, "{\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]}")?;
+    let id = service.request_split(shard, into, &nodes).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shard": shard, "into": into }))))
+}
+
+/// What `POST /api/v1/merges` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MergeRequest {
+    shards: Vec<ShardId>,
+    /// That of the first, if none is named.
+    node: Option<String>,
+}
+
+async fn request_merge(
+    State(service): State<Service>,
+    body: Result<Json<MergeRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let MergeRequest { shards, node } = read(body, "{\"shards\": [3, 4], \"node\": \"n2\"}")?;
+    let id = service.request_merge(shards.clone(), node.as_deref()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shards": shards }))))
+}
+
+/// The body of a request, which has to look like `example`.
+fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, ApiError> {
     let bad = |error: JsonRejection| {
         ApiError::new(error.status(), error.body_text())
-            .with_hint("send {\"shard\": 3, \"node\": \"n2\"} as application/json")
+            .with_hint(format!("send {example} as application/json"))
     };
-    let Json(wanted) = body.map_err(bad)?;
-    let id = service.request_move(wanted.shard, &wanted.node).await?;
-    let wanted = json!({ "id": id, "shard": wanted.shard, "node": wanted.node });
-    Ok((StatusCode::ACCEPTED, Json(wanted)))
+    body.map(|Json(wanted)| wanted).map_err(bad)
 }
 
 async fn reload(State(service): State<Service>) -> Result<Json<Value>, ApiError> {

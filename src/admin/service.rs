@@ -13,8 +13,9 @@ use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Record};
 use crate::controller::Insight;
 use crate::executor::LiveMap;
-use crate::ids::{MoveId, ShardId};
+use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
+use crate::mover::Wanted;
 use crate::shard_move::{Cause, Move};
 
 /// Whether clients should be sent here.
@@ -98,17 +99,46 @@ impl Service {
 
     /// Asks for a move of `shard` to the node of this name; the mover sees the record.
     pub(super) async fn request_move(&self, shard: ShardId, to: &str) -> Result<MoveId, ApiError> {
-        let map = self.live_map.snapshot();
-        let Some(node) = map.node_named(to) else {
+        let to = self.node(to)?;
+        self.request(Wanted::Move { shard, to }).await
+    }
+
+    /// Asks for a split of `shard`.
+    pub(super) async fn request_split(
+        &self,
+        shard: ShardId,
+        into: u32,
+        to: &[String],
+    ) -> Result<MoveId, ApiError> {
+        let to = to.iter().map(|name| self.node(name)).collect::<Result<_, _>>()?;
+        self.request(Wanted::Split { shard, into, to }).await
+    }
+
+    /// Asks for a merge.
+    pub(super) async fn request_merge(
+        &self,
+        shards: Vec<ShardId>,
+        to: Option<&str>,
+    ) -> Result<MoveId, ApiError> {
+        let to = to.map(|name| self.node(name)).transpose()?;
+        self.request(Wanted::Merge { shards, to }).await
+    }
+
+    fn node(&self, name: &str) -> Result<NodeId, ApiError> {
+        let map = self.live_map.load();
+        map.node_named(name).ok_or_else(|| {
             let names: Vec<_> = map.nodes().map(|(_, node)| node.name.as_str()).collect();
-            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no node {to:?}"))
-                .with_hint(format!("the nodes are {}", names.join(", "))));
-        };
+            ApiError::new(StatusCode::NOT_FOUND, format!("there is no node {name:?}"))
+                .with_hint(format!("the nodes are {}", names.join(", ")))
+        })
+    }
+
+    async fn request(&self, wanted: Wanted) -> Result<MoveId, ApiError> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        let cause = Cause::Operator;
-        let id = mover::request(&self.catalog, &map, shard, node, cause, now_unix_ms).await?;
-        tracing::info!(%id, %shard, node = to, "a move was asked for");
+        let (map, cause) = (self.live_map.snapshot(), Cause::Operator);
+        let id = mover::request_any(&self.catalog, &map, &wanted, cause, now_unix_ms).await?;
+        tracing::info!(%id, ?wanted, "a move was asked for");
         Ok(id)
     }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::backend::NodeAddress;
 use crate::ids::{Epoch, NodeId, ShardId};
 use crate::shard_map::{Bounds, ShardMap, leaf_name};
-use crate::shard_move::Move;
+use crate::shard_move::{Kind, Move};
 
 /// Where every shard is.
 #[derive(Debug, Serialize)]
@@ -86,6 +86,9 @@ pub(super) struct MoveView {
     from_node: String,
     to_node: String,
     finished: bool,
+    kind: Kind,
+    /// The shards that it makes.
+    new_shards: Vec<ShardId>,
     #[serde(flatten)]
     record: Move,
 }
@@ -96,6 +99,8 @@ impl MoveView {
             from_node: node_name(map, record.from),
             to_node: node_name(map, record.to),
             finished: record.is_finished(),
+            kind: record.kind(),
+            new_shards: record.targets().iter().map(|part| part.shard).collect(),
             record,
         }
     }

@@ -32,6 +32,10 @@ pub enum Command {
     Check(Check),
     /// Ask a running proxy to move a shard to another node
     Move(Move),
+    /// Ask a running proxy to split a shard into several
+    Split(Split),
+    /// Ask a running proxy to merge the parts of a shard that was split
+    Merge(Merge),
     /// Show shards, load, forecast, moves and decisions once
     Status(Admin),
     /// Show load, forecast, moves and decisions live
@@ -100,6 +104,10 @@ pub struct Serve {
     /// The configuration; config/foreshard.example.yaml shows every key
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Take over from the process that serves with the same data folder: it ends its transactions
+    /// and then itself, and no client is refused meanwhile
+    #[arg(long)]
+    pub take_over: bool,
     /// How logs are written to stderr; FORESHARD_LOG=debug and the like says how much
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -134,6 +142,42 @@ pub struct Move {
     /// The node that it shall move to
     pub node: String,
     /// Show its phases and wait until it is finished; the exit status says whether it moved
+    #[arg(long)]
+    pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard split`.
+#[derive(Debug, Args)]
+pub struct Split {
+    /// The shard's number
+    pub shard: u32,
+    /// How many shards it becomes: 2, 4, 8, …
+    #[arg(long, default_value_t = 2)]
+    pub into: u32,
+    /// The node of each, with commas between; one node for all [default: where the shard is]
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub to: Vec<String>,
+    /// Show its phases and wait until it is finished; the exit status says whether it was split
+    #[arg(long)]
+    pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// The shards' numbers: all parts of one former shard
+    #[arg(required = true, num_args = 2..)]
+    pub shards: Vec<u32>,
+    /// The node of the shard that they become [default: that of the first]
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+    /// Show its phases and wait until it is finished; the exit status says whether it was merged
     #[arg(long)]
     pub wait: bool,
     /// Where the proxy's admin API is

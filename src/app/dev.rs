@@ -127,7 +127,7 @@ impl Dev {
             policy,
             ..Serve::default()
         };
-        let running = Running::start(serve, None).await?;
+        let running = Running::start(serve, None, Vec::new()).await?;
         if let Some(file) = &policy_file {
             folder.store_policy(file)?;
         }

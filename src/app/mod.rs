@@ -5,6 +5,7 @@ mod cli;
 mod data_folder;
 mod dev;
 mod forecast;
+mod hand_over;
 mod http;
 mod logging;
 mod preflight;
@@ -49,6 +50,8 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Reload(args) => reload_command::reload(args).await,
             Command::Check(args) => check::check(&args),
             Command::Move(args) => Box::pin(request_move::request_move(args)).await,
+            Command::Split(args) => Box::pin(request_move::request_split(args)).await,
+            Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
             Command::Forecast(args) => forecast::forecast(&args),
             Command::Watch(args) => Box::pin(watch::watch(args)).await,

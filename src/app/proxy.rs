@@ -1,6 +1,7 @@
 //! One proxy, put together: catalog, map, engine, mover, listener.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,6 +36,8 @@ pub struct ProxyConfig {
     pub nodes: Vec<NodeAddress>,
     /// Who is let in where, and how; can be changed while it runs.
     pub admission: Arc<ArcSwap<Admission>>,
+    /// The sockets that another process has left open for this one; none at an ordinary start.
+    pub inherited: Vec<OwnedFd>,
     /// The connections to the nodes.
     pub backend: backend::Config,
     /// Deadlines of statements.
@@ -157,7 +160,7 @@ impl Proxy {
             secret,
         };
         let listening = frontend
-            .listen(&tasks)
+            .listen(config.inherited, &tasks)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
         let (address, admission) = (listening.address, config.admission);
@@ -167,6 +170,16 @@ impl Proxy {
     /// The proxy's tasks, for what is to stop with it.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
+    }
+
+    /// The sockets that clients connect to, for another process.
+    pub fn sockets(&self) -> std::io::Result<Vec<OwnedFd>> {
+        self.listening.sockets()
+    }
+
+    /// Stops accepting clients: another process has the sockets.
+    pub fn leave(&self) {
+        self.listening.leave();
     }
 
     /// Refuses new clients, lets transactions under way end, stops moves at a stored state.

@@ -1,4 +1,4 @@
-//! `foreshard move`: asks for a move, and with `--wait` tells its phases.
+//! `foreshard move`, `split` and `merge`: ask, and with `--wait` tell the phases.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,30 +14,64 @@ use super::view;
 /// How often a move is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Asks; waits if it is told to.
+/// Asks for a move; waits if it is told to.
 pub(super) async fn request_move(args: cli::Move) -> ExitCode {
-    match run(&args).await {
-        Ok(code) => code,
-        Err(error) => {
-            complain(format!("foreshard: {error}"));
-            ExitCode::FAILURE
+    let wanted = json!({ "shard": args.shard, "node": args.node });
+    let asked = Asked { path: "moves", wanted, wait: args.wait, admin: &args.admin };
+    asked.run(&format!("of shard {} to {}", args.shard, args.node)).await
+}
+
+/// Asks for a split.
+pub(super) async fn request_split(args: cli::Split) -> ExitCode {
+    let wanted = json!({ "shard": args.shard, "into": args.into, "nodes": args.to });
+    let asked = Asked { path: "splits", wanted, wait: args.wait, admin: &args.admin };
+    asked.run(&format!("that splits shard {} into {}", args.shard, args.into)).await
+}
+
+/// Asks for a merge.
+pub(super) async fn request_merge(args: cli::Merge) -> ExitCode {
+    let wanted = match &args.to {
+        Some(node) => json!({ "shards": args.shards, "node": node }),
+        None => json!({ "shards": args.shards }),
+    };
+    let asked = Asked { path: "merges", wanted, wait: args.wait, admin: &args.admin };
+    let shards: Vec<String> = args.shards.iter().map(ToString::to_string).collect();
+    asked.run(&format!("that merges shards {}", shards.join(" "))).await
+}
+
+/// What is asked for, and how.
+struct Asked<'a> {
+    path: &'a str,
+    wanted: Value,
+    wait: bool,
+    admin: &'a cli::Admin,
+}
+
+impl Asked<'_> {
+    async fn run(&self, what: &str) -> ExitCode {
+        match self.ask(what).await {
+            Ok(code) => code,
+            Err(error) => {
+                complain(format!("foreshard: {error}"));
+                ExitCode::FAILURE
+            }
         }
+    }
+
+    async fn ask(&self, what: &str) -> Result<ExitCode, HttpError> {
+        let admin = AdminClient::new(&self.admin.admin)?;
+        let asked = admin.post(&format!("/api/v1/{}", self.path), &self.wanted).await?;
+        let id = asked["id"].clone();
+        say(format!("move {id} {what} was asked for"));
+        if self.wait { until_finished(&admin, &id).await } else { Ok(ExitCode::SUCCESS) }
     }
 }
 
-async fn run(args: &cli::Move) -> Result<ExitCode, HttpError> {
-    let admin = AdminClient::new(&args.admin.admin)?;
-    let wanted = json!({ "shard": args.shard, "node": args.node });
-    let asked = admin.post("/api/v1/moves", &wanted).await?;
-    let id = asked["id"].clone();
-    say(format!("move {id} of shard {} to {} was asked for", args.shard, args.node));
-    if !args.wait {
-        return Ok(ExitCode::SUCCESS);
-    }
+async fn until_finished(admin: &AdminClient, id: &Value) -> Result<ExitCode, HttpError> {
     let mut told = 0;
     loop {
         let moves = admin.get("/api/v1/moves?limit=1000").await?;
-        let found = moves["moves"].as_array().into_iter().flatten().find(|mv| mv["id"] == id);
+        let found = moves["moves"].as_array().into_iter().flatten().find(|mv| mv["id"] == *id);
         let Some(found) = found else {
             return Err(HttpError::Refused(format!("move {id} is no longer there")));
         };

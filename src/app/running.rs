@@ -1,5 +1,6 @@
 //! A proxy with its admin server: what `dev` and `serve` have in common.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,7 +53,11 @@ pub(super) struct Running {
 impl Running {
     /// Looks at the nodes, then starts the proxy and the admin server. `file` is what the
     /// configuration was read from and can be read from again.
-    pub(super) async fn start(serve: Serve, file: Option<PathBuf>) -> Result<Self, RunError> {
+    pub(super) async fn start(
+        serve: Serve,
+        file: Option<PathBuf>,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<Self, RunError> {
         let warnings = check_nodes(&serve.nodes, &serve.policy.database).await?;
         let folder = serve.data_folder.clone();
         std::fs::create_dir_all(&folder)
@@ -69,6 +74,7 @@ impl Running {
             policy: serve.policy,
             nodes: serve.nodes,
             admission,
+            inherited,
             backend: serve.backend,
             executor: serve.executor,
         })

@@ -1,13 +1,21 @@
 //! `foreshard serve`: the proxy in front of existing nodes.
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::cli;
+use super::hand_over::{self, Offer};
 use super::logging;
+use super::preflight::check_nodes;
 use super::running::Running;
 use super::signals::{Signals, Wish};
 use super::terminal::{complain, story};
 use crate::config::Serve;
+
+/// How long those who were accepted just before a hand-over have for logging in.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// Runs until a signal stops it.
 pub(super) async fn serve(args: cli::Serve) -> ExitCode {
@@ -26,8 +34,16 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let inherited = match inherited(&config, args.take_over).await {
+        Ok(sockets) => sockets,
+        Err(reason) => {
+            complain(reason);
+            return ExitCode::FAILURE;
+        }
+    };
+    let data_folder = config.data_folder.clone();
     let running = tokio::select! {
-        running = Running::start(config, Some(args.config)) => running,
+        running = Running::start(config, Some(args.config), inherited) => running,
         () = signals.stop() => return ExitCode::SUCCESS,
     };
     let running = match running {
@@ -41,12 +57,68 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(listen = %running.proxy.address, admin = %running.admin.address(), "ready");
-    while signals.next().await == Wish::Reload {
-        running.reload();
-    }
+    until_stopped(&running, &mut signals, &data_folder).await;
     tracing::info!("stopping");
     tokio::select! {
         () = running.stop() => ExitCode::SUCCESS,
         () = signals.stop() => ExitCode::FAILURE,
     }
+}
+
+/// Serves until a signal or another process, which takes over, wants the end.
+async fn until_stopped(running: &Running, signals: &mut Signals, data_folder: &Path) {
+    let offer = match Offer::new(data_folder) {
+        Ok(offer) => Some(offer),
+        Err(error) => {
+            tracing::warn!(%error, "another process will not be able to take over");
+            None
+        }
+    };
+    let wanted = async || match &offer {
+        Some(offer) => offer.wanted().await,
+        None => std::future::pending().await,
+    };
+    loop {
+        let wanted = tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop => return,
+                Wish::Reload => {
+                    running.reload();
+                    continue;
+                }
+            },
+            wanted = wanted() => wanted,
+        };
+        let given = wanted.and_then(|wanted| wanted.give(&running.proxy.sockets()?));
+        match given {
+            Ok(()) => {
+                tracing::info!("another process takes over");
+                running.proxy.leave();
+                // Those who were accepted a moment ago are not told that nobody is let in.
+                return tokio::time::sleep(LINGER).await;
+            }
+            Err(error) => tracing::warn!(%error, "a hand-over failed"),
+        }
+    }
+}
+
+/// The sockets of the process that is taken over from; none at an ordinary start. Why it can't be.
+async fn inherited(config: &Serve, take_over: bool) -> Result<Vec<OwnedFd>, String> {
+    if !take_over {
+        return Ok(Vec::new());
+    }
+    // What can be wrong should be found before the old process ends.
+    check_nodes(&config.nodes, &config.policy.database).await.map_err(|error| story(&error))?;
+    let (folder, shown) = (config.data_folder.clone(), config.data_folder.display().to_string());
+    let taken = tokio::task::spawn_blocking(move || {
+        let (sockets, ending) = hand_over::take_over(&folder)?;
+        tracing::info!("clients wait until the old process has ended its transactions");
+        ending.wait()?;
+        Ok(sockets)
+    });
+    let taken: Result<std::io::Result<_>, _> = taken.await;
+    let no_hand_over = |error: &dyn std::fmt::Display| {
+        format!("no process that serves with {shown} can be taken over from: {error}")
+    };
+    taken.map_err(|error| no_hand_over(&error))?.map_err(|error| no_hand_over(&error))
 }

@@ -134,12 +134,14 @@ pub(super) fn placement(shards: &Value) -> String {
 /// A move in a line: what, where, how far, why.
 pub(super) fn move_line(mv: &Value) -> String {
     let (from, to) = (word(&mv["from_node"]), word(&mv["to_node"]));
-    let mut line = format!(
-        "move {} of shard {} from {from} to {to}: {}",
-        mv["id"],
-        mv["shard"],
-        word(&mv["state"])
-    );
+    let (id, shard, state) = (&mv["id"], &mv["shard"], word(&mv["state"]));
+    let new: Vec<String> = list(&mv["new_shards"]).iter().map(ToString::to_string).collect();
+    let new = new.join(" ");
+    let mut line = match mv["kind"].as_str() {
+        Some("split") => format!("move {id}, split of shard {shard} on {from} into {new}: {state}"),
+        Some("merge") => format!("move {id}, merge into shard {new} on {to}: {state}"),
+        _ => format!("move {id} of shard {shard} from {from} to {to}: {state}"),
+    };
     if let Some(seconds) = seconds_taken(mv) {
         line += &format!(", {seconds:.1} s");
     }

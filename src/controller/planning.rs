@@ -164,7 +164,8 @@ pub(super) fn scene(
         capacity: config.capacity_of(&node.name),
         own: loads(picture.nodes.get(id.index())),
     });
-    let shards = map.shards().map(|(id, shard)| {
+    let shards = (0u32..).take(map.shard_count()).map(ShardId).map(|id| {
+        let Some(shard) = map.shard(id) else { return gone(map) };
         let forecast = picture.shards.get(id.index());
         let last = moves.iter().rfind(|m| m.shard == id && m.is_finished());
         let ended = last.and_then(|m| m.history.last()).map(|step| step.at_unix_ms);
@@ -184,6 +185,12 @@ pub(super) fn scene(
         shards: shards.collect(),
         in_flight: under_way.map(|m| in_flight(m, now_unix_ms, move_ms)).collect(),
     }
+}
+
+/// The place of a shard that was split or merged away: no load, and nothing to be done.
+fn gone(map: &ShardMap) -> ShardLoad {
+    let rests_until_unix_ms = Some(u64::MAX);
+    ShardLoad { node: map.home(), load: Vec::new(), trusted: false, rests_until_unix_ms }
 }
 
 /// A forecast as the mean and deviation of each step.

@@ -148,6 +148,12 @@ impl Session {
         error.map_or(Ok(tag), |frame| Err(Fault::Reported(frame)))
     }
 
+    /// Starts a transaction block for several statements that are one to the client; `false` if the
+    /// client has one already.
+    pub fn begin_unless_begun(&mut self) -> bool {
+        self.begin_implicit()
+    }
+
     /// Starts a transaction block for one statement; `false` if the client has one already.
     pub(super) fn begin_implicit(&mut self) -> bool {
         let implicit = !self.in_transaction();

@@ -3,8 +3,9 @@
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
+use super::session::Member;
 use super::{Fault, Session};
-use crate::ids::{Epoch, NodeId, ShardId};
+use crate::ids::{Epoch, ShardId};
 use crate::wire::{ServerError, SqlState};
 
 /// What came of passing the gates.
@@ -55,20 +56,22 @@ impl Session {
         })
     }
 
-    /// A transaction whose snapshot is older than a switch would not see the shard's rows on their
-    /// new node: it has to start again.
+    /// A transaction that keeps one snapshot began to look at the data before the shard changed
+    /// hands: on the old node its rows are gone, on the new one they are newer than that snapshot.
+    /// It has to start again.
     async fn check_snapshot(&mut self, shards: &[ShardId]) -> Result<(), Fault> {
         let Some(then) = &self.transaction.map else { return Ok(()) };
         let now = self.engine.live_map.snapshot();
         if then.epoch() == now.epoch() {
             return Ok(());
         }
-        let moved: Vec<NodeId> = shards
-            .iter()
-            .filter(|shard| then.shard(**shard).is_none_or(|s| s.node != now.node_of(**shard)))
-            .map(|shard| now.node_of(*shard))
-            .collect();
-        for member in self.members.iter_mut().filter(|member| moved.contains(&member.node)) {
+        let node_then = |shard: ShardId| then.shard(shard).map(|shard| shard.node);
+        if shards.iter().all(|shard| node_then(*shard) == Some(now.node_of(*shard))) {
+            return Ok(());
+        }
+        // One whose BEGIN is not sent yet has no snapshot.
+        let begun = |member: &&mut Member| member.has_begun() && member.preface.is_empty();
+        for member in self.members.iter_mut().filter(begun) {
             let level = member.guard.command("SHOW transaction_isolation").await?;
             let level = level.rows.into_iter().flatten().flatten().next();
             if level.as_deref() != Some("read committed") {

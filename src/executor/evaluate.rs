@@ -20,6 +20,17 @@ pub struct Bound<'a, 'b> {
 }
 
 impl Bound<'_, '_> {
+    /// The messages that run a text with all of the parameters and describe its columns.
+    pub fn described(&self, text: &str) -> BytesMut {
+        let mut out = BytesMut::new();
+        put_parse(b"", text.as_bytes(), self.types, &mut out);
+        self.bind.put_unnamed(&mut out);
+        put_frame(b'D', &mut out, |out| out.extend_from_slice(b"P\0"));
+        put_frame(b'E', &mut out, |out| out.extend_from_slice(&[0; 5]));
+        put_frame(b'S', &mut out, |_| ());
+        out
+    }
+
     /// The messages that run a text with some of the parameters, `Sync` included. `results` may
     /// replace the formats of its columns.
     pub fn messages(&self, text: &str, params: &[u16], results: Option<&[u8]>) -> BytesMut {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::ids::ShardId;
 
-/// The gates of all shards. Cheap to clone.
+/// The gates of all shards; a shard that comes to be gets one when it is first asked for. Cheap to
+/// clone: all clones have the same gates.
 #[derive(Debug, Clone)]
-pub struct Gates(Arc<[Arc<Gate>]>);
+pub struct Gates(Arc<ArcSwap<Vec<Arc<Gate>>>>);
 
 #[derive(Debug, Default)]
 struct Gate {
@@ -28,25 +30,40 @@ pub struct Pass(Arc<Gate>);
 pub struct ClosedGate(Arc<Gate>);
 
 impl Gates {
-    /// Open gates for shards 0 to `shard_count` - 1.
+    /// Open gates, for `shard_count` shards at once.
     pub fn new(shard_count: usize) -> Self {
-        Self((0..shard_count).map(|_| Arc::default()).collect())
+        let gates = (0..shard_count).map(|_| Arc::default()).collect();
+        Self(Arc::new(ArcSwap::from_pointee(gates)))
+    }
+
+    fn with_gate<T>(&self, shard: ShardId, look: impl FnOnce(&Arc<Gate>) -> T) -> T {
+        let gates = self.0.load();
+        if let Some(gate) = gates.get(shard.index()) {
+            return look(gate);
+        }
+        drop(gates);
+        self.0.rcu(|gates| {
+            let mut more = Vec::clone(gates);
+            more.resize_with(more.len().max(shard.index() + 1), Arc::default);
+            more
+        });
+        look(&self.0.load()[shard.index()])
     }
 
     /// Passes if the gate is open. Look at the map in force only after this: a switch publishes its
     /// map before it opens the gate.
     pub fn try_enter(&self, shard: ShardId) -> Option<Pass> {
-        Gate::try_enter(&self.0[shard.index()])
+        self.with_gate(shard, Gate::try_enter)
     }
 
     /// Waits until the gate is open, and passes. Cancel safe.
     pub async fn enter(&self, shard: ShardId) -> Pass {
-        let gate = &self.0[shard.index()];
+        let gate = self.with_gate(shard, Arc::clone);
         loop {
             let opened = gate.opened.notified();
             tokio::pin!(opened);
             opened.as_mut().enable();
-            if let Some(pass) = Gate::try_enter(gate) {
+            if let Some(pass) = Gate::try_enter(&gate) {
                 return pass;
             }
             opened.await;
@@ -55,9 +72,9 @@ impl Gates {
 
     /// Closes a shard's gate; `None` if it is closed already.
     pub fn close(&self, shard: ShardId) -> Option<ClosedGate> {
-        let gate = &self.0[shard.index()];
+        let gate = self.with_gate(shard, Arc::clone);
         let was_closed = gate.closed.swap(true, Ordering::SeqCst);
-        (!was_closed).then(|| ClosedGate(Arc::clone(gate)))
+        (!was_closed).then(|| ClosedGate(gate))
     }
 }
 
@@ -108,6 +125,20 @@ mod tests {
 
     use super::Gates;
     use crate::ids::ShardId;
+
+    #[tokio::test]
+    async fn a_shard_that_comes_to_be_gets_a_gate_and_the_others_keep_theirs() {
+        let gates = Gates::new(1);
+        let closed = gates.close(ShardId(0)).unwrap();
+        let elsewhere = gates.clone();
+        let inside = elsewhere.try_enter(ShardId(5)).unwrap();
+        assert!(gates.try_enter(ShardId(0)).is_none());
+        let other = gates.close(ShardId(5)).unwrap();
+        assert!(elsewhere.try_enter(ShardId(5)).is_none());
+        drop((closed, inside));
+        other.drained().await;
+        assert!(elsewhere.try_enter(ShardId(0)).is_some());
+    }
 
     #[tokio::test]
     async fn a_closed_gate_drains_who_is_inside_and_holds_who_comes() {

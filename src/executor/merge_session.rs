@@ -64,6 +64,10 @@ impl MergeSession {
         session.cancel.add(node, key);
         let mut merge = Self { guard, cancel: Arc::clone(&session.cancel), node, key };
         let mut sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE".to_owned();
+        if session.in_transaction() {
+            // The transaction may hold locks itself, and would be waited for without end.
+            sql.push_str("; SET LOCAL lock_timeout = '10s'");
+        }
         for text in session.prelude().filter(|text| !sets_transaction(text)) {
             sql.push_str("; ");
             sql.push_str(text);
@@ -246,6 +250,11 @@ fn sets_transaction(text: &str) -> bool {
 /// Whether an `ErrorResponse` says that a column is neither grouped nor aggregated.
 pub(super) fn is_grouping_error(frame: &[u8]) -> bool {
     read_error(frame.get(5..).unwrap_or_default()).code == "42803"
+}
+
+/// Whether an `ErrorResponse` says that there is no such table.
+pub(super) fn is_unknown_table(frame: &[u8]) -> bool {
+    read_error(frame.get(5..).unwrap_or_default()).code == "42P01"
 }
 
 /// Reads frames of `connection` until `count` commands have ended.

@@ -8,6 +8,7 @@ mod cancel;
 mod client;
 mod columns;
 mod copy_in;
+mod copy_out;
 mod commit;
 mod ddl_lock;
 mod engine;

@@ -11,7 +11,9 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
-use super::merge_session::{COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain};
+use super::merge_session::{
+    COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain, is_unknown_table,
+};
 use super::pump::{Verdict, pump};
 use super::reduce::Question;
 use super::run::{Cost, query_message};
@@ -77,6 +79,7 @@ struct Lane {
 impl Session {
     /// Runs a SELECT by a merge session. Leaves `ReadyForQuery` to the caller.
     pub async fn pull(&mut self, run: &PullRun<'_>, client: &mut Client) -> Result<(), Fault> {
+        self.check_definitions()?;
         let limit = self.engine.config.pull_timeout();
         let merge = MergeSession::begin(self).await?;
         let done = timeout(limit, self.pull_with(run, merge, client)).await;
@@ -102,8 +105,22 @@ impl Session {
         if self.in_transaction() { Ok(()) } else { self.finish().await }
     }
 
+    /// The merge session would wait for the locks of definitions that are not committed, or not know
+    /// them.
+    fn check_definitions(&self) -> Result<(), ServerError> {
+        if self.transaction.ddl.is_none() {
+            return Ok(());
+        }
+        Err(ServerError::refused(
+            "rows of several nodes can't be brought together after definitions in a transaction",
+            "Another connection merges them, to which the definitions are not visible yet.",
+            "Commit the definitions first.",
+        ))
+    }
+
     /// What a pull would do; nothing of it is done.
     pub async fn plan_pull(&mut self, run: &PullRun<'_>) -> Result<PullPlan, Fault> {
+        self.check_definitions()?;
         let mut merge = MergeSession::begin(self).await?;
         let prepared = self.prepare(run, &mut merge).await;
         merge.end().await?;
@@ -144,10 +161,20 @@ impl Session {
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
         let statement = run.text.get(run.start..).unwrap_or_default();
-        let described = merge.describe(statement, run.params.types).await?;
-        merge.check_functions(&run.pull.unknown_functions).await?;
         let home = self.engine.live_map.load().home();
         let home_is_pinned = self.held(home).is_some_and(|member| member.pinned);
+        let described = match merge.describe(statement, run.params.types).await {
+            Err(Fault::Reported(frame)) if home_is_pinned && is_unknown_table(&frame) => {
+                return Err(ServerError::refused(
+                    "a temporary table can't be used beside rows of several nodes",
+                    "Another connection brings them together, to which it is not visible.",
+                    "Use an ordinary table.",
+                )
+                .into());
+            }
+            described => described?,
+        };
+        merge.check_functions(&run.pull.unknown_functions).await?;
         let all = self.in_transaction() || home_is_pinned;
         if let Some(reduction) = &run.pull.reduction {
             let question = Question {
@@ -384,7 +411,7 @@ async fn finish_on(
     merge.guard.send(&out).await?;
     let mut failed = false;
     pump(&mut merge.guard, client, |tag, _| match tag {
-        b'D' | b'N' | b'C' => Verdict::Forward,
+        b'D' | b'N' | b'C' | b'H' | b'd' | b'c' => Verdict::Forward,
         b'E' => {
             failed = true;
             Verdict::Forward

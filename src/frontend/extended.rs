@@ -364,8 +364,14 @@ impl ClientSession {
         })
     }
 
+    /// A portal by its name. One that is not known here may be a cursor that DECLARE made on the
+    /// transaction's node, which then knows better.
     fn portal(&self, name: &[u8]) -> Result<Portal, ServerError> {
-        self.batch.portals.get(name).cloned().ok_or_else(|| {
+        let cursor = || match self.session.begun_nodes().as_slice() {
+            [node] if !name.is_empty() => Some(Portal::Native(*node)),
+            _ => None,
+        };
+        self.batch.portals.get(name).cloned().or_else(cursor).ok_or_else(|| {
             let name = String::from_utf8_lossy(name);
             let message = format!("portal \"{name}\" does not exist");
             ServerError::new(SqlState::INVALID_CURSOR_NAME, message)
@@ -385,5 +391,5 @@ pub(super) fn is_done_here(template: &Template) -> bool {
     let steps = || template.route(&Params::default());
     is_ours(&template.control)
         || (!template.depends_on_params()
-            && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_))))
+            && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_) | Route::CopyOut(_))))
 }

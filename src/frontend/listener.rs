@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,23 +49,30 @@ pub struct Listening {
     /// The address that clients connect to.
     pub address: SocketAddr,
     workers: Vec<JoinHandle<()>>,
+    open: Vec<Arc<Door>>,
     /// Go on while the workers stop, to tell those who come that it is too late.
     doors: Tasks,
 }
 
 impl Frontend {
     /// Listens, and serves clients until `tasks` is stopped.
-    pub async fn listen(self, tasks: &Tasks) -> io::Result<Listening> {
+    /// `inherited` are the sockets that another process has left open, if one did.
+    pub async fn listen(self, inherited: Vec<OwnedFd>, tasks: &Tasks) -> io::Result<Listening> {
         let limits = self.admission.load().limits.clone();
-        let door = Door::tcp(limits.listen).await?;
-        let address = door.address().unwrap_or(limits.listen);
-        let mut doors = vec![door];
-        if let Some(folder) = &limits.unix_socket_folder {
+        let folder = limits.unix_socket_folder.as_deref();
+        let mut doors = Door::inherited(inherited, folder)?;
+        if doors.is_empty() {
+            doors.push(Door::tcp(limits.listen).await?);
+        }
+        let address = doors.first().and_then(Door::address).unwrap_or(limits.listen);
+        if let (Some(folder), 1) = (folder, doors.len()) {
             doors.push(Door::unix(folder, address.port())?);
         }
+        let doors: Vec<_> = doors.into_iter().map(Arc::new).collect();
         let (queues, workers) = self.start_workers(limits.worker_count(), tasks)?;
         let (connections, door_tasks) = (Seats::default(), Tasks::new());
-        for door in doors {
+        for door in &doors {
+            let door = Arc::clone(door);
             let hall = Hall {
                 queues: queues.clone(),
                 connections: connections.clone(),
@@ -74,7 +82,7 @@ impl Frontend {
             };
             door_tasks.spawn("listener", async move { hall.receive(&door).await });
         }
-        Ok(Listening { address, workers, doors: door_tasks })
+        Ok(Listening { address, workers, open: doors, doors: door_tasks })
     }
 
     #[expect(clippy::type_complexity, reason = "two lists")]
@@ -120,6 +128,17 @@ impl Frontend {
 }
 
 impl Listening {
+    /// The sockets for another process, which keeps them open; this one goes on accepting until
+    /// [`Listening::leave`].
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.open.iter().map(|door| door.leave_open()).collect()
+    }
+
+    /// Stops accepting: another process has the sockets.
+    pub fn leave(&self) {
+        self.doors.token().cancel();
+    }
+
     /// Waits for the workers, once their tasks were stopped.
     pub fn join(self) {
         for worker in self.workers {

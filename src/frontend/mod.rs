@@ -25,6 +25,8 @@ mod templates;
 mod tls;
 mod units;
 mod worker;
+mod capture;
+mod select;
 mod writes;
 
 pub use admission::Admission;

@@ -200,12 +200,16 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
-            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) => {
+            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) | Route::Select(_) => {
                 self.write(route.clone(), text, None).await
             }
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
                 self.session.run_ddl(&plan, &mut self.client).await
+            }
+            Route::CopyOut(copy) => {
+                let nodes = scatter_nodes(&map, copy.group, load::Access::Read);
+                self.session.run_copy_out(copy, &nodes, &mut self.client).await
             }
             Route::CopyIn(copy) => {
                 let plan = planner::copy_in(copy, &map)?;
@@ -245,6 +249,7 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
         }
         Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
         Route::Scatter(group) => Some(*group),
+        Route::CopyOut(copy) => Some(copy.group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
             crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),
             crate::shard_map::TableKind::Reference => None,

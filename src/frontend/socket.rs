@@ -1,10 +1,12 @@
 //! Where clients arrive: the TCP port and the Unix socket.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -15,7 +17,7 @@ use crate::backend::Stream;
 #[derive(Debug)]
 pub(super) enum Door {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "its end removes the file")] SocketFile),
+    Unix(UnixListener, SocketFile),
 }
 
 /// A connected client on its way from one runtime to another.
@@ -27,7 +29,15 @@ pub(super) enum Arrival {
 
 /// The file of a Unix socket; removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Another process has the socket now.
+    left: AtomicBool,
+}
+
+fn socket_path(folder: &Path, port: u16) -> PathBuf {
+    folder.join(format!(".s.PGSQL.{port}"))
+}
 
 impl Door {
     pub(super) async fn tcp(address: SocketAddr) -> io::Result<Self> {
@@ -36,7 +46,7 @@ impl Door {
 
     /// PostgreSQL's socket in this folder. One that nobody answers at any more is replaced.
     pub(super) fn unix(folder: &Path, port: u16) -> io::Result<Self> {
-        let path = folder.join(format!(".s.PGSQL.{port}"));
+        let path = socket_path(folder, port);
         if path.exists() {
             if StdUnixStream::connect(&path).is_ok() {
                 return Err(io::ErrorKind::AddrInUse.into());
@@ -44,10 +54,41 @@ impl Door {
             std::fs::remove_file(&path)?;
         }
         let listener = UnixListener::bind(&path)?;
-        let file = SocketFile(path);
+        let file = SocketFile { path, left: AtomicBool::new(false) };
         // Like PostgreSQL's: it is the authentication that decides who gets in.
-        std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o777))?;
+        std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(0o777))?;
         Ok(Self::Unix(listener, file))
+    }
+
+    /// Doors that another process has left open.
+    pub(super) fn inherited(sockets: Vec<OwnedFd>, folder: Option<&Path>) -> io::Result<Vec<Self>> {
+        let mut doors = Vec::new();
+        for (index, socket) in sockets.into_iter().enumerate() {
+            if index == 0 {
+                let listener = StdTcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                doors.push(Self::Tcp(TcpListener::from_std(listener)?));
+                continue;
+            }
+            let Some(folder) = folder else { continue };
+            let listener = StdUnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let port = doors.first().and_then(Self::address).map_or(0, |address| address.port());
+            let file = SocketFile { path: socket_path(folder, port), left: AtomicBool::new(false) };
+            doors.push(Self::Unix(UnixListener::from_std(listener)?, file));
+        }
+        Ok(doors)
+    }
+
+    /// A socket of its own for another process, which keeps the door open.
+    pub(super) fn leave_open(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener, file) => {
+                file.left.store(true, Ordering::Relaxed);
+                listener.as_fd().try_clone_to_owned()
+            }
+        }
     }
 
     /// The address of the port.
@@ -88,7 +129,10 @@ impl Arrival {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
+        if self.left.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(%error, "the file of the Unix socket was gone already");
         }
     }

@@ -90,7 +90,12 @@ impl ClientSession {
             Way::Steps(Route::EveryNode) => {
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
             }
-            Way::Steps(route @ (Route::Write(_) | Route::Insert(..) | Route::Evaluate(_))) => {
+            Way::Steps(
+                route @ (Route::Write(_)
+                | Route::Insert(..)
+                | Route::Evaluate(_)
+                | Route::Select(_)),
+            ) => {
                 if limit > 0 {
                     return Err(limited());
                 }

@@ -27,6 +27,9 @@ impl ClientSession {
         let mut route = route;
         let mut text = std::borrow::Cow::Borrowed(text);
         for _ in 0..ROUNDS_MAX {
+            if let Route::Select(insert) = &route {
+                return Box::pin(self.insert_selected(&Arc::clone(insert), bound)).await;
+            }
             let Route::Evaluate(first) = &route else {
                 let way = Way::Steps(route);
                 return self.write_way(way, &text, bound).await;
@@ -56,7 +59,7 @@ impl ClientSession {
         })
     }
 
-    async fn write_way(
+    pub(super) async fn write_way(
         &mut self,
         way: Way,
         text: &str,
@@ -108,7 +111,7 @@ impl ClientSession {
 }
 
 /// The parameters for routing.
-fn params_of<'a, 'b: 'a>(bound: Option<&'a Bound<'a, 'b>>) -> Params<'a> {
+pub(super) fn params_of<'a, 'b: 'a>(bound: Option<&'a Bound<'a, 'b>>) -> Params<'a> {
     bound.map_or_else(Params::default, |bound| Params {
         types: bound.types,
         formats: &bound.bind.formats,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::ids::{NodeId, ShardId};
 
 /// How a statement touches its shard.
@@ -27,7 +29,8 @@ pub struct Counters(Arc<Cells>);
 
 #[derive(Debug)]
 struct Cells {
-    shards: Box<[ShardCell]>,
+    /// By shard id. Grows when a shard comes to be.
+    shards: ArcSwap<Vec<Arc<ShardCell>>>,
     nodes: Box<[NodeCell]>,
 }
 
@@ -81,18 +84,23 @@ pub struct Snapshot {
 }
 
 impl Counters {
-    /// Zeros for shards 0 to `shard_count` - 1 and nodes 0 to `node_count` - 1.
+    /// Zeros for shards 0 to `shard_count` - 1, to begin with, and nodes 0 to `node_count` - 1.
     pub fn new(shard_count: usize, node_count: usize) -> Self {
-        let shards = (0..shard_count).map(|_| ShardCell::default()).collect();
+        let shards = (0..shard_count).map(|_| Arc::default()).collect();
+        let shards = ArcSwap::from_pointee(shards);
         let nodes = (0..node_count).map(|_| NodeCell::default()).collect();
         Self(Arc::new(Cells { shards, nodes }))
     }
 
     /// Counts one statement of a shard: the time from its first byte to the backend until the
-    /// backend was ready again, and the bytes relayed both ways. A shard that the counters were
-    /// not made for is ignored.
+    /// backend was ready again, and the bytes relayed both ways.
     pub fn record_shard(&self, shard: ShardId, access: Access, busy: Duration, bytes: u64) {
-        let Some(cell) = self.0.shards.get(shard.index()) else { return };
+        let shards = self.0.shards.load();
+        let Some(cell) = shards.get(shard.index()) else {
+            drop(shards);
+            self.widen(shard);
+            return self.record_shard(shard, access, busy, bytes);
+        };
         let statements = match access {
             Access::Read => &cell.reads,
             Access::Write => &cell.writes,
@@ -100,6 +108,15 @@ impl Counters {
         statements.fetch_add(1, Ordering::Relaxed);
         cell.busy_nanos.fetch_add(nanos(busy), Ordering::Relaxed);
         cell.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes room for a shard that came to be.
+    fn widen(&self, shard: ShardId) {
+        self.0.shards.rcu(|shards| {
+            let mut more = Vec::clone(shards);
+            more.resize_with(more.len().max(shard.index() + 1), Arc::default);
+            more
+        });
     }
 
     /// Counts one statement that belongs to no shard: the time that the node's backend worked.
@@ -112,7 +129,7 @@ impl Counters {
     /// The totals of now.
     pub fn snapshot(&self) -> Snapshot {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        let shard = |cell: &ShardCell| ShardTotals {
+        let shard = |cell: &Arc<ShardCell>| ShardTotals {
             reads: read(&cell.reads),
             writes: read(&cell.writes),
             busy_nanos: read(&cell.busy_nanos),
@@ -123,7 +140,7 @@ impl Counters {
             busy_nanos: read(&cell.busy_nanos),
         };
         Snapshot {
-            shards: self.0.shards.iter().map(shard).collect(),
+            shards: self.0.shards.load().iter().map(shard).collect(),
             nodes: self.0.nodes.iter().map(node).collect(),
         }
     }
@@ -164,10 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn ids_past_the_end_are_ignored() {
+    fn a_shard_that_comes_to_be_is_counted_and_an_unknown_node_is_not() {
         let counters = Counters::new(1, 1);
-        counters.record_shard(ShardId(1), Access::Read, Duration::from_secs(1), 1);
+        let elsewhere = counters.clone();
+        elsewhere.record_shard(ShardId(0), Access::Write, Duration::ZERO, 1);
+        counters.record_shard(ShardId(2), Access::Read, Duration::from_secs(1), 1);
+        elsewhere.record_shard(ShardId(2), Access::Read, Duration::ZERO, 1);
         counters.record_node(NodeId(1), Duration::from_secs(1));
-        assert_eq!(counters.snapshot(), Counters::new(1, 1).snapshot());
+        let now = counters.snapshot();
+        let reads: Vec<u64> = now.shards.iter().map(|shard| shard.reads).collect();
+        assert_eq!((reads, now.shards[0].writes), (vec![0, 0, 2], 1));
+        assert_eq!(now.nodes, [NodeTotals::default()]);
     }
 }

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,18 +17,20 @@ use tokio_postgres::Statement;
 use super::change::{Change, Relation};
 use super::context::MoverContext;
 use super::error::MoveError;
+use super::lane::OneLane;
+use super::look;
 use super::names;
 use super::position;
 use super::session::Session;
 use super::walsender::{Received, WalSender};
 use crate::ids::{Lsn, MoveId};
-use crate::shard_move::{Move, MovedTable};
+use crate::shard_move::MovedTable;
 
 /// How often the source hears how far the destination is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often the source is asked how far it is while a position is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Most prepared statements; past it they are made anew.
+/// Prepared statements past which the next batch makes its own anew.
 const STATEMENTS_MAX: usize = 500;
 
 /// Where to stop.
@@ -45,7 +49,8 @@ pub(super) struct Applier<'a> {
     context: &'a MoverContext,
     id: MoveId,
     slot: String,
-    tables: Vec<MovedTable>,
+    /// With the condition that finds the stream's rows among those of others.
+    tables: Vec<(MovedTable, Option<String>)>,
     source: WalSender,
     destination: Session,
     parser: LogicalReplicationParser,
@@ -68,24 +73,37 @@ pub(super) struct Applier<'a> {
     applied: Lsn,
     /// The stream was read up to here.
     seen: Lsn,
+    /// The same for those who look on, as [`Lsn`]'s number.
+    shown: Arc<AtomicU64>,
+    /// Messages received.
+    received: u64,
     reported_at: Instant,
     changes: u64,
 }
 
 impl<'a> Applier<'a> {
     /// Goes on where the destination's stored position says.
-    pub(super) async fn start(context: &'a MoverContext, mv: &Move) -> Result<Self, MoveError> {
-        let destination = Session::open(context, mv, mv.to).await?;
+    pub(super) async fn start(
+        context: &'a MoverContext,
+        lane: OneLane<'_>,
+    ) -> Result<Self, MoveError> {
+        let (mv, slot) = (lane.mv, lane.slot());
+        let destination = Session::open(context, mv, lane.lane.target.node).await?;
         let doing = "switching triggers off";
         destination.run(doing, "SET session_replication_role = replica").await?;
-        let applied = position::read(&destination, mv).await?;
-        let mut source = WalSender::open(context, mv, mv.from).await?;
-        source.start(&names::slot(mv), applied, &names::publication(mv)).await?;
+        let applied = position::read(&destination, lane).await?.applied;
+        let mut tables = Vec::new();
+        for table in &lane.lane.tables {
+            let parent = look::oid(&destination, &table.parent).await?;
+            tables.push((table.clone(), lane.gotten(table, parent)));
+        }
+        let mut source = WalSender::open(context, mv, lane.lane.source.node).await?;
+        source.start(&slot, applied, &slot).await?;
         Ok(Self {
             context,
             id: mv.id,
-            slot: names::slot(mv),
-            tables: mv.tables.clone(),
+            slot,
+            tables,
             source,
             destination,
             parser: LogicalReplicationParser::with_protocol_version(1),
@@ -100,6 +118,8 @@ impl<'a> Applier<'a> {
             marker: None,
             applied,
             seen: applied,
+            shown: Arc::new(AtomicU64::new(applied.0)),
+            received: 0,
             reported_at: Instant::now(),
             changes: 0,
         })
@@ -108,6 +128,16 @@ impl<'a> Applier<'a> {
     /// The stream was read up to here.
     pub(super) fn seen(&self) -> Lsn {
         self.seen
+    }
+
+    /// Up to where the stream was read, for who looks while it is advanced.
+    pub(super) fn watch_seen(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shown)
+    }
+
+    /// How many messages the source has sent: as long as it grows, the source is alive and at work.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Changes applied since last asked.
@@ -132,7 +162,7 @@ impl<'a> Applier<'a> {
             if !self.inside && self.ahead.is_none() && !self.source.has_message() {
                 self.flush().await?;
             }
-            let ask = matches!(target, Target::Position(_));
+            let ask = *target != Target::Never;
             let wake = if ask { asked_at + ASK_EVERY } else { self.reported_at + REPORT_EVERY };
             if let Some(message) = self.ahead.take() {
                 self.on_message(message, target).await?;
@@ -174,8 +204,14 @@ impl<'a> Applier<'a> {
         }
     }
 
+    fn see(&mut self, end: Lsn) {
+        self.seen = self.seen.max(end);
+        self.shown.store(self.seen.0, Ordering::Relaxed);
+    }
+
     /// The message in what was received, if it holds one.
     async fn take(&mut self, received: Received) -> Result<Option<Message>, MoveError> {
+        self.received += 1;
         match received {
             Received::Data(bytes) => {
                 let parsed = self.parser.parse_wal_message_bytes(bytes);
@@ -184,7 +220,7 @@ impl<'a> Applier<'a> {
             }
             Received::KeepAlive { end, wants_reply } => {
                 if !self.inside {
-                    self.seen = self.seen.max(end);
+                    self.see(end);
                 }
                 if wants_reply || self.reported_at.elapsed() > REPORT_EVERY {
                     self.report(false).await?;
@@ -206,7 +242,7 @@ impl<'a> Applier<'a> {
             }
             Message::Commit { end_lsn, .. } => {
                 self.inside = false;
-                self.seen = self.seen.max(Lsn(end_lsn));
+                self.see(Lsn(end_lsn));
                 if !self.skipping {
                     self.batch_end = Some(Lsn(end_lsn));
                 }
@@ -222,8 +258,8 @@ impl<'a> Applier<'a> {
             Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
             message if self.skipping => drop(message),
             message => {
-                let change = self.change(&message)?;
-                self.pending.push(change);
+                let changes = self.changes_of(&message)?;
+                self.pending.extend(changes);
             }
         }
         if self.pending.len() >= self.context.config.apply_batch_changes.max(1) {
@@ -235,12 +271,12 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    fn change(&self, message: &Message) -> Result<Change, MoveError> {
+    fn changes_of(&self, message: &Message) -> Result<Vec<Change>, MoveError> {
         let relation = |id: &u32| {
             let unknown = || MoveError::Stream(format!("relation {id} was never described"));
             self.relations.get(id).ok_or_else(unknown)
         };
-        match message {
+        let change = match message {
             Message::Insert { relation_id, tuple } => relation(relation_id)?.insert(tuple),
             Message::Update { relation_id, old_tuple, new_tuple, .. } => {
                 relation(relation_id)?.update(old_tuple.as_ref(), new_tuple)
@@ -251,10 +287,11 @@ impl<'a> Applier<'a> {
             Message::Truncate { relation_ids, .. } => {
                 let relations: Vec<_> =
                     relation_ids.iter().map(relation).collect::<Result<_, _>>()?;
-                Ok(Relation::truncate(&relations))
+                return Ok(Relation::truncate(&relations));
             }
             other => Err(MoveError::Stream(format!("unexpected message {other:?}"))),
-        }
+        };
+        change.map(|change| vec![change])
     }
 
     /// Sends the pending changes in one go, in order, and checks what each touched.
@@ -264,6 +301,10 @@ impl<'a> Applier<'a> {
             self.open = true;
         }
         let changes = std::mem::take(&mut self.pending);
+        if self.statements.len() >= STATEMENTS_MAX {
+            // Only here: those of one batch are needed together.
+            self.statements.clear();
+        }
         for change in &changes {
             self.prepare(&change.sql).await?;
         }
@@ -299,9 +340,6 @@ impl<'a> Applier<'a> {
     async fn prepare(&mut self, sql: &str) -> Result<(), MoveError> {
         if self.statements.contains_key(sql) {
             return Ok(());
-        }
-        if self.statements.len() >= STATEMENTS_MAX {
-            self.statements.clear();
         }
         let prepared = self.destination.client.prepare(sql).await;
         let statement = prepared.map_err(self.destination.failed("preparing a change"))?;

@@ -1,124 +1,218 @@
-//! What ATTACH wants of the new tables, off the critical path: keys, indexes, checks, statistics.
+//! What ATTACH wants of the new tables, off the critical path: keys, indexes, checks, statistics;
+//! and what a DBA has set on the old ones.
 
-use super::check::for_values;
 use super::context::MoverContext;
 use super::error::MoveError;
+use super::lane::{OneLane, Sessions, holds, lanes};
 use super::look;
 use super::names::{self, quoted};
 use super::position;
-use super::prepare::LEAF_LOCK;
 use super::session::Session;
-use crate::shard_map::Bounds;
-use crate::shard_move::{Event, Move, MovedTable};
+use crate::shard_map::leaf_name;
+use crate::shard_move::{Event, Move, MovedTable, Part};
+use crate::sql::{Literal, TableName};
 
-/// Primary keys and unique constraints of a leaf, as `ALTER TABLE` takes them.
-const KEY_CONSTRAINTS: &str = "SELECT 'ADD CONSTRAINT ' || quote_ident(conname) || ' ' \
-     || pg_get_constraintdef(oid) FROM pg_constraint \
-     WHERE conrelid = $1 AND contype IN ('p', 'u', 'x') ORDER BY conname";
-/// Indexes of a leaf that no constraint made. The names in it are those of the leaf's node, and the
-/// leaf is called the same on the other.
-const INDEXES: &str = "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1 \
-     AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = indexrelid \
+/// Keys of a leaf, and CHECKs that it does not have from its parent: name and definition.
+const CONSTRAINTS: &str = "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint \
+     WHERE conrelid = $1 AND (contype IN ('p', 'u', 'x') \
+     OR contype = 'c' AND coninhcount = 0 AND conname !~ '^foreshard_') ORDER BY conname";
+/// Indexes of a leaf that no constraint made: name, whether unique, and the definition after the
+/// table's name.
+const INDEXES: &str = "SELECT c.relname::text, x.indisunique, substr(pg_get_indexdef(c.oid), \
+     1 + length(format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN x.indisunique THEN 'UNIQUE ' END, \
+     c.relname, n.nspname, t.relname))) FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid \
+     JOIN pg_class t ON t.oid = x.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace \
+     WHERE x.indrelid = $1 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid \
      AND k.contype IN ('p', 'u', 'x')) ORDER BY 1";
-const FOREIGN_KEYS: &str = "SELECT 'ADD CONSTRAINT ' || quote_ident(conname) || ' ' \
-     || pg_get_constraintdef(oid) FROM pg_constraint \
-     WHERE conrelid = $1 AND contype = 'f' AND conparentid = 0 ORDER BY conname";
+/// Foreign keys of a leaf: name, definition, and the table that it points at.
+const FOREIGN_KEYS: &str = "SELECT k.conname::text, pg_get_constraintdef(k.oid), n.nspname::text, \
+     c.relname::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid \
+     JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE k.conrelid = $1 AND k.contype = 'f' AND k.conparentid = 0 ORDER BY 1";
+/// What was SET on a leaf, and the index of its replica identity.
+const SETTINGS: &str = "SELECT array(SELECT o FROM unnest(c.reloptions) o \
+     WHERE o !~ '^autovacuum_enabled=') || array(SELECT 'toast.' || o FROM unnest(t.reloptions) o), \
+     (SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid \
+     WHERE x.indrelid = c.oid AND x.indisreplident) \
+     FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = $1";
 
-/// Builds them in one transaction, so that it happened or not.
+/// Builds all targets, each in one transaction, so that it happened or not.
 pub(super) async fn build(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
-    let source = Session::open(context, mv, mv.from).await?;
-    let destination = Session::open(context, mv, mv.to).await?;
-    if !position::is_built(&destination, mv).await? {
-        let sql = statements(context, mv, &source, &destination).await?;
-        let sql = format!("BEGIN; {sql}; {}; COMMIT", position::set_built(mv));
-        destination.run_long("building indexes and constraints", &sql).await?;
+    let sessions = Sessions::open(context, mv).await?;
+    for target in mv.targets() {
+        let Some(lane) = lanes(mv).find(|lane| lane.lane.target == target) else { continue };
+        let destination = sessions.on(target.node)?;
+        if !position::read(destination, lane).await?.built {
+            let sql = statements(lane, sessions.on(lane.lane.source.node)?, destination).await?;
+            let sql = format!("BEGIN; {sql}; {}; COMMIT", position::set_built(lane));
+            destination.run_long("building indexes and constraints", &sql).await?;
+        }
     }
     context.pass("built")?;
-    let bounds = bounds(context, mv)?;
-    for table in &mv.tables {
-        let sql = format!("VACUUM (ANALYZE) {}", table.leaf);
-        destination.run_long("analyzing a table", &sql).await?;
-        keep_attachable(mv, &source, table, bounds).await?;
+    for target in mv.targets() {
+        for table in mv.tables_for(target.shard) {
+            let sql = format!("VACUUM (ANALYZE) {}", table.new_leaf);
+            sessions.on(target.node)?.run_long("analyzing a table", &sql).await?;
+        }
+    }
+    for source in mv.sources() {
+        for table in mv.leaves_of(source.shard) {
+            keep_attachable(mv, sessions.on(source.node)?, table, source).await?;
+        }
     }
     Ok(Event::Built)
 }
 
 /// Everything that the source's leaves have and the new tables lack.
 async fn statements(
-    context: &MoverContext,
-    mv: &Move,
+    lane: OneLane<'_>,
     source: &Session,
     destination: &Session,
 ) -> Result<String, MoveError> {
-    let (mut keys, mut foreign_keys, mut checks) = (Vec::new(), Vec::new(), Vec::new());
-    let bounds = bounds(context, mv)?;
-    for table in &mv.tables {
-        let (_, leaf) = both(source, table).await?;
-        let (parent, _) = both(destination, table).await?;
-        let alter = |clause: &String| format!("ALTER TABLE {} {clause}", table.leaf);
-        keys.extend(look::names(source, leaf, KEY_CONSTRAINTS).await?.iter().map(alter));
-        keys.extend(look::names(source, leaf, INDEXES).await?);
-        foreign_keys.extend(look::names(source, leaf, FOREIGN_KEYS).await?.iter().map(alter));
-        checks.push(alter(&helper(mv, table, parent, bounds)));
-        if let Some(parent) = look::table(destination, &table.parent).await? {
-            checks.push(alter(&format!("OWNER TO {}", quoted(&parent.owner))));
-        }
+    let (mut keys, mut foreign_keys, mut checks) = (vec!["SELECT 1".to_owned()], vec![], vec![]);
+    for table in &lane.lane.tables {
+        let leaf = look::oid(source, &table.leaf).await?;
+        let gone = || MoveError::Refused(format!("{} has lost {}", destination.node, table.parent));
+        let parent = look::table(destination, &table.parent).await?.ok_or_else(gone)?;
+        keys.extend(own_keys(source, table, leaf).await?);
+        foreign_keys.extend(own_foreign_keys(lane, source, table, leaf).await?);
+        checks.extend(own_settings(source, table, leaf).await?);
+        let check = helper(lane.mv, table, parent.oid, lane.lane.target);
+        let new_leaf = &table.new_leaf;
+        checks.push(format!("ALTER TABLE {new_leaf} {check}"));
+        checks.push(format!("ALTER TABLE {new_leaf} OWNER TO {}", quoted(&parent.owner)));
     }
-    let all = keys.into_iter().chain(foreign_keys).chain(checks).collect::<Vec<_>>();
-    Ok(if all.is_empty() { "SELECT 1".to_owned() } else { all.join("; ") })
+    Ok(keys.into_iter().chain(foreign_keys).chain(checks).collect::<Vec<_>>().join("; "))
 }
 
-/// The object ids of a moved table's parent and leaf.
-async fn both(session: &Session, table: &MovedTable) -> Result<(u32, u32), MoveError> {
-    let gone = || MoveError::Refused(format!("node {} has lost {}", session.node, table.leaf));
-    let parent = look::table(session, &table.parent).await?.ok_or_else(gone)?;
-    let leaf = look::table(session, &table.leaf).await?.ok_or_else(gone)?;
-    Ok((parent.oid, leaf.oid))
+/// Keys and indexes. They are named after the new leaf where they were named after the old one.
+async fn own_keys(
+    source: &Session,
+    table: &MovedTable,
+    leaf: u32,
+) -> Result<Vec<String>, MoveError> {
+    let doing = "looking at a table's indexes";
+    let mut keys = Vec::new();
+    let new_leaf = &table.new_leaf;
+    for row in source.rows(doing, CONSTRAINTS, &[&leaf]).await? {
+        let name = renamed(table, row.get(0)).map(|name| format!("CONSTRAINT {name} "));
+        let definition: String = row.get(1);
+        let name = name.unwrap_or_default();
+        keys.push(format!("ALTER TABLE {new_leaf} ADD {name}{definition}"));
+    }
+    for row in source.rows(doing, INDEXES, &[&leaf]).await? {
+        let name = renamed(table, row.get(0)).map(|name| name + " ").unwrap_or_default();
+        let unique = if row.get(1) { "UNIQUE " } else { "" };
+        let definition: String = row.get(2);
+        keys.push(format!("CREATE {unique}INDEX {name}ON {new_leaf} {definition}"));
+    }
+    Ok(keys)
+}
+
+/// The name that something of the old leaf has on the new one; `None` if PostgreSQL has to find one,
+/// since both leaves may be on the same node.
+fn renamed(table: &MovedTable, name: &str) -> Option<String> {
+    if table.leaf == table.new_leaf {
+        return Some(quoted(name));
+    }
+    let rest = name.strip_prefix(table.leaf.name.as_str())?;
+    let new = format!("{}{rest}", table.new_leaf.name);
+    (new.len() < 64).then(|| quoted(&new))
+}
+
+/// Foreign keys; those that point at a leaf that moves too, point at the new one.
+async fn own_foreign_keys(
+    lane: OneLane<'_>,
+    source: &Session,
+    table: &MovedTable,
+    leaf: u32,
+) -> Result<Vec<String>, MoveError> {
+    let mut keys = Vec::new();
+    for row in source.rows("looking at foreign keys", FOREIGN_KEYS, &[&leaf]).await? {
+        let (name, mut definition): (String, String) = (row.get(0), row.get(1));
+        let target = TableName::new(row.get::<_, String>(2), row.get::<_, String>(3));
+        let moved = lane.lane.tables.iter().find(|other| other.leaf == target);
+        if let Some(other) = moved.filter(|other| other.leaf != other.new_leaf) {
+            // PostgreSQL quotes only where it must.
+            let at = definition.find(" REFERENCES ").map(|at| at + " REFERENCES ".len());
+            let end = at.and_then(|at| Some((at, at + definition[at..].find('(')?)));
+            let unread = || MoveError::Refused(format!("foreign key {name} can't be read"));
+            let (at, end) = end.ok_or_else(unread)?;
+            definition.replace_range(at..end, &other.new_leaf.to_string());
+        }
+        let name = quoted(&name);
+        keys.push(format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition}", table.new_leaf));
+    }
+    Ok(keys)
+}
+
+/// Storage parameters and replica identity.
+async fn own_settings(
+    source: &Session,
+    table: &MovedTable,
+    leaf: u32,
+) -> Result<Vec<String>, MoveError> {
+    let rows = source.rows("looking at a table's settings", SETTINGS, &[&leaf]).await?;
+    let Some(row) = rows.first() else { return Ok(Vec::new()) };
+    let options: Vec<String> = row.get(0);
+    let set = options.iter().filter_map(|option| option.split_once('='));
+    let set: Vec<String> =
+        set.map(|(name, value)| format!("{name} = {}", Literal(value))).collect();
+    let mut all = Vec::new();
+    if !set.is_empty() {
+        all.push(format!("SET ({})", set.join(", ")));
+    }
+    let index: Option<String> = row.get(1);
+    match (table.identity.as_str(), index) {
+        ("f", _) => all.push("REPLICA IDENTITY FULL".to_owned()),
+        ("n", _) => all.push("REPLICA IDENTITY NOTHING".to_owned()),
+        ("i", Some(index)) => {
+            let name = renamed(table, &index).ok_or_else(|| {
+                let text = "name the index of the replica identity after its table";
+                MoveError::Refused(format!("{}: {text}", table.leaf))
+            })?;
+            all.push(format!("REPLICA IDENTITY USING INDEX {name}"));
+        }
+        _ => {}
+    }
+    Ok(all.iter().map(|clause| format!("ALTER TABLE {} {clause}", table.new_leaf)).collect())
 }
 
 /// A CHECK that says what the partition's bounds say, in the words that ATTACH recognizes.
-fn helper(mv: &Move, table: &MovedTable, parent: u32, bounds: Bounds) -> String {
-    let Bounds::Hash { modulus, remainder } = bounds;
-    format!(
-        "ADD CONSTRAINT {} CHECK (satisfies_hash_partition('{parent}'::oid, {modulus}, \
-         {remainder}, {}))",
-        quoted(&names::helper_check(mv)),
-        names::list(&table.key)
-    )
+fn helper(mv: &Move, table: &MovedTable, parent: u32, part: Part) -> String {
+    let name = quoted(&names::helper_check(mv));
+    format!("ADD CONSTRAINT {name} CHECK ({})", holds(part.bounds, table, parent))
 }
 
+/// How long and how often the old leaf is asked for to get its check, in ms.
+const CHECK_LOCK: (u64, u32) = (50, 5);
+
 /// Gives the source's leaf the same CHECK, so that it could be attached again in an instant should
-/// the destination fail in the middle of the switch.
+/// the destination fail in the middle of the switch, and could be detached concurrently without one
+/// being made then. If somebody is in a transaction on the leaf, it goes without: PostgreSQL would
+/// have to look at its rows then.
 async fn keep_attachable(
     mv: &Move,
     source: &Session,
     table: &MovedTable,
-    bounds: Bounds,
+    part: Part,
 ) -> Result<(), MoveError> {
+    debug_assert_eq!(leaf_name(&table.parent, part.shard), table.leaf);
     let doing = "adding the check to the old table";
-    let (parent, _) = both(source, table).await?;
+    let parent = look::oid(source, &table.parent).await?;
     let name = quoted(&names::helper_check(mv));
     let sql = format!(
         "ALTER TABLE {0} DROP CONSTRAINT IF EXISTS {name}; ALTER TABLE {0} {1} NOT VALID",
         table.leaf,
-        helper(mv, table, parent, bounds)
+        helper(mv, table, parent, part)
     );
-    source.run_with_locks(doing, &sql, LEAF_LOCK).await?;
+    match source.run_with_locks(doing, &sql, CHECK_LOCK).await {
+        Err(error) if error.is_lock_timeout() => {
+            tracing::info!(leaf = %table.leaf, "the old table is in use and gets no check");
+            return Ok(());
+        }
+        result => result?,
+    }
     let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {name}", table.leaf);
     source.run_long(doing, &sql).await
-}
-
-/// The bounds of the moved shard.
-pub(super) fn bounds(context: &MoverContext, mv: &Move) -> Result<Bounds, MoveError> {
-    let gone = || MoveError::Refused(format!("there is no shard {}", mv.shard));
-    context.live_map.load().shard(mv.shard).map(|shard| shard.bounds).ok_or_else(gone)
-}
-
-/// `ATTACH` of all leaves at their parents.
-pub(super) fn attach(mv: &Move, bounds: Bounds) -> Vec<String> {
-    let attach = |table: &MovedTable| {
-        let bounds = for_values(bounds);
-        format!("ALTER TABLE {} ATTACH PARTITION {} {bounds}", table.parent, table.leaf)
-    };
-    mv.tables.iter().map(attach).collect()
 }

@@ -1,47 +1,90 @@
-//! Applies the stream until what is left of it is small and any back-off of the switch is over.
+//! Applies the streams until what is left of them is small and any back-off of the switch is over.
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use super::apply::{Applier, Target};
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
+use super::lane::Sessions;
 use super::session::Session;
 use crate::shard_move::{Event, Move};
 
 /// How long the stream is applied before its lag is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Longest time without any progress of a stream that is behind.
+/// A stream that reaches in this time where the source was at its begin has caught up, however much
+/// the source writes meanwhile.
+const NEAR: Duration = Duration::from_millis(100);
+/// Longest time without a word from the source while its stream is behind. A transaction that takes
+/// longer to decode or to apply is no stall.
 const STALL: Duration = Duration::from_mins(2);
 
-/// Applies until caught up. Without a limit of time as long as it makes progress.
+/// Applies until all streams are caught up. Without a limit of time as long as they make progress.
 pub(super) async fn catch_up(
     context: &MoverContext,
     mv: &Move,
-    applier: &mut Applier<'_>,
+    appliers: &mut [Applier<'_>],
 ) -> Result<Event, MoveError> {
-    let source = Session::open(context, mv, mv.from).await?;
+    let sessions = Sessions::open(context, mv).await?;
     let mut progressed_at = Instant::now();
     loop {
-        let (before, end) = (applier.seen(), source.wal_end().await?);
-        let reached = applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await?;
-        let lag_bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
-        note_lag(context, mv, lag_bytes);
-        if reached && lag_bytes <= context.config.lag_threshold_bytes {
+        let before: u64 = appliers.iter().map(Applier::received).sum();
+        let mut steps = Vec::new();
+        for (lane, applier) in mv.lanes.iter().zip(appliers.iter_mut()) {
+            steps.push(step(sessions.on(lane.source.node)?, applier));
+        }
+        let lags = try_join_all(steps).await?;
+        let reached = lags.iter().all(Option::is_some);
+        let lag_bytes = lags.iter().flatten().map(|lag| lag.bytes).max().unwrap_or(0);
+        let slowest = lags.iter().flatten().map(|lag| lag.took).max().unwrap_or_default();
+        if reached {
+            note_lag(context, mv, lag_bytes);
+        }
+        if reached && (lag_bytes <= context.config.lag_threshold_bytes || slowest <= NEAR) {
             let wait_ms = mv.not_before_unix_ms.saturating_sub(now_unix_ms());
             if wait_ms == 0 {
                 return Ok(Event::CaughtUp);
             }
             let wait = LOOK_EVERY.min(Duration::from_millis(wait_ms));
-            applier.advance(&Target::Never, sleep(wait)).await?;
+            care(appliers, || sleep(wait)).await?;
         }
-        if reached || applier.seen() > before {
+        if reached || appliers.iter().map(Applier::received).sum::<u64>() > before {
             progressed_at = Instant::now();
         } else if progressed_at.elapsed() > STALL {
             return Err(MoveError::Timeout("the next change of the stream"));
         }
     }
+}
+
+/// How far a stream is behind.
+struct Lag {
+    /// What the source has written since it was looked at.
+    bytes: u64,
+    /// How long it took to get where it was then.
+    took: Duration,
+}
+
+/// Applies a while; what is left of the stream, unless the source's end of before was not even
+/// reached.
+async fn step(source: &Session, applier: &mut Applier<'_>) -> Result<Option<Lag>, MoveError> {
+    let (end, began) = (source.wal_end().await?, Instant::now());
+    if !applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await? {
+        return Ok(None);
+    }
+    let took = began.elapsed();
+    let bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
+    Ok(Some(Lag { bytes, took }))
+}
+
+/// Applies all streams until the signals.
+pub(super) async fn care<F: Future<Output = ()>>(
+    appliers: &mut [Applier<'_>],
+    signal: impl Fn() -> F,
+) -> Result<(), MoveError> {
+    let all = appliers.iter_mut().map(|applier| applier.advance(&Target::Never, signal()));
+    try_join_all(all).await.map(drop)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]

@@ -42,6 +42,8 @@ impl ToSql for RawText {
 pub(super) struct Relation {
     /// The table that moves.
     pub(super) table: MovedTable,
+    /// Which rows of the new leaf are this stream's; `None` for all.
+    share: Option<String>,
     /// For each column, in the table's order: whether it identifies a row.
     key: Vec<bool>,
     /// Whether deletes and updates bring all of the old row.
@@ -65,7 +67,7 @@ impl Relation {
     /// The table that a Relation message describes, if it is still what the move was checked with.
     pub(super) fn of(
         message: &LogicalReplicationMessage,
-        tables: &[MovedTable],
+        tables: &[(MovedTable, Option<String>)],
     ) -> Result<Option<Self>, MoveError> {
         let LogicalReplicationMessage::Relation {
             namespace,
@@ -77,10 +79,10 @@ impl Relation {
         else {
             return Ok(None);
         };
-        let named = |table: &&MovedTable| {
+        let named = |(table, _): &&(MovedTable, Option<String>)| {
             *table.leaf.schema == **namespace && *table.leaf.name == **relation_name
         };
-        let table = tables.iter().find(named).ok_or_else(|| {
+        let (table, share) = tables.iter().find(named).ok_or_else(|| {
             MoveError::Stream(format!("{namespace}.{relation_name} is no table of this move"))
         })?;
         let same = columns.len() == table.columns.len()
@@ -93,7 +95,7 @@ impl Relation {
         if !full && !key.contains(&true) {
             return Err(fault(table, "it has no replica identity, so rows can't be told apart"));
         }
-        Ok(Some(Self { table: table.clone(), key, full }))
+        Ok(Some(Self { table: table.clone(), share: share.clone(), key, full }))
     }
 
     /// `INSERT`.
@@ -102,7 +104,7 @@ impl Relation {
         let marks: Vec<String> = (1..=parameters.len()).map(|n| format!("${n}")).collect();
         let sql = format!(
             "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
-            self.table.leaf,
+            self.table.new_leaf,
             names::columns(&self.table),
             marks.join(", ")
         );
@@ -129,7 +131,7 @@ impl Relation {
             sets.extend(first.map(|first| format!("{first} = {first}")));
         }
         let found = self.find(old.unwrap_or(new), old.is_some(), &mut parameters)?;
-        let sql = format!("UPDATE {} SET {} WHERE {found}", self.table.leaf, sets.join(", "));
+        let sql = format!("UPDATE {} SET {} WHERE {found}", self.table.new_leaf, sets.join(", "));
         Ok(Change { sql, parameters, one_row: true })
     }
 
@@ -137,15 +139,22 @@ impl Relation {
     pub(super) fn delete(&self, old: &TupleData) -> Result<Change, MoveError> {
         let mut parameters = Vec::new();
         let found = self.find(old, true, &mut parameters)?;
-        let sql = format!("DELETE FROM {} WHERE {found}", self.table.leaf);
+        let sql = format!("DELETE FROM {} WHERE {found}", self.table.new_leaf);
         Ok(Change { sql, parameters, one_row: true })
     }
 
-    /// `TRUNCATE` of all tables that one statement of the source emptied.
-    pub(super) fn truncate(relations: &[&Self]) -> Change {
-        let leaves: Vec<String> = relations.iter().map(|r| r.table.leaf.to_string()).collect();
-        let sql = format!("TRUNCATE {}", leaves.join(", "));
-        Change { sql, parameters: Vec::new(), one_row: false }
+    /// `TRUNCATE` of all tables that one statement of the source emptied. Rows of other streams stay.
+    pub(super) fn truncate(relations: &[&Self]) -> Vec<Change> {
+        let change = |sql| Change { sql, parameters: Vec::new(), one_row: false };
+        let (whole, shared): (Vec<&Self>, Vec<&Self>) =
+            relations.iter().partition(|relation| relation.share.is_none());
+        let leaves: Vec<String> = whole.iter().map(|r| r.table.new_leaf.to_string()).collect();
+        let truncate = (!leaves.is_empty()).then(|| format!("TRUNCATE {}", leaves.join(", ")));
+        let deletes = shared.iter().map(|relation| {
+            let share = relation.share.as_deref().unwrap_or("true");
+            format!("DELETE FROM {} WHERE {share}", relation.table.new_leaf)
+        });
+        truncate.into_iter().chain(deletes).map(change).collect()
     }
 
     /// The values of the columns that `wanted` names.
@@ -213,7 +222,7 @@ impl Relation {
         }
         let (columns, marks) = (names::columns(&self.table), marks.join(", "));
         conditions.push(format!("ROW({columns})::text = ROW({marks})::text"));
-        let (leaf, conditions) = (&self.table.leaf, conditions.join(" AND "));
+        let (leaf, conditions) = (&self.table.new_leaf, conditions.join(" AND "));
         Ok(format!("ctid = (SELECT ctid FROM {leaf} WHERE {conditions} LIMIT 1)"))
     }
 }

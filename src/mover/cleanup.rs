@@ -1,36 +1,51 @@
 //! Removes what a move made, after it or instead of it. All of it can be repeated.
 
 use super::context::MoverContext;
+use super::detach;
 use super::error::MoveError;
-use super::look;
-use super::names::{self, quoted};
+use super::lane::{OneLane, Sessions, lanes};
+use super::look::{self, Hold};
+use super::names::quoted;
 use super::position;
 use super::prepare::LEAF_LOCK;
 use super::session::Session;
 use super::settle::{self, Owner};
-use crate::shard_move::{Event, Move, MovedTable, ObjectKind};
+use crate::shard_move::{Event, Move, Object, ObjectKind};
+use crate::sql::TableName;
 
-/// After the switch: slot, publication, the old copy, the records on the nodes.
+/// After the switch: slots, publications, the old copies, the records on the nodes.
 pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
-    let source = Session::open(context, mv, mv.from).await?;
-    let destination = Session::open(context, mv, mv.to).await?;
-    drop_slot(&source, &names::slot(mv)).await?;
-    drop_publication(&source, mv).await?;
+    let sessions = Sessions::open(context, mv).await?;
+    drop_streams(mv, &sessions).await?;
     context.pass("stream_dropped")?;
-    if !look::attached(&destination, &mv.tables).await? && !mv.tables.is_empty() {
-        return Err(MoveError::Refused(format!(
-            "shard {} is not attached on node {}, so its old copy stays",
-            mv.shard, destination.node
-        )));
+    for target in mv.targets() {
+        let tables = mv.tables_for(target.shard);
+        let leaves: Vec<_> = tables.iter().map(|table| &table.new_leaf).collect();
+        let destination = sessions.on(target.node)?;
+        if !leaves.is_empty() && look::hold(destination, &leaves).await? != Hold::Attached {
+            return Err(MoveError::Refused(format!(
+                "shard {} is not attached on node {}, so its old copy stays",
+                target.shard, destination.node
+            )));
+        }
     }
-    drop_unattached(&source, &mv.tables).await?;
-    let sql = position::remove(mv);
-    destination.run("removing the position", &sql).await?;
+    for source in mv.sources() {
+        let session = sessions.on(source.node)?;
+        let tables = mv.leaves_of(source.shard);
+        for table in &tables {
+            detach::finish(session, table).await?;
+        }
+        drop_unattached(session, tables.iter().map(|table| &table.leaf)).await?;
+    }
+    for lane in lanes(mv) {
+        let destination = sessions.on(lane.lane.target.node)?;
+        destination.run("removing the position", &position::remove(lane)).await?;
+    }
     context.pass("cleaned")?;
     Ok(Event::Cleaned)
 }
 
-/// Instead of the switch: everything that was recorded goes, and the source is as it was.
+/// Instead of the switch: everything that was recorded goes, and the sources are as they were.
 pub(super) async fn undo(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     if mv.objects.is_empty() {
         return Ok(Event::Undone);
@@ -41,29 +56,60 @@ pub(super) async fn undo(context: &MoverContext, mv: &Move) -> Result<Event, Mov
             mv.shard
         )));
     }
-    let source = Session::open(context, mv, mv.from).await?;
-    let destination = Session::open(context, mv, mv.to).await?;
-    drop_slot(&source, &names::slot(mv)).await?;
-    drop_publication(&source, mv).await?;
-    drop_unattached(&destination, &mv.tables).await?;
-    for object in &mv.objects {
-        let sql = match &object.kind {
-            ObjectKind::HelperCheck { leaf, name } => {
-                format!("ALTER TABLE {leaf} DROP CONSTRAINT IF EXISTS {}", quoted(name))
-            }
-            ObjectKind::FullIdentity(leaf) => {
-                format!("ALTER TABLE {leaf} REPLICA IDENTITY DEFAULT")
-            }
-            ObjectKind::Slot(_)
-            | ObjectKind::Publication(_)
-            | ObjectKind::Leaf(_)
-            | ObjectKind::Position => continue,
-        };
-        source.run_with_locks("putting the old table back in order", &sql, LEAF_LOCK).await?;
+    let sessions = Sessions::open(context, mv).await?;
+    drop_streams(mv, &sessions).await?;
+    for target in mv.targets() {
+        let tables = mv.tables_for(target.shard);
+        let leaves = tables.iter().map(|table| &table.new_leaf);
+        drop_unattached(sessions.on(target.node)?, leaves).await?;
     }
-    destination.run("removing the position", &position::remove(mv)).await?;
+    for object in &mv.objects {
+        put_back(mv, sessions.on(object.node)?, object).await?;
+    }
+    for lane in lanes(mv) {
+        let destination = sessions.on(lane.lane.target.node)?;
+        destination.run("removing the position", &position::remove(lane)).await?;
+    }
     context.pass("undone")?;
     Ok(Event::Undone)
+}
+
+/// Takes from a source's leaf what the move gave it.
+async fn put_back(mv: &Move, source: &Session, object: &Object) -> Result<(), MoveError> {
+    let sql = match &object.kind {
+        ObjectKind::HelperCheck { leaf, name } => {
+            format!("ALTER TABLE {leaf} DROP CONSTRAINT IF EXISTS {}", quoted(name))
+        }
+        ObjectKind::FullIdentity(leaf) => {
+            let tables = mv.lanes.iter().flat_map(|lane| &lane.tables);
+            let nothing = tables.clone().any(|it| it.leaf == *leaf && it.identity == "n");
+            let identity = if nothing { "NOTHING" } else { "DEFAULT" };
+            format!("ALTER TABLE {leaf} REPLICA IDENTITY {identity}")
+        }
+        ObjectKind::Freeze(leaf) => {
+            let triggers = detach::frozen_by(source, leaf).await?;
+            if triggers.is_empty() {
+                return Ok(());
+            }
+            let drop = |name: &String| format!("DROP TRIGGER IF EXISTS {} ON {leaf}", quoted(name));
+            triggers.iter().map(drop).collect::<Vec<_>>().join("; ")
+        }
+        ObjectKind::Slot(_)
+        | ObjectKind::Publication(_)
+        | ObjectKind::Leaf(_)
+        | ObjectKind::Position(_) => return Ok(()),
+    };
+    source.run_with_locks("putting the old table back in order", &sql, LEAF_LOCK).await
+}
+
+/// Drops the slots and publications of all lanes.
+async fn drop_streams(mv: &Move, sessions: &Sessions) -> Result<(), MoveError> {
+    for lane in lanes(mv) {
+        let source = sessions.on(lane.lane.source.node)?;
+        drop_slot(source, &lane.slot()).await?;
+        drop_publication(source, lane).await?;
+    }
+    Ok(())
 }
 
 /// Drops a slot, after ending the walsender that an earlier process left on it.
@@ -86,26 +132,27 @@ pub(super) async fn drop_slot(source: &Session, slot: &str) -> Result<(), MoveEr
     Err(MoveError::Timeout(doing))
 }
 
-async fn drop_publication(source: &Session, mv: &Move) -> Result<(), MoveError> {
-    let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(&names::publication(mv)));
+async fn drop_publication(source: &Session, lane: OneLane<'_>) -> Result<(), MoveError> {
+    let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(&lane.slot()));
     source.run("dropping the publication", &sql).await
 }
 
 /// Drops the leaves that are there; refuses if one of them is a partition in use.
 pub(super) async fn drop_unattached(
     session: &Session,
-    tables: &[MovedTable],
+    leaves: impl Iterator<Item = &TableName>,
 ) -> Result<(), MoveError> {
-    if tables.is_empty() {
+    let leaves: Vec<&TableName> = leaves.collect();
+    if leaves.is_empty() {
         return Ok(());
     }
-    if look::attached(session, tables).await? {
+    if look::hold(session, &leaves).await? != Hold::Loose {
         return Err(MoveError::Refused(format!(
             "the shard's tables on node {} are attached and must not be dropped",
             session.node
         )));
     }
-    let leaves: Vec<String> = tables.iter().map(|table| table.leaf.to_string()).collect();
+    let leaves: Vec<String> = leaves.iter().map(ToString::to_string).collect();
     let sql = format!("DROP TABLE IF EXISTS {}", leaves.join(", "));
     session.run_with_locks("dropping the shard's tables", &sql, LEAF_LOCK).await
 }

@@ -18,6 +18,7 @@ use crate::executor::Gates;
 use crate::executor::LiveMap;
 use crate::ids::{NodeId, ShardId};
 use crate::runtime::{Failpoints, Tasks};
+use crate::shard_move::Move;
 
 /// What the mover works with.
 #[derive(Debug)]
@@ -95,6 +96,22 @@ impl MoverContext {
         let gate = Arc::new(self.gates.close(shard)?);
         held.insert(shard, Held { gate: Arc::clone(&gate), since: Instant::now() });
         Some(gate)
+    }
+
+    /// Closes the gates of all sources of `mv` and holds them, as [`Self::hold`] does; `None`, and
+    /// none of them is held, if somebody else has closed one.
+    pub(super) fn hold_all(&self, mv: &Move) -> Option<Vec<Arc<ClosedGate>>> {
+        let gates: Option<Vec<_>> =
+            mv.sources().iter().map(|source| self.hold(source.shard)).collect();
+        if gates.is_none() {
+            self.release_all(mv);
+        }
+        gates
+    }
+
+    /// Opens the gates of all sources of `mv` again; how long the first was closed.
+    pub(super) fn release_all(&self, mv: &Move) -> Option<Duration> {
+        mv.sources().iter().filter_map(|source| self.release(source.shard)).max()
     }
 
     /// Opens the gate again; how long it was closed. The caller keeps no gate of [`Self::hold`].

@@ -1,5 +1,6 @@
-//! The slot, the empty tables, and the rows of the slot's snapshot. Starts from nothing each time:
-//! a snapshot does not outlive the connection that made it.
+//! The slots, the empty tables, and the rows of the slots' snapshots. A lane that was copied is not
+//! copied again; one that was not starts from nothing: a snapshot does not outlive the connection
+//! that made it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -11,26 +12,91 @@ use tokio::time::Instant;
 use super::cleanup;
 use super::context::MoverContext;
 use super::error::MoveError;
+use super::lane::{OneLane, lanes};
+use super::look;
 use super::names;
 use super::position;
 use super::session::Session;
 use super::walsender::WalSender;
+use crate::ids::ShardId;
 use crate::shard_move::{Event, Move, MovedTable};
-use crate::sql::Literal;
+use crate::sql::{Literal, TableName};
 
-/// Makes slot and tables anew and copies.
+/// Rows and bytes.
+type Copied = (u64, u64);
+
+/// Makes slots and tables, and copies what is not copied yet.
 pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     context.progress.forget(mv.id);
-    let source = Session::open(context, mv, mv.from).await?;
-    let destination = Session::open(context, mv, mv.to).await?;
-    cleanup::drop_slot(&source, &names::slot(mv)).await?;
-    cleanup::drop_unattached(&destination, &mv.tables).await?;
-    for table in &mv.tables {
+    let (mut rows, mut bytes) = (0, 0);
+    for target in mv.targets() {
+        let copied = copy_target(context, mv, target.shard).await?;
+        rows += copied.0;
+        bytes += copied.1;
+    }
+    context.pass("copied")?;
+    Ok(Event::Copied { rows, bytes })
+}
+
+/// All lanes of a target, unless all of them were copied before.
+async fn copy_target(
+    context: &MoverContext,
+    mv: &Move,
+    target: ShardId,
+) -> Result<Copied, MoveError> {
+    let (mut done, mut rows, mut bytes) = (true, 0, 0);
+    let of_target = || lanes(mv).filter(move |lane| lane.lane.target.shard == target);
+    for lane in of_target() {
+        done &= is_copied(context, lane).await?;
+    }
+    if done {
+        tracing::info!(%target, "the copy of an earlier try is there");
+        return Ok((mv.rows_copied, mv.bytes_copied));
+    }
+    for lane in of_target() {
+        let source = Session::open(context, mv, lane.lane.source.node).await?;
+        cleanup::drop_slot(&source, &lane.slot()).await?;
+    }
+    let Some(node) = of_target().map(|lane| lane.lane.target.node).next() else {
+        return Ok((0, 0));
+    };
+    let destination = Session::open(context, mv, node).await?;
+    let tables = mv.tables_for(target);
+    cleanup::drop_unattached(&destination, tables.iter().map(|table| &table.new_leaf)).await?;
+    for lane in of_target() {
+        destination.run("removing the position", &position::remove(lane)).await?;
+    }
+    for table in &tables {
         destination.run("making a table", &create(table)).await?;
     }
-    let mut sender = WalSender::open(context, mv, mv.from).await?;
+    for lane in of_target() {
+        let copied = copy_lane(context, lane).await?;
+        rows += copied.0;
+        bytes += copied.1;
+    }
+    Ok((rows, bytes))
+}
+
+/// Whether an earlier try committed the lane's copy, and its stream is still there.
+async fn is_copied(context: &MoverContext, lane: OneLane<'_>) -> Result<bool, MoveError> {
+    let destination = Session::open(context, lane.mv, lane.lane.target.node).await?;
+    if position::find(&destination, lane).await?.is_none() {
+        return Ok(false);
+    }
+    let source = Session::open(context, lane.mv, lane.lane.source.node).await?;
+    let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 \
+         AND database = current_database() AND wal_status IS DISTINCT FROM 'lost'";
+    Ok(!source.rows("looking for the slot", sql, &[&lane.slot()]).await?.is_empty())
+}
+
+async fn copy_lane(context: &MoverContext, lane: OneLane<'_>) -> Result<Copied, MoveError> {
+    let mv = lane.mv;
+    let source = Session::open(context, mv, lane.lane.source.node).await?;
+    let destination = Session::open(context, mv, lane.lane.target.node).await?;
+    let before = file_nodes(&source, &lane.lane.tables).await?;
+    let mut sender = WalSender::open(context, mv, lane.lane.source.node).await?;
     let deadline = Duration::from_millis(context.config.slot_deadline_ms);
-    let slot = sender.create_slot(&names::slot(mv), false, deadline).await?;
+    let slot = sender.create_slot(&lane.slot(), false, deadline).await?;
     context.pass("slot_made")?;
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
@@ -38,20 +104,42 @@ pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, Mov
     );
     source.run("taking the slot's snapshot", &begin).await?;
     drop(sender);
+    let leaves: Vec<String> = lane.lane.tables.iter().map(|t| format!("ONLY {}", t.leaf)).collect();
+    if !leaves.is_empty() {
+        let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", leaves.join(", "));
+        source.run("holding the tables", &sql).await?;
+    }
+    if file_nodes(&source, &lane.lane.tables).await? != before {
+        // TRUNCATE and rewrites do not heed snapshots: what is there is not what the stream follows.
+        let text = "a table was truncated or rewritten while the copy began";
+        return Err(MoveError::Busy(text.to_owned()));
+    }
     let begin = "BEGIN; SET LOCAL session_replication_role = replica";
     destination.run("opening the copy", begin).await?;
-    let mut pipe = Pipe { context, mv, source, destination, pace: Pace::new(context) };
+    let mut pipe = Pipe { context, lane, source, destination, pace: Pace::new(context) };
     let (mut rows, mut bytes) = (0, 0);
-    for table in &mv.tables {
+    for table in &lane.lane.tables {
         let (table_rows, table_bytes) = pipe.copy_table(table).await?;
         rows += table_rows;
         bytes += table_bytes;
     }
     context.pass("copy_uncommitted")?;
-    let sql = format!("{}; COMMIT", position::reset(mv, slot.consistent));
+    let sql = format!("{}; COMMIT", position::reset(lane, slot.consistent));
     pipe.destination.run_long("committing the copy", &sql).await?;
-    context.pass("copied")?;
-    Ok(Event::Copied { rows, bytes })
+    Ok((rows, bytes))
+}
+
+/// The files of the leaves: others after a TRUNCATE or a rewrite.
+async fn file_nodes(source: &Session, tables: &[MovedTable]) -> Result<Vec<String>, MoveError> {
+    let mut nodes = Vec::new();
+    for table in tables {
+        let TableName { schema, name } = &table.leaf;
+        let sql = "SELECT coalesce(pg_relation_filenode(c.oid)::text, '') FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
+        let rows = source.rows("looking at a table's file", sql, &[schema, name]).await?;
+        nodes.push(rows.first().map(|row| row.get(0)).unwrap_or_default());
+    }
+    Ok(nodes)
 }
 
 /// A plain table with the parent's columns and checks. Its indexes are built after the copy, and
@@ -60,13 +148,13 @@ fn create(table: &MovedTable) -> String {
     format!(
         "CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY \
          EXCLUDING STATISTICS) WITH (autovacuum_enabled = off)",
-        table.leaf, table.parent
+        table.new_leaf, table.parent
     )
 }
 
 struct Pipe<'a> {
     context: &'a MoverContext,
-    mv: &'a Move,
+    lane: OneLane<'a>,
     source: Session,
     destination: Session,
     pace: Pace,
@@ -74,29 +162,35 @@ struct Pipe<'a> {
 
 impl Pipe<'_> {
     /// Rows and bytes of one table, through bounded buffers.
-    async fn copy_table(&mut self, table: &MovedTable) -> Result<(u64, u64), MoveError> {
-        // Arrays and rows of types that users made carry object ids, which differ between nodes.
+    async fn copy_table(&mut self, table: &MovedTable) -> Result<Copied, MoveError> {
         let format = if table.builtin_types { "binary" } else { "text" };
-        let (leaf, columns) = (&table.leaf, names::columns(table));
-        let out = format!("COPY {leaf} ({columns}) TO STDOUT (FORMAT {format})");
-        let into = format!("COPY {leaf} ({columns}) FROM STDIN (FORMAT {format})");
+        let (leaf, new_leaf, columns) = (&table.leaf, &table.new_leaf, names::columns(table));
+        let parent = look::oid(&self.source, &table.parent).await?;
+        let out = match self.lane.given(table, parent) {
+            None => format!("COPY {leaf} ({columns}) TO STDOUT (FORMAT {format})"),
+            Some(given) => format!(
+                "COPY (SELECT {columns} FROM ONLY {leaf} WHERE {given}) TO STDOUT (FORMAT {format})"
+            ),
+        };
+        let into = format!("COPY {new_leaf} ({columns}) FROM STDIN (FORMAT {format})");
         let doing = "copying out of a table";
         let from = self.source.client.copy_out(&out).await.map_err(self.source.failed(doing))?;
         let doing = "copying into a table";
         let to = self.destination.client.copy_in::<_, Bytes>(&into).await;
         let (mut from, mut to) = (pin!(from), pin!(to.map_err(self.destination.failed(doing))?));
         let mut bytes = 0;
+        let id = self.lane.mv.id;
         while let Some(chunk) = from.next().await {
             let chunk = chunk.map_err(self.source.failed("copying out of a table"))?;
             let len = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             bytes += len;
             self.pace.wait_for(len).await;
             to.feed(chunk).await.map_err(self.destination.failed(doing))?;
-            self.context.progress.update(self.mv.id, |live| live.bytes_copied += len);
+            self.context.progress.update(id, |live| live.bytes_copied += len);
             metrics::counter!("foreshard_mover_copied_bytes_total").increment(len);
         }
         let rows = to.finish().await.map_err(self.destination.failed(doing))?;
-        self.context.progress.update(self.mv.id, |live| live.rows_copied += rows);
+        self.context.progress.update(id, |live| live.rows_copied += rows);
         metrics::counter!("foreshard_mover_copied_rows_total").increment(rows);
         Ok((rows, bytes))
     }

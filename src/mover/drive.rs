@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::apply::Applier;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
+use super::lane::lanes;
 use super::session::Session;
 use super::switch::{self, Switched};
 use super::{build, catch_up, check, cleanup, copy, prepare, verify};
@@ -31,7 +32,8 @@ struct Driver<'a> {
     context: &'a MoverContext,
     stopping: &'a CancellationToken,
     mv: Versioned<Move>,
-    applier: Option<Applier<'a>>,
+    /// One a lane, while the streams are applied.
+    appliers: Vec<Applier<'a>>,
     /// Whether the state was read from the catalog, so that another process may have begun it.
     inherited: bool,
     failures: u32,
@@ -47,8 +49,8 @@ pub(super) async fn drive(
         () = stopping.cancelled() => return Err(MoveError::Stopped),
         shared = context.ddl_lock.shared() => shared,
     };
-    let applier = None;
-    let mut driver = Driver { context, stopping, mv, applier, inherited: true, failures: 0 };
+    let appliers = Vec::new();
+    let mut driver = Driver { context, stopping, mv, appliers, inherited: true, failures: 0 };
     while driver.mv.record.next_action() != Action::Rest {
         let result = driver.perform_until_stopped().await;
         driver.absorb(result).await?;
@@ -82,22 +84,22 @@ impl Driver<'_> {
         self.inherited = false;
         let context = self.context;
         if matches!(action, Action::CatchUp | Action::Verify) {
-            self.start_applier().await?;
+            self.start_appliers().await?;
         } else {
-            self.applier = None;
+            self.appliers.clear();
         }
-        let mv = &self.mv.record;
-        match (action, &mut self.applier) {
-            (Action::CatchUp, Some(applier)) => catch_up::catch_up(context, mv, applier).await,
-            (Action::Verify, Some(applier)) => verify::verify(context, mv, applier).await,
-            (Action::Check, _) => check::check(context, mv).await,
-            (Action::Prepare, _) => prepare::prepare(context, mv).await,
-            (Action::Copy, _) => copy::copy(context, mv).await,
-            (Action::Build, _) => build::build(context, mv).await,
-            (Action::CleanUp, _) => cleanup::clean_up(context, mv).await,
-            (Action::Undo, _) => cleanup::undo(context, mv).await,
-            (Action::CatchUp | Action::Verify | Action::Switch | Action::Rest, _) => {
-                Err(MoveError::Busy("the stream is not there".to_owned()))
+        let (mv, appliers) = (&self.mv.record, &mut self.appliers);
+        match action {
+            Action::CatchUp => catch_up::catch_up(context, mv, appliers).await,
+            Action::Verify => verify::verify(context, mv, appliers).await,
+            Action::Check => check::check(context, mv).await,
+            Action::Prepare => prepare::prepare(context, mv).await,
+            Action::Copy => copy::copy(context, mv).await,
+            Action::Build => build::build(context, mv).await,
+            Action::CleanUp => cleanup::clean_up(context, mv).await,
+            Action::Undo => cleanup::undo(context, mv).await,
+            Action::Switch | Action::Rest => {
+                Err(MoveError::Busy("there is nothing to do".to_owned()))
             }
         }
     }
@@ -106,39 +108,38 @@ impl Driver<'_> {
         let context = self.context;
         let switched = if self.inherited {
             // Nobody may touch the shard before it is known who has it.
-            drop(context.hold(self.mv.record.shard));
+            drop(context.hold_all(&self.mv.record));
             let reason = "the proxy ended in the middle of the switch".to_owned();
             let resumed = switch::resume(context, &self.mv, reason).await?;
-            context.release(self.mv.record.shard);
+            context.release_all(&self.mv.record);
             self.inherited = false;
             resumed
         } else {
-            self.start_applier().await?;
-            let Some(applier) = &mut self.applier else {
-                return Err(MoveError::Busy("the stream is not there".to_owned()));
-            };
-            switch::switch(context, &self.mv, applier, self.stopping).await?
+            self.start_appliers().await?;
+            switch::switch(context, &self.mv, &mut self.appliers, self.stopping).await?
         };
         Ok(match switched {
             Switched::Yes(stored, pause) => Outcome::Stored(stored, pause),
             Switched::Later(event) => Outcome::Event(event),
             Switched::Undone(event) => {
-                self.applier = None;
+                self.appliers.clear();
                 Outcome::Event(event)
             }
         })
     }
 
-    async fn start_applier(&mut self) -> Result<(), MoveError> {
-        if self.applier.is_none() {
-            self.applier = Some(Applier::start(self.context, &self.mv.record).await?);
+    async fn start_appliers(&mut self) -> Result<(), MoveError> {
+        if self.appliers.is_empty() {
+            for lane in lanes(&self.mv.record) {
+                self.appliers.push(Applier::start(self.context, lane).await?);
+            }
         }
         Ok(())
     }
 
     async fn end_earlier_sessions(&self) -> Result<(), MoveError> {
         let mv = &self.mv.record;
-        for node in [mv.from, mv.to] {
+        for node in mv.nodes() {
             let session = Session::open(self.context, mv, node).await?;
             session.end_earlier_sessions(mv).await?;
         }
@@ -170,7 +171,7 @@ impl Driver<'_> {
     async fn store(&mut self, event: Event) -> Result<(), MoveError> {
         let (now, before) = (now_unix_ms(), self.mv.record.state);
         let mut next = self.mv.record.clone();
-        if let Some(applier) = &mut self.applier {
+        for applier in &mut self.appliers {
             next = next.on_event(Event::Counted { changes: applier.take_changes() }, now)?;
         }
         let next = next.on_event(event, now)?;
@@ -190,7 +191,7 @@ impl Driver<'_> {
         let stored = self.context.catalog.get::<Move>(&self.mv.record.id()).await?;
         let gone = || MoveError::Busy("the move's record is gone".to_owned());
         self.mv = stored.ok_or_else(gone)?;
-        self.applier = None;
+        self.appliers.clear();
         self.inherited = true;
         Ok(())
     }
@@ -210,7 +211,7 @@ impl Driver<'_> {
     /// Gives the move up, or notes the trouble and waits before the next try.
     async fn failed(&mut self, error: MoveError) -> Result<(), MoveError> {
         self.failures += 1;
-        self.applier = None;
+        self.appliers.clear();
         let (state, story) = (self.mv.record.state, error.story());
         let hopeless = !error.is_passing() || self.failures > self.context.config.failures_max;
         let unsettled = state == State::Switching && self.inherited;

@@ -4,7 +4,6 @@ use tokio_postgres::Row;
 
 use super::error::MoveError;
 use super::session::Session;
-use crate::shard_move::MovedTable;
 use crate::sql::TableName;
 
 /// A table as a node has it.
@@ -40,7 +39,8 @@ const TABLE: &str = "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.re
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), \
      a.attnotnull, a.attgenerated <> '', \
      coalesce((SELECT c.collname::text FROM pg_collation c WHERE c.oid = a.attcollation), ''), \
-     a.atttypid \
+     a.atttypid >= 16384 OR EXISTS (SELECT FROM pg_type t WHERE t.oid = a.atttypid \
+     AND t.typname ~ '^_?reg') \
      FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
      ORDER BY a.attnum";
 
@@ -77,15 +77,20 @@ pub(super) async fn table(session: &Session, name: &TableName) -> Result<Option<
     }))
 }
 
-/// The columns of a table, in order, and whether all their types are PostgreSQL's own.
+/// The object id of a table that must be there.
+pub(super) async fn oid(session: &Session, name: &TableName) -> Result<u32, MoveError> {
+    let gone = || MoveError::Refused(format!("node {} has lost {name}", session.node));
+    table(session, name).await?.map(|table| table.oid).ok_or_else(gone)
+}
+
+/// The columns of a table, in order, and whether their binary form means the same on every node: it
+/// does not where it holds object ids, as in types that users made (ids from 16384 on) and regclass.
 pub(super) async fn columns(
     session: &Session,
     oid: u32,
 ) -> Result<(Vec<SeenColumn>, bool), MoveError> {
-    /// Object ids below it are the same on every node.
-    const FIRST_USER_OID: u32 = 16_384;
     let rows = session.rows("looking at a table's columns", COLUMNS, &[&oid]).await?;
-    let builtin = rows.iter().all(|row| row.get::<_, u32>(5) < FIRST_USER_OID);
+    let builtin = !rows.iter().any(|row| row.get::<_, bool>(5));
     let columns = rows.iter().map(|row| SeenColumn {
         name: row.get(0),
         type_name: row.get(1),
@@ -112,17 +117,70 @@ pub(super) async fn names(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Whether each of the leaves is attached on this node: all, none, or a mixture (an error).
-pub(super) async fn attached(session: &Session, tables: &[MovedTable]) -> Result<bool, MoveError> {
-    let mut attached = 0;
-    for moved in tables {
-        let leaf = table(session, &moved.leaf).await?;
-        attached += usize::from(leaf.is_some_and(|leaf| leaf.parent.is_some()));
-    }
-    if attached != 0 && attached != tables.len() {
-        let text = "has attached some tables of the shard and not others: somebody else changed \
-             them; attach or detach them by hand";
-        return Err(MoveError::Refused(format!("node {} {text}", session.node)));
-    }
-    Ok(attached > 0)
+/// How a node holds the leaves of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Partitions of their parents.
+    Attached,
+    /// On the way from one to the other: `DETACH … CONCURRENTLY` was done for some, or not finished.
+    Partly,
+    /// Tables of their own, or not there at all.
+    Loose,
+}
+
+const HOLDS: &str = "SELECT count(*) FILTER (WHERE NOT i.inhdetachpending), \
+     count(*) FILTER (WHERE i.inhdetachpending) \
+     FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
+     JOIN pg_namespace n ON n.nspname = wanted.schema \
+     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
+     JOIN pg_inherits i ON i.inhrelid = c.oid";
+
+/// How many leaves a node has attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attachments {
+    /// In full.
+    pub(super) whole: usize,
+    /// Hidden by `DETACH … CONCURRENTLY`, which was not finished.
+    pub(super) pending: usize,
+}
+
+/// How many of the leaves this node has attached.
+pub(super) async fn attachments<'a>(
+    session: &Session,
+    leaves: impl IntoIterator<Item = &'a TableName>,
+) -> Result<Attachments, MoveError> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        leaves.into_iter().map(|leaf| (leaf.schema.as_str(), leaf.name.as_str())).unzip();
+    let rows = session.rows("looking at the leaves", HOLDS, &[&schemas, &names]).await?;
+    let count = |at: usize| rows.first().map_or(0, |row| row.get::<_, i64>(at));
+    let count = |at| usize::try_from(count(at)).unwrap_or_default();
+    Ok(Attachments { whole: count(0), pending: count(1) })
+}
+
+/// How this node holds the leaves. None at all is loose.
+pub(super) async fn hold(session: &Session, leaves: &[&TableName]) -> Result<Hold, MoveError> {
+    let Attachments { whole, pending } = attachments(session, leaves.iter().copied()).await?;
+    Ok(match (whole, pending) {
+        (0, 0) => Hold::Loose,
+        (whole, 0) if whole == leaves.len() => Hold::Attached,
+        _ => Hold::Partly,
+    })
+}
+
+const SHAPE: &str = "SELECT coalesce(md5(string_agg(fact, ';' ORDER BY fact)), '') FROM ( \
+     SELECT format('%s %s %s %s %s %s %s %s', a.attrelid, a.attnum, a.attname, a.atttypid, \
+         a.atttypmod, a.attnotnull, a.attgenerated, a.attcollation) AS fact \
+     FROM pg_attribute a WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped \
+     UNION ALL SELECT pg_get_constraintdef(k.oid) FROM pg_constraint k \
+     WHERE k.conrelid = ANY ($1) AND k.conname !~ '^foreshard_' \
+     UNION ALL SELECT pg_get_indexdef(x.indexrelid) FROM pg_index x WHERE x.indrelid = ANY ($1) \
+     UNION ALL SELECT format('%s %s', t.tgrelid, t.tgname) FROM pg_trigger t \
+     WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgname !~ '^foreshard_' \
+     UNION ALL SELECT format('%s %s %s %s', c.oid, c.relrowsecurity, c.relforcerowsecurity, \
+         c.relpersistence) FROM pg_class c WHERE c.oid = ANY ($1)) AS facts";
+
+/// A fingerprint of everything about some tables that a move assumes to stay as it is.
+pub(super) async fn shape(session: &Session, tables: &[u32]) -> Result<String, MoveError> {
+    let rows = session.rows("looking at the tables' definitions", SHAPE, &[&tables]).await?;
+    Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
 }

@@ -8,19 +8,18 @@ use crate::sql::Ident;
 pub(super) const MARKER_PREFIX: &str = "foreshard";
 
 /// Slots are named in all databases of a server, so the time makes it unique over proxies.
-pub(super) fn slot(mv: &Move) -> String {
-    format!("foreshard_m{}_{}", mv.id, mv.requested_unix_ms)
+pub(super) fn slot(mv: &Move, lane: usize) -> String {
+    format!("foreshard_m{}_{}_{lane}", mv.id, mv.requested_unix_ms)
 }
 
 /// A slot for one comparison.
-pub(super) fn verify_slot(mv: &Move) -> String {
-    format!("foreshard_v{}_{}", mv.id, mv.requested_unix_ms)
+pub(super) fn verify_slot(mv: &Move, lane: usize) -> String {
+    format!("foreshard_v{}_{}_{lane}", mv.id, mv.requested_unix_ms)
 }
 
-/// The publication of the leaves.
-pub(super) fn publication(mv: &Move) -> String {
-    slot(mv)
-}
+/// The triggers that keep a leaf from being written while it is detached concurrently: on rows, and
+/// on TRUNCATE.
+pub(super) const FREEZE: [&str; 2] = ["foreshard_freeze", "foreshard_freeze_truncate"];
 
 /// The CHECK that makes ATTACH instant.
 pub(super) fn helper_check(mv: &Move) -> String {
@@ -29,7 +28,7 @@ pub(super) fn helper_check(mv: &Move) -> String {
 
 /// The content of the marker of one try of the switch.
 pub(super) fn marker(mv: &Move, wal_end: Lsn, attempt: u32) -> String {
-    format!("{} {wal_end} {attempt}", slot(mv))
+    format!("{} {wal_end} {attempt}", slot(mv, 0))
 }
 
 /// `name` as an identifier in SQL.

@@ -1,20 +1,24 @@
-//! The row of `foreshard.moves` on the destination: how far a move's stream is applied there.
+//! The rows of `foreshard.moves` on a destination: how far each stream of a move is applied there.
 
 use super::error::MoveError;
-use super::names;
+use super::lane::OneLane;
 use super::session::Session;
 use crate::ids::Lsn;
-use crate::shard_move::Move;
 use crate::sql::Literal;
 
-/// Makes the table, if it is not there.
-pub(super) const CREATE_TABLE: &str = "CREATE SCHEMA IF NOT EXISTS foreshard; \
+/// Makes the table, if it is not there. The lock keeps two moves from making it together.
+pub(super) const CREATE_TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('foreshard')); \
+     CREATE SCHEMA IF NOT EXISTS foreshard; \
      CREATE TABLE IF NOT EXISTS foreshard.moves (\
-     move text PRIMARY KEY, applied pg_lsn NOT NULL, built boolean NOT NULL DEFAULT false)";
+     move text PRIMARY KEY, applied pg_lsn NOT NULL, built boolean NOT NULL DEFAULT false); \
+     DO $foreshard$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute \
+     WHERE attrelid = 'foreshard.moves'::regclass AND attname = 'arrived') THEN \
+     ALTER TABLE foreshard.moves ADD COLUMN arrived boolean NOT NULL DEFAULT false; \
+     END IF; END $foreshard$; COMMIT";
 
-/// SQL that starts a move's row anew, at the slot's first position.
-pub(super) fn reset(mv: &Move, consistent: Lsn) -> String {
-    let name = names::slot(mv);
+/// SQL that starts a lane's row anew, at the slot's first position.
+pub(super) fn reset(lane: OneLane<'_>, consistent: Lsn) -> String {
+    let name = lane.slot();
     format!(
         "DELETE FROM foreshard.moves WHERE move = {0}; \
          INSERT INTO foreshard.moves (move, applied) VALUES ({0}, '{consistent}')",
@@ -28,14 +32,19 @@ pub(super) fn advance(slot: &str, end: Lsn) -> String {
 }
 
 /// SQL that stores that indexes and constraints are there.
-pub(super) fn set_built(mv: &Move) -> String {
-    let name = names::slot(mv);
-    format!("UPDATE foreshard.moves SET built = true WHERE move = {}", Literal(&name))
+pub(super) fn set_built(lane: OneLane<'_>) -> String {
+    format!("UPDATE foreshard.moves SET built = true WHERE move = {}", Literal(&lane.slot()))
 }
 
-/// SQL that removes a move's row, if the table is there.
-pub(super) fn remove(mv: &Move) -> String {
-    let name = names::slot(mv);
+/// SQL that stores whether every row of the source has arrived, which nobody can write any more.
+pub(super) fn set_arrived(lane: OneLane<'_>, arrived: bool) -> String {
+    let name = lane.slot();
+    format!("UPDATE foreshard.moves SET arrived = {arrived} WHERE move = {}", Literal(&name))
+}
+
+/// SQL that removes a lane's row, if the table is there.
+pub(super) fn remove(lane: OneLane<'_>) -> String {
+    let name = lane.slot();
     let delete = format!("DELETE FROM foreshard.moves WHERE move = {}", Literal(&name));
     format!(
         "DO $foreshard$ BEGIN IF to_regclass('foreshard.moves') IS NOT NULL THEN {delete}; END IF; \
@@ -43,22 +52,38 @@ pub(super) fn remove(mv: &Move) -> String {
     )
 }
 
-/// The stored position.
-pub(super) async fn read(session: &Session, mv: &Move) -> Result<Lsn, MoveError> {
-    let sql = "SELECT applied::text FROM foreshard.moves WHERE move = $1";
-    let rows = session.rows("reading the applied position", sql, &[&names::slot(mv)]).await?;
-    let text: Option<String> = rows.first().map(|row| row.get(0));
-    text.and_then(|text| text.parse().ok()).ok_or_else(|| lost(session))
+/// What a lane's row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) applied: Lsn,
+    pub(super) built: bool,
+    pub(super) arrived: bool,
 }
 
-/// Whether indexes and constraints are there.
-pub(super) async fn is_built(session: &Session, mv: &Move) -> Result<bool, MoveError> {
-    let sql = "SELECT built FROM foreshard.moves WHERE move = $1";
-    let rows = session.rows("reading the applied position", sql, &[&names::slot(mv)]).await?;
-    rows.first().map(|row| row.get(0)).ok_or_else(|| lost(session))
+/// A lane's row; `None` before its copy is committed.
+pub(super) async fn find(
+    session: &Session,
+    lane: OneLane<'_>,
+) -> Result<Option<Position>, MoveError> {
+    let doing = "reading the applied position";
+    let sql = "SELECT WHERE to_regclass('foreshard.moves') IS NOT NULL";
+    if session.rows(doing, sql, &[]).await?.is_empty() {
+        return Ok(None);
+    }
+    let sql = "SELECT applied::text, built, arrived FROM foreshard.moves WHERE move = $1";
+    let rows = session.rows(doing, sql, &[&lane.slot()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let text: String = row.get(0);
+    let invalid = |_| MoveError::Stream(format!("{text:?} is no WAL position"));
+    let applied = text.parse().map_err(invalid)?;
+    Ok(Some(Position { applied, built: row.get(1), arrived: row.get(2) }))
 }
 
-fn lost(session: &Session) -> MoveError {
-    let text = "has no row of this move in foreshard.moves, so what was applied is not known";
-    MoveError::Refused(format!("node {} {text}", session.node))
+/// A lane's row, which must be there.
+pub(super) async fn read(session: &Session, lane: OneLane<'_>) -> Result<Position, MoveError> {
+    let lost = || {
+        let text = "has no row of this move in foreshard.moves, so what was applied is not known";
+        MoveError::Refused(format!("node {} {text}", session.node))
+    };
+    find(session, lane).await?.ok_or_else(lost)
 }

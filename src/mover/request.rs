@@ -1,9 +1,9 @@
-//! Asking for a move: a record that the mover takes up.
+//! Asking for a move, a split or a merge: a record that the mover takes up.
 
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::ids::{MoveId, NodeId, ShardId};
-use crate::shard_map::ShardMap;
-use crate::shard_move::{Cause, Move};
+use crate::shard_map::{Bounds, ShardMap};
+use crate::shard_move::{Cause, Lane, Move, Part};
 
 /// Why a move was not asked for.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,25 @@ pub enum RequestError {
         /// The node's name.
         node: String,
     },
+    /// Its keys can't be cut like this.
+    #[error("shard {shard} can't be split into {into}: it has to be a power of two from 2 on")]
+    CanNotSplit {
+        /// The shard.
+        shard: ShardId,
+        /// How many were asked for.
+        into: u32,
+    },
+    /// A split needs a node for each child, or none.
+    #[error("{nodes} nodes are named for {into} new shards: name none, one, or one for each")]
+    Nodes {
+        /// How many nodes were named.
+        nodes: usize,
+        /// How many children there are.
+        into: u32,
+    },
+    /// Together they are no shard.
+    #[error("these shards can't be merged: only the parts of one former shard can, all together")]
+    CanNotMerge,
     /// One at a time.
     #[error("shard {shard} is being moved already, by move {id}")]
     UnderWay {
@@ -38,6 +57,34 @@ pub enum RequestError {
 /// How often the next free id is looked for.
 const TRIES: u32 = 20;
 
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A shard on another node.
+    Move {
+        /// The shard.
+        shard: ShardId,
+        /// Its new node.
+        to: NodeId,
+    },
+    /// Several shards instead of one.
+    Split {
+        /// The shard.
+        shard: ShardId,
+        /// How many it becomes: a power of two.
+        into: u32,
+        /// The node of each; one for all; none if they stay where the shard is.
+        to: Vec<NodeId>,
+    },
+    /// One shard instead of several.
+    Merge {
+        /// The shards, in any order; all parts of a shard that could be split into them.
+        shards: Vec<ShardId>,
+        /// Its node; if none is named, that of the first.
+        to: Option<NodeId>,
+    },
+}
+
 /// Writes the record of a new move of `shard` to the node `to`.
 #[expect(clippy::too_many_arguments, reason = "what is asked, of whom, and when")]
 pub async fn request(
@@ -48,20 +95,32 @@ pub async fn request(
     cause: Cause,
     now_unix_ms: u64,
 ) -> Result<MoveId, RequestError> {
-    let from = map.shard(shard).ok_or(RequestError::NoShard(shard))?.node;
-    let node = map.nodes().find(|(id, _)| *id == to).ok_or(RequestError::NoNode(to))?.1;
-    if from == to {
-        return Err(RequestError::AlreadyThere { shard, node: node.name.clone() });
-    }
+    request_any(catalog, map, &Wanted::Move { shard, to }, cause, now_unix_ms).await
+}
+
+/// Writes the record of what is wanted.
+pub async fn request_any(
+    catalog: &Catalog,
+    map: &ShardMap,
+    wanted: &Wanted,
+    cause: Cause,
+    now_unix_ms: u64,
+) -> Result<MoveId, RequestError> {
     let mut conflict = CatalogError::Conflict("moves/".to_owned());
     for _ in 0..TRIES {
         let moves = catalog.list::<Move>().await?;
-        let under_way = moves.iter().find(|m| m.record.shard == shard && !m.record.is_finished());
-        if let Some(other) = under_way {
-            return Err(RequestError::UnderWay { shard, id: other.record.id });
+        let under_way: Vec<&Move> =
+            moves.iter().map(|found| &found.record).filter(|mv| !mv.is_finished()).collect();
+        let taken = |shard| under_way.iter().any(|mv| mv.touches(shard));
+        let lanes = lanes(map, wanted, taken)?;
+        for lane in &lanes {
+            let shard = lane.source.shard;
+            if let Some(other) = under_way.iter().find(|mv| mv.touches(shard)) {
+                return Err(RequestError::UnderWay { shard, id: other.id });
+            }
         }
         let id = MoveId(moves.last().map_or(1, |last| last.record.id.0 + 1));
-        let requested = Move::requested(id, shard, from, to, cause.clone(), now_unix_ms);
+        let requested = Move::of_lanes(id, lanes, cause.clone(), now_unix_ms);
         match catalog.put(&requested, Expect::Absent).await {
             Ok(_) => return Ok(id),
             Err(error @ CatalogError::Conflict(_)) => conflict = error,
@@ -69,4 +128,67 @@ pub async fn request(
         }
     }
     Err(conflict.into())
+}
+
+/// The lanes of what is wanted; `taken` says which shards a move under way makes.
+fn lanes(
+    map: &ShardMap,
+    wanted: &Wanted,
+    taken: impl Fn(ShardId) -> bool,
+) -> Result<Vec<Lane>, RequestError> {
+    let lane = |source, target| Lane { source, target, tables: Vec::new() };
+    match wanted {
+        Wanted::Move { shard, to } => {
+            let source = part(map, *shard)?;
+            let node = node_named(map, *to)?;
+            if source.node == *to {
+                return Err(RequestError::AlreadyThere { shard: *shard, node });
+            }
+            Ok(vec![lane(source, Part { node: *to, ..source })])
+        }
+        Wanted::Split { shard, into, to } => {
+            let source = part(map, *shard)?;
+            let uneven = || RequestError::CanNotSplit { shard: *shard, into: *into };
+            let bounds = source.bounds.split(*into).ok_or_else(uneven)?;
+            for node in to {
+                node_named(map, *node)?;
+            }
+            let nodes = match to.as_slice() {
+                [] => vec![source.node; bounds.len()],
+                [one] => vec![*one; bounds.len()],
+                all if all.len() == bounds.len() => all.to_vec(),
+                all => return Err(RequestError::Nodes { nodes: all.len(), into: *into }),
+            };
+            let ids = map.free_shards(bounds.len(), taken);
+            let parts = ids.into_iter().zip(bounds).zip(nodes);
+            Ok(parts
+                .map(|((shard, bounds), node)| lane(source, Part { shard, node, bounds }))
+                .collect())
+        }
+        Wanted::Merge { shards, to } => {
+            let sources: Vec<Part> =
+                shards.iter().map(|shard| part(map, *shard)).collect::<Result<_, _>>()?;
+            let group = |part: &Part| map.shard(part.shard).map(|shard| shard.group);
+            let first = sources.first().ok_or(RequestError::CanNotMerge)?;
+            let same = sources.iter().all(|source| group(source) == group(first));
+            let bounds: Vec<Bounds> = sources.iter().map(|source| source.bounds).collect();
+            let bounds = Bounds::merged(&bounds).filter(|_| same);
+            let bounds = bounds.ok_or(RequestError::CanNotMerge)?;
+            let node = to.unwrap_or(first.node);
+            node_named(map, node)?;
+            let id = map.free_shards(1, taken).first().copied();
+            let target = Part { shard: id.ok_or(RequestError::CanNotMerge)?, node, bounds };
+            Ok(sources.into_iter().map(|source| lane(source, target)).collect())
+        }
+    }
+}
+
+fn part(map: &ShardMap, shard: ShardId) -> Result<Part, RequestError> {
+    let found = map.shard(shard).ok_or(RequestError::NoShard(shard))?;
+    Ok(Part { shard, node: found.node, bounds: found.bounds })
+}
+
+fn node_named(map: &ShardMap, id: NodeId) -> Result<String, RequestError> {
+    let found = map.nodes().find(|(node, _)| *node == id);
+    found.map(|(_, node)| node.name.clone()).ok_or(RequestError::NoNode(id))
 }

@@ -110,19 +110,19 @@ pub async fn recover_before_serving(context: &MoverContext) -> Result<Vec<ShardI
         if mv.record.state != State::Switching {
             continue;
         }
-        let shard = mv.record.shard;
-        drop(context.hold(shard));
+        let shards: Vec<_> = mv.record.sources().iter().map(|source| source.shard).collect();
+        drop(context.hold_all(&mv.record));
         let deadline = Duration::from_millis(context.config.recovery_deadline_ms);
         let recovered = timeout(deadline, recover(context, &mv)).await;
         match recovered.unwrap_or(Err(MoveError::Timeout("settling a switch that was cut off"))) {
             Ok(()) => {
-                context.release(shard);
+                context.release_all(&mv.record);
             }
             Err(error) if error.ends_the_driver() => return Err(error),
             Err(error) => {
                 let error = error.story();
-                tracing::error!(error, %shard, "who owns the shard is not known yet");
-                unsettled.push(shard);
+                tracing::error!(error, id = %mv.record.id, "who owns the shard is not known yet");
+                unsettled.extend(shards);
             }
         }
     }

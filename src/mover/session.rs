@@ -15,6 +15,7 @@ use crate::shard_move::Move;
 /// or cut off behind the mover's back.
 const OPTIONS: &str = "-c search_path= -c datestyle=ISO -c intervalstyle=postgres \
      -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex -c row_security=off \
+     -c lc_monetary=C -c array_nulls=on -c xmloption=content -c quote_all_identifiers=off \
      -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
      -c synchronous_commit=on -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed";
 

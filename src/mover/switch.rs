@@ -1,79 +1,98 @@
-//! The switch: gate, drain, detach, the rest of the stream, attach, the new map, gate.
+//! The switch: gates, drain, detach, the rest of the streams, attach, the new map, gates.
 //!
-//! Until the source has detached nothing has changed and the gate opens again. From then on the
-//! gate stays closed, whatever fails, until [`settle`] knows who has the shard.
+//! Until a source has detached nothing has changed and the gates open again. From then on they stay
+//! closed, whatever fails, until [`settle`] knows who has the rows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Target};
-use super::build::{attach, bounds};
+use super::catch_up::care;
+use super::commit::commit;
 use super::context::{MoverContext, now_unix_ms};
+use super::detach::{self, Given, Way};
 use super::error::MoveError;
-use super::names::{self, quoted};
+use super::lane::{Sessions, lanes};
+use super::names;
+use super::position;
 use super::session::{Session, jitter};
-use super::settle::{Owner, settle};
-use crate::catalog::{CatalogError, Change, Expect, Record, Versioned};
+use super::settle::{Owner, attach_targets, settle};
+use crate::catalog::Versioned;
 use crate::executor::ClosedGate;
-use crate::shard_map::ShardMap;
-use crate::shard_move::{Event, Move, MovedTable, State};
-use crate::sql::Literal;
+use crate::shard_move::{Event, Move};
 
 /// How long and how often the destination's parents are asked for, in ms.
 const ATTACH_LOCK: (u64, u32) = (300, 3);
-/// How often a commit of the map is tried that another writer of the map was faster than.
-const COMMIT_TRIES: u32 = 20;
+/// How long the first tries wait for statements under way; it doubles up to what is configured.
+const FIRST_DRAIN_MS: u64 = 40;
+/// How long a stream that is behind may catch up behind closed gates.
+const LAST_LAG: Duration = Duration::from_millis(50);
 
 /// How a switch ended.
 pub(super) enum Switched {
-    /// The catalog has it; and how long the gate was closed, if this process closed it.
+    /// The catalog has it; and how long the gates were closed, if this process closed them.
     Yes(Box<Versioned<Move>>, Option<Duration>),
-    /// It was given up before anything changed; the stream goes on.
+    /// It was given up before anything changed; the streams go on.
     Later(Event),
-    /// It was undone; the stream has to be started anew.
+    /// It was undone; the streams have to be started anew.
     Undone(Event),
 }
 
-/// Why the source did not let go of the shard.
+/// Why the sources did not let go.
 enum Obstacle {
-    /// Statements, or a lock: again after a while with an open gate. Nothing has changed.
+    /// Statements: again after a while with open gates. Nothing has changed.
     Passing(String),
+    /// Somebody holds a lock that plain detachment needs. Nothing has changed.
+    Locked(String),
     /// It failed. Nothing has changed.
     Before(MoveError),
     /// It may have let go.
     Unknown(MoveError),
 }
 
-/// Tries to switch, a few times. An error after the source detached is settled before this returns.
+/// Tries to switch, a few times. An error after a source detached is settled before this returns.
 pub(super) async fn switch(
     context: &MoverContext,
     mv: &Versioned<Move>,
-    applier: &mut Applier<'_>,
+    appliers: &mut [Applier<'_>],
     stopping: &CancellationToken,
 ) -> Result<Switched, MoveError> {
-    let source = Session::open(context, &mv.record, mv.record.from).await?;
-    let destination = Session::open(context, &mv.record, mv.record.to).await?;
-    let ends = Ends { context, mv, source, destination, stopping };
+    let sessions = Sessions::open(context, &mv.record).await?;
+    let givers = detach::given(&mv.record, &sessions).await?;
+    let mut ends =
+        Ends { context, mv, sessions, givers, stopping, way: Way::Plainly, hiders: Vec::new() };
     let mut reason = String::new();
     for attempt in 0..context.config.switch_tries.max(1) {
-        match ends.attempt(applier, attempt).await {
+        match ends.attempt(appliers, attempt).await {
             Ok(switched) => return Ok(switched),
             Err(Obstacle::Before(error) | Obstacle::Unknown(error)) => return Err(error),
             Err(Obstacle::Passing(why)) => reason = why,
+            Err(Obstacle::Locked(why)) => {
+                reason = why;
+                ends.go_concurrently().await?;
+            }
         }
         let pause = jitter(context.config.backoff(25, attempt));
-        applier.advance(&Target::Never, sleep(pause)).await?;
+        care(appliers, || sleep(pause)).await?;
     }
-    let wait = context.config.backoff(context.config.switch_backoff_ms, mv.record.postponed);
+    let postponed = mv.record.postponed;
+    if postponed >= context.config.postponements_max {
+        let text =
+            format!("the switch was put off {postponed} times, the last time since {reason}");
+        return Err(MoveError::Refused(text));
+    }
+    let wait = context.config.backoff(context.config.switch_backoff_ms, postponed);
     let wait = u64::try_from(jitter(wait).as_millis()).unwrap_or(u64::MAX);
     Ok(Switched::Later(Event::Postponed { reason, retry_unix_ms: now_unix_ms() + wait }))
 }
 
 /// Takes up a switch that another process left, or an earlier try: settles it and stores the
-/// outcome. The gate must be closed.
+/// outcome. The gates must be closed.
 pub(super) async fn resume(
     context: &MoverContext,
     mv: &Versioned<Move>,
@@ -86,66 +105,49 @@ pub(super) async fn resume(
     Ok(Switched::Undone(Event::Postponed { reason, retry_unix_ms: now_unix_ms() }))
 }
 
-/// Stores the new map and the move's state in one commit, and puts the map in force.
-async fn commit(
-    context: &MoverContext,
-    mv: &Versioned<Move>,
-) -> Result<Versioned<Move>, MoveError> {
-    let switched = mv.record.clone().on_event(Event::Switched, now_unix_ms())?;
-    for _ in 0..COMMIT_TRIES {
-        let map = context
-            .catalog
-            .get::<ShardMap>("")
-            .await?
-            .ok_or_else(|| MoveError::Refused("the catalog holds no shard map".to_owned()))?;
-        let stored = context.catalog.get::<Move>(&mv.record.id()).await?;
-        if let Some(stored) = stored.filter(|stored| stored.record.state == State::Switched) {
-            // A commit whose answer was lost.
-            context.live_map.publish(map.record);
-            return Ok(stored);
-        }
-        if map.record.node_of(switched.shard) != switched.from {
-            let text = "the catalog's map has the shard elsewhere than the move says";
-            return Err(MoveError::Refused(text.to_owned()));
-        }
-        let next = map.record.with_shard_on(switched.shard, switched.to);
-        let change = Change::new()
-            .put(&next, Expect::At(map.revision))?
-            .put(&switched, Expect::At(mv.revision))?;
-        match context.catalog.commit(change).await {
-            Ok(revision) => {
-                context.pass("switched")?;
-                context.live_map.publish(next);
-                return Ok(Versioned { record: switched, revision });
-            }
-            Err(CatalogError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(MoveError::Busy("the map changed under every try to commit it".to_owned()))
-}
-
-/// Both nodes of one switch.
+/// All nodes of one switch.
 struct Ends<'a> {
     context: &'a MoverContext,
     mv: &'a Versioned<Move>,
-    source: Session,
-    destination: Session,
+    sessions: Sessions,
+    givers: Vec<Given>,
     stopping: &'a CancellationToken,
+    way: Way,
+    /// For each giver, the sessions that detach concurrently.
+    hiders: Vec<Vec<Session>>,
 }
 
 impl Ends<'_> {
-    /// One try. The stream is applied all the while, so that little is left of it when it counts.
-    async fn attempt(&self, applier: &mut Applier<'_>, attempt: u32) -> Result<Switched, Obstacle> {
-        let shard = self.mv.record.shard;
-        let wal_end = self.source.wal_end().await.map_err(Obstacle::Before)?;
+    async fn go_concurrently(&mut self) -> Result<(), MoveError> {
+        if self.way == Way::Plainly {
+            self.way = Way::Concurrently;
+            for given in &self.givers {
+                self.hiders.push(given.hiders(self.context, &self.mv.record).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// One try. The streams are applied all the while, so that little is left of them when it
+    /// counts.
+    async fn attempt(
+        &self,
+        appliers: &mut [Applier<'_>],
+        attempt: u32,
+    ) -> Result<Switched, Obstacle> {
+        let Some(first) = self.givers.first() else {
+            return Err(Obstacle::Before(MoveError::Refused("there is no source".to_owned())));
+        };
+        let source = self.sessions.on(first.node).map_err(Obstacle::Before)?;
+        let wal_end = source.wal_end().await.map_err(Obstacle::Before)?;
         let marker = names::marker(&self.mv.record, wal_end, attempt);
-        let Some(gate) = self.context.hold(shard) else {
-            return Err(Obstacle::Passing("the shard's gate is closed already".to_owned()));
+        let Some(gates) = self.context.hold_all(&self.mv.record) else {
+            return Err(Obstacle::Passing("a gate of the move is closed already".to_owned()));
         };
         let (left, stayed) = (CancellationToken::new(), CancellationToken::new());
+        let seen: Vec<_> = appliers.iter().map(Applier::watch_seen).collect();
         let leave = async {
-            let result = self.leave(gate, &marker).await;
+            let result = self.leave(gates, &marker, attempt, &seen).await;
             if result.is_ok() {
                 left.cancel();
             } else {
@@ -154,14 +156,16 @@ impl Ends<'_> {
             result
         };
         let deadline = Duration::from_millis(self.context.config.marker_deadline_ms);
-        let give_up = async {
+        let give_up = async || {
             tokio::select! {
                 () = stayed.cancelled() => {}
                 () = async { left.cancelled().await; sleep(deadline).await } => {}
             }
         };
         let target = Target::Marker(marker.clone());
-        let (result, reached) = tokio::join!(leave, applier.advance(&target, give_up));
+        let advance = appliers.iter_mut().map(|applier| applier.advance(&target, give_up()));
+        let (result, reached) = tokio::join!(leave, join_all(advance));
+        let reached: Result<Vec<bool>, MoveError> = reached.into_iter().collect();
         match result {
             Ok(()) => {}
             Err(Obstacle::Unknown(error)) => return self.settled(error).await,
@@ -169,80 +173,140 @@ impl Ends<'_> {
                 return Err(Obstacle::Before(error));
             }
             Err(obstacle) => {
-                self.context.release(shard);
+                self.context.release_all(&self.mv.record);
                 reached.map_err(Obstacle::Before)?;
                 return Err(obstacle);
             }
         }
         match self.arrive(reached).await {
-            Ok(stored) => Ok(Switched::Yes(Box::new(stored), self.context.release(shard))),
+            Ok(stored) => {
+                let pause = self.context.release_all(&self.mv.record);
+                Ok(Switched::Yes(Box::new(stored), pause))
+            }
             Err(error) => self.settled(error).await,
         }
     }
 
-    /// Waits until nobody is inside the gate, and lets the source let go of the shard.
-    async fn leave(&self, gate: Arc<ClosedGate>, marker: &str) -> Result<(), Obstacle> {
-        let deadline = Duration::from_millis(self.context.config.drain_deadline_ms);
-        let drained = timeout(deadline, gate.drained()).await;
-        drop(gate);
+    /// Waits until nobody is inside the gates, and lets the sources let go.
+    async fn leave(
+        &self,
+        gates: Vec<Arc<ClosedGate>>,
+        marker: &str,
+        attempt: u32,
+        seen: &[Arc<AtomicU64>],
+    ) -> Result<(), Obstacle> {
+        let drained = timeout(self.drain_deadline(attempt), async {
+            for gate in &gates {
+                gate.drained().await;
+            }
+        });
+        let drained = drained.await;
+        drop(gates);
         if drained.is_err() {
             let why = "statements or transactions on the shard did not end in time";
             return Err(Obstacle::Passing(why.to_owned()));
         }
         self.context.pass("drained").map_err(Obstacle::Before)?;
-        if let Err(error) = self.source.run("detaching the shard", &self.detach(marker)).await {
-            // Not committed, so not done. The session may be beyond a rollback: then it is closed.
-            let rolled_back = self.source.run("rolling back", "ROLLBACK").await;
-            if error.is_lock_timeout() && rolled_back.is_ok() {
-                let why = "another transaction on the source holds a lock on the shard's tables";
-                return Err(Obstacle::Passing(why.to_owned()));
-            }
-            return Err(Obstacle::Before(error));
+        if !self.is_near(seen).await.map_err(Obstacle::Before)? {
+            let why = "a large transaction is still to be applied";
+            return Err(Obstacle::Passing(why.to_owned()));
         }
-        let committed = self.source.run("committing the detachment", "COMMIT").await;
-        committed.map_err(Obstacle::Unknown)?;
-        self.context.pass("detached").map_err(Obstacle::Unknown)
-    }
-
-    /// An open transaction that detaches all leaves and marks the end of their stream.
-    fn detach(&self, marker: &str) -> String {
-        let tables = &self.mv.record.tables;
         let lock_timeout = self.context.config.lock_timeout_ms;
-        let mut sql = vec![format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}")];
-        if !tables.is_empty() {
-            let parents: Vec<_> = tables.iter().map(|t| format!("ONLY {}", t.parent)).collect();
-            sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", parents.join(", ")));
+        for given in &self.givers {
+            let source = self.sessions.on(given.node).map_err(Obstacle::Before)?;
+            let let_go = match self.way {
+                Way::Plainly => given.detach(source, marker, lock_timeout).await,
+                Way::Concurrently => given.freeze(source, marker, lock_timeout).await,
+            };
+            if let Err(error) = let_go {
+                return Err(self.not_left(error).await);
+            }
         }
-        sql.extend(tables.iter().map(|MovedTable { parent, leaf, .. }| {
-            format!("ALTER TABLE {parent} DETACH PARTITION {leaf}")
-        }));
-        let (prefix, marker) = (Literal(names::MARKER_PREFIX), Literal(marker));
-        sql.push(format!("SELECT pg_logical_emit_message(true, {prefix}, {marker})"));
-        sql.join("; ")
+        for given in &self.givers {
+            let source = self.sessions.on(given.node).map_err(Obstacle::Unknown)?;
+            let committed = source.run("committing the detachment", "COMMIT").await;
+            committed.map_err(Obstacle::Unknown)?;
+        }
+        let passed = match self.way {
+            Way::Plainly => "detached",
+            Way::Concurrently => "frozen",
+        };
+        self.context.pass(passed).map_err(Obstacle::Unknown)
     }
 
-    /// Attaches at the destination, which has every row by now, and tells the catalog.
-    async fn arrive(&self, reached: Result<bool, MoveError>) -> Result<Versioned<Move>, MoveError> {
-        if !reached? {
+    /// Nothing is committed, so nothing is done. A session may be beyond a rollback: then it is
+    /// closed.
+    async fn not_left(&self, error: MoveError) -> Obstacle {
+        let mut rolled_back = true;
+        for given in &self.givers {
+            let source = match self.sessions.on(given.node) {
+                Ok(source) => source.run("rolling back", "ROLLBACK").await,
+                Err(error) => Err(error),
+            };
+            rolled_back &= source.is_ok();
+        }
+        if error.is_lock_timeout() && rolled_back {
+            let why = "another transaction on the source holds a lock on the shard's tables";
+            return Obstacle::Locked(why.to_owned());
+        }
+        Obstacle::Before(error)
+    }
+
+    /// The longest wait for statements under way: short at first, since others wait meanwhile.
+    fn drain_deadline(&self, attempt: u32) -> Duration {
+        let tries = self.mv.record.postponed.saturating_add(attempt).min(16);
+        let most = self.context.config.drain_deadline_ms;
+        Duration::from_millis((FIRST_DRAIN_MS << tries).min(most))
+    }
+
+    /// Whether little enough of the streams is left that their end can be waited for: a large
+    /// transaction may have been committed just now.
+    async fn is_near(&self, seen: &[Arc<AtomicU64>]) -> Result<bool, MoveError> {
+        let mut far = Vec::new();
+        for (lane, seen) in lanes(&self.mv.record).zip(seen) {
+            let end = self.sessions.on(lane.lane.source.node)?.wal_end().await?;
+            far.push((end.0.saturating_sub(self.context.config.lag_threshold_bytes), seen));
+        }
+        let until = Instant::now() + LAST_LAG;
+        while !far.iter().all(|(near, seen)| seen.load(Ordering::Relaxed) >= *near) {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(true)
+    }
+
+    /// Attaches at the destinations, which have every row by now, and tells the catalog.
+    async fn arrive(
+        &self,
+        reached: Result<Vec<bool>, MoveError>,
+    ) -> Result<Versioned<Move>, MoveError> {
+        if reached?.contains(&false) {
             return Err(MoveError::Timeout("applying the rest of the stream"));
         }
         self.context.pass("marker_applied")?;
         let mv = &self.mv.record;
-        let mut sql = attach(mv, bounds(self.context, mv)?);
-        let helper = quoted(&names::helper_check(mv));
-        sql.extend(mv.tables.iter().map(|MovedTable { leaf, .. }| {
-            format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
-        }));
-        if !sql.is_empty() {
-            let sql = sql.join("; ");
-            self.destination.run_with_locks("attaching the shard", &sql, ATTACH_LOCK).await?;
+        if self.way == Way::Concurrently {
+            for lane in lanes(mv) {
+                let session = self.sessions.on(lane.lane.target.node)?;
+                let sql = position::set_arrived(lane, true);
+                session.run("noting that everything arrived", &sql).await?;
+            }
+            self.context.pass("arrived")?;
+            let hide = self.givers.iter().zip(&self.hiders).map(|(given, hiders)| async move {
+                given.hide(self.sessions.on(given.node)?, hiders).await
+            });
+            try_join_all(hide).await?;
+            self.context.pass("hidden")?;
         }
+        attach_targets(mv, &self.sessions, ATTACH_LOCK).await?;
         self.context.pass("attached")?;
         commit(self.context, self.mv).await
     }
 
     /// After an error in the middle: finds out who has the shard, however long it takes, and opens
-    /// the gate then.
+    /// the gates then.
     async fn settled(&self, error: MoveError) -> Result<Switched, Obstacle> {
         if error.ends_the_driver() {
             return Err(Obstacle::Unknown(error));
@@ -252,11 +316,11 @@ impl Ends<'_> {
         for tries in 0.. {
             match resume(self.context, self.mv, reason.clone()).await {
                 Ok(Switched::Yes(stored, _)) => {
-                    let pause = self.context.release(self.mv.record.shard);
+                    let pause = self.context.release_all(&self.mv.record);
                     return Ok(Switched::Yes(stored, pause));
                 }
                 Ok(other) => {
-                    self.context.release(self.mv.record.shard);
+                    self.context.release_all(&self.mv.record);
                     return Ok(other);
                 }
                 Err(error) if error.ends_the_driver() => return Err(Obstacle::Unknown(error)),

@@ -1,34 +1,63 @@
 //! Compares both sides at one WAL position, while traffic goes on.
 
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+use tokio::join;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::apply::{Applier, Target};
 use super::context::MoverContext;
 use super::error::MoveError;
+use super::lane::OneLane;
+use super::lane::lanes;
+use super::look;
 use super::names;
 use super::session::Session;
 use super::walsender::{NewSlot, WalSender};
 use crate::ids::Lsn;
 use crate::shard_move::{Event, Move, MovedTable, Proof};
-use crate::sql::Literal;
+use crate::sql::{Literal, TableName};
 
-/// Rows and their checksum; `None` where a table has no rows to sum.
+/// Rows and their checksum, of each table.
 type Sums = Vec<(u64, String)>;
 
-/// Compares rows and checksums of every table. A difference is a refusal: the move must not switch.
+/// Compares rows and checksums of every table of every lane. A difference is a refusal: the move
+/// must not switch.
 pub(super) async fn verify(
     context: &MoverContext,
     mv: &Move,
-    applier: &mut Applier<'_>,
+    appliers: &mut [Applier<'_>],
 ) -> Result<Event, MoveError> {
-    let source = Session::open(context, mv, mv.from).await?;
-    let destination = Session::open(context, mv, mv.to).await?;
-    let mut sender = WalSender::open(context, mv, mv.from).await?;
+    let (all_done, left) = (CancellationToken::new(), AtomicUsize::new(appliers.len()));
+    let one = async |lane, applier: &mut Applier<'_>| {
+        let proofs = verify_lane(context, lane, applier).await;
+        if left.fetch_sub(1, Ordering::Relaxed) == 1 || proofs.is_err() {
+            all_done.cancel();
+        }
+        // A stream that nobody reads would be cut off while the others are compared.
+        applier.advance(&Target::Never, all_done.cancelled()).await?;
+        proofs
+    };
+    let all = lanes(mv).zip(appliers.iter_mut()).map(|(lane, applier)| one(lane, applier));
+    let proofs = try_join_all(all).await?;
+    context.pass("verified")?;
+    Ok(Event::Verified(proofs.into_iter().flatten().collect()))
+}
+
+async fn verify_lane(
+    context: &MoverContext,
+    lane: OneLane<'_>,
+    applier: &mut Applier<'_>,
+) -> Result<Vec<Proof>, MoveError> {
+    let (mv, from, to) = (lane.mv, lane.lane.source.node, lane.lane.target.node);
+    let source = Session::open(context, mv, from).await?;
+    let destination = Session::open(context, mv, to).await?;
+    let mut sender = WalSender::open(context, mv, from).await?;
     // The stream stands still until it is known where it has to stop.
-    let slot = beside(snapshot_slot(context, mv, &mut sender), async |done| {
+    let slot = beside(snapshot_slot(context, lane, &mut sender), async |done| {
         applier.hold(done).await.map(|()| true)
     });
     let slot = slot.await?;
@@ -41,25 +70,26 @@ pub(super) async fn verify(
     let reached = applier.advance(&Target::Position(slot.consistent), pending()).await?;
     debug_assert!(reached, "only a signal stops it before");
     // The first statement takes the snapshot: exactly the source's transactions before that point.
-    let begin =
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM foreshard.moves";
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
     destination.run("taking the snapshot of a comparison", begin).await?;
-    let both = async { tokio::try_join!(sums(&source, mv), sums(&destination, mv)) };
+    let both = async {
+        let (here, there) =
+            join!(sums(&source, lane, Side::Source), sums(&destination, lane, Side::Target));
+        Ok((here?, there?))
+    };
     let both = beside(both, async |done| applier.advance(&Target::Never, done).await);
     let (here, there) = both.await?;
-    let proofs = compare(mv, slot.consistent, here, &there)?;
-    context.pass("verified")?;
-    Ok(Event::Verified(proofs))
+    compare(lane, slot.consistent, here, &there)
 }
 
 /// A slot for its snapshot alone; it goes with its connection.
 async fn snapshot_slot(
     context: &MoverContext,
-    mv: &Move,
+    lane: OneLane<'_>,
     sender: &mut WalSender,
 ) -> Result<NewSlot, MoveError> {
     let deadline = Duration::from_millis(context.config.slot_deadline_ms);
-    sender.create_slot(&names::verify_slot(mv), true, deadline).await
+    sender.create_slot(&lane.verify_slot(), true, deadline).await
 }
 
 /// Does `work` while the stream is cared for until it is done.
@@ -78,12 +108,23 @@ async fn beside<T>(
     result
 }
 
-/// Rows and checksum of each table, in the session's snapshot. The checksum does not depend on the
-/// order of rows; a row's text is the same on both nodes since the sessions' settings are.
-async fn sums(session: &Session, mv: &Move) -> Result<Sums, MoveError> {
-    let mut all = Vec::with_capacity(mv.tables.len());
-    for table in &mv.tables {
-        let sql = sum(table);
+/// Which end of a lane is summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Source,
+    Target,
+}
+
+/// Rows and checksum of the lane's part of each table, in the session's snapshot.
+async fn sums(session: &Session, lane: OneLane<'_>, side: Side) -> Result<Sums, MoveError> {
+    let mut all = Vec::with_capacity(lane.lane.tables.len());
+    for table in &lane.lane.tables {
+        let parent = look::oid(session, &table.parent).await?;
+        let (leaf, condition) = match side {
+            Side::Source => (&table.leaf, lane.given(table, parent)),
+            Side::Target => (&table.new_leaf, lane.gotten(table, parent)),
+        };
+        let sql = sum(table, leaf, condition.as_deref());
         let row = session.client.query_one(&sql, &[]).await;
         let row = row.map_err(session.failed("summing up a table"))?;
         let rows: i64 = row.get(0);
@@ -92,26 +133,29 @@ async fn sums(session: &Session, mv: &Move) -> Result<Sums, MoveError> {
     Ok(all)
 }
 
-fn sum(table: &MovedTable) -> String {
+/// Count and checksum of a leaf's rows, which does not depend on their order; a row's text is the
+/// same on both nodes since the sessions' settings are.
+fn sum(table: &MovedTable, leaf: &TableName, condition: Option<&str>) -> String {
     format!(
         "SELECT count(*), coalesce(sum(hash), 0)::text || ' ' || coalesce(bit_xor(hash), 0)::text \
-         FROM (SELECT hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM {}) AS hashed",
+         FROM (SELECT hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM ONLY {leaf} \
+         WHERE {}) AS hashed",
         names::columns(table),
-        table.leaf
+        condition.unwrap_or("true"),
     )
 }
 
-fn compare(mv: &Move, lsn: Lsn, here: Sums, there: &Sums) -> Result<Vec<Proof>, MoveError> {
+fn compare(lane: OneLane<'_>, lsn: Lsn, here: Sums, there: &Sums) -> Result<Vec<Proof>, MoveError> {
     let mut proofs = Vec::with_capacity(here.len());
-    for ((table, (rows, checksum)), other) in mv.tables.iter().zip(here).zip(there) {
+    for ((table, (rows, checksum)), other) in lane.lane.tables.iter().zip(here).zip(there) {
         if *other != (rows, checksum.clone()) {
             return Err(MoveError::Refused(format!(
                 "table {} differs at {lsn}: the source has {rows} rows with checksum {checksum}, \
                  the destination {} with {}",
-                table.leaf, other.0, other.1
+                table.new_leaf, other.0, other.1
             )));
         }
-        proofs.push(Proof { leaf: table.leaf.clone(), rows, checksum, lsn });
+        proofs.push(Proof { leaf: table.new_leaf.clone(), rows, checksum, lsn });
     }
     Ok(proofs)
 }

@@ -68,12 +68,15 @@ impl WalSender {
         let extra = [
             ("replication", "database"),
             ("application_name", name.as_str()),
+            // The names that regclass and its kin stand for come qualified.
+            ("options", "-c search_path="),
             ("client_encoding", "UTF8"),
             ("datestyle", "ISO"),
             ("intervalstyle", "postgres"),
             ("extra_float_digits", "3"),
             ("timezone", "UTC"),
             ("bytea_output", "hex"),
+            ("lc_monetary", "C"),
             ("statement_timeout", "0"),
             ("wal_sender_timeout", "60s"),
         ];

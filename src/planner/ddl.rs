@@ -116,7 +116,7 @@ impl ShardStep {
                         format!("WITH (MODULUS {modulus}, REMAINDER {remainder})")
                     }
                     // No such shard: PostgreSQL refuses it.
-                    None => "WITH ()".to_owned(),
+                    Some(Bounds::Nothing) | None => "WITH ()".to_owned(),
                 };
                 format!(
                     "CREATE TABLE {exists}{leaf} PARTITION OF {table} FOR VALUES {bounds}{with}"

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, Ddl, query};
+use super::{Access, CopyIn, CopyOut, Ddl, query};
+use crate::ids::GroupId;
+use crate::shard_map::{Table, TableKind};
 use crate::sql::{
-    AlterAction, AlterTable, ConstraintKind, CopyStatement, CreateTable, DdlStatement, Name,
-    Statement, TableElement,
+    AlterAction, AlterTable, ConstraintKind, CopyFormat, CopyStatement, CreateTable, DdlStatement,
+    Ident, Name, Statement, TableElement,
 };
 use crate::wire::ServerError;
 
@@ -195,6 +197,26 @@ fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Plac
         .any(|word| statement.has(word));
     let code = matches!(object, "function" | "procedure" | "routine") && statement.has("create");
     match names.mentioned(statement) {
+        // They belong to their table.
+        None if matches!(object, "trigger" | "policy") => Ok(Place::Home),
+        Some(Mention::Reference(table)) if object == "trigger" && statement.has("create") => {
+            Err(ServerError::refused(
+                format!("a trigger on the reference table \"{table}\" is not supported"),
+                "It would run on each node, and could store another value in each copy.",
+                "Let the application give the values.",
+            ))
+        }
+        Some(mention)
+            if object == "trigger"
+                && statement.has("create")
+                && (!statement.has("row") || statement.has("referencing")) =>
+        {
+            Err(ServerError::refused(
+                format!("a statement trigger on \"{}\" is not supported", mention.name()),
+                "It would run on each node that has rows, and see the rows of that node only.",
+                "Write it in a simpler form: FOR EACH ROW, without REFERENCING.",
+            ))
+        }
         // Its table is at home, and so is the sequence.
         None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
         Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
@@ -246,17 +268,41 @@ pub(super) fn copy(
         ));
     }
     if !copy.from {
-        return Err(ServerError::refused(
-            format!("COPY TO of the sharded table \"{name}\" is not yet supported"),
-            "Its rows are on several nodes.",
-            "Use COPY (SELECT … WHERE the shard key = …) TO STDOUT.",
-        ));
+        return copy_table_out(text, copy, statement, table);
     }
     Ok(Part::CopyIn(Arc::new(CopyIn {
         text: text[statement.span.clone()].to_owned(),
         table: table.name.clone(),
         statement: copy.clone(),
     })))
+}
+
+/// A partitioned table gives its rows to COPY as a query only.
+fn copy_table_out(
+    text: &str,
+    copy: &CopyStatement,
+    statement: &Statement,
+    table: &Table,
+) -> Result<Part, ServerError> {
+    let TableKind::Sharded { group, .. } = &table.kind else { return Ok(Part::Anywhere) };
+    let known = || table.columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect();
+    let columns: Vec<String> = copy.columns.clone().unwrap_or_else(known);
+    if columns.is_empty() {
+        return Err(ServerError::refused(
+            format!("the columns of \"{}\" are not known", table.name.name),
+            "The table does not exist, or was not created through the proxy.",
+            "Write a column list.",
+        ));
+    }
+    let columns: Vec<String> = columns.iter().map(|c| Ident::new(c).to_string()).collect();
+    let rest = text.get(copy.target.start..statement.span.end).unwrap_or_default();
+    let text = format!("COPY (SELECT {} FROM {}) TO {rest}", columns.join(", "), table.name);
+    Ok(copy_out(text, copy, *group))
+}
+
+fn copy_out(text: String, copy: &CopyStatement, group: GroupId) -> Part {
+    let (header, binary) = (copy.options.header, copy.options.format == CopyFormat::Binary);
+    Part::CopyOut(Arc::new(CopyOut { text, group, header, binary }))
 }
 
 fn copy_query(
@@ -276,13 +322,19 @@ fn copy_query(
         };
     };
     match query::route(text, inner, statement, names)? {
-        Part::Scatter(_) | Part::EveryNode | Part::Write(_) | Part::Evaluate(_) => {
-            Err(ServerError::refused(
-                "COPY of a query over several nodes is not yet supported",
-                "Its rows are on several nodes.",
-                "Bind the shard key in the query.",
-            ))
+        Part::Scatter(group) if copy.by_client => {
+            let text = text.get(statement.span.clone()).unwrap_or_default();
+            Ok(copy_out(text.to_owned(), copy, group))
         }
+        Part::Scatter(_)
+        | Part::EveryNode
+        | Part::Write(_)
+        | Part::Evaluate(_)
+        | Part::Select(_) => Err(ServerError::refused(
+            "COPY of a query over several nodes is not yet supported",
+            "Its rows are on several nodes.",
+            "Bind the shard key in the query.",
+        )),
         // A file of the server's is the home node's.
         Part::Keyed(_) if !copy.by_client => Err(ServerError::refused(
             "COPY of a sharded table to a file or program of the server is not supported",

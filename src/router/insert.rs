@@ -394,3 +394,12 @@ pub(super) fn splits(query: &Query, text: &str, names: &Names<'_>) -> Option<Arc
     let plain = query.levels.iter().skip(1).all(other) && !query.features.cte;
     plain.then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone() }))
 }
+
+/// INSERT of a query's rows, where the query can run on its own.
+pub(super) fn select(query: &Query, text: &str) -> Option<Arc<InsertRows>> {
+    let layout = query.layout.as_ref()?;
+    let selects = layout.rows.is_empty() && !layout.default_values;
+    let reads = query.levels.iter().skip(1).all(|level| level.target.is_none());
+    (selects && reads)
+        .then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone() }))
+}

@@ -32,4 +32,4 @@ pub use insert::{Evaluation, InsertRows, Piece, Segment, takes_number, varies};
 pub use pull::{Pull, PullColumn, PullKind, PullTable, Reduction};
 pub use route::{Access, Context, Explained, Params, Route};
 pub use shape::Shape;
-pub use template::{CopyIn, Ddl, Template, template};
+pub use template::{CopyIn, CopyOut, Ddl, Template, template};

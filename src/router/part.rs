@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::insert::Evaluation;
+use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, Ddl, Explained, Pull};
+use super::{CopyIn, CopyOut, Ddl, Explained, Pull};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -20,6 +20,8 @@ pub(super) enum Part {
     /// UPDATE or DELETE over all shards of a group.
     Write(GroupId),
     Evaluate(Arc<Evaluation>),
+    Select(Arc<InsertRows>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
+    CopyOut(Arc<CopyOut>),
 }

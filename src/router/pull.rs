@@ -11,7 +11,7 @@ use super::names::{Meaning, Names};
 use crate::ids::GroupId;
 use crate::shard_map::Table;
 use crate::sql::{
-    Call, Level, Name, Query, REDUCIBLE, Shape, Source, Statement, TableRef, Test, Verb,
+    Call, JoinKind, Level, Name, Query, REDUCIBLE, Shape, Source, Statement, TableRef, Test, Verb,
 };
 use crate::wire::ServerError;
 
@@ -246,7 +246,10 @@ impl Place<'_> {
         if table.renamed || self.level.natural || self.query.features.clock_word {
             return Vec::new();
         }
+        let inner = self.level.joins.iter().all(|join| join.kind == JoinKind::Inner);
         let own = |test: &Test| match test {
+            // A row that an outer join makes for want of a partner passes it, too.
+            Test::IsNull(_, true) if !inner => false,
             Test::OneOf(column, _) | Test::Compares(column, ..) | Test::IsNull(column, _) => {
                 self.is_own(column, table, known)
             }

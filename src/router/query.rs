@@ -110,10 +110,13 @@ fn sharded(
     kinds: Kinds,
 ) -> Result<Part, ServerError> {
     let reads = query.verb == Verb::Select && !writes(query);
+    check_clauses(query, reads)?;
+    if let Some(select) = insert::select(query, text) {
+        return Ok(Part::Select(select));
+    }
     if kinds.home && !reads {
         return Err(mixed(query, meanings));
     }
-    check_clauses(query, reads)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
@@ -141,14 +144,7 @@ fn sharded(
             None => free = free.or(Some(table)),
         }
     }
-    check_functions(query)?;
-    if let Some(table) = reference_target(query, meanings) {
-        return Err(ServerError::refused(
-            format!("\"{}\" can't be written beside a sharded table", table.name.name),
-            "A reference table is written on every node, a sharded one on the nodes of its shards.",
-            "Write them in two statements.",
-        ));
-    }
+    check_functions(query, meanings)?;
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
     if write::is_change(query) {
         let spread = write::check_spread(query, statement, &bound, meanings);
@@ -198,8 +194,16 @@ fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// Refuses functions that belong to the home node.
-fn check_functions(query: &Query) -> Result<(), ServerError> {
+/// Refuses functions that belong to the home node, and writes to reference tables.
+fn check_functions(query: &Query, meanings: &Meanings<'_>) -> Result<(), ServerError> {
+    if let Some(table) = reference_target(query, meanings) {
+        return Err(ServerError::refused(
+            format!("\"{}\" can't be written beside a sharded table", table.name.name),
+            "A reference table is written on every node, a sharded one on the nodes of its shards.",
+            "Write them in two statements.",
+        ));
+    }
+
     for call in &query.functions {
         if let Some(why) = functions::home_only(call) {
             return Err(ServerError::refused(
@@ -363,6 +367,9 @@ fn reference(
     if let Some(first) = reference_values(text, query, table)? {
         return Ok(Part::Evaluate(first));
     }
+    if let Some(select) = insert::select(query, text) {
+        return Ok(Part::Select(select));
+    }
     if kinds.home {
         return Err(refuse("a home table is on one node only"));
     }
@@ -401,14 +408,7 @@ fn reference_values(
         return Ok(None);
     };
     if layout.rows.is_empty() && !layout.default_values {
-        return match varying(table, insert.columns.as_deref().unwrap_or_default()) {
-            Some(column) if insert.columns.is_some() => Err(ServerError::refused(
-                format!("INSERT … SELECT into \"{}\" needs \"{column}\"", table.name.name),
-                "Its default would be another value on each node.",
-                "Give its value in the query, or list the rows in VALUES.",
-            )),
-            _ => Ok(None),
-        };
+        return Ok(None);
     }
     Ok(insert::complete(insert, layout, text, table, None)?.map(Arc::new))
 }

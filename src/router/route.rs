@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, Ddl, Pull};
+use super::{CopyIn, CopyOut, Ddl, Pull};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::ConstantValue;
 
@@ -77,6 +77,8 @@ pub enum Route {
     Write(SmallVec<[ShardId; 2]>),
     /// An INSERT whose rows belong on several nodes, with the shard of each row.
     Insert(Arc<InsertRows>, Vec<ShardId>),
+    /// An INSERT of a query's rows: the query is run as any other, then its rows are inserted.
+    Select(Arc<InsertRows>),
     /// Parts of the statement are to be evaluated first; the statement with their values in their
     /// places is routed anew.
     Evaluate(Arc<Evaluation>),
@@ -85,4 +87,6 @@ pub enum Route {
     /// `COPY … FROM STDIN` into a sharded or reference table: the planner's `copy_in` says
     /// how rows are split.
     CopyIn(Arc<CopyIn>),
+    /// `COPY … TO STDOUT` of rows on all nodes of a group, one after the other.
+    CopyOut(Arc<CopyOut>),
 }

@@ -5,7 +5,7 @@ use super::names::Names;
 use super::part::Part;
 use super::statement::{Analysis, analyse};
 use super::{Access, Context, Control, Params, Route};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, GroupId};
 use crate::shard_map::ShardMap;
 use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, parse};
 use crate::wire::ServerError;
@@ -56,6 +56,19 @@ pub struct CopyIn {
     pub table: TableName,
     /// The same, read.
     pub statement: CopyStatement,
+}
+
+/// `COPY … TO STDOUT` of rows on all nodes of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyOut {
+    /// What each node is sent.
+    pub text: String,
+    /// The group whose nodes have the rows.
+    pub group: GroupId,
+    /// There is a header, which the client wants once.
+    pub header: bool,
+    /// The format is binary.
+    pub binary: bool,
 }
 
 /// Analyses a text.
@@ -126,7 +139,9 @@ fn moves_names(statement: &Statement) -> bool {
 
 fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) -> Target {
     let several = analyses.len() > 1;
-    if several && names.active() && statements.iter().any(moves_names) {
+    // What comes last changes them for nobody: drivers end the reset of a connection so.
+    let others = statements.split_last().map_or(&[][..], |(_, others)| others);
+    if several && names.active() && others.iter().any(moves_names) {
         return Target::Refused(together("One of them changes what names mean for the others."));
     }
     let mut parts = Vec::with_capacity(analyses.len());
@@ -156,6 +171,8 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
                 |(id, shard): (_, &crate::shard_map::Shard)| (shard.group == group).then_some(id);
             Target::Fixed(Route::Write(names.map.shards().filter_map(of_group).collect()))
         }
+        Part::CopyOut(copy) => Target::Fixed(Route::CopyOut(copy)),
+        Part::Select(insert) => Target::Fixed(Route::Select(insert)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),

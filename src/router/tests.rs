@@ -90,6 +90,8 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
             format!("rows {}", shards.join(" "))
         }
+        Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
+        Ok(Route::Select(_)) => "select".to_owned(),
         Ok(Route::Evaluate(first)) => {
             let pieces: Vec<_> = first.pieces.iter().map(|p| p.expression.as_str()).collect();
             format!("evaluate {}", pieces.join(", "))

@@ -1,7 +1,8 @@
 //! Places between two steps where a test can make the process die.
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
-//! `kill -9` would. The names are [`MOVE_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
+//! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`] and
+//! [`COMMIT_FAILPOINTS`].
 
 /// Those of a move, in the order in which it passes them.
 pub const MOVE_FAILPOINTS: [&str; 15] = [
@@ -35,6 +36,15 @@ pub const MOVE_FAILPOINTS: [&str; 15] = [
     "cleaned",
     // Everything of a move that failed is dropped, the state is not stored yet.
     "undone",
+];
+
+/// Those of a switch that detaches concurrently, between *drained* and *attached*.
+pub const CONCURRENT_FAILPOINTS: [&str; 3] = [
+    // The source's leaves are frozen, and the end of the stream is marked.
+    "frozen",
+    // The destination has noted that it has all rows; the source's leaves are frozen and attached.
+    "arrived", // The source's leaves are hidden, their detachment may be pending.
+    "hidden",
 ];
 
 /// Those of a commit in two phases, in order.
@@ -94,5 +104,7 @@ impl Failpoints {
 }
 
 fn is_known(name: &str) -> bool {
-    MOVE_FAILPOINTS.contains(&name) || COMMIT_FAILPOINTS.contains(&name)
+    [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &COMMIT_FAILPOINTS]
+        .iter()
+        .any(|names| names.contains(&name))
 }

@@ -4,5 +4,7 @@
 mod failpoint;
 mod tasks;
 
-pub use failpoint::{COMMIT_FAILPOINTS, Failpoints, MOVE_FAILPOINTS, Reached};
+pub use failpoint::{
+    COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, MOVE_FAILPOINTS, Reached,
+};
 pub use tasks::Tasks;

@@ -74,6 +74,35 @@ pub enum Bounds {
         /// Less than `modulus`.
         remainder: u32,
     },
+    /// No key: the shard was split or merged away. Its id is free for a new shard of its group.
+    Nothing,
+}
+
+impl Bounds {
+    /// Bounds that hold each of these keys once, `into` of them: a power of two.
+    /// `None` if they can't be cut like this.
+    pub fn split(self, into: u32) -> Option<Vec<Self>> {
+        let Self::Hash { modulus, remainder } = self else { return None };
+        let finer = modulus.checked_mul(into)?;
+        // PostgreSQL wants every modulus of a table to be a factor of the next larger one.
+        let cut = into.is_power_of_two() && into > 1 && i32::try_from(finer).is_ok();
+        let part = |n| Self::Hash { modulus: finer, remainder: remainder + n * modulus };
+        cut.then(|| (0..into).map(part).collect())
+    }
+
+    /// The bounds that hold the keys of all `parts` and no other; `None` if there are none.
+    pub fn merged(parts: &[Self]) -> Option<Self> {
+        let Some(Self::Hash { modulus, remainder }) = parts.first() else { return None };
+        let count = u32::try_from(parts.len()).ok().filter(|count| *count > 1)?;
+        if modulus % count != 0 {
+            return None;
+        }
+        let whole =
+            Self::Hash { modulus: modulus / count, remainder: remainder % (modulus / count) };
+        let mut cut = whole.split(count)?;
+        cut.retain(|part| !parts.contains(part));
+        cut.is_empty().then_some(whole)
+    }
 }
 
 /// A sharded or a reference table.
@@ -203,8 +232,9 @@ fn slots_of(parts: &MapParts, group: usize) -> Result<Vec<ShardId>, InvalidMap> 
         .map(ShardId)
         .zip(&parts.shards)
         .filter(|(_, shard)| shard.group.index() == group)
-        .map(|(id, shard)| match shard.bounds {
-            Bounds::Hash { modulus, remainder } => (id, modulus, remainder),
+        .filter_map(|(id, shard)| match shard.bounds {
+            Bounds::Hash { modulus, remainder } => Some((id, modulus, remainder)),
+            Bounds::Nothing => None,
         })
         .collect();
     let largest = bounds.iter().map(|b| b.1).max().unwrap_or(0);
@@ -258,17 +288,18 @@ impl ShardMap {
         &self.parts.groups
     }
 
-    /// All shards with their ids.
+    /// All shards with their ids, without those that were split or merged away.
     pub fn shards(&self) -> impl Iterator<Item = (ShardId, &Shard)> {
-        (0u32..).map(ShardId).zip(&self.parts.shards)
+        let all = (0u32..).map(ShardId).zip(&self.parts.shards);
+        all.filter(|(_, shard)| shard.bounds != Bounds::Nothing)
     }
 
-    /// The shard with this id.
+    /// The shard with this id; `None` also if it was split or merged away.
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.parts.shards.get(id.index())
+        self.parts.shards.get(id.index()).filter(|shard| shard.bounds != Bounds::Nothing)
     }
 
-    /// How many shards there are over all groups.
+    /// One more than the largest shard id that was ever used, over all groups.
     pub fn shard_count(&self) -> usize {
         self.parts.shards.len()
     }
@@ -319,6 +350,38 @@ impl ShardMap {
         moved.parts.shards[shard.index()].node = node;
         moved.parts.epoch = moved.parts.epoch.next();
         moved
+    }
+
+    /// `count` ids for new shards: those that hold no key, then new ones. `taken` are not given out.
+    pub fn free_shards(&self, count: usize, taken: impl Fn(ShardId) -> bool) -> Vec<ShardId> {
+        let is_free = |id: &ShardId| self.shard(*id).is_none() && !taken(*id);
+        (0..u32::MAX).map(ShardId).filter(is_free).take(count).collect()
+    }
+
+    /// This map without the shards `gone` and with `new` ones, which hold the same keys, at the next
+    /// epoch.
+    ///
+    /// # Errors
+    /// A key would be held twice or not at all.
+    pub fn with_shards(
+        &self,
+        gone: &[ShardId],
+        new: &[(ShardId, Shard)],
+    ) -> Result<Self, InvalidMap> {
+        let mut parts = self.parts.clone();
+        for id in gone {
+            let shard = parts.shards.get_mut(id.index());
+            let missing = || InvalidMap::Dangling(format!("a change of shard {id}"), "shard");
+            shard.ok_or_else(missing)?.bounds = Bounds::Nothing;
+        }
+        for (id, shard) in new {
+            while parts.shards.len() <= id.index() {
+                parts.shards.push(Shard { bounds: Bounds::Nothing, ..shard.clone() });
+            }
+            parts.shards[id.index()] = shard.clone();
+        }
+        parts.epoch = parts.epoch.next();
+        parts.try_into()
     }
 
     /// This map with the columns of `table` replaced, at the next epoch. No change of placement.

@@ -7,6 +7,9 @@ mod hash;
 mod key;
 mod map;
 
+#[cfg(test)]
+mod tests;
+
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{

@@ -10,5 +10,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use record::{Cause, Move, MovedColumn, MovedTable, Object, ObjectKind, Proof, Step};
+pub use record::{
+    Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof, Step,
+};
 pub use state::{Action, Event, InvalidEvent, State};

@@ -1,22 +1,29 @@
 //! The record of a move: what was asked, how far it is, what it made, what it proved.
+//!
+//! A split and a merge are moves too: a move has a *lane* for each pair of a shard that gives rows
+//! and a shard that gets some of them. A plain move has one lane, a split one a child, a merge one a
+//! parent.
 
 use serde::{Deserialize, Serialize};
 
 use super::state::State;
 use crate::ids::{Lsn, MoveId, NodeId, ShardId};
+use crate::shard_map::Bounds;
 use crate::sql::TableName;
 
-/// One move of one shard, as the catalog stores it under `moves/`.
+/// One move, split or merge, as the catalog stores it under `moves/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Move {
     /// Unique over all moves ever made; grows.
     pub id: MoveId,
-    /// The shard that moves.
+    /// The shard that moves; the one that is split, or the first of those that are merged.
     pub shard: ShardId,
     /// The node that owns it until the switch.
     pub from: NodeId,
-    /// The node that owns it after the switch.
+    /// The node that owns it after the switch; of a split, that of the last child.
     pub to: NodeId,
+    /// Which shards give rows to which.
+    pub lanes: Vec<Lane>,
     /// Who wants it, and why.
     pub cause: Cause,
     /// How far it is.
@@ -25,8 +32,6 @@ pub struct Move {
     pub requested_unix_ms: u64,
     /// Every state that it was in, with its beginning; the last is `state`.
     pub history: Vec<Step>,
-    /// The tables that move, in the order of the map. Empty until checked.
-    pub tables: Vec<MovedTable>,
     /// What it has made or is about to make, and has to remove. Empty when finished.
     pub objects: Vec<Object>,
     /// Rows that the copy brought.
@@ -77,20 +82,60 @@ pub struct Step {
     pub at_unix_ms: u64,
 }
 
+/// A shard, where it is or is going to be, and which keys it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its node.
+    pub node: NodeId,
+    /// Its keys.
+    pub bounds: Bounds,
+}
+
+/// The rows that one shard gives to another: those that both bounds hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// Who gives.
+    pub source: Part,
+    /// Who gets. Of the same id as the source in a plain move.
+    pub target: Part,
+    /// The tables, in the order of the map: referenced tables first. Empty until checked.
+    pub tables: Vec<MovedTable>,
+}
+
+/// What a move does to the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One shard goes to another node.
+    Move,
+    /// One shard becomes several.
+    Split,
+    /// Several shards become one.
+    Merge,
+}
+
 /// One table of the shard's group, as it was when the move was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedTable {
     /// The partitioned table.
     pub parent: TableName,
-    /// The partition that moves; of the same name on both nodes.
+    /// The partition that gives its rows, on the source.
     pub leaf: TableName,
+    /// The partition that gets them, on the destination; of the same name in a plain move.
+    pub new_leaf: TableName,
     /// The shard-key columns, in the order of the partition key.
     pub key: Vec<String>,
     /// Every column but the generated ones, in the order of the source's leaf.
     pub columns: Vec<MovedColumn>,
     /// Whether the leaf has no primary key, so that rows are told apart by all their columns.
     pub whole_row_identity: bool,
-    /// Whether all its types are PostgreSQL's own, of the same object id on every node.
+    /// The replica identity of the leaf before the move touched it, as `pg_class` has it.
+    pub identity: String,
+    /// A fingerprint of the parent's and the leaf's definition on the source: DDL changes it.
+    pub shape: String,
+    /// Whether the binary form of all its columns means the same on every node.
     pub builtin_types: bool,
 }
 
@@ -131,8 +176,11 @@ pub enum ObjectKind {
         /// The constraint.
         name: String,
     },
-    /// The row of `foreshard.moves` on the destination that says how far the stream is applied.
-    Position,
+    /// The triggers that make a leaf unwritable while it is detached concurrently.
+    Freeze(TableName),
+    /// The row of `foreshard.moves` on the destination that says how far a stream is applied, by
+    /// the name of its slot.
+    Position(String),
 }
 
 /// A table that was equal on both sides at one WAL position.
@@ -149,7 +197,7 @@ pub struct Proof {
 }
 
 impl Move {
-    /// A move that was asked for now.
+    /// A move of one shard that was asked for now. Its bounds are filled in when it is checked.
     #[expect(clippy::too_many_arguments, reason = "the parts of a request, each of its own type")]
     pub fn requested(
         id: MoveId,
@@ -159,17 +207,26 @@ impl Move {
         cause: Cause,
         now_unix_ms: u64,
     ) -> Self {
+        let source = Part { shard, node: from, bounds: Bounds::Nothing };
+        let lane = Lane { source, target: Part { node: to, ..source }, tables: Vec::new() };
+        Self::of_lanes(id, vec![lane], cause, now_unix_ms)
+    }
+
+    /// A move over these lanes, of which there is one at least.
+    pub fn of_lanes(id: MoveId, lanes: Vec<Lane>, cause: Cause, now_unix_ms: u64) -> Self {
         let state = State::Requested;
+        let first = lanes.first().map(|lane| lane.source);
+        let last = lanes.last().map(|lane| lane.target);
         Self {
             id,
-            shard,
-            from,
-            to,
+            shard: first.map_or(ShardId(0), |part| part.shard),
+            from: first.map_or(NodeId(0), |part| part.node),
+            to: last.map_or(NodeId(0), |part| part.node),
+            lanes,
             cause,
             state,
             requested_unix_ms: now_unix_ms,
             history: vec![Step { state, at_unix_ms: now_unix_ms }],
-            tables: Vec::new(),
             objects: Vec::new(),
             rows_copied: 0,
             bytes_copied: 0,
@@ -189,4 +246,55 @@ impl Move {
     pub fn is_finished(&self) -> bool {
         self.state.is_final()
     }
+
+    /// What it does to the shards.
+    pub fn kind(&self) -> Kind {
+        match (self.sources().len(), self.targets().len()) {
+            (1, 1) => Kind::Move,
+            (1, _) => Kind::Split,
+            _ => Kind::Merge,
+        }
+    }
+
+    /// The shards that give rows, each once.
+    pub fn sources(&self) -> Vec<Part> {
+        distinct(self.lanes.iter().map(|lane| lane.source))
+    }
+
+    /// The shards that get rows, each once.
+    pub fn targets(&self) -> Vec<Part> {
+        distinct(self.lanes.iter().map(|lane| lane.target))
+    }
+
+    /// All nodes that it touches, each once.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        distinct(self.lanes.iter().flat_map(|lane| [lane.source.node, lane.target.node]))
+    }
+
+    /// Whether it gives rows of this shard away, or makes it.
+    pub fn touches(&self, shard: ShardId) -> bool {
+        self.lanes.iter().any(|lane| lane.source.shard == shard || lane.target.shard == shard)
+    }
+
+    /// The leaves of a source, in the order of the map.
+    pub fn leaves_of(&self, source: ShardId) -> Vec<&MovedTable> {
+        let lane = self.lanes.iter().find(|lane| lane.source.shard == source);
+        lane.into_iter().flat_map(|lane| &lane.tables).collect()
+    }
+
+    /// The tables that a target gets, in the order of the map.
+    pub fn tables_for(&self, target: ShardId) -> Vec<&MovedTable> {
+        let lane = self.lanes.iter().find(|lane| lane.target.shard == target);
+        lane.into_iter().flat_map(|lane| &lane.tables).collect()
+    }
+}
+
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for one in all {
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    found
 }

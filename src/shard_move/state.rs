@@ -1,4 +1,4 @@
-//! The states of a move and the table of transitions.
+//! The states of a move, split or merge, and the table of transitions.
 //!
 //! | state       | action    | event → next state                                              |
 //! |-------------|-----------|-----------------------------------------------------------------|
@@ -19,7 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Move, MovedTable, Object, ObjectKind, Proof, Step};
+use super::record::{Lane, Move, Object, ObjectKind, Proof, Step};
 
 /// How far a move is. Stored before it is acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,8 +114,8 @@ pub enum Action {
 pub enum Event {
     /// The move can work; these are its tables, and all that it is going to make.
     Checked {
-        /// In the order of the map: referenced tables first.
-        tables: Vec<MovedTable>,
+        /// The move's lanes, now with their bounds and tables.
+        lanes: Vec<Lane>,
         /// Everything that will be created, on either node.
         objects: Vec<Object>,
     },
@@ -255,8 +255,8 @@ impl Move {
     /// Keeps what `event` brings.
     fn note(&mut self, event: Event, now_unix_ms: u64) {
         match event {
-            Event::Checked { tables, objects } => {
-                self.tables = tables;
+            Event::Checked { lanes, objects } => {
+                self.lanes = lanes;
                 self.objects = objects;
             }
             Event::Copied { rows, bytes } => {
@@ -291,13 +291,18 @@ impl Move {
     /// The new tables are the shard now, and the old ones are what has to go.
     fn hand_over(&mut self) {
         self.objects.retain(|object| {
-            !matches!(object.kind, ObjectKind::Leaf(_) | ObjectKind::HelperCheck { .. })
+            !matches!(
+                object.kind,
+                ObjectKind::Leaf(_) | ObjectKind::HelperCheck { .. } | ObjectKind::Freeze(_)
+            )
         });
-        let from = self.from;
-        let old = self
-            .tables
-            .iter()
-            .map(|table| Object { node: from, kind: ObjectKind::Leaf(table.leaf.clone()) });
+        let mut old = Vec::new();
+        for source in self.sources() {
+            for table in self.leaves_of(source.shard) {
+                let kind = ObjectKind::Leaf(table.leaf.clone());
+                old.push(Object { node: source.node, kind });
+            }
+        }
         self.objects.extend(old);
     }
 }

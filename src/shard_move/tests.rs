@@ -18,9 +18,12 @@ fn table() -> MovedTable {
     MovedTable {
         parent: TableName::new("public", "orders"),
         leaf: TableName::new("public", "orders_s3"),
+        new_leaf: TableName::new("public", "orders_s3"),
         key: vec!["tenant".to_owned()],
         columns: vec![MovedColumn { name: "tenant".to_owned(), type_name: "bigint".to_owned() }],
         whole_row_identity: true,
+        identity: "d".to_owned(),
+        shape: String::new(),
         builtin_types: true,
     }
 }
@@ -33,10 +36,13 @@ fn checked() -> Event {
         (1, ObjectKind::Leaf(leaf())),
         (0, ObjectKind::HelperCheck { leaf: leaf(), name: "c".to_owned() }),
         (0, ObjectKind::FullIdentity(leaf())),
-        (1, ObjectKind::Position),
+        (0, ObjectKind::Freeze(leaf())),
+        (1, ObjectKind::Position("s".to_owned())),
     ];
     let objects = objects.map(|(node, kind)| Object { node: NodeId(node), kind }).to_vec();
-    Event::Checked { tables: vec![table()], objects }
+    let mut lanes = requested().lanes;
+    lanes[0].tables = vec![table()];
+    Event::Checked { lanes, objects }
 }
 
 fn verified() -> Event {

@@ -14,6 +14,8 @@ pub struct CopyStatement {
     pub query: Option<Box<super::Query>>,
     /// FROM; else TO.
     pub from: bool,
+    /// The bytes of what is behind FROM or TO, up to the options.
+    pub target: std::ops::Range<usize>,
     /// STDIN or STDOUT; else a file or program of the server.
     pub by_client: bool,
     /// Its options.
@@ -47,8 +49,21 @@ pub struct CopyOptions {
     pub quote: Option<String>,
     /// ESCAPE
     pub escape: Option<String>,
-    /// Options besides these, and WHERE: by name.
-    pub others: Vec<String>,
+    /// Options besides these.
+    pub others: Vec<OtherOption>,
+    /// WHERE with its condition, as written.
+    pub filter: Option<String>,
+}
+
+/// An option whose meaning is left to PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherOption {
+    /// Its name, in upper case.
+    pub name: String,
+    /// Its identifiers and strings, as stored.
+    pub values: Vec<String>,
+    /// As written among the options in parentheses; `None` for the form of before version 9.0.
+    pub text: Option<String>,
 }
 
 /// Reads a COPY statement with the word COPY; `None` if it can't be read.
@@ -74,11 +89,13 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<CopyStatement> {
     if !from && !cursor.eat("to") {
         return None;
     }
+    let start = cursor.token()?.start;
     let by_client = cursor.eat(if from { "stdin" } else { "stdout" });
     if !by_client {
         cursor.eat("program");
         cursor.string()?;
     }
+    let target = start..tokens.get(cursor.at - 1)?.end;
     if cursor.eat_all(&["using", "delimiters"]) {
         options.delimiter = Some(cursor.string()?.to_owned());
     }
@@ -91,10 +108,19 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<CopyStatement> {
         old_options(&mut cursor, &mut options)?;
     }
     if cursor.eat("where") {
-        options.others.push("WHERE".to_owned());
+        let span = tokens.get(cursor.at - 1)?.start..tokens.last()?.end;
+        options.filter = text.get(span).map(str::to_owned);
         cursor.at = tokens.len();
     }
-    cursor.at_end().then_some(CopyStatement { table, columns, query, from, by_client, options })
+    cursor.at_end().then_some(CopyStatement {
+        table,
+        columns,
+        query,
+        from,
+        target,
+        by_client,
+        options,
+    })
 }
 
 /// `(FORMAT csv, HEADER true, …)`
@@ -114,20 +140,29 @@ fn option(cursor: &mut Cursor<'_>, options: &mut CopyOptions) -> Option<()> {
             if let Some(header) = header(cursor)? {
                 options.header = header;
             } else {
-                options.others.push("HEADER MATCH".to_owned());
-                cursor.at = cursor.tokens.len();
+                options.others.push(other(cursor, "HEADER MATCH".to_owned()));
             }
         }
         "delimiter" => options.delimiter = Some(cursor.string()?.to_owned()),
         "null" => options.null = Some(cursor.string()?.to_owned()),
         "quote" => options.quote = Some(cursor.string()?.to_owned()),
         "escape" => options.escape = Some(cursor.string()?.to_owned()),
-        other => {
-            options.others.push(other.to_ascii_uppercase());
-            cursor.at = cursor.tokens.len();
-        }
+        name => options.others.push(other(cursor, name.to_ascii_uppercase())),
     }
     cursor.at_end().then_some(())
+}
+
+/// All of the option that the cursor is in.
+fn other(cursor: &mut Cursor<'_>, name: String) -> OtherOption {
+    cursor.at = cursor.tokens.len();
+    let value = |token: &Token| match &token.kind {
+        Kind::Word(value) | Kind::Quoted(value) | Kind::String(value) => Some(value.clone()),
+        _ => None,
+    };
+    let values = cursor.tokens.iter().skip(1).filter_map(value).collect();
+    let span = cursor.tokens.first().zip(cursor.tokens.last()).map(|(a, b)| a.start..b.end);
+    let text = span.and_then(|span| cursor.text.get(span)).map(str::to_owned);
+    OtherOption { name, values, text }
 }
 
 /// A Boolean; `None` inside for MATCH.
@@ -177,7 +212,8 @@ fn old_options(cursor: &mut Cursor<'_>, options: &mut CopyOptions) -> Option<()>
                     "quote" => options.quote = Some(value(cursor)?),
                     "escape" => options.escape = Some(value(cursor)?),
                     other => {
-                        options.others.push(other.to_ascii_uppercase());
+                        let name = other.to_ascii_uppercase();
+                        options.others.push(OtherOption { name, values: Vec::new(), text: None });
                         while !cursor.at_end() && cursor.word() != Some("where") {
                             cursor.at += 1;
                         }

@@ -24,7 +24,7 @@ mod statement;
 mod walk;
 
 pub use control::{Control, Discard};
-pub use copy::{CopyFormat, CopyOptions, CopyStatement};
+pub use copy::{CopyFormat, CopyOptions, CopyStatement, OtherOption};
 pub use cursor::Name;
 pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,

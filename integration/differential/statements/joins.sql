@@ -77,3 +77,7 @@ SELECT users.*, tenants.name FROM users JOIN tenants ON tenants.id = users.tenan
 SELECT t.name, o.id FROM tenants t JOIN orders o ON o.tenant_id = t.id WHERE t.id = $1;
 -- parameters: fr
 SELECT u.email, t.name FROM users u JOIN tenants t ON t.id = u.tenant_id WHERE t.country = $1;
+SELECT t.id, u.email FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id WHERE u.score IS NULL;
+SELECT t.id, u.email FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id WHERE u.email IS NULL;
+SELECT a.email FROM users a FULL JOIN tenants b ON a.tenant_id = b.id WHERE b.country IS NULL;
+SELECT t.id FROM tenants t LEFT JOIN (users u LEFT JOIN events e ON e.day = u.score) ON u.tenant_id = t.id AND e.kind IS NULL;

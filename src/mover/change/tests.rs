@@ -17,9 +17,12 @@ fn orders() -> MovedTable {
     MovedTable {
         parent: TableName::new("s", "Orders"),
         leaf: TableName::new("s", "Orders_s1"),
+        new_leaf: TableName::new("s", "Orders_s9"),
         key: vec!["tenant".to_owned()],
         columns: vec![column("tenant", "bigint"), column("id", "bigint"), column("a\"b", "text")],
         whole_row_identity: false,
+        identity: "d".to_owned(),
+        shape: String::new(),
         builtin_types: true,
     }
 }
@@ -39,7 +42,7 @@ fn relation(identity: u8, names: [&str; 3]) -> LogicalReplicationMessage {
 
 fn of(identity: u8) -> Relation {
     let message = relation(identity, ["tenant", "id", "a\"b"]);
-    Relation::of(&message, &[orders()]).unwrap().unwrap()
+    Relation::of(&message, &[(orders(), None)]).unwrap().unwrap()
 }
 
 /// `-` is NULL, `~` an unchanged value that was not sent.
@@ -64,7 +67,7 @@ fn an_insert_names_its_columns() {
     let change = of(b'd').insert(&tuple(["1", "2", "-"])).unwrap();
     assert_eq!(
         change.sql,
-        "INSERT INTO \"s\".\"Orders_s1\" (\"tenant\", \"id\", \"a\"\"b\") \
+        "INSERT INTO \"s\".\"Orders_s9\" (\"tenant\", \"id\", \"a\"\"b\") \
          OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3)"
     );
     assert_eq!(texts(&change.parameters), ["1", "2", "-"]);
@@ -75,7 +78,7 @@ fn an_update_finds_its_row_by_the_old_key_and_leaves_out_what_was_not_sent() {
     let change = of(b'd').update(None, &tuple(["1", "2", "x"])).unwrap();
     assert_eq!(
         change.sql,
-        "UPDATE \"s\".\"Orders_s1\" SET \"tenant\" = $1, \"id\" = $2, \"a\"\"b\" = $3 \
+        "UPDATE \"s\".\"Orders_s9\" SET \"tenant\" = $1, \"id\" = $2, \"a\"\"b\" = $3 \
          WHERE \"tenant\" = $4 AND \"id\" = $5"
     );
     assert_eq!(texts(&change.parameters), ["1", "2", "x", "1", "2"]);
@@ -84,7 +87,7 @@ fn an_update_finds_its_row_by_the_old_key_and_leaves_out_what_was_not_sent() {
     let change = of(b'd').update(Some(&old), &tuple(["1", "3", "~"])).unwrap();
     assert_eq!(
         change.sql,
-        "UPDATE \"s\".\"Orders_s1\" SET \"tenant\" = $1, \"id\" = $2 \
+        "UPDATE \"s\".\"Orders_s9\" SET \"tenant\" = $1, \"id\" = $2 \
          WHERE \"tenant\" = $3 AND \"id\" = $4"
     );
     assert_eq!(texts(&change.parameters), ["1", "3", "1", "2"]);
@@ -95,7 +98,7 @@ fn a_row_without_a_key_is_found_by_all_its_values_and_only_once() {
     let change = of(b'f').delete(&tuple(["1", "2", "-"])).unwrap();
     assert_eq!(
         change.sql,
-        "DELETE FROM \"s\".\"Orders_s1\" WHERE ctid = (SELECT ctid FROM \"s\".\"Orders_s1\" \
+        "DELETE FROM \"s\".\"Orders_s9\" WHERE ctid = (SELECT ctid FROM \"s\".\"Orders_s9\" \
          WHERE \"tenant\" = $1::bigint AND ROW(\"tenant\", \"id\", \"a\"\"b\")::text = \
          ROW($1::bigint, $2::bigint, $3::text)::text LIMIT 1)"
     );
@@ -109,10 +112,28 @@ fn what_can_not_be_applied_stops_the_stream() {
         of(b'f').update(None, &tuple(["1", "2", "x"])).map(drop),
         of(b'd').delete(&tuple(["1", "-", "-"])).map(drop),
         of(b'd').delete(&TupleData::new(vec![ColumnData::null()])).map(drop),
-        Relation::of(&relation(b'd', ["tenant", "id", "renamed"]), &[orders()]).map(drop),
+        Relation::of(&relation(b'd', ["tenant", "id", "renamed"]), &[(orders(), None)]).map(drop),
         Relation::of(&relation(b'd', ["tenant", "id", "x"]), &[]).map(drop),
     ];
     for (case, fault) in faults.into_iter().enumerate() {
         assert!(fault.is_err(), "case {case}");
     }
+}
+
+#[test]
+fn a_truncate_of_a_leaf_that_others_share_deletes_its_own_rows_alone() {
+    let whole = of(b'd');
+    let sql = |changes: Vec<super::Change>| -> Vec<String> {
+        assert!(changes.iter().all(|change| !change.one_row));
+        changes.into_iter().map(|change| change.sql).collect()
+    };
+    let truncate = "TRUNCATE \"s\".\"Orders_s9\", \"s\".\"Orders_s9\"";
+    assert_eq!(sql(Relation::truncate(&[&whole, &whole])), [truncate]);
+    let message = relation(b'd', ["tenant", "id", "a\"b"]);
+    let tables = [(orders(), Some("share".to_owned()))];
+    let shared = Relation::of(&message, &tables).unwrap().unwrap();
+    assert_eq!(
+        sql(Relation::truncate(&[&shared])),
+        ["DELETE FROM \"s\".\"Orders_s9\" WHERE share"]
+    );
 }

@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::ids::{GroupId, ShardId};
 use crate::router::CopyIn;
-use crate::shard_map::{Column, KeyType, ShardMap, TableKind};
-use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, TableName};
+use crate::shard_map::{Column, KeyType, ShardMap, Table, TableKind};
+use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, OtherOption, TableName};
 use crate::wire::ServerError;
 
 pub use split::Splitter;
@@ -70,13 +70,6 @@ pub(super) enum Format {
 /// 0A000 for options that can't be kept over nodes, or an unknown place of the key.
 pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError> {
     let options = &copy.statement.options;
-    if let Some(option) = options.others.first() {
-        return Err(ServerError::refused(
-            format!("COPY with {option} is not supported for \"{}\"", copy.table.name),
-            "The proxy could not keep it exactly when it spreads the rows over nodes.",
-            "Use FORMAT, HEADER, DELIMITER, NULL, QUOTE and ESCAPE only.",
-        ));
-    }
     let Some(table) = map.table(&copy.table) else {
         return Err(unknown_columns(&copy.table));
     };
@@ -84,18 +77,23 @@ pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError>
     let columns: Vec<String> = copy.statement.columns.clone().unwrap_or_else(|| known().collect());
     let column_count = (!columns.is_empty()).then_some(columns.len());
     let format_code = u8::from(options.format == CopyFormat::Binary);
+    let key: &[String] = match &table.kind {
+        TableKind::Sharded { key, .. } => key,
+        TableKind::Reference => &[],
+    };
+    let types = match &table.kind {
+        TableKind::Sharded { group, .. } => map.groups()[group.index()].key.as_slice(),
+        TableKind::Reference => &[],
+    };
+    if let Some(option) = options.others.iter().find(|option| !keeps(option, key, types)) {
+        return Err(ServerError::refused(
+            format!("COPY with {} is not supported for \"{}\"", option.name, copy.table.name),
+            "The proxy could not keep it exactly when it spreads the rows over nodes.",
+            "Leave it out, or use another format.",
+        ));
+    }
     let TableKind::Sharded { group, key } = &table.kind else {
-        let varies = |column: &&Column| {
-            let default = column.default.as_deref();
-            default.is_some_and(crate::router::varies) && !columns.contains(&column.name)
-        };
-        if let Some(column) = table.columns.iter().find(varies) {
-            return Err(ServerError::refused(
-                format!("COPY into \"{}\" needs \"{}\"", copy.table.name, column.name),
-                "Its default would be another value on each node.",
-                "Give its value in each row.",
-            ));
-        }
+        check_copies(copy, table, &columns)?;
         let text = copy.text.trim().to_owned();
         let table = copy.table.clone();
         return Ok(CopyInPlan { table, text, column_count, format_code, split: None });
@@ -140,6 +138,50 @@ fn unknown_columns(table: &TableName) -> ServerError {
     )
 }
 
+/// Each node's copy of a reference table must get the same.
+fn check_copies(copy: &CopyIn, table: &Table, columns: &[String]) -> Result<(), ServerError> {
+    let options = &copy.statement.options;
+    if options.filter.as_deref().is_some_and(crate::router::varies) {
+        return Err(ServerError::refused(
+            format!("this WHERE in a COPY into \"{}\" is not supported", copy.table.name),
+            "It could take other rows on each node.",
+            "Use a condition of columns and constants.",
+        ));
+    }
+    let varies = |column: &&Column| {
+        let default = column.default.as_deref();
+        default.is_some_and(crate::router::varies) && !columns.contains(&column.name)
+    };
+    if let Some(column) = table.columns.iter().find(varies) {
+        return Err(ServerError::refused(
+            format!("COPY into \"{}\" needs \"{}\"", copy.table.name, column.name),
+            "Its default would be another value on each node.",
+            "Give its value in each row.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an option means the same when rows are split by key.
+fn keeps(option: &OtherOption, key: &[String], types: &[KeyType]) -> bool {
+    let of_key = option.values.iter().any(|value| key.contains(value) || value == "*");
+    let encoding = |value: &String| {
+        let plain: String = value.to_ascii_lowercase().replace(['-', '_'], "");
+        let utf8 = matches!(plain.as_str(), "utf8" | "unicode" | "sqlascii");
+        // A byte below 128 is that character in all of these.
+        let safe = ["latin", "iso8859", "win", "koi8", "euc"].iter().any(|p| plain.starts_with(p));
+        utf8 || safe && !types.contains(&KeyType::Text)
+    };
+    match (option.name.as_str(), &option.text) {
+        (_, None) | ("FREEZE" | "ON_ERROR" | "LOG_VERBOSITY" | "REJECT_LIMIT" | "DEFAULT", _) => {
+            false
+        }
+        ("FORCE_NULL" | "FORCE_NOT_NULL", _) => key.is_empty() || !of_key,
+        ("ENCODING", _) => option.values.iter().all(encoding),
+        _ => key.is_empty(),
+    }
+}
+
 /// The statement for each node: without HEADER, which the splitter takes off.
 fn text(copy: &CopyIn, options: &CopyOptions) -> String {
     let columns = copy.statement.columns.as_ref().map(|columns| {
@@ -158,11 +200,14 @@ fn text(copy: &CopyIn, options: &CopyOptions) -> String {
         ("ESCAPE", &options.escape),
     ];
     let given = values.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let others = options.others.iter().filter_map(|option| option.text.clone());
+    let filter = options.filter.as_ref().map(|filter| format!(" {filter}")).unwrap_or_default();
     let options: Vec<String> = std::iter::once(format!("FORMAT {format}"))
         .chain(given.map(|(name, value)| format!("{name} {}", Literal(value))))
+        .chain(others)
         .collect();
     let columns = columns.unwrap_or_default();
-    format!("COPY {}{columns} FROM STDIN WITH ({})", copy.table, options.join(", "))
+    format!("COPY {}{columns} FROM STDIN WITH ({}){filter}", copy.table, options.join(", "))
 }
 
 fn format(options: &CopyOptions) -> Result<Format, ServerError> {

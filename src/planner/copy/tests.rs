@@ -56,10 +56,9 @@ fn each_node_is_told_the_same_copy_without_a_header() {
     for refused in [
         "COPY orders (id) FROM STDIN",
         "COPY items FROM STDIN",
-        "COPY orders FROM STDIN (ENCODING 'latin1')",
+        "COPY orders FROM STDIN (ENCODING 'SJIS')",
         "COPY orders FROM STDIN (FREEZE)",
-        "COPY orders FROM STDIN (FORMAT csv, FORCE_NULL (id))",
-        "COPY orders FROM STDIN WHERE id > 3",
+        "COPY orders FROM STDIN (FORMAT csv, FORCE_NULL (tenant_id))",
         "COPY orders FROM STDIN (DELIMITER 'ab')",
         "COPY orders FROM STDIN (HEADER match)",
     ] {

@@ -203,7 +203,7 @@ fn writes_that_can_not_be_placed_are_refused() {
             "refused: a subquery can't give the shard key",
         ),
         ("INSERT INTO orders DEFAULT VALUES", "refused: INSERT"),
-        ("INSERT INTO orders SELECT * FROM items WHERE tenant_id = 5", "refused: INSERT"),
+        ("INSERT INTO orders SELECT * FROM items WHERE tenant_id = 5", "select"),
         ("INSERT INTO items VALUES (1, 5)", "refused: the columns of"),
         ("INSERT INTO orders VALUES (1)", "refused: INSERT"),
         ("UPDATE orders SET total = nextval('s') WHERE tenant_id = 5", "refused: nextval"),
@@ -215,7 +215,7 @@ fn writes_that_can_not_be_placed_are_refused() {
             "MERGE INTO orders USING items ON orders.tenant_id = items.tenant_id WHEN MATCHED THEN DELETE",
             "refused",
         ),
-        ("INSERT INTO orders (id, tenant_id) SELECT 1, 5", "refused: INSERT"),
+        ("INSERT INTO orders (id, tenant_id) SELECT 1, 5", "select"),
     ]);
 }
 

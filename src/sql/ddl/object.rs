@@ -24,7 +24,7 @@ pub struct Grant {
 }
 
 /// Objects that every node has alike.
-const GLOBAL: [&str; 15] = [
+const GLOBAL: [&str; 17] = [
     "aggregate",
     "cast",
     "collation",
@@ -34,11 +34,13 @@ const GLOBAL: [&str; 15] = [
     "function",
     "group",
     "operator",
+    "policy",
     "procedure",
     "role",
     "routine",
     "schema",
     "sequence",
+    "trigger",
     "type",
 ];
 

@@ -1,0 +1,236 @@
+//! INSERT of a query's rows: the query runs like any other, its rows are inserted like any others.
+
+use bytes::BytesMut;
+
+use super::capture::Answer;
+use super::session::ClientSession;
+use super::simple::Way;
+use super::writes::params_of;
+use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter, query_message};
+use crate::planner::{literal, renumbered};
+use crate::router::InsertRows;
+use crate::wire::{Bind, Reader, Reply, ServerError, SqlState, body};
+
+/// Rows of one INSERT.
+const ROWS_A_STATEMENT: usize = 1_000;
+
+/// The most rows with ON CONFLICT, which must see all of them at once.
+const ROWS_MAX: usize = 100_000;
+
+impl ClientSession {
+    /// Runs `INSERT … SELECT`; leaves `ReadyForQuery` to the caller.
+    pub(super) async fn insert_selected(
+        &mut self,
+        insert: &InsertRows,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let layout = &insert.layout;
+        let source = insert.text.get(layout.source.clone()).unwrap_or_default();
+        let selected = self.fetch(source, bound).await?;
+        let rows = self.literals(&selected).await?;
+        let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
+        if rows.is_empty() {
+            // The same without rows: checks it, and describes what RETURNING gives.
+            let text = format!("{head}SELECT * FROM ({source}) AS none WHERE false{tail}");
+            let home = self.worker.engine.live_map.load().home();
+            let cost = crate::executor::Cost::none(crate::load::Access::Write);
+            return self.write_way(Way::Node(home, cost), &text, bound).await;
+        }
+        let whole = tail.to_ascii_lowercase().contains("conflict");
+        if whole && rows.len() > ROWS_MAX {
+            return Err(too_many().into());
+        }
+        let portion = if whole { rows.len() } else { ROWS_A_STATEMENT };
+        let implicit = self.session.begin_unless_begun();
+        let inserted = self.insert_portions(head, tail, &rows, (portion, bound)).await;
+        match inserted {
+            Ok(count) => {
+                if implicit {
+                    self.session.commit().await?;
+                }
+                self.client.put(Reply::CommandComplete(&format!("INSERT 0 {count}")));
+                Ok(())
+            }
+            Err(fault) => {
+                if implicit {
+                    self.session.rollback().await?;
+                } else {
+                    self.session.fail();
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    async fn insert_portions(
+        &mut self,
+        head: &str,
+        tail: &str,
+        rows: &[String],
+        (portion, bound): (usize, Option<&Bound<'_, '_>>),
+    ) -> Result<u64, Fault> {
+        let mut count = 0;
+        for (index, rows) in rows.chunks(portion).enumerate() {
+            let text = format!("{head}VALUES {}{tail}", rows.join(", "));
+            let answer =
+                self.capture(async |session| session.rewritten(&text, bound).await).await?;
+            count += answer.count();
+            if let Some(columns) = answer.columns.filter(|_| index == 0) {
+                self.client.relay(&columns).await?;
+            }
+            for row in &answer.rows {
+                self.client.relay(row).await?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Routes and runs a statement that the proxy has made of the client's.
+    pub(super) async fn rewritten(
+        &mut self,
+        text: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let template = self.template(text);
+        let params = params_of(bound);
+        let (way, _) = self.way(text, params, template).await?;
+        match way {
+            Way::Steps(route) => self.write(route, text, bound).await,
+            way => self.write_way(way, text, bound).await,
+        }
+    }
+
+    /// Runs a query and keeps its rows, as text.
+    async fn fetch(
+        &mut self,
+        source: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<Answer, Fault> {
+        let Some(bound) = bound else {
+            return self.capture(async |session| session.read(source, None).await).await;
+        };
+        let (text, numbers) = renumbered(source);
+        let mut frame = BytesMut::new();
+        bound.bind.put_part(&numbers, Some(&[0, 0]), &mut frame);
+        let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
+        let declared = |number: &u16| {
+            bound.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
+        };
+        let types: Vec<u32> = numbers.iter().map(declared).collect();
+        let part = Bound { types: &types, bind: &bind };
+        self.capture(async |session| session.read(&text, Some(&part)).await).await
+    }
+
+    async fn read(&mut self, text: &str, bound: Option<&Bound<'_, '_>>) -> Result<(), Fault> {
+        let template = self.template(text);
+        let params = params_of(bound);
+        let (way, _) = self.way(text, params, template).await?;
+        let messages = match bound {
+            None => query_message(text),
+            Some(bound) => bound.described(text),
+        };
+        match way {
+            Way::Node(node, cost) => {
+                let nodes = [(node, cost)];
+                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
+                self.session.scatter(&scatter, &mut self.client).await
+            }
+            Way::Scatter(nodes) => {
+                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
+                self.session.scatter(&scatter, &mut self.client).await
+            }
+            Way::Pull(pull) => {
+                let bind = bound.map(|bound| {
+                    let mut frames = BindFrames::default();
+                    bound.bind.put_unnamed(&mut frames.full);
+                    bound.bind.put_part(&[], None, &mut frames.bare);
+                    frames
+                });
+                let run = PullRun { pull, text, start: 0, params, bind };
+                self.session.pull(&run, &mut self.client).await
+            }
+            Way::Steps(_) => Err(ServerError::refused(
+                "the rows of this query can't be inserted",
+                "It does not only read.",
+                "Run the query first.",
+            )
+            .into()),
+        }
+    }
+
+    /// Each row as `(…)` of literals, with the types of the query's columns.
+    async fn literals(&mut self, selected: &Answer) -> Result<Vec<String>, Fault> {
+        if selected.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let types = match &selected.columns {
+            Some(columns) => self.type_names(&type_oids(columns)?).await?,
+            None => Vec::new(),
+        };
+        let mut rows = Vec::with_capacity(selected.rows.len());
+        for row in &selected.rows {
+            let values = values(row)?;
+            let value = |(index, value): (usize, Option<String>)| {
+                let kind = types.get(index).cloned().unwrap_or_else(|| "unknown".to_owned());
+                literal(&value.map(|value| (value, kind)))
+            };
+            let values: Vec<String> = values.into_iter().enumerate().map(value).collect();
+            rows.push(format!("({})", values.join(", ")));
+        }
+        Ok(rows)
+    }
+
+    /// The names of types.
+    async fn type_names(&mut self, oids: &[u32]) -> Result<Vec<String>, Fault> {
+        let list: Vec<String> = oids.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "SELECT pg_catalog.format_type(o, -1) FROM pg_catalog.unnest(ARRAY[{}]::oid[]) \
+             WITH ORDINALITY AS x(o, n) ORDER BY n",
+            list.join(", ")
+        );
+        let home = self.worker.engine.live_map.load().home();
+        let session = async |session: &mut Self| {
+            let run = session.session.run_text(home, &text, &mut session.client);
+            run.await
+        };
+        let answer = self.capture(session).await?;
+        let name =
+            |row: &bytes::Bytes| Ok(values(row)?.into_iter().flatten().next().unwrap_or_default());
+        answer.rows.iter().map(name).collect()
+    }
+}
+
+/// The types of the columns that a `RowDescription` describes.
+fn type_oids(frame: &[u8]) -> Result<Vec<u32>, Fault> {
+    let read = || {
+        let mut reader = Reader::new(body(frame));
+        let count = reader.count(19)?;
+        (0..count)
+            .map(|_| {
+                reader.cstr()?;
+                reader.bytes(6)?;
+                let oid = reader.u32()?;
+                reader.bytes(8)?;
+                Ok(oid)
+            })
+            .collect::<Result<_, crate::wire::Malformed>>()
+    };
+    read().map_err(|error| crate::executor::ClientError::from(error).into())
+}
+
+/// The values of a `DataRow` in text.
+pub(super) fn values(frame: &[u8]) -> Result<Vec<Option<String>>, Fault> {
+    let read = || {
+        let mut reader = Reader::new(body(frame));
+        let count = reader.count(4)?;
+        (0..count)
+            .map(|_| Ok(reader.value()?.map(|value| String::from_utf8_lossy(value).into_owned())))
+            .collect::<Result<_, crate::wire::Malformed>>()
+    };
+    read().map_err(|error| crate::executor::ClientError::from(error).into())
+}
+
+fn too_many() -> ServerError {
+    ServerError::new(SqlState("54000"), format!("ON CONFLICT with more than {ROWS_MAX} rows"))
+        .with_hint("Insert fewer rows a statement.")
+}

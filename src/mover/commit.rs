@@ -1,0 +1,71 @@
+//! The commit of a switch: the new map and the move's state, in one.
+
+use super::context::{MoverContext, now_unix_ms};
+use super::error::MoveError;
+use crate::catalog::{CatalogError, Change, Expect, Record, Versioned};
+use crate::shard_map::{Shard, ShardMap};
+use crate::shard_move::{Event, Kind, Move, State};
+
+/// How often a commit of the map is tried that another writer of the map was faster than.
+const TRIES: u32 = 20;
+
+/// Stores the new map and the move's state in one commit, and puts the map in force.
+pub(super) async fn commit(
+    context: &MoverContext,
+    mv: &Versioned<Move>,
+) -> Result<Versioned<Move>, MoveError> {
+    let switched = mv.record.clone().on_event(Event::Switched, now_unix_ms())?;
+    for _ in 0..TRIES {
+        let map = context
+            .catalog
+            .get::<ShardMap>("")
+            .await?
+            .ok_or_else(|| MoveError::Refused("the catalog holds no shard map".to_owned()))?;
+        let stored = context.catalog.get::<Move>(&mv.record.id()).await?;
+        if let Some(stored) = stored.filter(|stored| stored.record.state == State::Switched) {
+            // A commit whose answer was lost.
+            context.live_map.publish(map.record);
+            return Ok(stored);
+        }
+        let next = changed(&map.record, &switched)?;
+        let change = Change::new()
+            .put(&next, Expect::At(map.revision))?
+            .put(&switched, Expect::At(mv.revision))?;
+        match context.catalog.commit(change).await {
+            Ok(revision) => {
+                context.pass("switched")?;
+                context.live_map.publish(next);
+                return Ok(Versioned { record: switched, revision });
+            }
+            Err(CatalogError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(MoveError::Busy("the map changed under every try to commit it".to_owned()))
+}
+
+/// The map after the move.
+fn changed(map: &ShardMap, mv: &Move) -> Result<ShardMap, MoveError> {
+    for source in mv.sources() {
+        let there = map.shard(source.shard).filter(|shard| shard.node == source.node);
+        if there.is_none_or(|shard| shard.bounds != source.bounds) {
+            let text = "the catalog's map has the shard elsewhere than the move says";
+            return Err(MoveError::Refused(text.to_owned()));
+        }
+    }
+    if mv.kind() == Kind::Move {
+        return Ok(map.with_shard_on(mv.shard, mv.to));
+    }
+    let sources = mv.sources();
+    let group = sources.first().and_then(|source| map.shard(source.shard)).map(|it| it.group);
+    let Some(group) = group else {
+        return Err(MoveError::Refused("the move has no source".to_owned()));
+    };
+    let gone: Vec<_> = sources.iter().map(|source| source.shard).collect();
+    let shard = |part: &crate::shard_move::Part| {
+        (part.shard, Shard { group, bounds: part.bounds, node: part.node })
+    };
+    let new: Vec<_> = mv.targets().iter().map(shard).collect();
+    let invalid = |error| MoveError::Refused(format!("the new map would be wrong: {error}"));
+    map.with_shards(&gone, &new).map_err(invalid)
+}
