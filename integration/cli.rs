@@ -287,7 +287,7 @@ fn a_recorded_load_is_evaluated_with_a_plot() {
     assert!(html.contains("<svg") && html.contains("<polygon") && html.contains("arima"));
 
     let (ok, _, err) = run(&["forecast", "--from", load, "--models", "oracle"]);
-    assert!(!ok && err.contains("arima, lags, mstl_ets, prophet"), "{err}");
+    assert!(!ok && err.contains("arima, lags, lstm, mstl_ets, prophet"), "{err}");
     let (ok, _, err) = run(&["forecast", "--from", "/nowhere.csv"]);
     assert!(!ok && err.contains("/nowhere.csv"), "{err}");
 }

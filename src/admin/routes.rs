@@ -34,6 +34,8 @@ POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
+GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
+POST /api/v1/announcements  an event that a client announces of itself; bounded effect\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
 /// All routes.
@@ -48,6 +50,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/decisions", get(decisions))
         .route("/heatmap", get(load::heatmap))
         .route("/forecasts", get(load::forecasts))
+        .route("/events", get(load::events).post(load::add_event).delete(load::delete_event))
+        .route("/announcements", post(load::announce))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()

@@ -138,6 +138,29 @@ async fn the_heatmap_and_the_accuracy_are_empty_until_the_controller_runs() {
 }
 
 #[tokio::test]
+async fn events_are_added_announced_and_taken_away() {
+    let running = Running::start("events");
+    let sale =
+        r#"{"name": "sale", "begins": "2030-11-27 08:00", "lasts_minutes": 60, "factor": 3}"#;
+    assert_eq!(running.ask("POST", "/api/v1/events", sale).await.0, 201);
+    assert_eq!(running.ask("POST", "/api/v1/announcements", sale).await.0, 201);
+    let events = running.json("/api/v1/events").await;
+    assert_eq!(events["events"].as_array().unwrap().len(), 2);
+    assert_eq!(events["events"][0]["name"], "announced/sale");
+    assert_eq!(
+        (&events["events"][0]["announced"], &events["events"][1]["announced"]),
+        (&json!(true), &json!(false))
+    );
+    let bad = sale.replace("2030-11-27 08:00", "soon");
+    let (status, answer) = running.ask("POST", "/api/v1/events", &bad).await;
+    assert_eq!(status, 422);
+    assert!(answer.contains("is no time"), "{answer}");
+    assert_eq!(running.ask("DELETE", "/api/v1/events?name=sale", "").await.0, 204);
+    assert_eq!(running.ask("DELETE", "/api/v1/events?name=sale", "").await.0, 404);
+    assert_eq!(running.json("/api/v1/events").await["events"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn readiness_follows_the_proxy_and_health_does_not() {
     let running = Running::start("ready");
     assert_eq!(running.ask("GET", "/healthz", "").await, (200, "ok\n".to_owned()));

@@ -7,13 +7,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
+use crate::forecast::Event;
 use crate::load::Chunk;
 use crate::placement::Decision;
 use crate::shard_map::ShardMap;
 use crate::shard_move::Move;
 
 /// A type that the catalog stores. Keys in use, each in this file:
-/// `map`, `moves/`, `transactions/`, `decisions/`, `load/`.
+/// `map`, `moves/`, `transactions/`, `decisions/`, `events/`, `load/`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;
@@ -44,6 +45,14 @@ impl Record for Decision {
 
     fn id(&self) -> String {
         format!("{:020}", self.id)
+    }
+}
+
+impl Record for Event {
+    const PREFIX: &'static str = "events/";
+
+    fn id(&self) -> String {
+        self.name.clone()
     }
 }
 

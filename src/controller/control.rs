@@ -16,6 +16,7 @@ use super::{Config, metric};
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::executor::LiveMap;
 use crate::forecast;
+use crate::forecast::Event;
 use crate::ids::MoveId;
 use crate::load::{self, Counters, History, Recorder};
 use crate::placement::{self, Decision, Mode, Proposal, Scene, Standing, decide};
@@ -158,7 +159,7 @@ impl Controller {
         let interval_ms = settings.controller.forecast_interval_ms;
         let due = now.saturating_sub(self.forecast_unix_ms) >= interval_ms - interval_ms / 10;
         self.accuracy.settle(self.recorder.lock().history());
-        if due && self.forecast(context).await {
+        if due && self.forecast(context).await? {
             self.forecast_unix_ms = now;
         }
         let mut moves = list_moves(&context.catalog, settings.controller.moves_kept).await?;
@@ -173,21 +174,27 @@ impl Controller {
     }
 
     /// Forecasts everything anew where blocking is allowed. Whether there is anything to see.
-    async fn forecast(&mut self, context: &ControllerContext) -> bool {
+    async fn forecast(&mut self, context: &ControllerContext) -> Result<bool, CatalogError> {
+        let events = events(context).await?;
+        let map = context.live_map.snapshot();
         let with_statements = self.looks.is_multiple_of(STATEMENTS_EVERY);
         let past = Past::of(self.recorder.lock().history(), with_statements);
         if past.steps == 0 {
-            return false;
+            return Ok(false);
         }
         let config = context.settings.forecast.clone();
         let studies = Arc::clone(&self.studies.lock());
         let begin = tokio::time::Instant::now();
-        let work = tokio::task::spawn_blocking(move || Picture::of(&past, &config, &studies));
+        let work = tokio::task::spawn_blocking(move || {
+            let mut picture = Picture::of(&past, &config, &studies);
+            picture.expect(&events, &map, (&past.shards, &config));
+            picture
+        });
         let mut picture = match work.await {
             Ok(picture) => picture,
             Err(error) => {
                 tracing::error!(%error, "forecasting failed");
-                return false;
+                return Ok(false);
             }
         };
         if !with_statements {
@@ -200,7 +207,7 @@ impl Controller {
         self.looks += 1;
         self.picture = Arc::new(picture);
         context.insight.renew(Arc::clone(&self.picture), self.accuracy.clone());
-        true
+        Ok(true)
     }
 
     /// Lets the slow models look, if there are any and it is time; nobody waits for them.
@@ -363,6 +370,22 @@ impl Controller {
         };
         context.status.send_replace(Arc::new(status));
     }
+}
+
+/// The events of the policy and those that were added; what is over is deleted.
+async fn events(context: &ControllerContext) -> Result<Vec<Event>, CatalogError> {
+    let now = now_unix_ms();
+    let added = context.catalog.list::<Event>().await?;
+    let (over, added): (Vec<_>, Vec<_>) =
+        added.into_iter().partition(|event| event.record.is_over(now));
+    if !over.is_empty() {
+        let delete = |change: Change, event: &Versioned<Event>| {
+            change.delete(&event.record, Expect::At(event.revision))
+        };
+        context.catalog.commit(over.iter().fold(Change::new(), delete)).await?;
+    }
+    let declared = context.settings.forecast.events.iter().cloned();
+    Ok(declared.chain(added.into_iter().map(|event| event.record)).collect())
 }
 
 /// All moves, oldest first. Finished ones beyond the newest `kept` are deleted.

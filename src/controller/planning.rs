@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::insight::Quantity;
-use crate::forecast::{self, Distribution, Forecast, Study};
+use crate::forecast::{self, Distribution, Event, Forecast, Model, Study, Timeline};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, InFlight, NodeLoad, Normal, Scene, ShardLoad};
-use crate::shard_map::ShardMap;
+use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::shard_move::{Move, State};
 
+/// Series that the network learns from, at the most.
+const NETWORK_SERIES_MAX: usize = 200;
 /// Moves that say how long the next one will take.
 const MOVES_LEARNED_FROM: usize = 10;
 
@@ -103,11 +105,46 @@ impl Picture {
     }
 }
 
+impl Picture {
+    /// Shifts what is expected of each shard in the times of the events that touch it.
+    pub(super) fn expect(
+        &mut self,
+        events: &[Event],
+        map: &ShardMap,
+        past: (&[Vec<f64>], &forecast::Config),
+    ) {
+        let (busy, config) = past;
+        let touches = |event: &Event, id: ShardId| {
+            let group = map.shard(id).map(|shard| shard.group);
+            let in_group = |table: &Table| matches!(&table.kind, TableKind::Sharded { group: of, .. } if Some(*of) == group);
+            let named = |table: &Table| {
+                let full = format!("{}.{}", table.name.schema, table.name.name);
+                event.tables.iter().any(|name| *name == table.name.name || *name == full)
+            };
+            event.tables.is_empty()
+                || map.tables().iter().any(|table| in_group(table) && named(table))
+        };
+        for ((id, forecast), values) in (0u32..).map(ShardId).zip(&mut self.shards).zip(busy) {
+            let timeline = Timeline {
+                values,
+                end_step: self.end_step,
+                step_ms: config.step_ms(),
+                day: config.day_steps(),
+            };
+            forecast.expect(events.iter().filter(|event| touches(event, id)), &timeline);
+        }
+    }
+}
+
 impl Studies {
     /// Asks the slow models about every shard; good for `slack` steps. Takes up to a second a
     /// shard.
     pub(super) fn of(past: &Past, config: &forecast::Config, slack: usize) -> Self {
-        let study = |history: &Vec<f64>| forecast::study(history, config, slack);
+        let wanted = config.models.contains(&Model::Lstm);
+        let series = past.shards.iter().take(NETWORK_SERIES_MAX);
+        let series: Vec<_> = series.map(|history| (history.as_slice(), config)).collect();
+        let network = if wanted { forecast::train(&series, slack) } else { None };
+        let study = |history: &Vec<f64>| forecast::study(history, config, slack, network.as_ref());
         Self { shards: past.shards.iter().map(study).collect(), end_step: past.end_step }
     }
 }

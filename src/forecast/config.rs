@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Event;
+
 /// A model beside the ensemble. It takes part in the forecast of a series by as much as its errors
 /// at recent origins earn it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -11,6 +13,8 @@ pub enum Model {
     Arima,
     /// Regression on what was seen last and in earlier seasons.
     Lags,
+    /// A recurrent network, one for all series.
+    Lstm,
     /// Seasonal decomposition by loess, exponential smoothing of the rest.
     MstlEts,
     /// A trend with change points, and seasons of sines and cosines.
@@ -19,7 +23,7 @@ pub enum Model {
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Arima, Self::Lags, Self::MstlEts, Self::Prophet];
+    pub const ALL: [Self; 5] = [Self::Arima, Self::Lags, Self::Lstm, Self::MstlEts, Self::Prophet];
 
     /// Whether it takes so long that it is fitted anew only now and then.
     pub fn is_slow(self) -> bool {
@@ -31,6 +35,7 @@ impl Model {
         match self {
             Self::Arima => "arima",
             Self::Lags => "lags",
+            Self::Lstm => "lstm",
             Self::MstlEts => "mstl_ets",
             Self::Prophet => "prophet",
         }
@@ -57,6 +62,8 @@ pub struct Config {
     pub models: Vec<Model>,
     /// How often the slow ones of them are fitted anew.
     pub study_interval_ms: u64,
+    /// Known events.
+    pub events: Vec<Event>,
 }
 
 impl Default for Config {
@@ -71,6 +78,7 @@ impl Default for Config {
             trusted_relative_error_max: 1.0,
             models: vec![Model::Arima],
             study_interval_ms: 1_800_000,
+            events: Vec::new(),
         }
     }
 }
@@ -127,6 +135,11 @@ impl Config {
         let steps = self.history_ms / self.step_ms.max(1);
         if usize::try_from(steps).is_ok_and(|steps| steps > HISTORY_STEPS_MAX) {
             faults.push(("history_ms", format!("must be {HISTORY_STEPS_MAX} steps at the most")));
+        }
+        for event in &self.events {
+            if let Some(fault) = event.fault() {
+                faults.push(("events", format!("{:?}: {fault}", event.name)));
+            }
         }
         if self.study_interval_ms < self.step_ms {
             faults.push(("study_interval_ms", "must be at least a step".to_owned()));

@@ -6,6 +6,7 @@
 //! history, the forecast is persistence with the spread of its own past errors. Step, seasons and
 //! horizon are configuration: nothing here knows what a day is.
 
+mod calendar;
 mod clean;
 mod components;
 mod config;
@@ -18,8 +19,10 @@ mod shift;
 mod solve;
 mod stack;
 
+pub use calendar::{Event, Timeline, parse_time};
 pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
+pub use members::Network;
 pub use score::{Outcome, Score, Scorecard};
 
 use components::Shape;
@@ -80,9 +83,23 @@ pub struct Study {
     trials: Vec<Trial>,
 }
 
+/// Trains the network that forecasts all series, on these and each with its own configuration; it
+/// is good for `slack` steps more. `None` if they are too short. Takes seconds.
+pub fn train(series: &[(&[f64], &Config)], slack: usize) -> Option<Network> {
+    let sane: Vec<(Vec<f64>, &Config)> =
+        series.iter().map(|(history, config)| (sane(history), *config)).collect();
+    // A series without any load has nothing to teach.
+    let alive = sane.iter().filter(|(history, _)| history.iter().any(|value| *value > 0.0));
+    let tasks = alive.map(|(history, config)| {
+        let task = Task::of(history, config);
+        Task { horizon: task.horizon + slack, ..task }
+    });
+    Network::train(&tasks.collect::<Vec<_>>())
+}
+
 /// Asks the slow models about a series, so that the answer can be used for `slack` steps more.
 /// Takes up to a second.
-pub fn study(history: &[f64], config: &Config, slack: usize) -> Study {
+pub fn study(history: &[f64], config: &Config, slack: usize, network: Option<&Network>) -> Study {
     let history = sane(history);
     let task = Task::of(&history, config);
     let Some(shape) = Shape::fit(history.len(), task.horizon, task.day, task.week) else {
@@ -91,16 +108,22 @@ pub fn study(history: &[f64], config: &Config, slack: usize) -> Study {
     let origins = members::origins(&task, shape.oldest);
     let task = Task { horizon: task.horizon + slack, ..task };
     let slow = config.models.iter().filter(|model| model.is_slow());
-    let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
+    let run =
+        |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task, network));
     let trials = slow.filter_map(run).collect();
     Study { origins, trials }
 }
 
 /// One model's own point forecast, as it is tried beside the ensemble; `None` if it can't make one.
-pub fn alone(model: Model, history: &[f64], config: &Config) -> Option<Vec<f64>> {
+pub fn alone(
+    model: Model,
+    history: &[f64],
+    config: &Config,
+    network: Option<&Network>,
+) -> Option<Vec<f64>> {
     let history = sane(history);
     let task = Task::of(&history, config);
-    Trial::run(model, task, &[], &|task| model.predict(task)).map(Trial::into_point)
+    Trial::run(model, task, &[], &|task| model.predict(task, network)).map(Trial::into_point)
 }
 
 /// Forecasts a series of loads, oldest first, one value a step and no gaps. Values that are
@@ -134,7 +157,8 @@ pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, us
         let after = shift::after(&history, task.day, task.horizon);
         (persistence.moved_to(&after), vec![("after_shift", 1.0)])
     } else {
-        let run = |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task));
+        let run =
+            |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task, None));
         let fast = config.models.iter().filter(|model| !model.is_slow());
         let trials: Vec<Trial> = fast.filter_map(run).chain(studied).collect();
         blended(&ensemble, &history, &ends, &trials)

@@ -16,6 +16,7 @@ fn config(day: u64, horizon: u64) -> Config {
         trusted_relative_error_max: 1.0,
         models: Vec::new(),
         study_interval_ms: 100,
+        events: Vec::new(),
     }
 }
 
@@ -107,7 +108,7 @@ fn a_model_that_is_better_takes_part_and_one_that_is_worse_gets_little() {
         .collect();
     let with = |models: Vec<Model>| Config { models, ..config(40, 30) };
     let all = with(Model::ALL.to_vec());
-    let study = study(&history, &all, 5);
+    let study = study(&history, &all, 5, None);
     let joined = forecast_with(&history, &all, (&study, 0));
     assert_sound(&joined, 30);
     let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
@@ -145,7 +146,7 @@ fn moments_are_those_of_the_quantiles() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_history_gives_finite_ordered_quantiles_that_are_not_negative(
         history in prop::collection::vec(
@@ -164,7 +165,7 @@ proptest! {
             history.into_iter().map(|v| if v.abs() > 1e12 { 1e12 } else { v }).collect();
         let models = vec![Model::Arima, Model::Lags, Model::Prophet];
         let config = Config { week_ms: week, models, ..config(day, horizon) };
-        let study = study(&history, &config, 3);
+        let study = study(&history, &config, 3, None);
         for age in [0, 2, 9] {
             let forecast = forecast_with(&history, &config, (&study, age));
             assert_sound(&forecast, config.horizon_steps());

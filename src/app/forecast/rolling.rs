@@ -1,6 +1,6 @@
 //! Forecasts from many origins in the last half of a history, and how good each model was.
 
-use crate::forecast::{Config, Distribution, Forecast, Model, alone, forecast_with, study};
+use crate::forecast::{Config, Distribution, Forecast, Model, alone, forecast_with, study, train};
 
 /// Origins, evenly spaced over the last half of the history.
 const ORIGINS: usize = 20;
@@ -66,19 +66,23 @@ pub(super) fn evaluate(history: &[f64], config: &Config) -> Option<Evaluation> {
     let day = config.day_steps();
     let last_origin = *origins.last().filter(|origin| **origin > day)?;
     let near = (horizon / 8).max(1);
+    // It learns from what comes before all origins.
+    let wanted = config.models.contains(&Model::Lstm);
+    let network = if wanted { train(&[(&history[..oldest], config)], 0) } else { None };
+    let network = network.as_ref();
     let names = ["combination", "last value", "a day ago"];
-    let mut sums = vec![Sums::default(); names.len() + Model::ALL.len()];
+    let mut sums = vec![Sums::default(); names.len() + config.models.len()];
     let (mut inside, mut weights): ([f64; 2], Vec<(&'static str, f64)>) = ([0.0; 2], Vec::new());
     let (mut trusted, mut last) = (0, None);
     for origin in origins.iter().copied().filter(|origin| *origin > day) {
         let (past, came) = (&history[..origin], &history[origin..origin + horizon]);
-        let forecast = forecast_with(past, config, (&study(past, config, 0), 0));
+        let forecast = forecast_with(past, config, (&study(past, config, 0, network), 0));
         sums[0].take(forecast.ensemble.median(), came, near);
         sums[1].take(std::iter::repeat_n(past[origin - 1], horizon), came, near);
         let day_ago = (0..horizon).map(|step| past[origin + step - day * (1 + step / day)]);
         sums[2].take(day_ago, came, near);
-        for (model, sums) in Model::ALL.into_iter().zip(&mut sums[names.len()..]) {
-            if let Some(said) = alone(model, past, config) {
+        for (model, sums) in config.models.iter().zip(&mut sums[names.len()..]) {
+            if let Some(said) = alone(*model, past, config, network) {
                 sums.take(said.into_iter(), came, near);
             }
         }
@@ -91,7 +95,7 @@ pub(super) fn evaluate(history: &[f64], config: &Config) -> Option<Evaluation> {
     inside.iter_mut().for_each(|share| *share /= f64::from(count) * real(horizon));
     weights.iter_mut().for_each(|(_, weight)| *weight /= f64::from(count));
     weights.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let names = names.into_iter().chain(Model::ALL.map(Model::name));
+    let names = names.into_iter().chain(config.models.iter().map(|model| model.name()));
     Some(Evaluation {
         horizon,
         rows: sums.iter().zip(names).map(|(sums, name)| sums.row(name)).collect(),

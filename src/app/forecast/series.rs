@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::ForecastError;
+use crate::forecast::parse_time;
 
 /// Missing steps that are filled in a row, at the most.
 const GAP_MAX: usize = 10_000;
@@ -37,7 +38,7 @@ impl Series {
             let mut cells = line.split([',', ';', '\t']).map(|cell| cell.trim().trim_matches('"'));
             let time = cells.next().unwrap_or_default();
             let value = cells.nth(column.saturating_sub(1));
-            match (seconds(time), value.map(str::parse::<f64>)) {
+            match (parse_time(time), value.map(str::parse::<f64>)) {
                 (Some(at), Some(Ok(value))) if value.is_finite() => points.push((at, value)),
                 // A value that is missing; the step is filled.
                 (Some(_), Some(_)) if index > 0 => {}
@@ -73,53 +74,9 @@ impl Series {
     }
 }
 
-/// A time in seconds since 1970: as such, in milliseconds, or as `2026-11-21 15:04[:05]` with a T
-/// or a space and a Z or nothing after it.
-fn seconds(text: &str) -> Option<i64> {
-    /// Seconds of this size are milliseconds.
-    const MILLISECONDS_FROM: i64 = 100_000_000_000;
-    if let Ok(number) = text.parse::<i64>() {
-        return Some(if number >= MILLISECONDS_FROM { number / 1000 } else { number });
-    }
-    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let clock = time.trim_end_matches('Z').split('.').next()?;
-    let mut clock = clock.splitn(3, ':').map(str::parse::<i64>);
-    let (hour, minute) = (clock.next()?.ok()?, clock.next()?.ok()?);
-    let second = clock.next().unwrap_or(Ok(0)).ok()?;
-    let valid = (1..=12).contains(&month) && (1..=31).contains(&day);
-    valid.then(|| ((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar (Hinnant, "chrono-compatible low-level date
-/// algorithms").
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Series, seconds};
-
-    #[test]
-    fn times_are_read_in_every_form() {
-        for (text, expected) in [
-            ("1763737445", Some(1_763_737_445)),
-            ("1763737445000", Some(1_763_737_445)),
-            ("2025-11-21T15:04:05Z", Some(1_763_737_445)),
-            ("2025-11-21 15:04", Some(1_763_737_440)),
-            ("2024-02-29", Some(1_709_164_800)),
-            ("yesterday", None),
-            ("2025-13-01 00:00", None),
-        ] {
-            assert_eq!(seconds(text), expected, "{text}");
-        }
-    }
+    use super::Series;
 
     #[test]
     fn a_file_with_names_gaps_and_disorder_becomes_an_even_series() {

@@ -4,6 +4,7 @@
 //! the processor seconds of each task, as 64-bit floats.
 
 use std::fs::File;
+use std::io;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use serde::Deserialize;
 
 use super::{ForecastError, config_of, file};
 use crate::app::terminal::say;
-use crate::forecast::{Model, forecast_with, study};
+use crate::forecast::{Config, Model, Network, forecast_with, study, train};
 
 /// Steps ahead that a task asks for.
 const HORIZON: u64 = 96;
@@ -20,6 +21,9 @@ const HORIZON: u64 = 96;
 /// One task.
 #[derive(Debug, Deserialize)]
 struct Task {
+    /// The series.
+    #[serde(default)]
+    id: String,
     /// Steps in a day.
     day: u64,
     /// The history, oldest first.
@@ -36,16 +40,12 @@ pub(super) fn run(from: &Path, to: &Path, models: &[Model]) -> Result<(), Foreca
     let seconds = File::create(&seconds_path).map_err(file(&seconds_path))?;
     let mut seconds = BufWriter::new(seconds);
     let mut took = Vec::new();
+    let network = if models.contains(&Model::Lstm) { learned(from, models)? } else { None };
     for (index, line) in BufReader::new(tasks).lines().enumerate() {
-        let line = line.map_err(file(from))?;
-        let task: Task = serde_json::from_str(&line).map_err(|error| ForecastError::Line {
-            path: from.display().to_string(),
-            line: index + 1,
-            what: error.to_string(),
-        })?;
+        let task = parse(from, index, line)?;
         let config = config_of(task.day, HORIZON, models);
         let begin = processor_seconds();
-        let study = study(&task.y, &config, 0);
+        let study = study(&task.y, &config, 0, network.as_ref());
         let forecast = forecast_with(&task.y, &config, (&study, 0));
         let spent = processor_seconds() - begin;
         took.push(spent);
@@ -65,6 +65,29 @@ pub(super) fn run(from: &Path, to: &Path, models: &[Model]) -> Result<(), Foreca
         at(95)
     ));
     Ok(())
+}
+
+/// The network, trained on the first task of each series: what is known before all others.
+fn learned(from: &Path, models: &[Model]) -> Result<Option<Network>, ForecastError> {
+    let tasks = File::open(from).map_err(file(from))?;
+    let mut series: Vec<(String, Vec<f64>, Config)> = Vec::new();
+    for (index, line) in BufReader::new(tasks).lines().enumerate() {
+        let task = parse(from, index, line)?;
+        if series.iter().all(|(id, ..)| *id != task.id) {
+            series.push((task.id, task.y, config_of(task.day, HORIZON, models)));
+        }
+    }
+    let series: Vec<_> =
+        series.iter().map(|(_, history, config)| (history.as_slice(), config)).collect();
+    Ok(train(&series, 0))
+}
+
+fn parse(from: &Path, index: usize, line: io::Result<String>) -> Result<Task, ForecastError> {
+    serde_json::from_str(&line.map_err(file(from))?).map_err(|error| ForecastError::Line {
+        path: from.display().to_string(),
+        line: index + 1,
+        what: error.to_string(),
+    })
 }
 
 /// The processor time that this thread has used.

@@ -3,10 +3,12 @@
 
 mod arima;
 mod lags;
+mod lstm;
 mod mstl;
 mod prophet;
 mod trial;
 
+pub use lstm::Network;
 pub(super) use trial::{Baseline, Blend, Trial, origins};
 
 use super::config::Config;
@@ -50,10 +52,11 @@ impl<'a> Task<'a> {
 
 impl Model {
     /// Its point forecast; `None` if it can't make one of so little, or of such a history.
-    pub(super) fn predict(self, task: Task<'_>) -> Option<Vec<f64>> {
+    pub(super) fn predict(self, task: Task<'_>, network: Option<&Network>) -> Option<Vec<f64>> {
         match self {
             Self::Arima => arima::predict(task),
             Self::Lags => lags::predict(task),
+            Self::Lstm => network?.predict(task),
             Self::MstlEts => mstl::predict(task),
             Self::Prophet => prophet::predict(task),
         }
