@@ -69,8 +69,8 @@ impl Frontend {
             doors.push(Door::unix(folder, address.port())?);
         }
         let doors: Vec<_> = doors.into_iter().map(Arc::new).collect();
-        let (queues, workers) = self.start_workers(limits.worker_count(), tasks)?;
         let (connections, door_tasks) = (Seats::default(), Tasks::new());
+        let (queues, workers) = self.start_workers(limits.worker_count(), tasks, &door_tasks)?;
         for door in &doors {
             let door = Arc::clone(door);
             let hall = Hall {
@@ -90,6 +90,7 @@ impl Frontend {
         &self,
         count: usize,
         tasks: &Tasks,
+        doors: &Tasks,
     ) -> io::Result<(Vec<mpsc::Sender<Handover>>, Vec<JoinHandle<()>>)> {
         let roles = Arc::new(Roles::new(self.secret.clone()));
         let (cancels, seats) = (Arc::new(Cancels::default()), Seats::default());
@@ -106,6 +107,7 @@ impl Frontend {
                 statements: super::statements::AllStatements::default(),
                 templates: super::templates::AllTemplates::default(),
                 tasks: tasks.child(),
+                doors: doors.clone(),
             };
             let (queue, clients) = mpsc::channel(HANDOVER);
             queues.push(queue);

@@ -61,7 +61,7 @@ async fn log_in(
         Ok(Greeting::Gone) => return Ok(None),
         Err(error) => return tell(&mut client, &error).await.map(|()| None),
     };
-    if worker.tasks.token().is_cancelled() {
+    if worker.tasks.token().is_cancelled() && !worker.doors.token().is_cancelled() {
         return tell(&mut client, &shutting_down()).await.map(|()| None);
     }
     let limit = admission.limits.max_clients;

@@ -34,6 +34,9 @@ pub(super) struct Worker {
     pub statements: AllStatements,
     pub templates: AllTemplates,
     pub tasks: Tasks,
+    /// Those who accept clients. They end before the worker does only where another process takes
+    /// over: who was accepted is let in then, as nobody may be refused.
+    pub doors: Tasks,
 }
 
 /// A client on its way to a worker.
