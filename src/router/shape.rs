@@ -32,6 +32,7 @@ impl Shape {
         let (mut at, mut copied) = (0, 0);
         while let Some(byte) = bytes.get(at) {
             let end = match byte {
+                b';' if bytes[at + 1..].trim_ascii().is_empty() => break,
                 b'"' | b'$' | b'\\' | b';' | 0 | 0x80.. => return None,
                 b'-' | b'/' if matches!(bytes.get(at + 1), Some(b'-' | b'*')) => return None,
                 b'\'' => Some(string_end(text, at)?),
@@ -110,9 +111,10 @@ mod tests {
 
     #[test]
     fn plain_literals_are_taken_out() {
-        let cases: [(&str, &str, &[&str]); 5] = [
+        let cases: [(&str, &str, &[&str]); 6] = [
             ("SELECT v FROM t1 WHERE id = 42", "SELECT v FROM t1 WHERE id = $1", &["42"]),
             ("SELECT 'a' , 7", "SELECT $1 , $2", &["'a'", "7"]),
+            ("SELECT 1 ; ", "SELECT $1 ; ", &["1"]),
             ("SELECT v WHERE id=5 AND n=''", "SELECT v WHERE id=$1 AND n=$2", &["5", "''"]),
             (
                 "UPDATE t SET v = v + 1 WHERE id = -3",
