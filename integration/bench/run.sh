@@ -2,180 +2,80 @@
 # pgbench, one row by key, through foreshard, through PgBouncer and direct, in alternating rounds on
 # one node. Prints CPU time a query of the proxy, throughput and latency, and their ratios.
 #
-# SECONDS_A_RUN (4), ROUNDS (3), CLIENTS (8) and FORESHARD (target/release/foreshard) can be set.
+# SECONDS_A_RUN (4), ROUNDS (3), CLIENTS ("8 64") and FORESHARD (target/release/foreshard) can be set.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-
 seconds_a_run=${SECONDS_A_RUN:-4}
 rounds=${ROUNDS:-3}
-clients=${CLIENTS:-8}
-foreshard=${FORESHARD:-target/release/foreshard}
-rows=100000
+read -ra client_counts <<<"${CLIENTS:-8 64}"
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/foreshard-bench.XXXXXX")
-chmod 755 "$work"
-foreshard_pid=
-pgbouncer_pid=
-stop() {
-  [ -z "$pgbouncer_pid" ] || kill "$pgbouncer_pid" 2>/dev/null || true
-  if [ -n "$foreshard_pid" ]; then
-    kill "$foreshard_pid" 2>/dev/null || true
-    wait "$foreshard_pid" 2>/dev/null || true
-  fi
-  rm -rf "$work"
-}
-trap stop EXIT
-
-fail() {
-  echo "bench: $1" >&2
-  [ -z "${2:-}" ] || tail -n 20 "$2" >&2
-  exit 1
-}
-
-# PostgreSQL's client programs, also where the distribution does not put them on PATH.
-PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)/usr/sbin
-command -v pgbench >/dev/null || fail "pgbench is not installed"
-
-free_port() { # the first free one of 127.0.0.1 from $1 upwards
-  local port=$1
-  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
-  echo "$port"
-}
-
-wait_for() { # $1: what, $2: its log, then a command that succeeds once it is there
-  local what=$1 log=$2 try
-  shift 2
-  for try in $(seq 300); do
-    "$@" >/dev/null 2>&1 && return 0
-    sleep 0.1
-  done
-  fail "$what does not start" "$log"
-}
-
-sql() { psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -U postgres -p "$1" bench -Atc "$2"; }
-
-echo "starting one PostgreSQL node, foreshard and PgBouncer"
-cat >"$work/policy.yaml" <<'YAML'
-database: bench
-groups:
-  accounts: { key: integer, shards: 16, tables: { pgbench_accounts: aid } }
-placement: { mode: "off" }
-YAML
-foreshard_port=$(free_port 17432)
-"$foreshard" dev --nodes 1 --port "$foreshard_port" --data "$work/data" --policy "$work/policy.yaml" \
-  >"$work/foreshard.log" 2>&1 &
-foreshard_pid=$!
-wait_for foreshard "$work/foreshard.log" sql "$foreshard_port" 'SELECT 1'
-node_port=$(sed -nE 's/.*"n1": ([0-9]+).*/\1/p' "$work/data/nodes.json")
-
-sql "$foreshard_port" "CREATE TABLE pgbench_accounts (aid integer PRIMARY KEY, bid integer, abalance integer, filler char(84))"
-# Rows go in directly: PostgreSQL itself puts each into its partition.
-sql "$node_port" "INSERT INTO pgbench_accounts SELECT aid, 1, 0, '' FROM generate_series(1, $rows) aid"
-sql "$node_port" "VACUUM ANALYZE pgbench_accounts"
-[ "$(sql "$foreshard_port" 'SELECT abalance FROM pgbench_accounts WHERE aid = 4711')" = 0 ] ||
-  fail "the rows do not arrive through foreshard"
-
-# Prepared statements work in PgBouncer's transaction pooling from 1.21 on; before, they need its
-# session pooling, which is marked in the table.
-pgbouncer_version=$(pgbouncer --version | sed -nE 's/^PgBouncer ([0-9]+\.[0-9]+).*/\1/p')
-prepared_database=bench
-prepared_note=
-extra=
-if [ "$(printf '%s\n1.21\n' "$pgbouncer_version" | sort -V | head -n 1)" = 1.21 ]; then
-  extra='max_prepared_statements = 100'
-else
-  prepared_database=bench_session
-  prepared_note='*'
-fi
-pgbouncer_port=$(free_port $((foreshard_port + 20)))
-mkdir "$work/pgbouncer"
-cat >"$work/pgbouncer/pgbouncer.ini" <<INI
-[databases]
-bench = host=127.0.0.1 port=$node_port dbname=bench pool_mode=transaction
-bench_session = host=127.0.0.1 port=$node_port dbname=bench pool_mode=session
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = $pgbouncer_port
-unix_socket_dir =
-auth_type = any
-default_pool_size = 40
-max_client_conn = 200
-ignore_startup_parameters = extra_float_digits
-pidfile = $work/pgbouncer/pid
-logfile = $work/pgbouncer/log
-log_connections = 0
-log_disconnections = 0
-$extra
-INI
-# auth_type any needs a user to log in to the node with.
-sed -i -E '/^bench/s/$/ user=postgres/' "$work/pgbouncer/pgbouncer.ini"
-as_user=()
-if [ "$(id -u)" = 0 ]; then
-  user=postgres
-  id postgres >/dev/null 2>&1 || user=nobody
-  chown -R "$user" "$work/pgbouncer"
-  as_user=(runuser -u "$user" --)
-fi
-"${as_user[@]}" pgbouncer -d -q "$work/pgbouncer/pgbouncer.ini" >"$work/pgbouncer.out" 2>&1 ||
-  fail "PgBouncer does not start" "$work/pgbouncer.out"
-wait_for PgBouncer "$work/pgbouncer/log" sql "$pgbouncer_port" 'SELECT 1'
-pgbouncer_pid=$(cat "$work/pgbouncer/pid")
-
-cat >"$work/select.sql" <<SQL
-\\set aid random(1, $rows)
-SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
-SQL
+. "$(dirname "$0")/setup.sh"
 
 ticks() { # CPU time of a process so far, in clock ticks
   sed -E 's/.*\) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'
 }
 
 run() { # $1: mode, $2: target, $3: port, $4: database, $5: process of the proxy, or none
-  local before=0 after=0 out
+  local before=0 after=0 out p99
   [ -z "$5" ] || before=$(ticks "$5")
-  out=$(pgbench -n -h 127.0.0.1 -p "$3" -U postgres -f "$work/select.sql" -M "$1" \
-    -c "$clients" -j 1 -T "$seconds_a_run" "$4" 2>&1) || fail "pgbench -M $1 through $2 failed: $out"
+  out=$(pgbench -n -h 127.0.0.1 -p "$3" -U postgres -f "$work/select.sql" -M "$1" -c "$clients" \
+    -j 1 -T "$seconds_a_run" -l --log-prefix="$work/times" "$4" 2>&1) ||
+    fail "pgbench -M $1 through $2 failed: $out"
   [ -z "$5" ] || after=$(ticks "$5")
   grep -q 'failed transactions: 0 ' <<<"$out" || fail "pgbench -M $1 through $2 had errors: $out"
-  awk -v mode="$1" -v target="$2" -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" '
+  p99=$(cat "$work"/times.* | awk '{ print $3 }' | sort -n |
+    awk '{ us[NR] = $1 } END { print us[int(NR * .99)] / 1000 }')
+  rm "$work"/times.*
+  awk -v key="$clients $1 $2" -v p99="$p99" -v ticks=$((after - before)) \
+    -v hz="$(getconf CLK_TCK)" '
     /actually processed/ { count = $6 }
     /latency average/ { latency = $4 }
     /^tps/ { tps = $3 }
-    END { print mode, target, count, tps, latency, ticks / hz }' <<<"$out" >>"$work/results"
+    END { print key, count, tps, latency, p99, ticks / hz }' <<<"$out" >>"$work/results"
 }
 
 modes=(simple extended prepared)
-echo "$rounds rounds of $seconds_a_run s, $clients clients, ${#modes[@]} protocols, 3 targets"
+echo "$rounds rounds of $seconds_a_run s, ${client_counts[*]} clients, ${#modes[@]} protocols, 3 targets"
 for round in $(seq "$rounds"); do
-  for mode in "${modes[@]}"; do
-    database=bench
-    [ "$mode" != prepared ] || database=$prepared_database
-    run "$mode" direct "$node_port" bench ""
-    run "$mode" pgbouncer "$pgbouncer_port" "$database" "$pgbouncer_pid"
-    run "$mode" foreshard "$foreshard_port" bench "$foreshard_pid"
+  for clients in "${client_counts[@]}"; do
+    for mode in "${modes[@]}"; do
+      database=bench
+      [ "$mode" != prepared ] || database=$prepared_database
+      run "$mode" direct "$node_port" bench ""
+      run "$mode" pgbouncer "$pgbouncer_port" "$database" "$pgbouncer_pid"
+      run "$mode" foreshard "$foreshard_port" bench "$foreshard_pid"
+    done
   done
 done
 
-awk -v note="$prepared_note" -v version="$pgbouncer_version" '
-  { key = $1 " " $2; count[key] += $3; tps[key] += $4; latency[key] += $5; cpu[key] += $6; runs[key]++ }
+awk -v note="$prepared_note" -v version="$pgbouncer_version" -v counts="${client_counts[*]}" '
+  {
+    key = $1 " " $2 " " $3
+    count[key] += $4; tps[key] += $5; latency[key] += $6; p99[key] += $7; cpu[key] += $8; runs[key]++
+  }
   function mean(sums, key) { return sums[key] / runs[key] }
+  function added(key, direct) { return mean(p99, key) - mean(p99, direct) }
   END {
-    printf "\n%-9s %-10s %10s %12s %16s\n", "protocol", "target", "tps", "latency ms", "proxy CPU us/qry"
+    n = split(counts, clients, " ")
     split("simple extended prepared", modes, " ")
     split("direct pgbouncer foreshard", targets, " ")
-    for (m = 1; m <= 3; m++) {
-      for (t = 1; t <= 3; t++) {
-        key = modes[m] " " targets[t]
-        mark = (key == "prepared pgbouncer") ? note : ""
-        us = (t == 1) ? "-" : sprintf("%.1f", cpu[key] / count[key] * 1e6)
-        printf "%-9s %-10s %10.0f %12.3f %16s\n", modes[m], targets[t] mark, mean(tps, key), mean(latency, key), us
+    for (c = 1; c <= n; c++) {
+      printf "\n%s clients\n", clients[c]
+      printf "%-9s %-10s %10s %11s %10s %14s\n", "protocol", "target", "tps", "latency ms", "p99 ms", "CPU us/query"
+      for (m = 1; m <= 3; m++) {
+        for (t = 1; t <= 3; t++) {
+          key = clients[c] " " modes[m] " " targets[t]
+          mark = (key ~ "prepared pgbouncer") ? note : ""
+          us = (t == 1) ? "-" : sprintf("%.1f", cpu[key] / count[key] * 1e6)
+          printf "%-9s %-10s %10.0f %11.3f %10.3f %14s\n", modes[m], targets[t] mark, mean(tps, key), mean(latency, key), mean(p99, key), us
+        }
+        f = clients[c] " " modes[m] " foreshard"; p = clients[c] " " modes[m] " pgbouncer"
+        d = clients[c] " " modes[m] " direct"
+        printf "%-9s foreshard / PgBouncer: CPU a query %.2f, tps %.2f, p99 %.2f, p99 added to direct %.3f / %.3f ms;  / direct: tps %.2f\n", "",
+          (cpu[p] > 0) ? (cpu[f] / count[f]) / (cpu[p] / count[p]) : 0, mean(tps, f) / mean(tps, p),
+          mean(p99, f) / mean(p99, p), added(f, d), added(p, d), mean(tps, f) / mean(tps, d)
       }
-      f = modes[m] " foreshard"; p = modes[m] " pgbouncer"; d = modes[m] " direct"
-      printf "%-9s foreshard / PgBouncer: tps %.2f, latency %.2f, CPU a query %.2f;  / direct: tps %.2f\n\n", "",
-        mean(tps, f) / mean(tps, p), mean(latency, f) / mean(latency, p),
-        (cpu[p] > 0) ? (cpu[f] / count[f]) / (cpu[p] / count[p]) : 0, mean(tps, f) / mean(tps, d)
     }
-    printf "PgBouncer %s, transaction pooling.", version
+    printf "\nPgBouncer %s, transaction pooling.", version
     if (note != "") printf " * session pooling: this version can not do prepared statements otherwise."
     printf "\n"
   }' "$work/results"

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -117,20 +118,20 @@ impl Connection {
             if let Some(Frame { tag, len }) = self.peek()?
                 && len <= self.incoming.len()
             {
-                let frame = self.incoming.split_to(len).freeze();
-                self.note(tag, &frame);
-                return Ok((tag, frame));
+                self.note(0..len);
+                return Ok((tag, self.incoming.split_to(len).freeze()));
             }
             self.receive().await?;
         }
     }
 
-    /// Takes note of a frame that tells something about the session.
-    pub fn note(&mut self, tag: u8, frame: &[u8]) {
-        let body = frame.get(5..).unwrap_or_default();
-        if tag == b'Z' {
+    /// Takes note of what the frame at these places of [`Connection::incoming`] tells about the
+    /// session.
+    pub fn note(&mut self, frame: Range<usize>) {
+        let Some([tag, _, _, _, _, body @ ..]) = self.incoming.get(frame) else { return };
+        if *tag == b'Z' {
             self.status = body.first().map(|byte| TransactionStatus::from_byte(*byte));
-        } else if tag == b'S'
+        } else if *tag == b'S'
             && let Ok((name, value)) = parameter_status(body)
         {
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

@@ -32,7 +32,7 @@ pub struct Pool {
 /// A connection that nobody has checked out.
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     slot: Slot,
     /// It has state of its owner's, so that only that session may have it; it counts as in use.
     reserved: Option<OwnedSemaphorePermit>,
@@ -49,7 +49,7 @@ enum Pick {
 /// A checked-out connection. Goes back when it is dropped clean; is closed otherwise.
 #[derive(Debug)]
 pub struct Guard {
-    connection: Option<(Connection, Slot)>,
+    connection: Option<(Box<Connection>, Slot)>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -109,7 +109,7 @@ impl Pool {
                     let within = self.config.connect_timeout();
                     let login = self.login.load_full();
                     let opened = Connection::open(self.node, &self.address, &login, within).await?;
-                    return Ok(self.guard(opened, slot, permit, ticket));
+                    return Ok(self.guard(Box::new(opened), slot, permit, ticket));
                 }
             }
         }
@@ -117,7 +117,7 @@ impl Pool {
 
     fn guard(
         self: &Arc<Self>,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         slot: Slot,
         permit: OwnedSemaphorePermit,
         ticket: &Arc<Ticket>,

@@ -1,6 +1,6 @@
 //! Which prepared statements a connection has: bounded, the least recently used go first.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 /// The prepared statements of a connection, by the proxy's own numbers.
 #[derive(Debug, Default)]

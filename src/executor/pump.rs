@@ -57,10 +57,7 @@ pub async fn pump(
                 break;
             }
             let verdict = look(frame.tag, &backend.incoming()[at..at + here]);
-            if matches!(frame.tag, b'Z' | b'S') {
-                let whole = backend.incoming()[at..at + here].to_vec();
-                backend.note(frame.tag, &whole);
-            }
+            backend.note(at..at + here);
             if !verdict.forwards() {
                 client.relay(&backend.incoming()[run..at]).await?;
                 run = at + here;

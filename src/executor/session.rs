@@ -373,19 +373,16 @@ impl Session {
     /// Ends what a transaction held: passes, and connections that nothing pins. Those that are not
     /// clean are closed as they are dropped.
     pub(super) fn release(&mut self) {
-        let (mut kept, cancel) = (SmallVec::new(), &self.cancel);
-        for mut member in self.members.drain(..) {
+        for at in (0..self.members.len()).rev() {
+            let member = &mut self.members[at];
             member.begun = false;
             let leaves = std::mem::take(&mut member.leaves);
             member.guard.trace.sequences |= leaves >= Leaves::Sequences;
             member.guard.trace.unknown |= leaves >= Leaves::Unknown;
-            if member.pin != Pin::No && member.guard.status.is_some() {
-                kept.push(member);
-            } else {
-                release_member(cancel, member);
+            if member.pin == Pin::No || member.guard.status.is_none() {
+                release_member(&self.cancel, self.members.remove(at));
             }
         }
-        self.members = kept;
         self.transaction = Transaction::default();
     }
 

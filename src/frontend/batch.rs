@@ -4,10 +4,12 @@
 //! Most answers are the node's own. Some are dropped (to a `Parse` that the client did not send),
 //! some are the proxy's (to a `Parse` that the node did not need).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use foldhash::HashMap;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::session::ClientSession;
@@ -19,6 +21,9 @@ use crate::wire::{ServerError, put_frame};
 
 /// Messages for the node are sent once they are this many bytes, even before a `Sync`.
 pub(super) const OUT_BYTES_MAX: usize = 256 * 1024;
+
+/// A client's name of a portal or a prepared statement.
+pub(super) type Name = SmallVec<[u8; 24]>;
 
 /// The exchange under way.
 #[derive(Debug, Default)]
@@ -45,7 +50,7 @@ pub(super) struct Batch {
     /// The text of the node's unnamed statement.
     pub unnamed: Option<Arc<Prepared>>,
     /// The client's portals.
-    pub portals: HashMap<Vec<u8>, Portal>,
+    pub portals: HashMap<Name, Portal>,
     /// What it costs, and since when.
     pub cost: Option<(Cost, Instant)>,
 }
@@ -283,7 +288,7 @@ impl ClientSession {
 }
 
 /// An error that names a prepared statement as the client does, not by the proxy's own name.
-fn with_client_names(frame: &[u8], statements: &HashMap<Vec<u8>, Arc<Prepared>>) -> BytesMut {
+fn with_client_names(frame: &[u8], statements: &HashMap<Name, Arc<Prepared>>) -> BytesMut {
     let mut out = BytesMut::new();
     put_frame(b'E', &mut out, |out| {
         let mut rest = frame.get(5..).unwrap_or_default();
@@ -293,7 +298,7 @@ fn with_client_names(frame: &[u8], statements: &HashMap<Vec<u8>, Arc<Prepared>>)
             let end = memchr::memchr(b'"', name).unwrap_or(name.len());
             let known = statements
                 .iter()
-                .find(|(_, prepared)| prepared.server_name().as_bytes() == &name[..end]);
+                .find(|(_, prepared)| prepared.server_name.as_bytes() == &name[..end]);
             out.extend_from_slice(known.map_or(&name[..end], |(client, _)| client));
             rest = &name[end..];
         }

@@ -144,13 +144,13 @@ impl ClientSession {
         let text = utf8(parse.text)?;
         self.check_encoding(parse.text)?;
         let prepared = if parse.name.is_empty() {
-            Prepared::unnamed(parse.text, &parse.types)
+            Prepared::unnamed(text, &parse.types)
         } else if self.statements.contains_key(parse.name) {
             let name = String::from_utf8_lossy(parse.name);
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(ServerError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
         } else {
-            self.worker.statements.named(parse.text, &parse.types)
+            self.worker.statements.named(text, &parse.types)
         };
         let template = self.template(text);
         if self.is_done_here(&template) {
@@ -158,14 +158,14 @@ impl ClientSession {
         } else {
             self.batch.unparsed.push(Arc::clone(&prepared));
         }
-        self.statements.insert(parse.name.to_vec(), prepared);
+        self.statements.insert(parse.name.into(), prepared);
         Ok(())
     }
 
     async fn on_bind(&mut self, body: &[u8]) -> Result<(), Fault> {
         let bind = Bind::read(body).map_err(invalid)?;
         let prepared = self.statement(bind.statement)?;
-        let text = utf8(&prepared.text)?;
+        let text = &*prepared.text;
         for bytes in bind.values.iter().flatten().copied().chain([text.as_bytes()]) {
             self.check_encoding(bytes)?;
         }
@@ -202,9 +202,9 @@ impl ClientSession {
         self.prepare_node(&template, node).await?;
         self.note_control(&template);
         self.give(node, &prepared).await?;
-        bind.put_as(prepared.server_name().as_bytes(), &mut self.batch.out);
+        bind.put_as(prepared.server_name.as_bytes(), &mut self.batch.out);
         self.batch.due.push_back(Due::seen(b'B'));
-        self.batch.portals.insert(bind.portal.to_vec(), Portal::Native(node));
+        self.batch.portals.insert(bind.portal.into(), Portal::Native(node));
         self.batch.add_cost(cost);
         Ok(())
     }
@@ -212,14 +212,14 @@ impl ClientSession {
     /// Keeps a portal that the proxy runs in steps of its own.
     fn keep_portal(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>, body: &[u8]) {
         let portal = Portal::Ours(prepared, Bytes::copy_from_slice(body));
-        self.batch.portals.insert(bind.portal.to_vec(), portal);
+        self.batch.portals.insert(bind.portal.into(), portal);
     }
 
     async fn on_describe(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
         match read_target(body).map_err(invalid)? {
             Target::Statement(name) => {
                 let prepared = self.statement(name)?;
-                if self.is_done_here(&self.template(utf8(&prepared.text)?)) {
+                if self.is_done_here(&self.template(&prepared.text)) {
                     self.answer(&Reply::NoParameters);
                     self.answer(&Reply::NoData);
                     return Ok(());
@@ -227,7 +227,7 @@ impl ClientSession {
                 let node = self.node_of(&prepared)?;
                 self.go_to(node).await?;
                 self.give(node, &prepared).await?;
-                with_statement(b'D', prepared.server_name().as_bytes(), &mut self.batch.out);
+                with_statement(b'D', prepared.server_name.as_bytes(), &mut self.batch.out);
                 self.batch.due.push_back(Due::seen(b'd'));
                 Ok(())
             }
@@ -377,7 +377,7 @@ impl ClientSession {
 
     /// A node that knows the tables of a text: the batch's where all do.
     pub(super) fn node_of(&mut self, prepared: &Arc<Prepared>) -> Result<NodeId, Fault> {
-        let template = self.template(utf8(&prepared.text)?);
+        let template = self.template(&prepared.text);
         let map = self.worker.engine.live_map.snapshot();
         Ok(match template.route(&Params::default()) {
             Ok(Route::Home | Route::Pull(_)) => map.home(),

@@ -1,11 +1,11 @@
 //! One client's session, from its startup packet to its end: reads frames, hands them on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use foldhash::HashMap;
 
-use super::batch::Batch;
+use super::batch::{Batch, Name};
 use super::cancel::CancelEntry;
 use super::greeting::Startup;
 use super::simple::utf8;
@@ -35,7 +35,7 @@ pub(super) struct ClientSession {
     pub templates: Arc<Templates>,
     pub database: String,
     /// Prepared statements by the client's names.
-    pub statements: HashMap<Vec<u8>, Arc<Prepared>>,
+    pub statements: HashMap<Name, Arc<Prepared>>,
     /// The extended protocol's exchange under way.
     pub batch: Batch,
     _cancel: CancelEntry,
@@ -85,7 +85,7 @@ impl ClientSession {
             session,
             templates,
             database: startup.database,
-            statements: HashMap::new(),
+            statements: HashMap::default(),
             batch: Batch::default(),
             _cancel: cancel,
         }))

@@ -3,10 +3,10 @@
 //! Clients share server connections, so a named statement gets the proxy's name there, one for each
 //! different text; a connection is given what it lacks when a client binds it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -20,38 +20,33 @@ const TEXTS_MAX: usize = 10_000;
 pub(super) struct Prepared {
     /// The proxy's number of a named text; 0 for an unnamed one.
     pub number: u64,
-    /// The text, in the client's encoding.
-    pub text: Box<[u8]>,
+    /// Its name on the nodes; empty of an unnamed one.
+    pub server_name: Box<str>,
+    /// The text.
+    pub text: Box<str>,
     /// The declared types of the parameters.
     pub types: SmallVec<[u32; 8]>,
 }
 
 impl Prepared {
     /// A text without a name.
-    pub(super) fn unnamed(text: &[u8], types: &[u32]) -> Arc<Self> {
-        Arc::new(Self { number: 0, text: text.into(), types: types.into() })
-    }
-
-    /// Its name on the nodes.
-    pub(super) fn server_name(&self) -> String {
-        server_name(self.number)
+    pub(super) fn unnamed(text: &str, types: &[u32]) -> Arc<Self> {
+        let server_name = Box::default();
+        Arc::new(Self { number: 0, server_name, text: text.into(), types: types.into() })
     }
 
     /// Appends the `Parse` that gives it to a node.
     pub(super) fn put_parse(&self, out: &mut BytesMut) {
-        put_parse(self.server_name().as_bytes(), &self.text, &self.types, out);
+        put_parse(self.server_name.as_bytes(), self.text.as_bytes(), &self.types, out);
     }
 }
 
-/// The name on the nodes of the text with this number.
+/// The name on the nodes of the named text with this number.
 pub(super) fn server_name(number: u64) -> String {
-    match number {
-        0 => String::new(),
-        number => format!("fs_{number}"),
-    }
+    format!("fs_{number}")
 }
 
-type Key = (Box<[u8]>, SmallVec<[u32; 8]>);
+type Key = (Box<str>, SmallVec<[u32; 8]>);
 
 /// The named texts of all clients of one worker.
 #[derive(Debug, Default)]
@@ -61,7 +56,7 @@ pub(super) struct AllStatements {
 
 impl AllStatements {
     /// The named text, under the number that it has or gets.
-    pub(super) fn named(&self, text: &[u8], types: &[u32]) -> Arc<Prepared> {
+    pub(super) fn named(&self, text: &str, types: &[u32]) -> Arc<Prepared> {
         let key: Key = (text.into(), types.into());
         let mut known = self.known.lock();
         if let Some(found) = known.1.get(&key) {
@@ -72,7 +67,8 @@ impl AllStatements {
         }
         known.0 += 1;
         let (text, types) = key.clone();
-        let made = Arc::new(Prepared { number: known.0, text, types });
+        let server_name = server_name(known.0).into();
+        let made = Arc::new(Prepared { number: known.0, server_name, text, types });
         known.1.insert(key, Arc::clone(&made));
         made
     }

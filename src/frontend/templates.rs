@@ -1,8 +1,8 @@
 //! Routed texts, so that a text is parsed once: bounded, a cache a worker, database and search path.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use crate::router::{Context, Template, template};

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::batch::Due;
 use super::extended::invalid;
 use super::session::ClientSession;
-use super::simple::{Way, is_ours, utf8};
+use super::simple::{Way, is_ours};
 use super::statements::Prepared;
 use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter};
 use crate::router::{Params, Route};
@@ -20,13 +20,13 @@ impl ClientSession {
         prepared: &Arc<Prepared>,
         bind: &Bytes,
     ) -> Result<(), Fault> {
-        if self.is_done_here(&self.template(utf8(&prepared.text)?)) {
+        if self.is_done_here(&self.template(&prepared.text)) {
             self.answer(&Reply::NoData);
             return Ok(());
         }
         let node = self.node_of(prepared)?;
         self.go_to(node).await?;
-        put_parse(b"", &prepared.text, &prepared.types, &mut self.batch.out);
+        put_parse(b"", prepared.text.as_bytes(), &prepared.types, &mut self.batch.out);
         Bind::read(bind).map_err(invalid)?.put_unnamed(&mut self.batch.out);
         put_frame(b'D', &mut self.batch.out, |out| out.extend_from_slice(b"P\0"));
         self.batch.due.extend([Due::unseen(b'P'), Due::unseen(b'B'), Due::seen(b'D')]);
@@ -41,7 +41,7 @@ impl ClientSession {
         bind: &Bytes,
         limit: i32,
     ) -> Result<(), Fault> {
-        let text = utf8(&prepared.text)?;
+        let text = &*prepared.text;
         let template = self.template(text);
         if self.batch.executed && !self.session.in_transaction() {
             return Err(not_alone().into());
@@ -145,7 +145,7 @@ fn not_alone() -> ServerError {
 /// The messages that run a portal on a node in an exchange of its own.
 fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
     let mut out = BytesMut::new();
-    put_parse(b"", &prepared.text, &prepared.types, &mut out);
+    put_parse(b"", prepared.text.as_bytes(), &prepared.types, &mut out);
     bind.put_unnamed(&mut out);
     put_frame(b'E', &mut out, |out| {
         out.extend_from_slice(b"\0");

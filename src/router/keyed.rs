@@ -16,6 +16,11 @@ use crate::wire::ServerError;
 /// The most combinations of key values that are looked up for one table.
 const KEYS_MAX: usize = 10_000;
 
+/// Values of the columns of a key.
+type Row = SmallVec<[KeyValue; 2]>;
+/// Shards with the nodes that own them.
+type Owners = SmallVec<[(ShardId, NodeId); 2]>;
+
 /// Keys that a statement touches.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Keyed {
@@ -155,7 +160,7 @@ impl Keyed {
 
     /// The node's shards.
     fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
-        let mut found: SmallVec<[(ShardId, NodeId); 2]> = SmallVec::new();
+        let mut found = Owners::new();
         for key in &self.keys {
             match self.shards_of(key, params)? {
                 Some(shards) => found.extend(shards),
@@ -191,15 +196,11 @@ impl Keyed {
     }
 
     /// The shards of one key; `None` where PostgreSQL will say what is wrong with it.
-    fn shards_of(
-        &self,
-        key: &Key,
-        params: &Params<'_>,
-    ) -> Result<Option<Vec<(ShardId, NodeId)>>, ServerError> {
+    fn shards_of(&self, key: &Key, params: &Params<'_>) -> Result<Option<Owners>, ServerError> {
         let group = &self.groups[key.group];
-        let mut rows: Vec<Vec<KeyValue>> = vec![Vec::new()];
+        let mut rows: SmallVec<[Row; 1]> = SmallVec::from_elem(Row::new(), 1);
         for (constants, key_type) in key.columns.iter().zip(&group.types) {
-            let mut values = Vec::with_capacity(constants.len());
+            let mut values = Row::new();
             for constant in constants {
                 let alone = |number| self.alone.contains(&number);
                 match operand::read(constant, *key_type, key.used, params, alone) {
@@ -212,23 +213,30 @@ impl Keyed {
             if rows.len() * values.len() > KEYS_MAX {
                 return Err(key.unknown("it has too many combinations"));
             }
-            let with = |row: &Vec<KeyValue>| {
-                let row = row.clone();
-                values.iter().map(move |value| {
-                    let mut longer = row.clone();
-                    longer.push(value.clone());
-                    longer
-                })
-            };
-            rows = rows.iter().flat_map(|row| with(row).collect::<Vec<_>>()).collect();
+            match (values.len(), values.pop()) {
+                (1, Some(value)) => rows.iter_mut().for_each(|row| row.push(value.clone())),
+                (_, last) => {
+                    values.extend(last);
+                    rows = rows.iter().flat_map(|row| with_each(row, &values)).collect();
+                }
+            }
         }
         let count = group.slots.len() as u64;
-        let slot = |row: Vec<KeyValue>| {
+        let slot = |row: Row| {
             let slot = usize::try_from(hash_key(&row) % count).unwrap_or_default();
             group.slots[slot]
         };
         Ok(Some(rows.into_iter().map(slot).collect()))
     }
+}
+
+/// The row with each of the values behind it.
+fn with_each(row: &Row, values: &[KeyValue]) -> impl Iterator<Item = Row> {
+    values.iter().map(|value| {
+        let mut longer = row.clone();
+        longer.push(value.clone());
+        longer
+    })
 }
 
 impl Key {

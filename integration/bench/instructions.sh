@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Instructions a query outside of the kernel, counted by callgrind: steadier than any time.
+# FORESHARD (target/release/foreshard) can be set.
+set -euo pipefail
+clients=4
+queries=2000
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/foreshard-callgrind.XXXXXX")
+chmod 777 "$folder"
+under="valgrind -q --tool=callgrind --instr-atstart=no --callgrind-out-file=$folder/%p"
+. "$(dirname "$0")/setup.sh"
+trap 'stop; rm -rf "$folder"' EXIT
+
+run() { # $1: mode, $2: port, $3: database, $4: queries a client
+  pgbench -n -h 127.0.0.1 -p "$2" -U postgres -f "$work/select.sql" -M "$1" -c "$clients" -j 1 \
+    -t "$4" "$3" >"$work/pgbench.log" 2>&1 || fail "pgbench -M $1 failed" "$work/pgbench.log"
+}
+
+count() { # $1: mode, $2: port, $3: database, $4: process, then the user that it runs under
+  local pid=$4
+  run "$1" "$2" "$3" 500
+  "${@:5}" callgrind_control -i on "$pid" >/dev/null 2>&1
+  run "$1" "$2" "$3" "$queries"
+  "${@:5}" callgrind_control -i off "$pid" >/dev/null 2>&1
+  "${@:5}" callgrind_control -d "$pid" >/dev/null 2>&1
+  local dump
+  dump=$(ls -t "$folder/$pid".* | head -n 1)
+  awk -v all=$((clients * queries)) '/^(summary|totals):/ { sum = $2 } END { printf "%.0f\n", sum / all }' "$dump"
+}
+
+printf '%-9s %12s %12s\n' protocol foreshard PgBouncer
+for mode in simple extended prepared; do
+  database=bench
+  [ "$mode" != prepared ] || database=$prepared_database
+  ours=$(count "$mode" "$foreshard_port" bench "$foreshard_pid")
+  theirs=$(count "$mode" "$pgbouncer_port" "$database" "$pgbouncer_pid" "${as_user[@]}")
+  printf '%-9s %12s %12s\n' "$mode" "$ours" "$theirs"
+done
