@@ -5,10 +5,11 @@ mod support;
 
 use std::pin::pin;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use support::{TestDatabase, TestProxy, rows};
 use tokio_postgres::Client;
+use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
 /// Four shards over two nodes: s0 and s2 on n1, s1 and s3 on n2.
 const POLICY: &str = "
@@ -19,6 +20,7 @@ groups:
     tables:
       tenants: id
       orders: tenant_id
+      feelings: tenant_id
 reference_tables: [plans]
 ";
 
@@ -190,5 +192,68 @@ async fn a_transaction_of_two_nodes_commits_on_both_or_on_none() {
     for node in 0..2 {
         let prepared = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
         assert_eq!(rows(&database.client(node).await, prepared).await, ["0"]);
+    }
+}
+
+/// Text in the format of whatever type the parameter has.
+#[derive(Debug)]
+struct Label(&'static str);
+
+impl ToSql for Label {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+#[tokio::test]
+async fn types_and_tables_have_the_same_ids_whatever_node_answers() {
+    let (database, proxy, client) = shop().await;
+    // From here on the second node gives other ids.
+    let apart = "CREATE TYPE a AS (x int); CREATE TYPE b AS (x int); CREATE TABLE c (x int)";
+    database.client(1).await.batch_execute(apart).await.unwrap();
+    client.batch_execute("CREATE TYPE mood AS ENUM ('sad', 'ok')").await.unwrap();
+    let table = "CREATE TABLE feelings (tenant_id bigint PRIMARY KEY, mood mood)";
+    client.batch_execute(table).await.unwrap();
+    let of = |name: &str| format!("SELECT '{name}'::regclass::oid");
+    let ids = async |node: usize| rows(&database.client(node).await, &of("feelings")).await;
+    assert_ne!(ids(0).await, ids(1).await);
+    let feelings: u32 = client.query_one(&of("feelings"), &[]).await.unwrap().get(0);
+
+    // A connection of its own: the types that this one meets it looks up again.
+    let client = proxy.client().await;
+    let insert = client.prepare("INSERT INTO feelings VALUES ($1, $2)").await.unwrap();
+    let mood = insert.params()[1].clone();
+    assert_eq!((mood.name(), mood.kind()), ("mood", &Kind::Enum(vec!["sad".into(), "ok".into()])));
+    for id in 1..=8_i64 {
+        client.execute(&insert, &[&id, &Label("ok")]).await.unwrap();
+    }
+    let sql = "SELECT mood FROM feelings WHERE tenant_id = $1 AND mood = $2";
+    let find = client.prepare_typed(sql, &[Type::INT8, mood.clone()]).await.unwrap();
+    for id in 1..=8_i64 {
+        let row = client.query_one(&find, &[&id, &Label("ok")]).await.unwrap();
+        assert_eq!(row.columns()[0].type_(), &mood);
+        let sql = format!("SELECT * FROM feelings WHERE tenant_id = {id}");
+        let found = client.prepare(&sql).await.unwrap();
+        assert_eq!(found.columns()[1].type_(), &mood);
+        assert_eq!(found.columns()[1].table_oid(), Some(feelings), "{id}");
+    }
+    let all = "SELECT mood FROM feelings WHERE mood = $1";
+    let all = client.prepare_typed(all, std::slice::from_ref(&mood)).await.unwrap();
+    assert_eq!(client.query(&all, &[&Label("ok")]).await.unwrap().len(), 8);
+    let returned = "UPDATE feelings SET mood = $1 WHERE tenant_id IN (1, 2, 3, 4) RETURNING mood";
+    let returned = client.prepare(returned).await.unwrap();
+    for row in client.query(&returned, &[&Label("sad")]).await.unwrap() {
+        assert_eq!(row.columns()[0].type_(), &mood);
     }
 }

@@ -7,26 +7,40 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::limits::{NodeLimit, Slot};
 use super::ticket::Look;
-use super::{Config, ConnectError, Connection, Credential, Login, NodeAddress, Ticket};
+use super::{
+    BackendError, Config, ConnectError, Connection, Credential, Login, NodeAddress, Oids, Ticket,
+};
 use crate::ids::NodeId;
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
 #[derive(Debug)]
 pub struct Pool {
-    node: NodeId,
-    address: NodeAddress,
+    of: PoolOf,
     login: ArcSwap<Login>,
     config: Config,
     size: u32,
     idle: Mutex<Vec<Idle>>,
     permits: Arc<Semaphore>,
     limit: Arc<NodeLimit>,
+}
+
+/// The node that a pool's connections lead to.
+#[derive(Debug, Clone)]
+pub struct PoolOf {
+    /// Its id.
+    pub node: NodeId,
+    /// How to reach it.
+    pub address: NodeAddress,
+    /// Its object ids, where clients know others.
+    pub oids: Option<Arc<Oids>>,
 }
 
 /// A connection that nobody has checked out.
@@ -57,8 +71,7 @@ pub struct Guard {
 impl Pool {
     /// An empty pool of at most `size` connections.
     pub fn new(
-        node: NodeId,
-        address: NodeAddress,
+        of: PoolOf,
         login: Login,
         config: Config,
         (size, limit): (u32, Arc<NodeLimit>),
@@ -66,9 +79,26 @@ impl Pool {
         let permits = Arc::new(Semaphore::new(size.max(1) as usize));
         let idle = Mutex::default();
         let login = ArcSwap::from_pointee(login);
-        let pool = Arc::new(Self { node, address, login, config, size, idle, permits, limit });
+        let pool = Arc::new(Self { of, login, config, size, idle, permits, limit });
         pool.limit.enter(&pool);
         pool
+    }
+
+    /// A description of parameters or columns by its node, with the object ids that clients know;
+    /// `None` if it has those.
+    pub async fn described(&self, frame: &[u8]) -> Result<Option<BytesMut>, BackendError> {
+        match &self.of.oids {
+            Some(oids) => oids.described(frame).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The ids that its node has for types that a client names; 0 for those that it lacks.
+    pub async fn types(&self, named: &[u32]) -> Result<SmallVec<[u32; 8]>, BackendError> {
+        match &self.of.oids {
+            Some(oids) => oids.types(named).await,
+            None => Ok(named.into()),
+        }
     }
 
     /// The limits of its connections.
@@ -108,7 +138,8 @@ impl Pool {
                     let slot = self.limit.slot(deadline).await.map_err(|()| self.exhausted())?;
                     let within = self.config.connect_timeout();
                     let login = self.login.load_full();
-                    let opened = Connection::open(self.node, &self.address, &login, within).await?;
+                    let opened =
+                        Connection::open(self.of.node, &self.of.address, &login, within).await?;
                     return Ok(self.guard(Box::new(opened), slot, permit, ticket));
                 }
             }
@@ -156,7 +187,7 @@ impl Pool {
 
     fn exhausted(&self) -> ConnectError {
         ConnectError::PoolExhausted {
-            node: self.address.name.clone(),
+            node: self.of.address.name.clone(),
             size: self.size,
             timeout_ms: self.config.checkout_timeout_ms,
         }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{DdlLock, Gates, LiveMap};
-use crate::backend::NodeAddress;
+use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
 use crate::load::Counters;
 use crate::runtime::Failpoints;
@@ -77,6 +77,8 @@ pub struct Engine {
     pub counters: Counters,
     /// By node id.
     pub nodes: Vec<NodeAddress>,
+    /// By node id: object ids, where they are not those of the home node.
+    pub oids: Vec<Option<Arc<Oids>>>,
     /// Deadlines.
     pub config: Config,
     /// Begins the name of every prepared transaction: unique to this catalog.
@@ -101,6 +103,7 @@ impl Engine {
     ) -> Arc<Self> {
         let EngineParts { live_map, gates, ddl_lock, catalog, counters } = parts;
         let live_gids = Mutex::default();
+        let oids = oids_of(&live_map, &nodes);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Arc::new(Self {
             live_map,
@@ -109,6 +112,7 @@ impl Engine {
             catalog,
             counters,
             nodes,
+            oids,
             config,
             gid_prefix,
             started_unix_ms: since_epoch.as_millis(),
@@ -123,6 +127,13 @@ impl Engine {
         let number = self.gid_count.fetch_add(1, Ordering::Relaxed);
         format!("{}_{:x}_{number}", self.gid_prefix, self.started_unix_ms)
     }
+}
+
+fn oids_of(live_map: &LiveMap, nodes: &[NodeAddress]) -> Vec<Option<Arc<Oids>>> {
+    let map = live_map.load();
+    let home = &nodes[map.home().index()];
+    let of = |node: &NodeAddress| Oids::new(map.database(), node.clone(), home.clone());
+    nodes.iter().map(|node| (node.name != home.name).then(|| of(node))).collect()
 }
 
 /// The values that the engine shares with the mover and the controller.

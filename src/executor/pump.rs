@@ -1,7 +1,9 @@
 //! Relays a node's answer to the client: headers are looked at, bodies are passed on as they come.
 
+use std::sync::Arc;
+
 use super::{Client, Fault};
-use crate::backend::Connection;
+use crate::backend::Guard;
 
 /// What to do with a frame of a node's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ fn is_bulk(tag: u8) -> bool {
 /// Returns how many bytes the node sent. Memory is bounded by one frame that is not bulk. Not cancel
 /// safe.
 pub async fn pump(
-    backend: &mut Connection,
+    backend: &mut Guard,
     client: &mut Client,
     mut look: impl FnMut(u8, &[u8]) -> Verdict,
 ) -> Result<u64, Fault> {
@@ -58,9 +60,19 @@ pub async fn pump(
             }
             let verdict = look(frame.tag, &backend.incoming()[at..at + here]);
             backend.note(at..at + here);
-            if !verdict.forwards() {
+            let described = match frame.tag {
+                b'T' | b't' if verdict.forwards() => {
+                    let pool = Arc::clone(backend.pool());
+                    pool.described(&backend.incoming()[at..at + here]).await?
+                }
+                _ => None,
+            };
+            if !verdict.forwards() || described.is_some() {
                 client.relay(&backend.incoming()[run..at]).await?;
                 run = at + here;
+            }
+            if let Some(described) = described {
+                client.relay(&described).await?;
             }
             at += here;
             rest = frame.len - here;

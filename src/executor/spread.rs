@@ -154,7 +154,10 @@ async fn keep_rows(
         let (kind, frame) = member.guard.frame().await?;
         bytes += frame.len() as u64;
         match kind {
-            b'T' if describe => client.relay(&frame).await?,
+            b'T' if describe => {
+                let described = member.guard.pool().described(&frame).await?;
+                client.relay(described.as_deref().unwrap_or(&frame)).await?;
+            }
             b'N' => client.relay(&frame).await?,
             b'D' if answer.bytes <= ROWS_BYTES_MAX => {
                 answer.bytes += frame.len();

@@ -14,8 +14,8 @@ use crate::ids::NodeId;
 use crate::load::Access;
 use crate::router::{Control, Discard, Params, Route, Template};
 use crate::wire::{
-    Bind, Malformed, Parse, Reader, Reply, ServerError, SqlState, Target, put_frame, read_target,
-    with_statement,
+    Bind, FIRST_USER_OID, Malformed, Parse, Reader, Reply, ServerError, SqlState, Target,
+    put_frame, read_target, with_statement,
 };
 
 impl ClientSession {
@@ -295,7 +295,7 @@ impl ClientSession {
                 self.answer(&Reply::ParseComplete);
                 continue;
             }
-            self.put_parse(&prepared, true);
+            self.put_parse(node, &prepared, true).await?;
         }
         Ok(())
     }
@@ -331,7 +331,7 @@ impl ClientSession {
             !self.needs(node, prepared.number).await?
         };
         if !has {
-            self.put_parse(prepared, false);
+            self.put_parse(node, prepared, false).await?;
         }
         Ok(())
     }
@@ -350,12 +350,24 @@ impl ClientSession {
         Ok(given != Given::Already)
     }
 
-    fn put_parse(&mut self, prepared: &Arc<Prepared>, seen: bool) {
-        prepared.put_parse(&mut self.batch.out);
+    async fn put_parse(
+        &mut self,
+        node: NodeId,
+        prepared: &Arc<Prepared>,
+        seen: bool,
+    ) -> Result<(), Fault> {
+        if prepared.types.iter().all(|oid| *oid < FIRST_USER_OID) {
+            prepared.put_parse(&prepared.types, &mut self.batch.out);
+        } else {
+            let pool = Arc::clone(self.session.member(node).await?.guard.pool());
+            let types = pool.types(&prepared.types).await?;
+            prepared.put_parse(&types, &mut self.batch.out);
+        }
         self.batch.due.push_back(Due::Node { message: b'P', seen, number: prepared.number });
         if prepared.number == 0 {
             self.batch.unnamed = Some(Arc::clone(prepared));
         }
+        Ok(())
     }
 
     /// Lets a node read the texts that none has got yet.

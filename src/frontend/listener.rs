@@ -19,7 +19,7 @@ use super::roles::{MockSecret, Roles};
 use super::seats::Seats;
 use super::socket::{Arrival, Door};
 use super::worker::{Handover, Worker, start_worker};
-use crate::backend::{self, Login, NodeLimit, Pool};
+use crate::backend::{self, Login, NodeLimit, Pool, PoolOf};
 use crate::executor::Engine;
 use crate::runtime::Tasks;
 
@@ -103,7 +103,7 @@ impl Frontend {
                 cancels: Arc::clone(&cancels),
                 seats: seats.clone(),
                 home: self.home_pool(),
-                pools: Pools::new(self.engine.nodes.clone(), self.backend.clone(), (index, count)),
+                pools: Pools::new(&self.engine, self.backend.clone(), (index, count)),
                 statements: super::statements::AllStatements::default(),
                 templates: super::templates::AllTemplates::default(),
                 tasks: tasks.child(),
@@ -127,7 +127,8 @@ impl Frontend {
         };
         let all = Arc::new(Semaphore::new(LOOKUP_CONNECTIONS as usize));
         let limits = (LOOKUP_CONNECTIONS, NodeLimit::new(LOOKUP_CONNECTIONS, all));
-        Pool::new(map.home(), home, login, self.backend.clone(), limits)
+        let of = PoolOf { node: map.home(), address: home, oids: None };
+        Pool::new(of, login, self.backend.clone(), limits)
     }
 }
 

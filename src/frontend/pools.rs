@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::backend::{Config, Login, NodeAddress, NodeLimit, Pool};
+use crate::backend::{Config, Login, NodeAddress, NodeLimit, Pool, PoolOf};
+use crate::executor::Engine;
 use crate::ids::NodeId;
 use crate::runtime::Tasks;
 
@@ -17,7 +18,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The pools of one worker.
 #[derive(Debug)]
 pub(super) struct Pools {
-    nodes: Vec<(NodeAddress, Arc<NodeLimit>)>,
+    nodes: Vec<(PoolOf, Arc<NodeLimit>)>,
     config: Config,
     /// Connections to a node that fall to this worker.
     size: u32,
@@ -30,16 +31,16 @@ type LoginKey = (String, String);
 impl Pools {
     /// Pools of the worker with this index, which share the configured sizes with those of `workers`
     /// workers in all.
-    pub(super) fn new(
-        nodes: Vec<NodeAddress>,
-        config: Config,
-        (index, workers): (usize, usize),
-    ) -> Self {
+    pub(super) fn new(engine: &Engine, config: Config, (index, workers): (usize, usize)) -> Self {
         let share = |all: u32| share(all, index, workers);
         let of_all = Arc::new(Semaphore::new(share(config.connections_max) as usize));
         let of_node = share(config.node_connections_max);
         let limit = || NodeLimit::new(of_node, Arc::clone(&of_all));
-        let nodes = nodes.into_iter().map(|node| (node, limit())).collect();
+        let of = |(node, address): (NodeId, &NodeAddress)| {
+            let oids = engine.oids.get(node.index()).cloned().flatten();
+            (PoolOf { node, address: address.clone(), oids }, limit())
+        };
+        let nodes = (0u16..).map(NodeId).zip(&engine.nodes).map(of).collect();
         let size = share(config.pool_size);
         Self { nodes, config, size, by_login: Mutex::default() }
     }
@@ -48,10 +49,11 @@ impl Pools {
     pub(super) fn of(&self, login: &Login) -> Vec<Arc<Pool>> {
         let key = (login.user.clone(), login.database.clone());
         let make = || {
-            let node_ids = (0u16..).map(NodeId);
-            let pools = node_ids.zip(&self.nodes).map(|(id, (address, limit))| {
+            let pools = self.nodes.iter().map(|(of, limit)| {
                 let limits = (self.size, Arc::clone(limit));
-                Pool::new(id, address.clone(), login.clone(), self.config.clone(), limits)
+                let oids = of.oids.clone().filter(|oids| oids.is_of(&login.database));
+                let of = PoolOf { oids, ..of.clone() };
+                Pool::new(of, login.clone(), self.config.clone(), limits)
             });
             pools.collect()
         };

@@ -18,12 +18,9 @@ use crate::ids::NodeId;
 use crate::load::Access;
 use crate::router::Leaves;
 use crate::wire::{
-    Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus, as_fatal, frame_at,
-    read_query,
+    FIRST_USER_OID, Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus,
+    as_fatal, frame_at, read_query,
 };
-
-/// Object ids below are PostgreSQL's own.
-const FIRST_USER_OID: u32 = 16_384;
 
 /// One client's session.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::wire::put_parse;
+use crate::wire::{FIRST_USER_OID, put_parse};
 
 /// Different texts that a worker knows; past that the numbers of those that nobody uses are given up.
 const TEXTS_MAX: usize = 10_000;
@@ -24,7 +24,7 @@ pub(super) struct Prepared {
     pub server_name: Box<str>,
     /// The text.
     pub text: Box<str>,
-    /// The declared types of the parameters.
+    /// The declared types of the parameters, by the home node's ids.
     pub types: SmallVec<[u32; 8]>,
 }
 
@@ -35,9 +35,15 @@ impl Prepared {
         Arc::new(Self { number: 0, server_name, text: text.into(), types: types.into() })
     }
 
-    /// Appends the `Parse` that gives it to a node.
-    pub(super) fn put_parse(&self, out: &mut BytesMut) {
-        put_parse(self.server_name.as_bytes(), self.text.as_bytes(), &self.types, out);
+    /// The declared types that are the same on all nodes; 0, so that a node infers it, for those
+    /// that users made.
+    pub(super) fn types_of_all(&self) -> SmallVec<[u32; 8]> {
+        self.types.iter().map(|oid| if *oid < FIRST_USER_OID { *oid } else { 0 }).collect()
+    }
+
+    /// Appends the `Parse` that gives it to a node, which has these types.
+    pub(super) fn put_parse(&self, types: &[u32], out: &mut BytesMut) {
+        put_parse(self.server_name.as_bytes(), self.text.as_bytes(), types, out);
     }
 }
 

@@ -26,7 +26,7 @@ impl ClientSession {
         }
         let node = self.node_of(prepared)?;
         self.go_to(node).await?;
-        put_parse(b"", prepared.text.as_bytes(), &prepared.types, &mut self.batch.out);
+        put_parse(b"", prepared.text.as_bytes(), &prepared.types_of_all(), &mut self.batch.out);
         Bind::read(bind).map_err(invalid)?.put_unnamed(&mut self.batch.out);
         put_frame(b'D', &mut self.batch.out, |out| out.extend_from_slice(b"P\0"));
         self.batch.due.extend([Due::unseen(b'P'), Due::unseen(b'B'), Due::seen(b'D')]);
@@ -97,7 +97,8 @@ impl ClientSession {
                 if limit > 0 {
                     return Err(limited());
                 }
-                let bound = Bound { types: &prepared.types, bind: &bind };
+                let types = prepared.types_of_all();
+                let bound = Bound { types: &types, bind: &bind };
                 self.write(route, text, Some(&bound)).await
             }
             Way::Steps(route) => self.steps(&route, text, None).await,
@@ -145,7 +146,7 @@ fn not_alone() -> ServerError {
 /// The messages that run a portal on a node in an exchange of its own.
 fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
     let mut out = BytesMut::new();
-    put_parse(b"", prepared.text.as_bytes(), &prepared.types, &mut out);
+    put_parse(b"", prepared.text.as_bytes(), &prepared.types_of_all(), &mut out);
     bind.put_unnamed(&mut out);
     put_frame(b'E', &mut out, |out| {
         out.extend_from_slice(b"\0");

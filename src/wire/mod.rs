@@ -5,6 +5,7 @@
 mod error;
 mod frame;
 mod md5;
+mod oids;
 mod reader;
 mod replies;
 mod requests;
@@ -14,6 +15,7 @@ mod startup;
 pub use error::{ServerError, Severity, SqlState};
 pub use frame::{FRAME_MAX, Frame, HEADER, frame_at, put_frame};
 pub use md5::{is_md5_verifier, md5_answer, md5_verifier};
+pub use oids::{FIRST_USER_OID, OidKind, OidPlace, user_oids};
 pub use reader::{Malformed, Reader};
 pub use replies::{
     Reply, ReportedError, as_fatal, command_count, command_tag, data_row, parameter_status,
