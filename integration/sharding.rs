@@ -4,12 +4,14 @@
 mod support;
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use foreshard::runtime::Tasks;
 use futures_util::SinkExt;
-use support::{TestDatabase, TestProxy, rows};
-use tokio_postgres::Client;
+use support::{TestDatabase, TestProxy, eventually, rows};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, NoTls};
 
 /// Four shards over two nodes: s0 and s2 on n1, s1 and s3 on n2.
 const POLICY: &str = "
@@ -256,4 +258,55 @@ async fn types_and_tables_have_the_same_ids_whatever_node_answers() {
     for row in client.query(&returned, &[&Label("sad")]).await.unwrap() {
         assert_eq!(row.columns()[0].type_(), &mood);
     }
+}
+
+/// The texts that the node's sessions of this database ran last.
+async fn last_texts(database: &TestDatabase, node: usize) -> String {
+    let last = "SELECT query FROM pg_stat_activity WHERE datname = current_database() \
+        AND pid <> pg_backend_pid()";
+    rows(&database.client(node).await, last).await.join("\n")
+}
+
+#[tokio::test]
+async fn prepared_point_statements_get_their_plans_on_leaves_and_nothing_else_changes() {
+    let (database, proxy, client) = shop().await;
+    client.batch_execute("INSERT INTO tenants VALUES (1, 'a'), (2, 'b'), (3, 'c')").await.unwrap();
+    client.batch_execute("CREATE ROLE reader LOGIN").await.unwrap();
+    client.batch_execute("GRANT SELECT, UPDATE, DELETE ON tenants TO reader").await.unwrap();
+    let tenants: u32 =
+        client.query_one("SELECT 'tenants'::regclass::oid", &[]).await.unwrap().get(0);
+    let find = client.prepare("SELECT name, id FROM tenants WHERE id = $1").await.unwrap();
+    let rename = "UPDATE tenants SET name = name || 'x' WHERE id = $1 RETURNING name";
+    let rename = client.prepare(rename).await.unwrap();
+    let on_leaves = async || {
+        for id in [1_i64, 2, 3] {
+            let row = client.query_one(&find, &[&id]).await.unwrap();
+            assert_eq!(row.get::<_, i64>(1), id);
+            assert_eq!(row.columns()[0].table_oid(), Some(tenants));
+            client.query_one(&rename, &[&id]).await.unwrap();
+        }
+        let texts = [last_texts(&database, 0).await, last_texts(&database, 1).await];
+        texts.iter().all(|texts| texts.contains("tenants_s")).then_some(())
+    };
+    let soon = Duration::from_secs(30);
+    eventually("both nodes run the statements on leaves", soon, on_leaves).await;
+
+    // A role that has no rights on the leaves goes on by its rights on their parent.
+    let (reader, connection) = proxy.config().user("reader").connect(NoTls).await.unwrap();
+    drop(Tasks::new().spawn("client", connection));
+    let mine = reader.prepare("SELECT name FROM tenants WHERE id = $1").await.unwrap();
+    for _ in 0..40 {
+        for id in [1_i64, 2, 3] {
+            reader.query_one(&mine, &[&id]).await.unwrap();
+        }
+    }
+    // So does one that a session takes on.
+    let hidden = "ALTER TABLE tenants ENABLE ROW LEVEL SECURITY";
+    client.batch_execute(hidden).await.unwrap();
+    assert!(reader.query(&mine, &[&1_i64]).await.unwrap().is_empty());
+    client.batch_execute("SET ROLE reader").await.unwrap();
+    assert!(client.query(&find, &[&1_i64]).await.unwrap().is_empty());
+    client.batch_execute("RESET ROLE").await.unwrap();
+    client.batch_execute("ALTER TABLE tenants DISABLE ROW LEVEL SECURITY").await.unwrap();
+    eventually("they are on leaves again", soon, on_leaves).await;
 }

@@ -1,7 +1,9 @@
 //! How to reach a node.
 
 use std::fmt;
+use std::pin::pin;
 
+use futures_util::future::{Either, select};
 use tokio_postgres::config::SslMode;
 
 use super::{NodeTls, TlsMode};
@@ -68,5 +70,26 @@ impl NodeAddress {
             config.password(password.reveal());
         }
         config
+    }
+
+    /// What `work` answers over a service connection of its own. Give it a deadline.
+    ///
+    /// # Errors
+    /// The connection's, or the work's.
+    pub async fn ask<T, F>(&self, database: &str, work: F) -> Result<T, tokio_postgres::Error>
+    where
+        F: AsyncFnOnce(&tokio_postgres::Client) -> Result<T, tokio_postgres::Error>,
+    {
+        let config = self.service_config(database);
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        let (work, connection) = (pin!(work(&client)), pin!(connection));
+        match select(work, connection).await {
+            Either::Left((answer, _)) => answer,
+            // It has ended; so does the work, with the reason.
+            Either::Right((ended, work)) => match ended {
+                Ok(()) => work.await,
+                Err(error) => Err(error),
+            },
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Types and tables have different object ids on different nodes. Clients know those of the home
 //! node, whose catalogs they read; what other nodes say is translated.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use foldhash::HashMap;
 use parking_lot::Mutex;
@@ -48,13 +48,17 @@ enum Side {
     Home,
 }
 
-/// The object ids of one database on a node that is not the home node, by those of the home node.
-/// Learned when they are first met; an id is never given to something else while it is in use.
+/// The object ids of one database on a node, by those of the home node. Learned when they are first
+/// met; an id is never given to something else while it is in use.
 #[derive(Debug)]
 pub struct Oids {
     database: String,
     node: NodeAddress,
     home: NodeAddress,
+    /// The node is not the home node.
+    foreign: bool,
+    /// Leaf partitions that statements are sent to in the place of their parents.
+    stands_for: ArcSwap<HashMap<u32, u32>>,
     /// What each id is on the other side.
     known: Mutex<HashMap<Id, u32>>,
 }
@@ -62,13 +66,25 @@ pub struct Oids {
 impl Oids {
     /// Knows none yet.
     pub fn new(database: &str, node: NodeAddress, home: NodeAddress) -> Arc<Self> {
-        let database = database.to_owned();
-        Arc::new(Self { database, node, home, known: Mutex::default() })
+        let (database, foreign) = (database.to_owned(), node.name != home.name);
+        let (stands_for, known) = (ArcSwap::default(), Mutex::default());
+        Arc::new(Self { database, node, home, foreign, stands_for, known })
     }
 
     /// Whether they are those of this database.
     pub fn is_of(&self, database: &str) -> bool {
         self.database == database
+    }
+
+    /// Clients hear of the node's table `parent` where a description names its leaf.
+    pub fn stand_for(&self, leaf: u32, parent: u32) {
+        if self.stands_for.load().get(&leaf) != Some(&parent) {
+            self.stands_for.rcu(|all| {
+                let mut all = HashMap::clone(all);
+                all.insert(leaf, parent);
+                all
+            });
+        }
     }
 
     /// The description of parameters or columns that the node gives, with the ids of the home node;
@@ -78,26 +94,44 @@ impl Oids {
     /// # Errors
     /// Where a node does not answer, or the description can't be read.
     pub async fn described(&self, frame: &[u8]) -> Result<Option<BytesMut>, BackendError> {
-        let places = user_oids(frame).map_err(|source| {
+        let stands_for = self.stands_for.load();
+        if !self.foreign && stands_for.is_empty() {
+            return Ok(None);
+        }
+        let mut places = user_oids(frame).map_err(|source| {
             let node = self.node.name.clone();
             BackendError::Protocol { node, source }
         })?;
+        for place in places.iter_mut().filter(|place| place.kind == OidKind::Class) {
+            place.oid = stands_for.get(&place.oid).copied().unwrap_or(place.oid);
+        }
+        drop(stands_for);
         if places.is_empty() {
             return Ok(None);
         }
+        if self.foreign {
+            self.translate(&mut places).await?;
+        }
+        let mut out = BytesMut::from(frame);
+        for place in places {
+            out[place.at..place.at + 4].copy_from_slice(&place.oid.to_be_bytes());
+        }
+        Ok(Some(out))
+    }
+
+    /// Gives these ids of the node those of the home node.
+    async fn translate(&self, places: &mut [OidPlace]) -> Result<(), BackendError> {
         let id = |place: &OidPlace| (Side::Node, place.kind, place.oid);
         self.learn(places.iter().map(id).collect()).await?;
-        let mut out = BytesMut::from(frame);
         let known = self.known.lock();
         for place in places {
-            let at_home = known.get(&id(&place)).copied();
-            let oid = at_home.unwrap_or(match place.kind {
+            let at_home = known.get(&id(place)).copied();
+            place.oid = at_home.unwrap_or(match place.kind {
                 OidKind::Type => UNKNOWN_TYPE,
                 OidKind::Class => 0,
             });
-            out[place.at..place.at + 4].copy_from_slice(&oid.to_be_bytes());
         }
-        Ok(Some(out))
+        Ok(())
     }
 
     /// The ids on the node of types that a client names by those of the home node; 0, so that the
@@ -106,6 +140,9 @@ impl Oids {
     /// # Errors
     /// Where a node does not answer.
     pub async fn types(&self, at_home: &[u32]) -> Result<SmallVec<[u32; 8]>, BackendError> {
+        if !self.foreign {
+            return Ok(at_home.into());
+        }
         let id = |oid: u32| (Side::Home, OidKind::Type, oid);
         let of_users = at_home.iter().copied().filter(|oid| *oid >= FIRST_USER_OID);
         self.learn(of_users.map(id).collect()).await?;
@@ -149,11 +186,11 @@ impl Oids {
         let of = |kind| ids.iter().filter(move |id| id.1 == kind).map(|id| id.2).collect();
         let (types, classes): (Vec<u32>, Vec<u32>) = (of(OidKind::Type), of(OidKind::Class));
         let ask = async |client: &Client| client.query(NAMES, &[&types, &classes]).await;
-        let named = self.on(from, ask).await?;
+        let named = from.ask(&self.database, ask).await?;
         let column = |at: usize| named.iter().map(|row| row.get(at)).collect::<Vec<&str>>();
         let (kinds, schemas, names) = (column(0), column(2), column(3));
         let ask = async |client: &Client| client.query(IDS, &[&kinds, &schemas, &names]).await;
-        let found = self.on(to, ask).await?;
+        let found = to.ask(&self.database, ask).await?;
         let pairs = found.into_iter().filter_map(|row| {
             let index = usize::try_from(row.get::<_, i64>(0)).ok()?.checked_sub(1)?;
             let kind = if kinds[index] == "t" { OidKind::Type } else { OidKind::Class };
@@ -161,31 +198,5 @@ impl Oids {
             Some((before, (other, kind, row.get::<_, Option<u32>>(1)?)))
         });
         Ok(pairs.collect())
-    }
-
-    /// Asks over a service connection of its own.
-    async fn on<T, F>(&self, node: &NodeAddress, ask: F) -> Result<T, tokio_postgres::Error>
-    where
-        F: AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-    {
-        let config = node.service_config(&self.database);
-        let (client, connection) = config.connect(node.tls.clone()).await?;
-        driven(ask(&client), connection).await
-    }
-}
-
-/// The answer of `work`, which needs its `connection` to be driven meanwhile.
-async fn driven<T>(
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    connection: impl Future<Output = Result<(), tokio_postgres::Error>>,
-) -> Result<T, tokio_postgres::Error> {
-    tokio::pin!(work, connection);
-    tokio::select! {
-        answer = &mut work => answer,
-        ended = &mut connection => {
-            // It has ended; so does the work, with the reason.
-            ended?;
-            work.await
-        }
     }
 }

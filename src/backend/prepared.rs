@@ -36,6 +36,11 @@ impl PreparedNumbers {
         Given::New(oldest)
     }
 
+    /// Whether it has the statement, or room for one more among `max`.
+    pub fn has_or_fits(&self, number: u64, max: usize) -> bool {
+        self.used.len() < max || self.used.contains_key(&number)
+    }
+
     /// It does not have the statement: its `Parse` failed.
     pub fn remove(&mut self, number: u64) {
         self.used.remove(&number);

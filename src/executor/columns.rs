@@ -1,5 +1,7 @@
 //! Keeps the map's knowledge of columns equal to the home node's catalog.
 
+use tokio_postgres::Client;
+
 use super::{Engine, Session};
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, Identity, ShardMap};
@@ -38,9 +40,7 @@ impl Engine {
         }
         let map = self.live_map.snapshot();
         let home = &self.nodes[map.home().index()];
-        let config = home.service_config(map.database());
-        let (client, connection) = config.connect(home.tls.clone()).await?;
-        let work = async {
+        let work = async |client: &Client| {
             let mut found = Vec::new();
             // So that defaults are shown with all names qualified.
             client.batch_execute("SET search_path = ''").await?;
@@ -59,12 +59,9 @@ impl Engine {
                 });
                 found.push((table, columns.collect::<Vec<_>>()));
             }
-            Ok::<_, tokio_postgres::Error>(found)
+            Ok(found)
         };
-        let found = tokio::select! {
-            found = work => found?,
-            error = connection => return Err(error.err().map_or_else(closed, Into::into)),
-        };
+        let found = home.ask(map.database(), work).await?;
         self.store_columns(&found).await
     }
 
@@ -90,13 +87,6 @@ impl Engine {
             }
         }
     }
-}
-
-fn closed() -> ColumnsError {
-    ColumnsError::Catalog(CatalogError::Store {
-        doing: "reading columns",
-        source: Box::new(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
-    })
 }
 
 impl Session {

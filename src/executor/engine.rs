@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{DdlLock, Gates, LiveMap};
+use super::{DdlLock, DirectLeaves, Gates, LiveMap};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
 use crate::load::Counters;
@@ -30,6 +30,9 @@ pub struct Config {
     pub pull_bytes_max: u64,
     /// How long bringing them together, and the statement on them, may take, in milliseconds.
     pub pull_timeout_ms: u64,
+    /// Prepared statements on one row by its key are sent to the leaf partition itself, where
+    /// PostgreSQL keeps their plans.
+    pub leaf_plans: bool,
 }
 
 impl Default for Config {
@@ -41,6 +44,7 @@ impl Default for Config {
             pull_rows_max: 10_000_000,
             pull_bytes_max: 1 << 30,
             pull_timeout_ms: 300_000,
+            leaf_plans: true,
         }
     }
 }
@@ -77,8 +81,10 @@ pub struct Engine {
     pub counters: Counters,
     /// By node id.
     pub nodes: Vec<NodeAddress>,
-    /// By node id: object ids, where they are not those of the home node.
-    pub oids: Vec<Option<Arc<Oids>>>,
+    /// By node id: its object ids, by those of the home node.
+    pub oids: Vec<Arc<Oids>>,
+    /// Leaves that statements may be sent to instead of their parents.
+    pub direct: DirectLeaves,
     /// Deadlines.
     pub config: Config,
     /// Begins the name of every prepared transaction: unique to this catalog.
@@ -113,6 +119,7 @@ impl Engine {
             counters,
             nodes,
             oids,
+            direct: DirectLeaves::default(),
             config,
             gid_prefix,
             started_unix_ms: since_epoch.as_millis(),
@@ -129,11 +136,11 @@ impl Engine {
     }
 }
 
-fn oids_of(live_map: &LiveMap, nodes: &[NodeAddress]) -> Vec<Option<Arc<Oids>>> {
+fn oids_of(live_map: &LiveMap, nodes: &[NodeAddress]) -> Vec<Arc<Oids>> {
     let map = live_map.load();
     let home = &nodes[map.home().index()];
     let of = |node: &NodeAddress| Oids::new(map.database(), node.clone(), home.clone());
-    nodes.iter().map(|node| (node.name != home.name).then(|| of(node))).collect()
+    nodes.iter().map(of).collect()
 }
 
 /// The values that the engine shares with the mover and the controller.

@@ -370,6 +370,22 @@ impl Session {
         self.transaction.settings_changed = true;
     }
 
+    /// Whether what runs next runs as the role that has logged in, as far as its settings go.
+    pub fn acts_as_login(&self) -> bool {
+        let names_role = |text: &String| {
+            let text = text.to_ascii_lowercase();
+            text.contains("role") || text.contains("authorization")
+        };
+        let settings = &self.settings.0;
+        !self.transaction.settings_changed
+            && !self.transaction.begun_unseen
+            && self.members.iter().all(|member| member.leaves < Leaves::Unknown)
+            && (settings.is_empty()
+                || !settings.contains_key("role")
+                    && !settings.contains_key("session_authorization"))
+            && !self.transaction.prelude.iter().any(names_role)
+    }
+
     /// Ends what a transaction held: passes, and connections that nothing pins. Those that are not
     /// clean are closed as they are dropped.
     pub(super) fn release(&mut self) {
@@ -382,6 +398,9 @@ impl Session {
             if member.pin == Pin::No || member.guard.status.is_none() {
                 release_member(&self.cancel, self.members.remove(at));
             }
+        }
+        if self.transaction.ddl.is_some() {
+            self.engine.direct.forget();
         }
         self.transaction = Transaction::default();
     }

@@ -296,9 +296,7 @@ fn with_client_names(frame: &[u8], statements: &HashMap<Name, Arc<Prepared>>) ->
             let (before, name) = rest.split_at(at + 1);
             out.extend_from_slice(before);
             let end = memchr::memchr(b'"', name).unwrap_or(name.len());
-            let known = statements
-                .iter()
-                .find(|(_, prepared)| prepared.server_name.as_bytes() == &name[..end]);
+            let known = statements.iter().find(|(_, prepared)| prepared.is_known_as(&name[..end]));
             out.extend_from_slice(known.map_or(&name[..end], |(client, _)| client));
             rest = &name[end..];
         }

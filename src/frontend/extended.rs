@@ -201,6 +201,7 @@ impl ClientSession {
         self.go_to(node).await?;
         self.prepare_node(&template, node).await?;
         self.note_control(&template);
+        let prepared = self.on_leaf(node, prepared, &template, &cost).await?;
         self.give(node, &prepared).await?;
         bind.put_as(prepared.server_name.as_bytes(), &mut self.batch.out);
         self.batch.due.push_back(Due::seen(b'B'));

@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod extended;
 mod greeting;
+mod leaf;
 mod listener;
 mod login;
 mod pools;

@@ -37,7 +37,7 @@ impl Pools {
         let of_node = share(config.node_connections_max);
         let limit = || NodeLimit::new(of_node, Arc::clone(&of_all));
         let of = |(node, address): (NodeId, &NodeAddress)| {
-            let oids = engine.oids.get(node.index()).cloned().flatten();
+            let oids = engine.oids.get(node.index()).cloned();
             (PoolOf { node, address: address.clone(), oids }, limit())
         };
         let nodes = (0u16..).map(NodeId).zip(&engine.nodes).map(of).collect();

@@ -30,6 +30,8 @@ pub(super) struct ClientSession {
     /// The nodes' side.
     pub session: Session,
     pub templates: Arc<Templates>,
+    /// Who has logged in.
+    pub user: Arc<str>,
     pub database: String,
     /// Prepared statements by the client's names.
     pub statements: HashMap<Name, Arc<Prepared>>,
@@ -55,6 +57,7 @@ impl ClientSession {
         startup: Startup,
         credential: Credential,
     ) -> Result<Option<Self>, ClientError> {
+        let user = startup.user.as_str().into();
         let login = Login { user: startup.user, database: startup.database.clone(), credential };
         let pools = worker.pools.of(&login);
         let mut session = Session::new(Arc::clone(&worker.engine), pools, startup.settings);
@@ -81,6 +84,7 @@ impl ClientSession {
             client,
             session,
             templates,
+            user,
             database: startup.database,
             statements: HashMap::default(),
             batch: Batch::default(),

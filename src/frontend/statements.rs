@@ -4,12 +4,15 @@
 //! different text; a connection is given what it lacks when a client binds it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bytes::BytesMut;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
+use crate::ids::{NodeId, ShardId};
 use crate::wire::{FIRST_USER_OID, put_parse};
 
 /// Different texts that a worker knows; past that the numbers of those that nobody uses are given up.
@@ -26,13 +29,45 @@ pub(super) struct Prepared {
     pub text: Box<str>,
     /// The declared types of the parameters, by the home node's ids.
     pub types: SmallVec<[u32; 8]>,
+    /// How often it was bound.
+    pub uses: AtomicU32,
+    /// The same on leaf partitions.
+    pub on_leaves: Mutex<Vec<OnLeaf>>,
+}
+
+/// A point statement on the leaf partition that holds a shard.
+#[derive(Debug)]
+pub(super) struct OnLeaf {
+    pub node: NodeId,
+    pub shard: ShardId,
+    pub prepared: Arc<Prepared>,
+    /// For whom it may stand for the statement on the parent.
+    pub user: Arc<str>,
+    /// At this generation of `executor::DirectLeaves` and up to this time.
+    pub generation: u64,
+    pub until: Instant,
 }
 
 impl Prepared {
     /// A text without a name.
     pub(super) fn unnamed(text: &str, types: &[u32]) -> Arc<Self> {
-        let server_name = Box::default();
-        Arc::new(Self { number: 0, server_name, text: text.into(), types: types.into() })
+        Self::new(0, Box::default(), text.into(), types.into())
+    }
+
+    fn new(
+        number: u64,
+        server_name: Box<str>,
+        text: Box<str>,
+        types: SmallVec<[u32; 8]>,
+    ) -> Arc<Self> {
+        let (uses, on_leaves) = (AtomicU32::new(0), Mutex::default());
+        Arc::new(Self { number, server_name, text, types, uses, on_leaves })
+    }
+
+    /// Whether the nodes know it, on its table or a leaf of that, by this name.
+    pub(super) fn is_known_as(&self, server_name: &[u8]) -> bool {
+        self.server_name.as_bytes() == server_name
+            || self.on_leaves.lock().iter().any(|leaf| leaf.prepared.is_known_as(server_name))
     }
 
     /// The declared types that are the same on all nodes; 0, so that a node infers it, for those
@@ -73,8 +108,7 @@ impl AllStatements {
         }
         known.0 += 1;
         let (text, types) = key.clone();
-        let server_name = server_name(known.0).into();
-        let made = Arc::new(Prepared { number: known.0, server_name, text, types });
+        let made = Prepared::new(known.0, server_name(known.0).into(), text, types);
         known.1.insert(key, Arc::clone(&made));
         made
     }

@@ -4,7 +4,7 @@ use super::keyed::Keyed;
 use super::names::Names;
 use super::part::Part;
 use super::statement::{Analysis, analyse};
-use super::{Access, Context, Control, Leaves, Params, Route};
+use super::{Access, Context, Control, LeafSite, Leaves, Params, Route};
 use crate::ids::{Epoch, GroupId};
 use crate::shard_map::ShardMap;
 use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, parse};
@@ -30,6 +30,8 @@ pub struct Template {
     /// A text of several statements that begins or ends a transaction on the way, or PREPARE
     /// TRANSACTION: never send it to one node of a transaction that has joined another.
     pub moves_transaction: bool,
+    /// Where a leaf could stand for the table of a point statement.
+    pub leaf: Option<LeafSite>,
     target: Target,
 }
 
@@ -99,8 +101,14 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
         moves_transaction: parsed.statements.iter().any(|statement| {
             several && moves_transaction(statement) || prepares_transaction(statement)
         }),
+        leaf: leaf(text, &parsed.statements, &names),
         target: target(analyses, &parsed.statements, &names),
     }
+}
+
+fn leaf(text: &str, statements: &[Statement], names: &Names<'_>) -> Option<LeafSite> {
+    let [Statement { kind: StatementKind::Query(query), .. }] = statements else { return None };
+    super::leaf::site(text, query, &statements[0], names)
 }
 
 fn rank(access: Access) -> u8 {
@@ -244,7 +252,7 @@ impl Template {
         let plain = matches!(self.control, Control::None)
             && self.leaves < Leaves::State
             && !self.moves_transaction;
-        plain && self.statement_count == 1 && self.depends_on_params()
+        plain && self.statement_count == 1 && self.depends_on_params() && !self.changes_reading
     }
 
     /// Where the text goes with these parameters, at the template's epoch.

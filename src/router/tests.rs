@@ -1,6 +1,7 @@
 //! Tables of statements with their routes, on a map of two nodes.
 
 mod hostile;
+mod leaf;
 mod params;
 mod plain;
 
