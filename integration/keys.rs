@@ -1,5 +1,6 @@
 //! Ranges, lists and keys of every type: the proxy puts each row where PostgreSQL does, answers as one
 //! server does, and moves, splits and merges such shards.
+#![allow(unreachable_pub, reason = "what the parts of this test share")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

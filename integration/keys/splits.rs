@@ -126,6 +126,16 @@ async fn values_leave_a_list_or_the_rest_and_come_back() {
         let error = client.batch_execute(&sql).await.expect_err(&sql);
         assert_eq!(error.code().unwrap().code(), "23514", "{error:?}");
     }
+    // Beside a DEFAULT partition nothing is detached concurrently: the switch waits for a reader.
+    let reader = shop.database.client(node).await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM places").await.unwrap();
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        reader.batch_execute("COMMIT").await.unwrap();
+    };
+    let to = NodeId(u16::try_from((node + 2) % 3).unwrap());
+    let wanted = Wanted::Move { shard: rest, to };
+    tokio::join!(release, shop.change(&wanted));
     let listed = shard_of(&shop, "places", &[text("xx")]);
     shop.change(&Wanted::Merge { shards: vec![listed, rest, us], to: Some(NodeId(1)) }).await;
     shop.all_same(&[

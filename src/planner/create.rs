@@ -304,6 +304,11 @@ fn check_key(
         if KeyType::from_name(type_name) != Some(*key_type) {
             return Err(wrong(format!("Its type is {} here.", column.type_name)));
         }
+        if column.sized && *key_type == KeyType::Timestamptz {
+            return Err(wrong(
+                "With a precision it would be rounded before it is stored.".to_owned(),
+            ));
+        }
         let by_range = scope.map.method(key.group) == Method::Range;
         match column.collation.as_deref() {
             None if by_range && *key_type == KeyType::Text => {

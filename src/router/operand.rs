@@ -125,7 +125,7 @@ fn param(given: &Given, key_type: KeyType, used: Use, params: &Params<'_>) -> Op
     };
     match read {
         Ok(value) => Operand::Value(value),
-        Err(_) if text && !declared.reads_all() => Operand::Unknown(UNREAD),
+        Err(_) if !declared.reads_all() => Operand::Unknown(UNREAD),
         Err(_) if given.alone || params.types.get(index).is_some_and(|oid| *oid != 0) => {
             Operand::Invalid
         }
