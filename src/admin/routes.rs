@@ -31,7 +31,7 @@ GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
-GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
+GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
