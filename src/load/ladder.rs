@@ -149,7 +149,7 @@ impl Ladder {
             let past = from.iter().filter_map(|(shard, share)| {
                 sums.shards.get(shard.index()).map(|rates| rates.times(*share))
             });
-            let past = past.fold(ShardRates::default(), |sum, rates| sum.plus(rates));
+            let past = past.fold(ShardRates::default(), ShardRates::plus);
             if let Some(own) = sums.shards.get_mut(heir.index()) {
                 *own = own.plus(past);
             }
