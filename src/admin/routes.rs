@@ -35,7 +35,7 @@ POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
 GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
 GET  /api/v1/jobs/3      one of them\n\
-GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
+GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
