@@ -61,7 +61,7 @@ const TABLES: [&str; 8] = [
 pub struct Shop {
     pub database: TestDatabase,
     pub proxy: TestProxy,
-    pub shop: Client,
+    pub client: Client,
     pub plain: Client,
     _one: TestDatabase,
 }
@@ -70,20 +70,20 @@ impl Shop {
     pub async fn start() -> Self {
         let (database, one) = (TestDatabase::create(3).await, TestDatabase::create(1).await);
         let proxy = TestProxy::start(&database, POLICY).await;
-        let (shop, plain) = (proxy.client().await, one.client(0).await);
+        let (client, plain) = (proxy.client().await, one.client(0).await);
         for table in TABLES {
-            shop.batch_execute(table).await.unwrap_or_else(|error| panic!("{table}: {error:?}"));
+            client.batch_execute(table).await.unwrap_or_else(|error| panic!("{table}: {error:?}"));
             plain.batch_execute(table).await.unwrap();
         }
         // Where there is no partition for a row, it is as if there was a CHECK.
         let check = "ALTER TABLE few ADD CHECK (k IS NOT NULL AND k IN (1, 2, 3))";
         plain.batch_execute(check).await.unwrap();
-        Self { database, proxy, shop, plain, _one: one }
+        Self { database, proxy, client, plain, _one: one }
     }
 
     /// Runs a statement on both; rows in any order, counts and SQLSTATEs have to agree.
     pub async fn same(&self, sql: &str) {
-        let (shop, plain) = (answer(&self.shop, sql).await, answer(&self.plain, sql).await);
+        let (shop, plain) = (answer(&self.client, sql).await, answer(&self.plain, sql).await);
         assert_eq!(shop, plain, "left the proxy, right one server: {sql}");
     }
 
@@ -103,7 +103,7 @@ impl Shop {
 
     /// The first line of EXPLAIN, which is the proxy's own where several nodes are needed.
     pub async fn goes_to_one_node(&self, sql: &str) -> bool {
-        let messages = self.shop.simple_query(&format!("EXPLAIN {sql}")).await;
+        let messages = self.client.simple_query(&format!("EXPLAIN {sql}")).await;
         let messages = messages.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let first = messages.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0),

@@ -110,7 +110,9 @@ impl Pair<'_> {
             TableKind::Reference => 0,
         };
         let bounds = lane.source.bounds.for_values(columns);
-        if leaf.parent != Some(parent.oid) || plain(&leaf.bounds) != plain(&bounds) {
+        if leaf.parent != Some(parent.oid)
+            || !lane.source.bounds.are_shown_as(&leaf.bounds, columns)
+        {
             return refused(format!(
                 "table {leaf_name_here} on node {node} is not the partition {bounds} of {}",
                 table.name
@@ -219,9 +221,4 @@ pub(super) async fn nothing_else_depends(
             source.node
         )),
     }
-}
-
-/// Bounds without what PostgreSQL writes in several ways: quotes around numbers, capitals.
-fn plain(bounds: &str) -> String {
-    bounds.replace('\'', "").to_lowercase()
 }

@@ -173,6 +173,13 @@ impl Bounds {
         }
     }
 
+    /// Whether PostgreSQL shows these bounds as `text`, of a key with so many columns. It writes
+    /// numbers with quotes or without.
+    pub fn are_shown_as(&self, text: &str, columns: usize) -> bool {
+        let plain = |bounds: &str| bounds.replace('\'', "").to_lowercase();
+        plain(&self.for_values(columns)) == plain(text)
+    }
+
     /// A condition on the columns of `key` that says what the bounds say, in words from which
     /// PostgreSQL can prove the partition's constraint. `parent` is the partitioned table's object id.
     pub fn condition(&self, key: &[String], parent: u32) -> String {
