@@ -130,7 +130,9 @@ fn custom_settings(statements: &[Statement]) -> Vec<String> {
 
 /// It sets what the proxy has to know, in whatever way, or calls what may do so.
 fn changes_reading(statement: &Statement) -> bool {
-    moves_names(statement) || statement.has("set_config") || statement.has("set")
+    let query = matches!(statement.kind, StatementKind::Query(_) | StatementKind::Explain { .. });
+    // The SET of an UPDATE sets columns.
+    moves_names(statement) || statement.has("set_config") || !query && statement.has("set")
 }
 
 /// A text of several statements leaves settings behind.

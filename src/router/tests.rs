@@ -11,7 +11,7 @@ use crate::shard_map::{
     Bounds, Column, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
     hash_key,
 };
-use crate::sql::TableName;
+use crate::sql::{Strings, TableName};
 
 /// Four shards of `orders`, `items` and `"Shop"."Orders"` by bigint, and two of `docs` by
 /// (text, int4), half on each node; `countries` is a reference table.
@@ -109,7 +109,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
 
 fn route_in(path: &[&str], database: &str, sql: &str) -> String {
     let path: Vec<String> = path.iter().map(|schema| (*schema).to_owned()).collect();
-    let context = Context { database, search_path: &path, strings: crate::sql::Strings::Standard };
+    let context = Context { database, search_path: &path, strings: Strings::Standard };
     let route = show(template(sql, &context, &map()).route(&Params::default()));
     assert!(shaped(sql, &context).is_none_or(|shaped| shaped == route), "{sql}");
     route
@@ -129,7 +129,7 @@ fn texts_that_differ_in_their_literals_share_an_analysis() {
     let context = Context {
         database: "shop",
         search_path: &["public".to_owned()],
-        strings: crate::sql::Strings::Standard,
+        strings: Strings::Standard,
     };
     for sql in [
         "SELECT * FROM orders WHERE tenant_id = 5 AND note = 'x' LIMIT 3",
@@ -137,6 +137,21 @@ fn texts_that_differ_in_their_literals_share_an_analysis() {
         "INSERT INTO orders (tenant_id, id) VALUES (5, 9)",
     ] {
         assert_eq!(shaped(sql, &context), Some(tenant(5)), "{sql}");
+    }
+}
+
+#[test]
+fn an_update_does_not_change_how_what_follows_is_read() {
+    let path = ["public".to_owned()];
+    let context = Context { database: "shop", search_path: &path, strings: Strings::Standard };
+    for (sql, changes) in [
+        ("UPDATE orders SET note = 'y' WHERE tenant_id = 5", false),
+        ("INSERT INTO orders (tenant_id) VALUES (5) ON CONFLICT DO UPDATE SET note = 'y'", false),
+        ("SELECT set_config('search_path', 'a', false)", true),
+        ("SET search_path = a", true),
+        ("DO $$BEGIN SET search_path = a; END$$", true),
+    ] {
+        assert_eq!(template(sql, &context, &map()).changes_reading, changes, "{sql}");
     }
 }
 
