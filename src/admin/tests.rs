@@ -90,7 +90,7 @@ fn map() -> ShardMap {
         epoch: Epoch(4),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: ["n1", "n2"].map(|name| Node { name: name.to_owned() }).into(),
+        nodes: ["n1", "n2"].map(|name| Node::named(name)).into(),
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1)],
         tables: vec![table],

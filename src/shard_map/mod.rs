@@ -6,6 +6,7 @@
 mod hash;
 mod key;
 mod map;
+mod node;
 
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod tests;
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
-    Bounds, Column, Group, Identity, InvalidMap, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Column, Group, Identity, InvalidMap, MapParts, Shard, ShardMap, Table, TableKind,
     leaf_name,
 };
+pub use node::{Node, Standing};
