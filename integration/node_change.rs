@@ -1,5 +1,5 @@
 //! Nodes join and leave while clients write, with the program as its users run it.
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod process_support;
 mod support;
@@ -30,7 +30,7 @@ const DEFINITIONS: [&str; 9] = [
 ];
 
 /// A deployment on some of its nodes, with a reference table.
-async fn deployment(database: &TestDatabase, nodes: &[usize]) -> Deployment {
+fn deployment(database: &TestDatabase, nodes: &[usize]) -> Deployment {
     let deployment = Deployment::over(database.clone());
     configure(&deployment, database, nodes);
     deployment
@@ -147,7 +147,7 @@ async fn assert_equipped(database: &TestDatabase) {
 async fn a_node_joins_and_another_leaves_while_clients_write() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let database = TestDatabase::create(3).await;
-    let mut deployment = deployment(&database, &[0, 1]).await;
+    let mut deployment = deployment(&database, &[0, 1]);
     let serving = deployment.serve().await;
     define(&deployment).await;
     let stop = CancellationToken::new();
@@ -201,7 +201,7 @@ async fn a_crash_while_a_node_joins_is_survived_and_what_can_not_join_is_refused
     let _alone = ONE_AT_A_TIME.lock().await;
     for failpoint in foreshard::runtime::JOIN_FAILPOINTS {
         let database = TestDatabase::create(3).await;
-        let deployment = deployment(&database, &[0, 1]).await;
+        let deployment = deployment(&database, &[0, 1]);
         let serving = deployment.serve().await;
         define(&deployment).await;
         serving.stop(&deployment).await;

@@ -30,7 +30,7 @@ impl Policy {
             epoch: Epoch(1),
             database: self.database.clone(),
             home: node_id(named(self.home.as_ref()).unwrap_or_default()),
-            nodes: nodes.iter().map(|name| Node::named(name)).collect(),
+            nodes: nodes.iter().map(Node::named).collect(),
             groups: Vec::new(),
             shards: Vec::new(),
             tables: Vec::new(),
