@@ -5,7 +5,7 @@ use std::fmt;
 use super::{GroupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Group, MapParts, Node, Shard, ShardMap, Standing, Table, TableKind,
+    Bounds, Group, MapParts, Method, Node, Shard, ShardMap, Standing, Table, TableKind,
 };
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
@@ -175,13 +175,31 @@ fn group_mismatch(map: &MapParts, group: &GroupPolicy) -> Option<String> {
     }
     // The policy says with how many shards a group begins: splits and merges change it, and leave
     // shards that hold nothing.
-    let of_group = || map.shards.iter().filter(|shard| shard.group == id);
-    let changed = of_group().any(|shard| shard.bounds == Bounds::Nothing);
-    let (shards, wanted) = (of_group().count(), group.shards);
-    (!changed && u32::try_from(shards) != Ok(wanted)).then(|| {
-        format!(
+    let of_group: Vec<&Bounds> =
+        map.shards.iter().filter(|shard| shard.group == id).map(|shard| &shard.bounds).collect();
+    let method = |bounds: &Bounds| bounds.method().map(Method::word).unwrap_or_default();
+    let now = of_group.iter().find(|bounds| ***bounds != Bounds::Nothing);
+    if let (Some(now), Some(wanted)) = (now, group.bounds.first())
+        && now.method() != wanted.method()
+    {
+        let (was, is) = (method(now), method(wanted));
+        return Some(format!("group {name:?} is sharded by {was}, the policy says {is}"));
+    }
+    if of_group.iter().any(|bounds| **bounds == Bounds::Nothing) {
+        return None;
+    }
+    let (shards, wanted) = (of_group.len(), group.bounds.len());
+    if shards != wanted {
+        return Some(format!(
             "group {name:?} has {shards} shards, the policy says {wanted} (foreshard split changes \
              the number while traffic goes on)"
+        ));
+    }
+    let other = of_group.iter().find(|bounds| !group.bounds.contains(bounds));
+    other.map(|_| {
+        format!(
+            "the shards of group {name:?} hold other keys than the policy says (foreshard split and \
+             merge change them while traffic goes on)"
         )
     })
 }
@@ -217,9 +235,6 @@ fn add_group(parts: &mut MapParts, group: &GroupPolicy) {
     let members: Vec<NodeId> =
         members.filter(|(_, node)| node.standing == Standing::Member).map(|(id, _)| id).collect();
     let nodes = members.into_iter().cycle();
-    parts.shards.extend((0..group.shards).zip(nodes).map(|(remainder, node)| Shard {
-        group: id,
-        bounds: Bounds::Hash { modulus: group.shards, remainder },
-        node,
-    }));
+    let shard = |(bounds, node): (&Bounds, _)| Shard { group: id, bounds: bounds.clone(), node };
+    parts.shards.extend(group.bounds.iter().zip(nodes).map(shard));
 }
