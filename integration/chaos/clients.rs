@@ -165,8 +165,9 @@ impl Worker {
         for tenant in &tenants {
             let rows = client.query(&prepared.count_up, &[tenant]).await?;
             let [row] = &rows[..] else {
-                let count = rows.len();
-                self.ledger.violation(format!("UPDATE of account {tenant} touched {count} rows"));
+                let (count, where_is) = (rows.len(), where_is(client, *tenant).await);
+                let story = format!("UPDATE of account {tenant} touched {count} rows: {where_is}");
+                self.ledger.violation(story);
                 continue;
             };
             let version: i64 = row.get(0);
@@ -234,7 +235,9 @@ impl Worker {
         match seen[..] {
             [version] if version >= floor => self.ledger.raise(tenant, version),
             _ => {
-                let story = format!("account {tenant} is {seen:?}, and was {floor} before");
+                let where_is = where_is(client, tenant).await;
+                let story =
+                    format!("account {tenant} is {seen:?}, and was {floor} before: {where_is}");
                 self.ledger.violation(story);
             }
         }
@@ -282,4 +285,12 @@ impl Worker {
         }
         client.batch_execute("COMMIT").await
     }
+}
+
+/// Where the proxy looks for an account, for a story.
+async fn where_is(client: &Client, tenant: i64) -> String {
+    let sql = format!("EXPLAIN SELECT version FROM accounts WHERE tenant_id = {tenant}");
+    let told = client.simple_query(&sql).await;
+    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{:.3} {told:?}", at.as_secs_f64() % 3600.0)
 }

@@ -61,6 +61,10 @@ impl World {
         for address in nodes.addresses() {
             let client = connect(&address, "postgres").await;
             client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.unwrap();
+            if std::env::var_os("CHAOS_TALK").is_some() {
+                client.batch_execute("ALTER SYSTEM SET log_statement = 'all'").await.unwrap();
+                client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+            }
             disks.push(TinyDisk::give(&client, &temp_folder("disk")).await);
             let link = Link::to(address.port).await;
             addresses.push(NodeAddress { port: link.port, ..address });
@@ -128,7 +132,9 @@ impl World {
         }
         let deployment = &self.deployment;
         let log = File::options().create(true).append(true).open(&deployment.log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foreshard"));
+        let program = std::env::var_os("CHAOS_PROGRAM");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_foreshard").into());
+        let mut command = Command::new(program);
         command.arg("serve").arg("--config").arg(&deployment.config);
         command.env_remove("FORESHARD_FAILPOINT");
         command.envs(failpoint.map(|name| ("FORESHARD_FAILPOINT", name)));

@@ -41,9 +41,12 @@ impl TestNodes {
     /// `kill -9` of a node's postmaster; its other processes end by themselves. Starts it again on
     /// the same port after `down`.
     pub async fn kill_and_restart(&mut self, index: usize, down: Duration) {
-        let node = &self.nodes[index];
+        let node = &mut self.nodes[index];
         let (spec, pid) = (node.spec().clone(), i32::try_from(node.pid()).unwrap());
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        while node.is_running() {
+            sleep(Duration::from_millis(5)).await;
+        }
         sleep(down).await;
         let mut failure = None;
         for _ in 0..200 {
