@@ -37,7 +37,7 @@ pub async fn audit(world: &World, written: &BTreeMap<(i32, i64), Written>) -> Ve
     for (node, _) in map.nodes() {
         let client = world.node_client(node.index()).await.unwrap();
         let owned = map.shards().filter(|(_, shard)| shard.node == node);
-        let owned = owned.map(|(id, shard)| (id.0, shard.bounds)).collect();
+        let owned = owned.map(|(id, shard)| (id.0, shard.bounds.clone())).collect();
         let place = |fault| format!("node {node}: {fault}");
         faults.extend(leaves(&client, owned).await.into_iter().map(place));
         faults.extend(left_over(&client).await.into_iter().map(place));

@@ -124,7 +124,8 @@ impl Ends<'_> {
         let mv = &self.mv.record;
         let apart = mv.lanes.iter().all(|lane| lane.source.node != lane.target.node);
         let one_by_one = mv.sources().len() == self.givers.len();
-        if self.way == Way::Plainly && apart && one_by_one {
+        let can = !self.givers.iter().any(|given| given.only_plainly);
+        if self.way == Way::Plainly && can && apart && one_by_one {
             self.way = Way::Concurrently;
             for given in &self.givers {
                 self.hiders.push(given.hiders(self.context, &self.mv.record).await?);
