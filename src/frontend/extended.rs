@@ -49,7 +49,7 @@ impl ClientSession {
     async fn on_sync(&mut self) -> Result<(), ClientError> {
         let synced = async {
             if !self.batch.skipping && !self.batch.unparsed.is_empty() {
-                let node = self.node_without_params()?;
+                let node = self.node_without_params();
                 self.go_to(node).await?;
             }
             self.sync_batch().await
@@ -225,7 +225,7 @@ impl ClientSession {
                     self.answer(&Reply::NoData);
                     return Ok(());
                 }
-                let node = self.node_of(&prepared)?;
+                let node = self.node_of(&prepared);
                 self.go_to(node).await?;
                 self.give(node, &prepared).await?;
                 with_statement(b'D', prepared.server_name.as_bytes(), &mut self.batch.out);
@@ -376,26 +376,26 @@ impl ClientSession {
         if self.batch.unparsed.is_empty() {
             return Ok(());
         }
-        let node = self.node_without_params()?;
+        let node = self.node_without_params();
         self.go_to(node).await
     }
 
     /// The node to read the texts that none has got yet.
-    fn node_without_params(&mut self) -> Result<NodeId, Fault> {
+    fn node_without_params(&mut self) -> NodeId {
         match self.batch.unparsed.last().cloned() {
             Some(prepared) => self.node_of(&prepared),
-            None => Ok(self.session.any_node()),
+            None => self.session.any_node(),
         }
     }
 
     /// A node that knows the tables of a text: the batch's where all do.
-    pub(super) fn node_of(&mut self, prepared: &Arc<Prepared>) -> Result<NodeId, Fault> {
+    pub(super) fn node_of(&mut self, prepared: &Prepared) -> NodeId {
         let template = self.template(&prepared.text);
         let map = self.worker.engine.live_map.snapshot();
-        Ok(match template.route(&Params::default()) {
+        match template.route(&Params::default()) {
             Ok(Route::Home | Route::Pull(_)) => map.home(),
             _ => self.batch.node.unwrap_or_else(|| self.session.any_node()),
-        })
+        }
     }
 
     fn statement(&self, name: &[u8]) -> Result<Arc<Prepared>, ServerError> {

@@ -24,7 +24,7 @@ impl ClientSession {
             self.answer(&Reply::NoData);
             return Ok(());
         }
-        let node = self.node_of(prepared)?;
+        let node = self.node_of(prepared);
         self.go_to(node).await?;
         put_parse(b"", prepared.text.as_bytes(), &prepared.types_of_all(), &mut self.batch.out);
         Bind::read(bind).map_err(invalid)?.put_unnamed(&mut self.batch.out);
