@@ -9,7 +9,7 @@ use foreshard::ids::{Epoch, GroupId, NodeId};
 use foreshard::planner;
 use foreshard::router::{Context, Params, Route, Shape, template};
 use foreshard::shard_map::{
-    Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use foreshard::sql::TableName;
 use proptest::prelude::*;
@@ -37,6 +37,7 @@ fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "d".to_owned(),
         home: NodeId(0),

@@ -4,7 +4,7 @@ use super::{DdlPlan, ddl};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::router::{Context, Params, Route, template};
 use crate::shard_map::{
-    Bounds, Column, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Column, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use crate::sql::TableName;
 use crate::wire::ServerError;
@@ -36,6 +36,7 @@ pub(super) fn map() -> ShardMap {
         column("note", 25, false),
     ];
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -115,6 +115,11 @@ impl Keyed {
         self.alone = key_uses.iter().filter_map(all).collect();
     }
 
+    /// Says which parameters are of the key's type, as the client vouches.
+    pub(super) fn vouch_for(&mut self, params: Vec<u16>) {
+        self.alone = params;
+    }
+
     /// Says how a write runs on several nodes.
     pub(super) fn set_over(&mut self, over: Over) {
         self.over = over;

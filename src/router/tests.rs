@@ -7,8 +7,8 @@ mod plain;
 use super::{Context, Params, Route, Shape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Column, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
-    hash_key,
+    Bounds, Column, Declared, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table,
+    TableKind, hash_key,
 };
 use crate::sql::TableName;
 
@@ -35,6 +35,7 @@ pub(super) fn map() -> ShardMap {
     };
     let order = [("id", 20), ("tenant_id", 20), ("total", 1700)];
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(7),
         database: "shop".to_owned(),
         home: NodeId(0),
