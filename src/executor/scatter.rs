@@ -42,9 +42,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn begin(session: &Session) -> Self {
+    /// Of rows of one node there is no limit.
+    fn begin(session: &Session, several: bool) -> Self {
         let config = &session.engine.config;
-        let some = |limit: u64| (limit > 0).then_some(limit);
+        let some = |limit: u64| (several && limit > 0).then_some(limit);
         let time = some(config.scatter_timeout_ms).map(Duration::from_millis);
         Self {
             rows: some(config.scatter_rows_max),
@@ -100,7 +101,7 @@ impl Session {
         for node in &nodes {
             self.member(*node).await?;
         }
-        let watch = Watch::begin(self);
+        let watch = Watch::begin(self, nodes.len() > 1);
         let (engine, cancel) = (Arc::clone(&self.engine), Arc::clone(&self.cancel));
         let late = watch.deadline.map(|deadline| async move {
             tokio::time::sleep_until(deadline).await;
