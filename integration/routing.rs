@@ -74,7 +74,7 @@ fn nodes(route: &Route, map: &ShardMap) -> Vec<usize> {
         Route::Anywhere => vec![1],
         Route::Home => vec![map.home().index()],
         Route::Shards(shards) => vec![map.node_of(shards[0]).index()],
-        Route::Write(shards) => {
+        Route::Write(shards) | Route::ScatterOver(shards) => {
             let nodes: std::collections::BTreeSet<_> =
                 shards.iter().map(|shard| map.node_of(*shard).index()).collect();
             nodes.into_iter().collect()
@@ -297,7 +297,7 @@ async fn a_routed_statement_gives_what_one_node_with_all_rows_gives() {
         seen[match (&route, &given) {
             (_, Err(_)) => 1,
             (Route::Shards(_), _) => 2,
-            (Route::Scatter(_), _) => 3,
+            (Route::Scatter(_) | Route::ScatterOver(_), _) => 3,
             _ => 4,
         }] += 1;
     }

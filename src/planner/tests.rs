@@ -253,7 +253,7 @@ fn what_would_break_over_several_nodes_is_refused_with_what_would_work() {
         ("ALTER TABLE customers RENAME TO orders", "Choose another name"),
         (
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT count(*) FROM orders'",
-            "Let the application",
+            "Declare it in the policy",
         ),
         (
             "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM countries'",

@@ -76,6 +76,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
             shards.join(" ")
         }
+        Ok(Route::ScatterOver(shards)) => format!("scatter over {shards:?}"),
         Ok(Route::Scatter(group)) => format!("scatter {group}"),
         Ok(Route::Pull(pull)) => {
             let groups: Vec<_> = pull.groups.iter().map(ToString::to_string).collect();
