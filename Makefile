@@ -9,7 +9,7 @@ help:
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
 	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
-	@echo 'make bench   CPU time a query, throughput, latency: foreshard, PgBouncer, direct'
+	@echo 'make bench   CPU time and instructions a query, latency, memory: foreshard, PgBouncer, direct'
 
 setup:
 	@bash integration/setup/install.sh postgresql
@@ -33,8 +33,10 @@ demo: setup
 	KEEP='$(KEEP)' target/release/examples/demo
 
 bench: build
-	@bash integration/setup/install.sh postgresql pgbouncer
+	@bash integration/setup/install.sh postgresql pgbouncer valgrind
 	bash integration/bench/run.sh
+	bash integration/bench/idle.sh
+	bash integration/bench/instructions.sh
 
 forecast-eval: build
 	bash integration/forecast/run.sh

@@ -41,6 +41,10 @@ has_pgbouncer() {
   command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]
 }
 
+has_valgrind() {
+  command -v valgrind >/dev/null
+}
+
 drivers=$(dirname "$0")/../../target/drivers
 
 has_python_drivers() {
@@ -81,9 +85,9 @@ for what in "$@"; do
       has_java_driver || install_package libpostgresql-jdbc-java
       continue
       ;;
-    postgresql | pgbouncer) ;;
+    postgresql | pgbouncer | valgrind) ;;
     *)
-      echo "install.sh: knows postgresql, pgbouncer, python-drivers, node-drivers and java-driver, not $what" >&2
+      echo "install.sh: knows postgresql, pgbouncer, valgrind, python-drivers, node-drivers and java-driver, not $what" >&2
       exit 2
       ;;
   esac
