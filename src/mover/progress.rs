@@ -124,7 +124,7 @@ mod tests {
         live.rows_expected = 50;
         assert_eq!(live.told(now).copy_left_seconds, Some(0.0));
         live.copy_ended = Some(now);
-        let later = live.told(now + Duration::from_secs(60));
+        let later = live.told(now + Duration::from_mins(1));
         assert!((later.bytes_per_second - 2_000.0).abs() < 1e-9);
         assert_eq!(later.copy_left_seconds, None);
     }
