@@ -32,10 +32,12 @@ POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
+GET  /api/v1/load        kinds of statements, texts, hot keys, split points; shards used together; nodes (?shard=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
-POST /api/v1/announcements  an event that a client announces of itself; bounded effect\n\
+GET  /api/v1/announcements  what clients announce of themselves, and how far each is believed;\n\
+                            POST adds one; /socket is the same over a WebSocket\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
 /// All routes.
@@ -49,9 +51,11 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/merges", post(request_merge))
         .route("/decisions", get(decisions))
         .route("/heatmap", get(load::heatmap))
+        .route("/load", get(load::detail))
         .route("/forecasts", get(load::forecasts))
         .route("/events", get(load::events).post(load::add_event).delete(load::delete_event))
-        .route("/announcements", post(load::announce))
+        .route("/announcements", get(load::announcements).post(load::announce))
+        .route("/announcements/socket", get(load::announce_socket))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()

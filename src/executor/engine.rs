@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{DdlLock, Gates, LiveMap};
 use crate::backend::NodeAddress;
 use crate::catalog::Catalog;
-use crate::load::Counters;
+use crate::load::{Counters, Samples};
 use crate::runtime::Failpoints;
 
 /// Deadlines of what the executor does.
@@ -75,6 +75,8 @@ pub struct Engine {
     pub catalog: Catalog,
     /// What statements cost.
     pub counters: Counters,
+    /// One statement in many.
+    pub samples: Samples,
     /// By node id.
     pub nodes: Vec<NodeAddress>,
     /// Deadlines.
@@ -108,6 +110,7 @@ impl Engine {
             ddl_lock,
             catalog,
             counters,
+            samples: Samples::default(),
             nodes,
             config,
             gid_prefix,

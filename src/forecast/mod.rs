@@ -6,12 +6,14 @@
 //! history, the forecast is persistence with the spread of its own past errors. Step, seasons and
 //! horizon are configuration: nothing here knows what a day is.
 
+mod announce;
 mod calendar;
 mod clean;
 mod components;
 mod config;
 mod distribution;
 mod ensemble;
+mod expect;
 mod members;
 mod persistence;
 mod score;
@@ -19,9 +21,11 @@ mod shift;
 mod solve;
 mod stack;
 
-pub use calendar::{Event, Timeline, parse_time};
+pub use announce::{Announcement, Credit};
+pub use calendar::{Aspect, Event, Repeats, parse_time};
 pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
+pub use expect::{Ahead, Known, Timeline};
 pub use members::Network;
 pub use score::{Outcome, Score, Scorecard};
 

@@ -36,5 +36,5 @@ pub use config::Config;
 pub use context::MoverContext;
 pub use error::MoveError;
 pub use progress::{Live, Progress};
-pub use request::{RequestError, Wanted, request, request_any};
+pub use request::{RequestError, Wanted, lanes, request, request_any};
 pub use run::{recover_before_serving, run};

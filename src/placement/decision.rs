@@ -52,24 +52,65 @@ pub enum Basis {
     Persistence,
 }
 
-/// A move that was weighed.
+/// What is done to a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Action {
+    /// It goes to another node.
+    #[default]
+    Move,
+    /// It is split; this part stays where it is, the others go to another node.
+    Split {
+        /// Into so many parts.
+        into: u32,
+        /// The part that stays, from 0.
+        stays: u32,
+    },
+    /// It is split so that its hottest key stays with as little else as may be.
+    Isolate {
+        /// Into so many parts.
+        into: u32,
+        /// The part of that key.
+        stays: u32,
+    },
+    /// It becomes one with the other half of what was a shard before.
+    Merge {
+        /// The other half.
+        with: ShardId,
+    },
+}
+
+/// Something that was weighed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// What would move.
+    /// Of which shard.
     pub shard: ShardId,
-    /// Where to.
+    /// What would be done.
+    #[serde(default)]
+    pub action: Action,
+    /// Where it, or a part of it, would go.
     pub to: NodeId,
+    /// How much of its load that is.
+    #[serde(default = "all")]
+    pub share: f64,
     /// Overload-seconds (busy seconds above planned capacity) that it avoids.
     pub gain: f64,
     /// Its price, in the same unit.
     pub cost: f64,
 }
 
-/// A move that is worth its price.
+fn all() -> f64 {
+    1.0
+}
+
+/// What is worth its price.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// What should move.
+    /// Of which shard.
     pub shard: ShardId,
+    /// What should be done.
+    #[serde(default)]
+    pub action: Action,
     /// Its owner.
     pub from: NodeId,
     /// Its next owner.
@@ -96,6 +137,8 @@ pub enum NotTaken {
     NotWorthIt,
     /// A move for another node avoids more, and goes first.
     OtherNodeFirst,
+    /// It would only help if what clients announce comes, and do harm if it does not.
+    OnlyAnnounced,
 }
 
 /// What became of a decision.

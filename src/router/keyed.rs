@@ -231,6 +231,23 @@ impl Keyed {
     }
 }
 
+impl Keyed {
+    /// One of the keys, for the samples of the load: its first column, and the hash of all.
+    pub(super) fn sample(&self, params: &Params<'_>) -> Option<(KeyValue, u64)> {
+        let key = self.keys.first()?;
+        let alone = |number| self.alone.contains(&number);
+        let columns = key.columns.iter().zip(&self.groups[key.group].types);
+        let values = columns.map(|(constants, key_type)| {
+            match operand::read(constants.first()?, *key_type, key.used, params, alone) {
+                Operand::Value(value) => Some(value),
+                _ => None,
+            }
+        });
+        let values: Vec<KeyValue> = values.collect::<Option<_>>()?;
+        Some((values.first()?.clone(), hash_key(&values)))
+    }
+}
+
 impl Key {
     fn stored(&self, value: KeyValue) -> Result<KeyValue, ServerError> {
         match &value {
