@@ -13,12 +13,25 @@ const CANDIDATES_MAX: usize = 5;
 
 /// Looks at every node and weighs moves for those that may be overloaded. One decision for each of
 /// these; at the most one has a move chosen. Nothing for a node that is not in danger.
+///
+/// What clients announced comes second: what is worth it without is done first, so that a false
+/// announcement hinders nothing; and for its sake nothing is done that would do harm without.
 pub fn decide(scene: &Scene, config: &Config) -> Vec<Decision> {
-    let outlook = Outlook::new(scene, config);
-    let mut decisions: Vec<Decision> = scene
+    let Some(plain) = scene.plain() else { return decide_on(&Outlook::new(scene, config), None) };
+    let plain = Outlook::new(&plain, config);
+    let decisions = decide_on(&plain, None);
+    if decisions.iter().any(|decision| decision.chosen.is_some()) {
+        return decisions;
+    }
+    decide_on(&Outlook::new(scene, config), Some(&plain))
+}
+
+fn decide_on(outlook: &Outlook<'_>, plain: Option<&Outlook<'_>>) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = outlook
+        .scene
         .nodes()
-        .filter(|(id, _)| outlook.risk(*id) > config.risk_min)
-        .map(|(id, node)| outlook.weigh(id, node))
+        .filter(|(id, _)| outlook.risk(*id) > outlook.config.risk_min)
+        .map(|(id, node)| outlook.weigh(id, node, plain))
         .collect();
     let first = best(&decisions);
     for (index, decision) in decisions.iter_mut().enumerate() {
@@ -129,14 +142,15 @@ impl<'a> Outlook<'a> {
     }
 
     /// The decision about one node, with its candidates, best first; nothing is chosen yet.
-    fn weigh(&self, id: NodeId, node: &NodeLoad) -> Decision {
+    fn weigh(&self, id: NodeId, node: &NodeLoad, plain: Option<&Outlook<'_>>) -> Decision {
         let mut not_taken = self.hindrance(id);
         let mut candidates = if not_taken.is_none() { self.candidates(id) } else { Vec::new() };
-        let harmless = self.harmless(&candidates);
-        if harmless.is_empty() && !candidates.is_empty() {
-            not_taken = Some(NotTaken::OnlyAnnounced);
-        } else {
-            candidates = harmless;
+        if let Some(plain) = plain {
+            let any = !candidates.is_empty();
+            candidates.retain(|candidate| plain.does_no_harm(candidate));
+            if any && candidates.is_empty() {
+                not_taken = Some(NotTaken::OnlyAnnounced);
+            }
         }
         candidates.sort_by(|a, b| (b.gain - b.cost).total_cmp(&(a.gain - a.cost)));
         let considered = candidates.len();
@@ -164,14 +178,6 @@ impl<'a> Outlook<'a> {
             standing: Standing::NotTaken,
             move_id: None,
         }
-    }
-
-    /// The candidates that do no harm, even if nothing comes of what clients announced.
-    fn harmless(&self, candidates: &[Candidate]) -> Vec<Candidate> {
-        let Some(scene) = self.scene.plain() else { return candidates.to_vec() };
-        let plain = Outlook::new(&scene, self.config);
-        let keep = |candidate: &&Candidate| plain.does_no_harm(candidate);
-        candidates.iter().filter(keep).copied().collect()
     }
 
     /// Why no move from this node can start, whatever its gain.
