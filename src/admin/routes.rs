@@ -9,10 +9,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::jobs;
 use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
 use crate::ids::ShardId;
+use crate::mover::HowToSplit;
 
 /// How many moves or decisions are listed when the client does not say.
 const LIMIT: usize = 50;
@@ -29,8 +31,12 @@ GET  /api/v1/shards      where every shard is\n\
 GET  /api/v1/nodes       the nodes\n\
 GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
-POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
+POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split; of a range\n\
+                         with \"at\": [\"1000\"], of a list with \"values\": [\"eu\"] instead of \"into\"\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
+POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
+GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
+GET  /api/v1/jobs/3      one of them\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
 GET  /api/v1/load        kinds of statements, texts, hot keys, split points; shards used together; nodes (?shard=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
@@ -49,6 +55,9 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/moves", get(moves).post(request_move))
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
+        .route("/verifications", post(jobs::request_verification))
+        .route("/jobs", get(jobs::jobs))
+        .route("/jobs/{id}", get(jobs::job))
         .route("/decisions", get(decisions))
         .route("/heatmap", get(load::heatmap))
         .route("/load", get(load::detail))
@@ -133,24 +142,33 @@ async fn request_move(
 struct SplitRequest {
     shard: ShardId,
     /// How many shards it becomes: 2, 4, 8, …
-    #[serde(default = "two")]
-    into: u32,
+    into: Option<u32>,
+    /// Of a range: the key that begins the second shard, a text for each column or the first ones.
+    at: Option<Vec<String>>,
+    /// Of a list: the values that the second shard gets; null is NULL.
+    values: Option<Vec<Option<String>>>,
     /// The node of each; one for all; none if they stay where the shard is.
     #[serde(default)]
     nodes: Vec<String>,
-}
-
-fn two() -> u32 {
-    2
 }
 
 async fn request_split(
     State(service): State<Service>,
     body: Result<Json<SplitRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let SplitRequest { shard, into, nodes } =
+    let SplitRequest { shard, into, at, values, nodes } =
         read(body, "{\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]}")?;
-    let id = service.request_split(shard, into, &nodes).await?;
+    let how = match (into, at, values) {
+        (into, None, None) => HowToSplit::Into(into.unwrap_or(2)),
+        (None, Some(at), None) => HowToSplit::At(at),
+        (None, None, Some(values)) => HowToSplit::Values(values),
+        _ => {
+            let message = "a split is into so many, at a key, or by values: one of them";
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+        }
+    };
+    let into = if let HowToSplit::Into(into) = how { into } else { 2 };
+    let id = service.request_split(shard, how, &nodes).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shard": shard, "into": into }))))
 }
 
@@ -173,7 +191,7 @@ async fn request_merge(
 }
 
 /// The body of a request, which has to look like `example`.
-fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, ApiError> {
+pub(super) fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, ApiError> {
     let bad = |error: JsonRejection| {
         ApiError::new(error.status(), error.body_text())
             .with_hint(format!("send {example} as application/json"))
@@ -196,11 +214,11 @@ async fn decisions(
 /// Which part of a list is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(super) struct Page {
     limit: Option<usize>,
 }
 
-fn limit(page: Result<Query<Page>, QueryRejection>) -> Result<usize, ApiError> {
+pub(super) fn limit(page: Result<Query<Page>, QueryRejection>) -> Result<usize, ApiError> {
     let bad = |error: QueryRejection| ApiError::new(StatusCode::BAD_REQUEST, error.body_text());
     let Query(page) = page.map_err(bad)?;
     Ok(page.limit.unwrap_or(LIMIT).min(LIMIT_MAX))

@@ -15,7 +15,7 @@ use crate::controller::Insight;
 use crate::executor::LiveMap;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
-use crate::mover::Wanted;
+use crate::mover::{HowToSplit, Wanted};
 use crate::shard_move::{Cause, Move};
 
 /// Whether clients should be sent here.
@@ -107,11 +107,11 @@ impl Service {
     pub(super) async fn request_split(
         &self,
         shard: ShardId,
-        into: u32,
+        how: HowToSplit,
         to: &[String],
     ) -> Result<MoveId, ApiError> {
         let to = to.iter().map(|name| self.node(name)).collect::<Result<_, _>>()?;
-        self.request(Wanted::Split { shard, into, to }).await
+        self.request(Wanted::Split { shard, how, to }).await
     }
 
     /// Asks for a merge.
@@ -134,16 +134,20 @@ impl Service {
     }
 
     async fn request(&self, wanted: Wanted) -> Result<MoveId, ApiError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         let (map, cause) = (self.live_map.snapshot(), Cause::Operator);
-        let id = mover::request_any(&self.catalog, &map, &wanted, cause, now_unix_ms).await?;
+        let id = mover::request_any(&self.catalog, &map, &wanted, cause, now_unix_ms()).await?;
         tracing::info!(%id, ?wanted, "a move was asked for");
         Ok(id)
     }
 
-    async fn newest<R: Record>(&self, limit: usize) -> Result<Vec<R>, CatalogError> {
+    pub(super) async fn newest<R: Record>(&self, limit: usize) -> Result<Vec<R>, CatalogError> {
         let records = self.catalog.list::<R>().await?;
         Ok(records.into_iter().rev().take(limit).map(|found| found.record).collect())
     }
+}
+
+/// The time, in ms since 1970.
+pub(super) fn now_unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -36,6 +36,12 @@ pub enum Command {
     Split(Split),
     /// Ask a running proxy to merge the parts of a shard that was split
     Merge(Merge),
+    /// Look whether the nodes hold exactly what the shard map says, while traffic goes on
+    ///
+    /// Every row on its shard, every partition on its node, reference tables equal on all nodes, and
+    /// nothing left over. Exit status: 0 all well, 1 something is wrong or left over, 2 something
+    /// could not be looked at.
+    Verify(Verify),
     /// Show shards, load, forecast, moves and decisions once
     Status(Admin),
     /// Show load, forecast, moves and decisions live
@@ -154,9 +160,16 @@ pub struct Move {
 pub struct Split {
     /// The shard's number
     pub shard: u32,
-    /// How many shards it becomes: 2, 4, 8, …
-    #[arg(long, default_value_t = 2)]
-    pub into: u32,
+    /// How many shards it becomes, if its group is sharded by hash: 2, 4, 8, … [default: 2]
+    #[arg(long, conflicts_with_all = ["at", "values"])]
+    pub into: Option<u32>,
+    /// The key at which a range is cut; of a key of several columns, a value for each or the first
+    #[arg(long, value_name = "KEY", num_args = 1.., allow_hyphen_values = true)]
+    #[arg(conflicts_with = "values")]
+    pub at: Vec<String>,
+    /// The values that leave a list for a shard of their own, with commas between
+    #[arg(long, value_name = "VALUES", value_delimiter = ',', allow_hyphen_values = true)]
+    pub values: Vec<String>,
     /// The node of each, with commas between; one node for all [default: where the shard is]
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub to: Vec<String>,
@@ -171,7 +184,7 @@ pub struct Split {
 /// Arguments of `foreshard merge`.
 #[derive(Debug, Args)]
 pub struct Merge {
-    /// The shards' numbers: all parts of one former shard
+    /// The shards' numbers: all parts of one former shard, neighbouring ranges, or lists
     #[arg(required = true, num_args = 2..)]
     pub shards: Vec<u32>,
     /// The node of the shard that they become [default: that of the first]
@@ -180,6 +193,19 @@ pub struct Merge {
     /// Show its phases and wait until it is finished; the exit status says whether it was merged
     #[arg(long)]
     pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// These shards alone, by number [default: everything]
+    pub shards: Vec<u32>,
+    /// All shards of this group
+    #[arg(long, value_name = "GROUP", conflicts_with = "shards")]
+    pub group: Option<String>,
     /// Where the proxy's admin API is
     #[command(flatten)]
     pub admin: Admin,

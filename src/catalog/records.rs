@@ -11,10 +11,11 @@ use crate::forecast::{Credit, Event};
 use crate::load::Chunk;
 use crate::placement::Decision;
 use crate::shard_map::ShardMap;
-use crate::shard_move::Move;
+use crate::shard_move::{Job, Move};
 
 /// A type that the catalog stores. Keys in use, each in this file:
-/// `map`, `moves/`, `transactions/`, `decisions/`, `events/`, `clients/`, `history/`, `heritage`.
+/// `map`, `moves/`, `jobs/`, `transactions/`, `decisions/`, `events/`, `clients/`, `history/`,
+/// `heritage`, `accuracy`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;
@@ -34,6 +35,14 @@ impl Record for ShardMap {
 
 impl Record for Move {
     const PREFIX: &'static str = "moves/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.id.0)
+    }
+}
+
+impl Record for Job {
+    const PREFIX: &'static str = "jobs/";
 
     fn id(&self) -> String {
         format!("{:020}", self.id.0)

@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::forecast::{self, Ahead, Aspect, Credit, Event, Forecast, Known, Timeline};
 use crate::ids::ShardId;
 use crate::load::History;
-use crate::shard_map::{ShardMap, Table, TableKind, hash_key};
+use crate::shard_map::{ShardMap, Table, TableKind};
 
 /// Clients that are remembered, at the most.
 const CLIENTS_MAX: usize = 1_000;
@@ -71,8 +71,8 @@ fn touched(event: &Event, map: &ShardMap) -> Vec<bool> {
         let [key_type] = group.key.as_slice() else { continue };
         let values = event.keys.iter().filter_map(|key| key_type.parse(key.as_bytes()).ok());
         for value in values {
-            let shard = map.shard_of_hash(id, hash_key(&[value]));
-            touched[shard.index()] = true;
+            let shard = map.shard_of(id, &[value]);
+            shard.into_iter().for_each(|shard| touched[shard.index()] = true);
         }
     }
     touched

@@ -14,7 +14,7 @@ use crate::backend::NodeAddress;
 use crate::forecast::{Distribution, Forecast, Outcome, Score};
 use crate::ids::ShardId;
 use crate::load::{self, Columns, Held, Pair, Recorder, Resolution, ShardDetail, Sketch};
-use crate::placement::{Division, HotKey};
+use crate::placement::{Cut, Division, Halves, HotKey};
 use crate::runtime::Tasks;
 use crate::shard_map::{Bounds, Shard, ShardMap};
 
@@ -162,18 +162,10 @@ impl Insight {
         shards.filter_map(detail).collect()
     }
 
-    /// How shards by hash divide, as far as their keys are known.
+    /// How shards divide, as far as their keys are known.
     pub(super) fn divisions(&self, map: &ShardMap) -> BTreeMap<ShardId, Division> {
         let known = self.0.lock();
-        let of = |(id, shard): (ShardId, &Shard)| {
-            let Bounds::Hash { modulus, remainder } = &shard.bounds else { return None };
-            let first_share = known.sketch.first_half(id, *modulus, *remainder)?;
-            let hot = known
-                .sketch
-                .hottest(id)
-                .map(|(share, hash)| HotKey { share, quarter: quarter(hash, *modulus) });
-            Some((id, Division { first_share, sampled: true, hot }))
-        };
+        let of = |(id, shard): (ShardId, &Shard)| Some((id, division(&known.sketch, id, shard)?));
         map.shards().filter_map(of).collect()
     }
 
@@ -255,6 +247,35 @@ impl Insight {
             })
         });
         of.collect()
+    }
+}
+
+/// How a shard divides by its sampled keys.
+fn division(sketch: &Sketch, id: ShardId, shard: &Shard) -> Option<Division> {
+    let hottest = sketch.hottest(id);
+    match &shard.bounds {
+        Bounds::Hash { modulus, remainder } => {
+            let first_share = sketch.first_half(id, *modulus, *remainder)?;
+            let halves = Halves { cut: Cut::Into(2), first_share, sampled: true };
+            let hot = hottest.map(|(share, hash, _)| HotKey {
+                share,
+                cut: Cut::Into(4),
+                part: quarter(hash, *modulus),
+                part_share: share + (1.0 - share) / 4.0,
+            });
+            Some(Division { halves: Some(halves), hot })
+        }
+        Bounds::Range { .. } => {
+            let cut = Cut::At(sketch.middle(id)?);
+            let halves = Halves { cut, first_share: 0.5, sampled: true };
+            Some(Division { halves: Some(halves), hot: None })
+        }
+        Bounds::List(_) | Bounds::Others(_) => {
+            let (share, _, value) = hottest?;
+            let hot = HotKey { share, cut: Cut::Value(value), part: 1, part_share: share };
+            Some(Division { halves: None, hot: Some(hot) })
+        }
+        Bounds::Nothing => None,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::{Catalog, CatalogError, Change, Expect};
-use crate::ids::{MoveId, NodeId};
-use crate::mover::{RequestError, Wanted, lanes};
-use crate::placement::{Action, Decision, Proposal};
+use crate::ids::MoveId;
+use crate::mover::{HowToSplit, RequestError, Wanted, lanes};
+use crate::placement::{Action, Cut, Decision, Proposal};
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Cause, Move};
 
@@ -93,15 +93,19 @@ pub(super) fn requested(
 /// What a proposal asks the mover for.
 fn wanted(chosen: &Proposal) -> Wanted {
     let Proposal { shard, from, to, .. } = *chosen;
-    let parts = |into: u32, stays: u32| -> Vec<NodeId> {
-        (0..into).map(|part| if part == stays { from } else { to }).collect()
+    let split = |cut: &Cut, stays: u32| {
+        let how = match cut {
+            Cut::Into(parts) => HowToSplit::Into(*parts),
+            Cut::At(key) => HowToSplit::At(vec![key.clone()]),
+            Cut::Value(value) => HowToSplit::Values(vec![Some(value.clone())]),
+        };
+        let node = |part| if part == stays { from } else { to };
+        Wanted::Split { shard, how, to: (0..cut.parts()).map(node).collect() }
     };
-    match chosen.action {
+    match &chosen.action {
         Action::Move => Wanted::Move { shard, to },
-        Action::Split { into, stays } | Action::Isolate { into, stays } => {
-            Wanted::Split { shard, into, to: parts(into, stays) }
-        }
-        Action::Merge { with } => Wanted::Merge { shards: vec![shard, with], to: Some(to) },
+        Action::Split { cut, stays } | Action::Isolate { cut, stays } => split(cut, *stays),
+        Action::Merge { with } => Wanted::Merge { shards: vec![shard, *with], to: Some(to) },
     }
 }
 

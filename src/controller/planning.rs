@@ -7,7 +7,7 @@ use super::insight::Quantity;
 use crate::forecast::{self, Distribution, Forecast, Model, Study};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
-use crate::placement::{self, Division, InFlight, NodeLoad, Normal, Scene, ShardLoad};
+use crate::placement::{self, Cut, Division, Halves, InFlight, NodeLoad, Normal, Scene, ShardLoad};
 use crate::shard_map::{Bounds, Shard, ShardMap};
 use crate::shard_move::{Move, State};
 
@@ -216,11 +216,16 @@ pub(super) fn scene(
     }
 }
 
-/// How a shard divides: by its sampled keys, else in equal halves; only shards by hash do.
+/// How a shard divides: by its sampled keys; a hash shard without any in equal halves.
 fn division(view: &View<'_>, id: ShardId, shard: &Shard) -> Option<Division> {
-    let Bounds::Hash { .. } = &shard.bounds else { return None };
-    let even = Division { first_share: 0.5, sampled: false, hot: None };
-    Some(view.divisions.get(&id).copied().unwrap_or(even))
+    let known = view.divisions.get(&id).cloned();
+    known.or_else(|| match &shard.bounds {
+        Bounds::Hash { .. } => {
+            let halves = Halves { cut: Cut::Into(2), first_share: 0.5, sampled: false };
+            Some(Division { halves: Some(halves), hot: None })
+        }
+        _ => None,
+    })
 }
 
 /// The shard that holds the other half of what was one before a split: of the same group, with the

@@ -12,9 +12,7 @@ use crate::forecast::{Credit, Distribution, Event, Forecast, LEVELS};
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
 use crate::placement::{self, decide};
-use crate::shard_map::{
-    Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, hash_key,
-};
+use crate::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap};
 use crate::shard_move::{Cause, Move, State};
 
 const DAY: u64 = 40;
@@ -247,7 +245,7 @@ fn without_the_forecast_the_same_rule_reacts_when_it_is_too_late() {
 fn lies(clients: &[String], node: u16, factor: f64) -> Vec<Event> {
     let map = map();
     let on_node = |key: &i64| {
-        let shard = map.shard_of_hash(GroupId(0), hash_key(&[KeyValue::Int(*key)]));
+        let shard = map.shard_of(GroupId(0), &[KeyValue::Int(*key)]).unwrap();
         map.node_of(shard) == NodeId(node)
     };
     let keys: Vec<String> = (0..200).filter(on_node).map(|key| key.to_string()).collect();

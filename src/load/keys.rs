@@ -106,11 +106,11 @@ impl Keys {
         hot
     }
 
-    /// The share that the heaviest key has at least, and its hash.
-    pub(super) fn hottest(&self, total: f64) -> Option<(f64, u64)> {
+    /// The heaviest key: the share that it has at least, its hash, and it.
+    pub(super) fn hottest(&self, total: f64) -> Option<(f64, u64, String)> {
         let share = |count: &Count| (count.weight - count.doubt) / total.max(1e-300);
-        let all = self.counts.iter().map(|count| (share(count), count.hash));
-        all.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(share, _)| *share > HOT_SHARE)
+        let heaviest = self.counts.iter().max_by(|a, b| share(a).total_cmp(&share(b)))?;
+        (share(heaviest) > HOT_SHARE).then(|| (share(heaviest), heaviest.hash, text(&heaviest.key)))
     }
 
     /// The key that has half of the load below it; it is the first of the upper half.
@@ -147,25 +147,11 @@ impl Keys {
 
 /// The order of two keys of one column.
 fn order(a: &KeyValue, b: &KeyValue) -> Option<std::cmp::Ordering> {
-    match (a, b) {
-        (KeyValue::Int(a), KeyValue::Int(b)) => Some(a.cmp(b)),
-        (KeyValue::Text(a), KeyValue::Text(b)) => Some(a.cmp(b)),
-        (KeyValue::Uuid(a), KeyValue::Uuid(b)) => Some(a.cmp(b)),
-        _ => None,
-    }
+    let same = std::mem::discriminant(a) == std::mem::discriminant(b);
+    a.partial_cmp(b).filter(|_| same && *a != KeyValue::Null)
 }
 
 /// A key as people write it.
 fn text(key: &KeyValue) -> String {
-    match key {
-        KeyValue::Int(value) => value.to_string(),
-        KeyValue::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        KeyValue::Uuid(bytes) => bytes.iter().fold(String::new(), |mut text, byte| {
-            if matches!(text.len(), 8 | 13 | 18 | 23) {
-                text.push('-');
-            }
-            text + &format!("{byte:02x}")
-        }),
-        _ => "NULL".to_owned(),
-    }
+    key.text().unwrap_or_else(|| "NULL".to_owned())
 }

@@ -170,11 +170,16 @@ impl Sketch {
         self.shards.get(&id)?.keys.first_half(modulus, remainder)
     }
 
-    /// The share and the hash of the key with most of the shard's statements; `None` if none stands
-    /// out.
-    pub fn hottest(&self, id: ShardId) -> Option<(f64, u64)> {
+    /// The key with most of the shard's statements: its share, its hash, and it; `None` if none
+    /// stands out.
+    pub fn hottest(&self, id: ShardId) -> Option<(f64, u64, String)> {
         let shard = self.shards.get(&id)?;
         shard.keys.hottest(shard.total)
+    }
+
+    /// The key that halves the load of a shard; `None` if too few are known.
+    pub fn middle(&self, id: ShardId) -> Option<String> {
+        self.shards.get(&id)?.keys.middle()
     }
 
     /// All shards that anything is known of.

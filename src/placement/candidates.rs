@@ -43,6 +43,7 @@ impl Outlook<'_> {
             for (action, share, prices) in self.actions(shard) {
                 let after = self.overload(from, &self.moved(from, shard, Part::Leaves(share)));
                 candidates.extend(others.iter().map(|(to, others_before)| {
+                    let action = action.clone();
                     let moved = self.moved(*to, shard, Part::Comes(share));
                     let others_after = self.overload(*to, &moved);
                     Candidate {
@@ -64,17 +65,22 @@ impl Outlook<'_> {
         let mut actions = vec![(Action::Move, 1.0, 1.0)];
         let peak = shard.load.iter().map(|load| load.mean).fold(0.0, f64::max);
         let capacity = self.scene.nodes[shard.node.index()].capacity;
-        let Some(division) = shard.division else { return actions };
+        let Some(division) = &shard.division else { return actions };
         if peak < self.config.split_share_min * capacity {
             return actions;
         }
-        let first = division.first_share.clamp(0.0, 1.0);
-        actions.push((Action::Split { into: 2, stays: 0 }, 1.0 - first, SPLIT_PRICE));
-        actions.push((Action::Split { into: 2, stays: 1 }, first, SPLIT_PRICE));
-        if let Some(hot) = division.hot.filter(|hot| hot.share >= HOT_SHARE_MIN) {
-            let stays = hot.share + (1.0 - hot.share) / 4.0;
-            let action = Action::Isolate { into: 4, stays: hot.quarter };
-            actions.push((action, 1.0 - stays, ISOLATE_PRICE));
+        if let Some(halves) = &division.halves {
+            let first = halves.first_share.clamp(0.0, 1.0);
+            let split = |stays| Action::Split { cut: halves.cut.clone(), stays };
+            actions.push((split(0), 1.0 - first, SPLIT_PRICE));
+            actions.push((split(1), first, SPLIT_PRICE));
+        }
+        if let Some(hot) = division.hot.as_ref().filter(|hot| hot.share >= HOT_SHARE_MIN) {
+            let apart = |stays| Action::Isolate { cut: hot.cut.clone(), stays };
+            actions.push((apart(hot.part), 1.0 - hot.part_share, ISOLATE_PRICE));
+            if hot.cut.parts() == 2 {
+                actions.push((apart(1 - hot.part.min(1)), hot.part_share, ISOLATE_PRICE));
+            }
         }
         actions
     }
@@ -103,7 +109,7 @@ impl Outlook<'_> {
     /// price all the same; or because it makes the expected overload hardly worse, and the
     /// destination would have room for it even if all its shards were at the highest of their day.
     pub(super) fn does_no_harm(&self, candidate: &Candidate) -> bool {
-        let Candidate { to, share, cost, .. } = *candidate;
+        let Candidate { to, share, cost, .. } = candidate.clone();
         let Some(shard) = self.scene.shards.get(candidate.shard.index()) else { return false };
         let before = |node: NodeId| self.overload(node, &self.loads[node.index()]);
         let leaves = self.moved(shard.node, shard, Part::Leaves(share));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::config::Config;
-use super::decision::{Basis, Candidate, Decision, NotTaken, Proposal, Standing};
+use super::decision::{Basis, Decision, NotTaken, Proposal, Standing};
 use super::overload::{Normal, Sum};
 use super::scene::{InFlight, NodeLoad, Scene, ShardLoad};
 use crate::ids::{NodeId, ShardId};
@@ -206,7 +206,7 @@ impl<'a> Outlook<'a> {
 
     /// Chooses the best candidate of the decision that goes first; says why of each other one.
     fn settle(&self, decision: &mut Decision, first: bool) {
-        let best = decision.candidates.first().copied();
+        let best = decision.candidates.first().cloned();
         let outlook = self.describe(decision);
         let (why, reason) = match (decision.not_taken, best) {
             (Some(NotTaken::MovesAtLimit), _) => {
@@ -222,7 +222,7 @@ impl<'a> Outlook<'a> {
                 (NotTaken::NothingToMove, "no shard of it can move to another node now".to_owned())
             }
             (None, Some(best)) => {
-                let weighed = self.describe_candidate(best);
+                let weighed = self.describe_candidate(&best);
                 if first {
                     decision.chosen = Some(Proposal {
                         shard: best.shard,

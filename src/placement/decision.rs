@@ -53,7 +53,7 @@ pub enum Basis {
 }
 
 /// What is done to a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Action {
     /// It goes to another node.
@@ -61,16 +61,16 @@ pub enum Action {
     Move,
     /// It is split; this part stays where it is, the others go to another node.
     Split {
-        /// Into so many parts.
-        into: u32,
+        /// Where it is cut.
+        cut: Cut,
         /// The part that stays, from 0.
         stays: u32,
     },
-    /// It is split so that its hottest key stays with as little else as may be.
+    /// It is split so that its hottest key is alone, or with as little else as may be.
     Isolate {
-        /// Into so many parts.
-        into: u32,
-        /// The part of that key.
+        /// Where it is cut.
+        cut: Cut,
+        /// The part that stays, from 0.
         stays: u32,
     },
     /// It becomes one with the other half of what was a shard before.
@@ -80,8 +80,30 @@ pub enum Action {
     },
 }
 
+/// How a shard is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// By hash, into so many.
+    Into(u32),
+    /// A range, at this key: it is the first of the second part.
+    At(String),
+    /// A list: this value goes, as the second part.
+    Value(String),
+}
+
+impl Cut {
+    /// How many parts there are then.
+    pub fn parts(&self) -> u32 {
+        match self {
+            Self::Into(parts) => *parts,
+            Self::At(_) | Self::Value(_) => 2,
+        }
+    }
+}
+
 /// Something that was weighed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Of which shard.
     pub shard: ShardId,

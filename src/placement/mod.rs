@@ -15,10 +15,10 @@ mod words;
 
 pub use config::{Config, Mode};
 pub use decide::{decide, expected_loads};
-pub use decision::{Action, Basis, Candidate, Decision, NotTaken, Proposal, Standing};
+pub use decision::{Action, Basis, Candidate, Cut, Decision, NotTaken, Proposal, Standing};
 pub use merge::merge;
 pub use overload::{Normal, Sum};
-pub use scene::{Division, HotKey, InFlight, NodeLoad, Scene, ShardLoad};
+pub use scene::{Division, Halves, HotKey, InFlight, NodeLoad, Scene, ShardLoad};
 
 #[cfg(test)]
 mod tests;

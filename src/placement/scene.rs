@@ -1,5 +1,6 @@
 //! What a decision looks at: nodes, shards, moves under way, each with its forecast.
 
+use super::decision::Cut;
 use super::overload::Normal;
 use crate::ids::{MoveId, NodeId, ShardId};
 
@@ -70,23 +71,36 @@ impl ShardLoad {
 }
 
 /// How a shard's load divides.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Division {
-    /// The share of the first of two halves.
-    pub first_share: f64,
-    /// Whether that is known from sampled keys; else it is taken to be a half.
-    pub sampled: bool,
-    /// The key with most of the load, if one stands out.
+    /// In two.
+    pub halves: Option<Halves>,
+    /// The key with most of the load, if one stands out and can be set apart.
     pub hot: Option<HotKey>,
 }
 
+/// How a shard divides in two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Halves {
+    /// Where.
+    pub cut: Cut,
+    /// The share of the first half.
+    pub first_share: f64,
+    /// Whether that is known from sampled keys; else it is taken to be a half.
+    pub sampled: bool,
+}
+
 /// A key that has much of a shard's load.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HotKey {
     /// Of the shard's load.
     pub share: f64,
-    /// Which of four parts would hold it.
-    pub quarter: u32,
+    /// What sets it apart.
+    pub cut: Cut,
+    /// Which part holds it then.
+    pub part: u32,
+    /// How much of the load that part has.
+    pub part_share: f64,
 }
 
 /// What a move that was requested and is not finished does to one shard.

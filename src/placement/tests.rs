@@ -1,8 +1,8 @@
 //! Scenes and the decisions that they lead to.
 
 use super::{
-    Action, Basis, Config, Decision, Division, HotKey, InFlight, NodeLoad, Normal, NotTaken, Scene,
-    ShardLoad, decide, merge,
+    Action, Basis, Config, Cut, Decision, Division, Halves, HotKey, InFlight, NodeLoad, Normal,
+    NotTaken, Scene, ShardLoad, decide, merge,
 };
 use crate::ids::{MoveId, NodeId, ShardId};
 
@@ -144,6 +144,11 @@ fn a_decision_reads_back_as_it_was_stored() {
     assert_eq!(reason(back), reason(decision));
 }
 
+fn halves(first_share: f64, sampled: bool) -> Division {
+    let halves = Halves { cut: Cut::Into(2), first_share, sampled };
+    Division { halves: Some(halves), hot: None }
+}
+
 /// Everything of node n2 is in one shard, which no other node can take whole.
 fn one_hot_shard() -> Scene {
     let mut scene = scene();
@@ -157,16 +162,19 @@ fn a_shard_that_is_too_hot_for_any_node_is_split_by_its_sampled_keys() {
     let mut scene = one_hot_shard();
     let moved = only(decide(&scene, &config()));
     assert!(moved.chosen.is_none(), "whole, it only moves the overload: {moved:#?}");
-    scene.shards[2].division = Some(Division { first_share: 0.6, sampled: true, hot: None });
+    scene.shards[2].division = Some(halves(0.6, true));
     let chosen = only(decide(&scene, &config())).chosen.unwrap();
-    assert_eq!((chosen.shard, chosen.action), (ShardId(2), Action::Split { into: 2, stays: 0 }));
+    assert_eq!(
+        (chosen.shard, chosen.action),
+        (ShardId(2), Action::Split { cut: Cut::Into(2), stays: 0 })
+    );
     assert!(chosen.reason.contains("moving a half (40 % of its load, by its sampled keys)"));
     let frugal = Config { split_share_min: 2.0, ..config() };
     assert_eq!(only(decide(&scene, &frugal)).chosen, None);
     // A rush that moving a small shard can take care of is no reason to split.
     let mut scene = rush();
     for shard in &mut scene.shards {
-        shard.division = Some(Division { first_share: 0.5, sampled: false, hot: None });
+        shard.division = Some(halves(0.5, false));
     }
     assert_eq!(only(decide(&scene, &config())).chosen.unwrap().action, Action::Move);
 }
@@ -177,12 +185,17 @@ fn a_key_that_no_split_divides_is_set_apart() {
     for load in &mut scene.shards[2].load {
         load.mean = 1.2;
     }
-    let hot = Some(HotKey { share: 0.5, quarter: 3 });
-    scene.shards[2].division = Some(Division { first_share: 0.26, sampled: true, hot });
+    let hot = Some(HotKey { share: 0.5, cut: Cut::Into(4), part: 3, part_share: 0.625 });
+    scene.shards[2].division = Some(Division { hot, ..halves(0.26, true) });
     let config = Config { node_capacity: 0.8, ..config() };
     let decision = only(decide(&scene, &config));
     let chosen = decision.chosen.unwrap();
-    assert_eq!(chosen.action, Action::Isolate { into: 4, stays: 3 }, "{:#?}", decision.candidates);
+    assert_eq!(
+        chosen.action,
+        Action::Isolate { cut: Cut::Into(4), stays: 3 },
+        "{:#?}",
+        decision.candidates
+    );
     assert!(chosen.reason.contains("the hottest key of shard 2 apart (50 % of its load)"));
 }
 

@@ -26,13 +26,15 @@ impl Outlook<'_> {
         )
     }
 
-    pub(super) fn describe_candidate(&self, candidate: Candidate) -> String {
+    pub(super) fn describe_candidate(&self, candidate: &Candidate) -> String {
         let Candidate { shard, action, to, share, gain, cost } = candidate;
         let to = &self.scene.nodes[to.index()].name;
         let (gain, percent) = (gain.max(0.0), 100.0 * share);
-        let division = self.scene.shards.get(shard.index()).and_then(|shard| shard.division);
-        let told = match division {
-            Some(division) if division.sampled => "by its sampled keys",
+        let division =
+            self.scene.shards.get(shard.index()).and_then(|shard| shard.division.as_ref());
+        let halves = division.and_then(|division| division.halves.as_ref());
+        let told = match halves {
+            Some(halves) if halves.sampled => "by its sampled keys",
             _ => "its keys taken to be even",
         };
         let what = match action {
@@ -42,7 +44,8 @@ impl Outlook<'_> {
                  {told}) to {to}"
             ),
             Action::Isolate { .. } => {
-                let hot = division.and_then(|d| d.hot).map_or(0.0, |hot| 100.0 * hot.share);
+                let hot =
+                    division.and_then(|d| d.hot.as_ref()).map_or(0.0, |hot| 100.0 * hot.share);
                 format!(
                     "setting the hottest key of shard {shard} apart ({hot:.0} % of its load) and \
                      moving the rest ({percent:.0} %) to {to}"

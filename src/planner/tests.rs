@@ -97,9 +97,9 @@ fn a_sharded_table_becomes_a_parent_with_the_nodes_own_leaves() {
         [
             parent,
             "CREATE TABLE \"public\".\"orders_s0\" PARTITION OF \"public\".\"orders\" FOR VALUES \
-             WITH (MODULUS 4, REMAINDER 0) WITH (fillfactor = 90)",
+             WITH (modulus 4, remainder 0) WITH (fillfactor = 90)",
             "CREATE TABLE \"public\".\"orders_s1\" PARTITION OF \"public\".\"orders\" FOR VALUES \
-             WITH (MODULUS 4, REMAINDER 2) WITH (fillfactor = 90)",
+             WITH (modulus 4, remainder 2) WITH (fillfactor = 90)",
         ]
     );
     assert_eq!(
@@ -107,7 +107,7 @@ fn a_sharded_table_becomes_a_parent_with_the_nodes_own_leaves() {
         [
             parent,
             "CREATE TABLE \"public\".\"orders_s2\" PARTITION OF \"public\".\"orders\" FOR VALUES \
-             WITH (MODULUS 2, REMAINDER 1) WITH (fillfactor = 90)",
+             WITH (modulus 2, remainder 1) WITH (fillfactor = 90)",
         ]
     );
     assert_eq!(plan(sql).unwrap().tables, [TableName::new("public", "orders")]);
@@ -125,7 +125,7 @@ fn foreign_keys_go_from_leaf_to_leaf() {
             "create table \"public\".\"items\" (tenant_id int8, id int8, order_id int8, \
              country int, check (id > 0)) PARTITION BY HASH (\"tenant_id\")",
             "CREATE TABLE \"public\".\"items_s2\" PARTITION OF \"public\".\"items\" FOR VALUES \
-             WITH (MODULUS 2, REMAINDER 1)",
+             WITH (modulus 2, remainder 1)",
             "ALTER TABLE \"public\".\"items_s2\" ADD FOREIGN KEY (\"tenant_id\") REFERENCES \
              \"public\".\"tenants_s2\" (\"id\") on delete cascade deferrable",
             "ALTER TABLE \"public\".\"items_s2\" ADD CONSTRAINT \"c\" FOREIGN KEY (\"country\") \

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::names::Meaning;
 use crate::ids::GroupId;
-use crate::shard_map::Table;
+use crate::shard_map::{Limit, Table};
 use crate::sql::{ColumnRef, Condition, Constant, ConstantValue, Level, Query, Source, Test};
 
 /// A column of a shard key: level, table of the level, position in the key.
@@ -36,6 +36,7 @@ pub(super) struct Bound<'a> {
     /// All references to sharded tables.
     pub(super) sharded: Vec<Sharded<'a>>,
     constants: HashMap<KeyColumn, Vec<Constant>>,
+    limits: HashMap<KeyColumn, Vec<(Limit, Constant)>>,
     /// How often each parameter is compared with a key column, by number.
     pub(super) key_uses: HashMap<u16, u16>,
 }
@@ -52,8 +53,13 @@ impl<'a> Bound<'a> {
                 }
             }
         }
-        let mut bound =
-            Self { query, sharded, constants: HashMap::new(), key_uses: HashMap::new() };
+        let mut bound = Self {
+            query,
+            sharded,
+            constants: HashMap::new(),
+            limits: HashMap::new(),
+            key_uses: HashMap::new(),
+        };
         for (index, level) in query.levels.iter().enumerate() {
             bound.bind_constants(index, level);
             // Each round binds a further column or is the last.
@@ -73,16 +79,43 @@ impl<'a> Bound<'a> {
             .collect()
     }
 
+    /// The limits of the first key column of a table; `None` if there are none.
+    pub(super) fn limits_of(&self, table: &Sharded<'_>) -> Option<Vec<(Limit, Constant)>> {
+        let column = KeyColumn { level: table.level, table: table.index, position: 0 };
+        let one_of = self.constants.get(&column);
+        if let Some([constant]) = one_of.map(Vec::as_slice) {
+            let limit = |limit| (limit, constant.clone());
+            return Some(vec![limit(Limit::AtLeast), limit(Limit::AtMost)]);
+        }
+        self.limits.get(&column).cloned()
+    }
+
     fn bind_constants(&mut self, index: usize, level: &Level) {
         for condition in &level.conditions {
-            let Test::OneOf(column, constants) = &condition.test else { continue };
+            let (column, constants, limit) = match &condition.test {
+                Test::OneOf(column, constants) => (column, constants.as_slice(), None),
+                Test::Compares(column, operator, constant) => match limit(operator) {
+                    Some(limit) => (column, std::slice::from_ref(constant), Some(limit)),
+                    None => continue,
+                },
+                _ => continue,
+            };
             let columns = self.columns(index, column);
             if !columns.is_empty() {
                 self.count_uses(constants);
             }
             for column in columns {
-                if column.level == index && condition.tables.contains(&column.table) {
-                    self.constants.entry(column).or_insert_with(|| constants.clone());
+                if column.level != index || !condition.tables.contains(&column.table) {
+                    continue;
+                }
+                match limit {
+                    None => {
+                        self.constants.entry(column).or_insert_with(|| constants.to_vec());
+                    }
+                    Some(limit) => {
+                        let limits = constants.iter().map(|constant| (limit, constant.clone()));
+                        self.limits.entry(column).or_default().extend(limits);
+                    }
                 }
             }
         }
@@ -116,10 +149,20 @@ impl<'a> Bound<'a> {
         to: KeyColumn,
     ) -> bool {
         let drops = to.level == index && condition.tables.contains(&to.table);
-        if !drops || self.constants.contains_key(&to) {
+        if !drops {
             return false;
         }
-        let Some(constants) = self.constants.get(&from).cloned() else { return false };
+        let mut grown = false;
+        if let Some(limits) = self.limits.get(&from).cloned()
+            && !self.limits.contains_key(&to)
+        {
+            self.limits.insert(to, limits);
+            grown = true;
+        }
+        if self.constants.contains_key(&to) {
+            return grown;
+        }
+        let Some(constants) = self.constants.get(&from).cloned() else { return grown };
         self.constants.insert(to, constants);
         true
     }
@@ -213,4 +256,14 @@ impl<'a> Bound<'a> {
             })
             .collect()
     }
+}
+
+/// What a comparison says of a key.
+fn limit(operator: &str) -> Option<Limit> {
+    Some(match operator {
+        "<" => Limit::Below,
+        "<=" => Limit::AtMost,
+        ">" | ">=" => Limit::AtLeast,
+        _ => return None,
+    })
 }

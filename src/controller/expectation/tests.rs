@@ -8,7 +8,7 @@ use crate::forecast::{Config, Event};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::load::{History, Rates, ShardRates};
 use crate::shard_map::{
-    Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind, hash_key,
+    Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use crate::sql::TableName;
 
@@ -72,7 +72,7 @@ fn an_event_touches_the_shards_of_its_tables_and_keys() {
     assert_eq!(touched(&event(&[], &[]), &map), [true; 4]);
     assert_eq!(touched(&event(&["public.logs"], &[]), &map), [false, false, true, true]);
     assert_eq!(touched(&event(&["other"], &[]), &map), [false; 4]);
-    let owner = map.shard_of_hash(GroupId(0), hash_key(&[KeyValue::Int(42)]));
+    let owner = map.shard_of(GroupId(0), &[KeyValue::Int(42)]).unwrap();
     let of_key = touched(&event(&["orders"], &["42", "no number"]), &map);
     assert_eq!(of_key.iter().filter(|touched| **touched).count(), 1);
     assert!(of_key[owner.index()]);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{MoveBook, requested};
 use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
-use crate::placement::{Action, Decision, Proposal};
-use crate::shard_map::{Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::placement::{Action, Cut, Decision, Proposal};
+use crate::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap};
 use crate::shard_move::{Cause, Kind, Move, State};
 
 fn moved(id: u64) -> Move {
@@ -45,13 +45,19 @@ fn a_proposal_becomes_a_move_a_split_or_a_merge() {
         bounds: Bounds::Hash { modulus, remainder },
         node: NodeId(0),
     };
+    let group = |name: &str| Group { name: name.to_owned(), key: vec![KeyType::Int8] };
+    let range = |from, to| {
+        let cut = |key| Some(vec![KeyValue::Int(key)]);
+        let bounds = Bounds::Range { from: cut(from), to: cut(to) };
+        Shard { group: GroupId(1), bounds, node: NodeId(0) }
+    };
     let map: ShardMap = MapParts {
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
         nodes: ["n1", "n2"].map(|name| Node { name: name.to_owned() }).to_vec(),
-        groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
-        shards: vec![shard(2, 0), shard(4, 1), shard(4, 3)],
+        groups: ["tenants", "logs"].map(group).to_vec(),
+        shards: vec![shard(2, 0), shard(4, 1), shard(4, 3), range(0, 100)],
         tables: Vec::new(),
     }
     .try_into()
@@ -77,12 +83,18 @@ fn a_proposal_becomes_a_move_a_split_or_a_merge() {
     };
     let plain = of(1, Action::Move, 1);
     assert_eq!((plain.id, plain.kind(), plain.to), (MoveId(8), Kind::Move, NodeId(1)));
-    let split = of(1, Action::Split { into: 2, stays: 1 }, 1);
+    let split = of(1, Action::Split { cut: Cut::Into(2), stays: 1 }, 1);
     let targets: Vec<NodeId> = split.targets().iter().map(|part| part.node).collect();
     assert_eq!((split.kind(), targets), (Kind::Split, vec![NodeId(1), NodeId(0)]));
-    let apart = of(1, Action::Isolate { into: 4, stays: 2 }, 1);
+    let apart = of(1, Action::Isolate { cut: Cut::Into(4), stays: 2 }, 1);
     assert_eq!(apart.targets().iter().filter(|part| part.node == NodeId(0)).count(), 1);
     let merged = of(1, Action::Merge { with: ShardId(2) }, 0);
     assert_eq!((merged.kind(), merged.lanes.len()), (Kind::Merge, 2));
     assert_eq!(merged.targets()[0].bounds, Bounds::Hash { modulus: 2, remainder: 1 });
+    let cut = of(3, Action::Split { cut: Cut::At("40".to_owned()), stays: 0 }, 1);
+    assert_eq!(
+        cut.targets().iter().map(|part| part.node).collect::<Vec<_>>(),
+        [NodeId(0), NodeId(1)]
+    );
+    assert_eq!(cut.targets()[1].bounds, range(40, 100).bounds);
 }
