@@ -28,7 +28,7 @@ const EVENTS_MAX: usize = 1_000;
 const ANNOUNCED: &str = "announced/";
 /// Bytes of a message of a WebSocket, and how long it may say nothing.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-const SOCKET_IDLE_MAX: Duration = Duration::from_secs(3_600);
+const SOCKET_IDLE_MAX: Duration = Duration::from_hours(1);
 /// Pairs of shards in one answer.
 const PAIRS_MAX: usize = 1_000;
 /// Most steps on each side.

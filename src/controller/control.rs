@@ -21,7 +21,7 @@ use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::executor::LiveMap;
 use crate::forecast;
 use crate::load::{self, Counters, Ladder, LadderPlan, Recorder, Resolution, Samples};
-use crate::placement::{self, Mode, Scene, Standing, decide, merge};
+use crate::placement::{self, Decision, Mode, Scene, Standing, decide, merge};
 use crate::runtime::Tasks;
 use crate::shard_map::ShardMap;
 use crate::shard_move::Move;
@@ -316,35 +316,44 @@ impl Controller {
         if decisions.is_empty() {
             decisions.extend(merge(scene, config));
         }
-        for mut decision in decisions {
-            let mut change = Change::new();
-            if let Some(chosen) = decision.chosen.clone() {
-                let (standing, why) = self.standing(context);
-                decision.standing = standing;
-                decision.not_taken_reason = why;
-                if standing == Standing::Requested {
-                    let now = decision.at_unix_ms;
-                    let m = match requested(&chosen, &decision, map, moves, now) {
-                        Ok(m) => m,
-                        Err(error) => {
-                            tracing::warn!(%error, "what was decided is not possible");
-                            continue;
-                        }
-                    };
-                    decision.move_id = Some(m.id);
-                    change = change.put(&m, Expect::Absent)?;
-                    moves.push(m);
-                    tracing::info!(reason = chosen.reason, "move requested");
-                }
+        for decision in decisions {
+            self.act(context, map, decision, moves).await?;
+        }
+        Ok(())
+    }
+
+    /// Requests what a decision has chosen, if that is the mode; records it if it is news.
+    async fn act(
+        &mut self,
+        context: &ControllerContext,
+        map: &ShardMap,
+        mut decision: Decision,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), CatalogError> {
+        let mut change = Change::new();
+        if let Some(chosen) = decision.chosen.clone() {
+            (decision.standing, decision.not_taken_reason) = self.standing(context);
+            if decision.standing == Standing::Requested {
+                let now = decision.at_unix_ms;
+                let wanted = requested(&chosen, &decision, map, moves, now);
+                let wanted = wanted.inspect_err(|error| {
+                    tracing::warn!(%error, "what was decided is not possible");
+                });
+                let Ok(m) = wanted else { return Ok(()) };
+                decision.move_id = Some(m.id);
+                change = change.put(&m, Expect::Absent)?;
+                moves.push(m);
+                tracing::info!(reason = chosen.reason, "move requested");
             }
-            let news = self.ledger.is_news(&decision, config.window_ms);
-            let asked = decision.standing == Standing::AwaitingApproval;
-            if asked && self.ledger.awaits(decision.node) {
-                continue;
-            }
-            if news || asked || decision.standing == Standing::Requested {
-                self.ledger.record(&context.catalog, decision, change).await?;
-            }
+        }
+        let window_ms = context.settings.placement.window_ms;
+        let news = self.ledger.is_news(&decision, window_ms);
+        let asked = decision.standing == Standing::AwaitingApproval;
+        if asked && self.ledger.awaits(decision.node) {
+            return Ok(());
+        }
+        if news || asked || decision.standing == Standing::Requested {
+            self.ledger.record(&context.catalog, decision, change).await?;
         }
         Ok(())
     }

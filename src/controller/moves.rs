@@ -23,12 +23,11 @@ impl MoveBook {
         catalog: &Catalog,
         kept: usize,
     ) -> Result<Vec<Move>, CatalogError> {
-        let mut known = match self.0.take() {
-            Some(known) => renewed(known, catalog).await?,
-            None => {
-                let all = catalog.list::<Move>().await?.into_iter();
-                all.map(|stored| (stored.record.id, stored.record)).collect()
-            }
+        let mut known = if let Some(known) = self.0.take() {
+            renewed(known, catalog).await?
+        } else {
+            let all = catalog.list::<Move>().await?.into_iter();
+            all.map(|stored| (stored.record.id, stored.record)).collect()
         };
         let surplus = known.len().saturating_sub(kept).min(DELETED_MAX);
         let oldest = known.values().take(known.len().saturating_sub(kept));

@@ -312,7 +312,6 @@ fn false_announcements_raise_the_overload_by_a_tenth_at_the_most() {
         for (clients, factor) in [(&many[..], 20.0), (&many[..], 0.0), (&known[..], 20.0)] {
             let credits = std::slice::from_ref(&trusted);
             let fooled = overload(&lies(clients, node, factor), credits);
-            println!("{node} {factor} {} {honest} {fooled}", clients.len());
             let who = clients.len();
             assert!(fooled <= 1.1 * honest, "{fooled}, not {honest}: {who} of node {node}");
         }

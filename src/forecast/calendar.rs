@@ -153,14 +153,12 @@ impl Event {
         match aspect {
             Aspect::Reads => of(self.reads),
             Aspect::Writes => of(self.writes),
-            Aspect::Busy { writes_share } => match (self.reads, self.writes) {
-                (None, None) => self.factor,
-                _ => {
-                    let (reads, writes) =
-                        (of(self.reads).unwrap_or(1.0), of(self.writes).unwrap_or(1.0));
-                    Some(reads + (writes - reads) * writes_share.clamp(0.0, 1.0))
-                }
-            },
+            Aspect::Busy { .. } if self.reads.or(self.writes).is_none() => self.factor,
+            Aspect::Busy { writes_share } => {
+                let (reads, writes) =
+                    (of(self.reads).unwrap_or(1.0), of(self.writes).unwrap_or(1.0));
+                Some(reads + (writes - reads) * writes_share.clamp(0.0, 1.0))
+            }
         }
     }
 

@@ -100,13 +100,16 @@ impl Sketch {
             }
         }
         for shards in &held.together {
-            for (at, first) in shards.iter().enumerate() {
-                for second in &shards[at + 1..] {
-                    let pair = (*first.min(second), *first.max(second));
-                    let known = self.pairs.len();
-                    if known < PAIRS_MAX || self.pairs.contains_key(&pair) {
-                        *self.pairs.entry(pair).or_default() += self.weight;
-                    }
+            self.take_together(shards);
+        }
+    }
+
+    fn take_together(&mut self, shards: &[ShardId]) {
+        for (at, first) in shards.iter().enumerate() {
+            for second in &shards[at + 1..] {
+                let pair = (*first.min(second), *first.max(second));
+                if self.pairs.len() < PAIRS_MAX || self.pairs.contains_key(&pair) {
+                    *self.pairs.entry(pair).or_default() += self.weight;
                 }
             }
         }

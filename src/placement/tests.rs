@@ -226,8 +226,7 @@ fn halves_that_stay_cold_are_merged_and_only_when_nothing_moves() {
     let chosen = merge(&scene, &config).unwrap().chosen.unwrap();
     assert_eq!((chosen.shard, chosen.action), (ShardId(0), Action::Merge { with: ShardId(1) }));
     assert!(chosen.reason.contains("one shard is enough"), "{}", chosen.reason);
-    type Change = fn(&mut Scene);
-    let cases: [Change; 5] = [
+    let cases: [fn(&mut Scene); 5] = [
         |scene| scene.shards[1].day_peak = 0.5,
         |scene| scene.shards[0].load[20].mean = 0.3,
         |scene| scene.shards[0].node = NodeId(1),

@@ -4,6 +4,8 @@ use super::{Aspect, Event, Repeats, Timeline, parse_time};
 
 const HOUR_MS: u64 = 3_600_000;
 
+type Change = fn(&mut Event);
+
 fn event(factor: Option<f64>, repeats: Option<Repeats>) -> Event {
     Event {
         name: "sale".to_owned(),
@@ -90,7 +92,7 @@ fn reads_and_writes_have_factors_of_their_own() {
 #[test]
 fn faults_are_named() {
     assert_eq!(event(Some(2.0), None).fault(), None);
-    let cases: [(fn(&mut Event), &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         (|e| e.factor = None, "needs a factor"),
         (|e| e.begins = "tomorrow".to_owned(), "no time"),
         (|e| e.writes = Some(21.0), "from 0 to 20"),

@@ -96,7 +96,7 @@ fn statements_have_their_share_of_the_busy_time_and_what_is_old_fades() {
     let new = &detail.statements[0];
     assert_eq!(new.text, "new");
     assert!((new.share - 0.5).abs() < 1e-6 && (new.busy_share - 0.75).abs() < 1e-6, "{new:?}");
-    assert_eq!(detail.classes["point"], 1.0);
+    assert!((detail.classes["point"] - 1.0).abs() < 1e-9);
     // A hundred half lives later nothing is left of it.
     let late = held(vec![sample(1, "late", 1, false)]);
     sketch.take(&late, 200 * half_life_ms, &mut chance);
