@@ -8,7 +8,7 @@ use crate::forecast::{self, Distribution, Forecast, Model, Study};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, Cut, Division, Halves, InFlight, NodeLoad, Normal, Scene, ShardLoad};
-use crate::shard_map::{Bounds, Shard, ShardMap};
+use crate::shard_map::{Bounds, Shard, ShardMap, Standing};
 use crate::shard_move::{Move, State};
 
 /// Series that the network learns from, at the most.
@@ -188,6 +188,7 @@ pub(super) fn scene(
         name: node.name.clone(),
         capacity: config.capacity_of(&node.name),
         own: loads(view.picture.nodes.get(id.index())),
+        takes_shards: node.standing == Standing::Member,
     });
     let shards = (0u32..).take(map.shard_count()).map(ShardId).map(|id| {
         let Some(shard) = map.shard(id) else { return gone(map) };

@@ -188,14 +188,15 @@ fn blended(
         actual: ends.iter().map(|end| &history[*end..*end + point.len()]).collect(),
     };
     let mut weights = ensemble.mean_weights();
-    let blend = Blend::of(&baseline, trials);
+    let spread = ensemble.spread();
+    let blend = Blend::of(&baseline, trials, &spread);
     if let Some(blend) = &blend {
         weights.iter_mut().for_each(|(_, weight)| *weight *= blend.ensemble_share);
         weights.extend(blend.shares.iter().map(|(model, share)| (model.name(), *share)));
     }
-    let spread = ensemble.spread().into_iter().enumerate().map(|(step, spread)| {
+    let spread = spread.into_iter().enumerate().map(|(step, spread)| {
         let (point, width) = match &blend {
-            Some(blend) => (blend.point[step], blend.width[step]),
+            Some(blend) => (blend.point[step], blend.width[step] * blend.repair[step]),
             None => (point[step], 1.0),
         };
         spread.map(|residual| point + width * residual)

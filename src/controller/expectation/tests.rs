@@ -31,7 +31,7 @@ fn map() -> ShardMap {
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "n1".to_owned() }],
+        nodes: vec![Node::named("n1")],
         groups: vec![group("a"), group("b")],
         shards: [(0, 0), (0, 1), (1, 0), (1, 1)].map(shard).to_vec(),
         tables: vec![table("orders", 0), table("logs", 1)],

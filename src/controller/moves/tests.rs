@@ -55,7 +55,7 @@ fn a_proposal_becomes_a_move_a_split_or_a_merge() {
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: ["n1", "n2"].map(|name| Node { name: name.to_owned() }).to_vec(),
+        nodes: ["n1", "n2"].map(Node::named).to_vec(),
         groups: ["tenants", "logs"].map(group).to_vec(),
         shards: vec![shard(2, 0), shard(4, 1), shard(4, 3), range(0, 100)],
         tables: Vec::new(),
