@@ -15,7 +15,9 @@ use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::forecast::Credit;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
-use crate::shard_map::{Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind};
+use crate::shard_map::{
+    Bounds, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+};
 use crate::shard_move::{Cause, Move};
 use crate::sql::TableName;
 
@@ -88,6 +90,7 @@ fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(4),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -15,6 +15,7 @@ mod cursor;
 mod ddl;
 mod fingerprint;
 mod from;
+mod hint;
 mod insert;
 mod lexer;
 mod parse;
@@ -32,6 +33,7 @@ pub use ddl::{
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
 };
 pub use fingerprint::fingerprint;
+pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
 pub use parse::parse;

@@ -29,6 +29,7 @@ fn map() -> ShardMap {
     let group = |name: &str| Group { name: name.to_owned(), key: vec![KeyType::Int8] };
     let parts = MapParts {
         epoch: Epoch(1),
+        declared: crate::shard_map::Declared::default(),
         database: "shop".to_owned(),
         home: NodeId(0),
         nodes: vec![Node::named("n1")],
