@@ -63,7 +63,6 @@ fn a_new_shard_gets_the_shape_of_its_siblings_at_its_own_level() {
     let map: ShardMap = MapParts {
         declared: Declared::default(),
         epoch: Epoch(1),
-        declared: crate::shard_map::Declared::default(),
         database: "shop".to_owned(),
         home: NodeId(0),
         nodes: vec![Node::named("n1")],
