@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
-use crate::load::Counters;
+use crate::load::{Counters, Samples};
 use crate::runtime::Failpoints;
 
 /// Deadlines of what the executor does.
@@ -90,6 +90,8 @@ pub struct Engine {
     pub catalog: Catalog,
     /// What statements cost.
     pub counters: Counters,
+    /// One statement in many.
+    pub samples: Samples,
     /// By node id.
     pub nodes: Vec<NodeAddress>,
     /// By node id: its object ids, by those of the home node.
@@ -129,6 +131,7 @@ impl Engine {
             reference_lock: ReferenceLock::default(),
             catalog,
             counters,
+            samples: Samples::default(),
             nodes,
             oids,
             direct: DirectLeaves::default(),

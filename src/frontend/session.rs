@@ -15,7 +15,7 @@ use super::worker::Worker;
 use crate::backend::{Credential, Login};
 use crate::executor::{Client, ClientError, Cost, Fault, Session};
 use crate::ids::NodeId;
-use crate::load::Access;
+use crate::load::{Access, Sieve};
 use crate::router::Leaves;
 use crate::wire::{
     FIRST_USER_OID, Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus,
@@ -37,6 +37,8 @@ pub(super) struct ClientSession {
     pub statements: HashMap<Name, Arc<Prepared>>,
     /// The extended protocol's exchange under way.
     pub batch: Batch,
+    /// Which of its statements are looked at more closely.
+    pub sieve: Sieve,
     _cancel: CancelEntry,
 }
 
@@ -88,6 +90,7 @@ impl ClientSession {
             database: startup.database,
             statements: HashMap::default(),
             batch: Batch::default(),
+            sieve: Sieve::new(rand::random()),
             _cancel: cancel,
         }))
     }
