@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::terminal::story;
 use crate::backend;
-use crate::backend::NodeAddress;
+use crate::backend::{Fence, NodeAddress};
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller;
@@ -116,6 +118,7 @@ impl Proxy {
         let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
         // The stored map, not the order of the configuration, says which id a node has.
         config.nodes.sort_by_key(|node| map.node_named(&node.name));
+        fence_off(&catalog, &map, &mut config.nodes).await?;
         let parts = EngineParts {
             gates: Gates::new(map.shard_count()),
             counters: Counters::new(map.shard_count(), config.nodes.len()),
@@ -214,6 +217,50 @@ fn start_controller(
     };
     tasks.spawn("controller", controller::run(context, tasks.clone()));
     (status, insight)
+}
+
+/// How often a proxy was started on the catalog.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Term {
+    number: u64,
+}
+
+impl Record for Term {
+    const PREFIX: &'static str = "term";
+
+    fn id(&self) -> String {
+        String::new()
+    }
+}
+
+/// Begins a new term on the catalog, and keeps processes of older ones from the nodes. A node that
+/// does not answer is told when it is first connected to.
+async fn fence_off(
+    catalog: &Catalog,
+    map: &ShardMap,
+    nodes: &mut [NodeAddress],
+) -> Result<(), CatalogError> {
+    let stored = catalog.get::<Term>("").await?;
+    let before = stored.as_ref().map_or(0, |stored| stored.record.number);
+    let term = Term { number: before + 1 };
+    let expect = stored.map_or(Expect::Absent, |stored| Expect::At(stored.revision));
+    catalog.put(&term, expect).await?;
+    let fence = Arc::new(Fence {
+        catalog: identity(catalog).await?.name,
+        term: term.number,
+        database: map.database().to_owned(),
+    });
+    for node in nodes.iter_mut() {
+        node.fence = Some(Arc::clone(&fence));
+    }
+    let raised = join_all(nodes.iter().map(|node| fence.raise(node))).await;
+    for (node, raised) in nodes.iter().zip(raised) {
+        if let Err(error) = raised {
+            let error = story(&error);
+            tracing::warn!(node = node.name, error, "a node was not told of this process yet");
+        }
+    }
+    Ok(())
 }
 
 /// The catalog's name, made at its first start.

@@ -1,10 +1,11 @@
 //! How to reach a node.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio_postgres::config::SslMode;
 
-use super::{NodeTls, TlsMode};
+use super::{Fence, NodeTls, TlsMode};
 
 /// A password; its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct NodeAddress {
     pub password: Option<Password>,
     /// How far the connections to it are protected; a Unix socket needs no TLS.
     pub tls: NodeTls,
+    /// Who the proxy is to the node; `None` before it has begun.
+    pub fence: Option<Arc<Fence>>,
 }
 
 impl NodeAddress {

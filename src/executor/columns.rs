@@ -1,6 +1,7 @@
 //! Keeps the map's knowledge of columns equal to the home node's catalog.
 
 use super::{Engine, Session};
+use crate::backend::RaiseError;
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, Identity, ShardMap};
 use crate::sql::TableName;
@@ -24,6 +25,9 @@ pub enum ColumnsError {
     /// The home node did not answer.
     #[error("reading columns from the home node failed")]
     Node(#[from] tokio_postgres::Error),
+    /// The proxy was replaced, or the node could not be told of it.
+    #[error(transparent)]
+    Fenced(#[from] RaiseError),
     /// The catalog did not take the new map.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use super::context::MoverContext;
 use super::error::MoveError;
+use crate::backend::RaiseError;
 use crate::ids::{Lsn, NodeId};
 use crate::shard_move::Move;
 
@@ -62,7 +63,14 @@ impl Session {
                 tracing::debug!(node = name, error = %error, "mover connection ended");
             }
         });
-        Ok(Self { client, node })
+        match timeout(QUICK, address.enter(&client)).await {
+            Err(_) => Err(MoveError::Timeout("connecting to a node")),
+            Ok(Err(RaiseError::Node(source))) => {
+                Err(MoveError::Node { doing: "entering", node, source })
+            }
+            Ok(Err(error)) => Err(MoveError::Busy(error.to_string())),
+            Ok(Ok(())) => Ok(Self { client, node }),
+        }
     }
 
     /// Wraps what the driver says.

@@ -24,6 +24,7 @@ use super::session::{Session, jitter};
 use super::settle::{Owner, attach_targets, settle};
 use crate::catalog::Versioned;
 use crate::executor::ClosedGate;
+use crate::ids::Epoch;
 use crate::shard_move::{Event, Move};
 
 /// How long and how often the destination's parents are asked for, in ms.
@@ -237,11 +238,14 @@ impl Ends<'_> {
             return Err(Obstacle::Passing(why.to_owned()));
         }
         let lock_timeout = self.context.config.lock_timeout_ms;
+        let epoch = Epoch(self.context.live_map.load().epoch().0 + 1);
         for given in &self.givers {
             let source = self.sessions.on(given.node).map_err(Obstacle::Before)?;
+            let address = self.context.address(given.node).map_err(Obstacle::Before)?;
+            let words = detach::last_words(address, marker, epoch);
             let let_go = match self.way {
-                Way::Plainly => given.detach(source, marker, lock_timeout).await,
-                Way::Concurrently => given.freeze(source, marker, lock_timeout).await,
+                Way::Plainly => given.detach(source, &words, lock_timeout).await,
+                Way::Concurrently => given.freeze(source, &words, lock_timeout).await,
             };
             if let Err(error) = let_go {
                 return Err(self.not_left(error).await);
