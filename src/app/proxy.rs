@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::terminal::story;
+use super::term::fence_off;
 use crate::backend;
-use crate::backend::{Fence, NodeAddress};
+use crate::backend::{NodeAddress, NodeTls};
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller;
@@ -23,9 +22,10 @@ use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
 use crate::frontend::{Admission, Frontend, Listening, MockSecret};
 use crate::load::Counters;
 use crate::mover;
-use crate::mover::{MoveError, MoverContext};
+use crate::mover::{JobParts, MoveError, MoverContext};
 use crate::runtime::Tasks;
-use crate::shard_map::{InvalidMap, ShardMap};
+use crate::shard_map::{InvalidMap, ShardMap, Standing};
+use crate::shard_move::{Errand, Job};
 
 /// What a proxy is started with.
 #[derive(Debug)]
@@ -95,9 +95,9 @@ pub enum StartError {
 
 /// Names this catalog, so that what it leaves on nodes is known to be its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Identity {
+pub(super) struct Identity {
     /// When it was made, in Unix milliseconds, and something random.
-    name: String,
+    pub(super) name: String,
 }
 
 impl Record for Identity {
@@ -116,9 +116,9 @@ impl Proxy {
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
         let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
-        // The stored map, not the order of the configuration, says which id a node has.
-        config.nodes.sort_by_key(|node| map.node_named(&node.name));
         fence_off(&catalog, &map, &mut config.nodes).await?;
+        ask_to_join(&catalog, &map).await?;
+        config.nodes = by_id(&map, &config.nodes);
         let parts = EngineParts {
             gates: Gates::new(map.shard_count()),
             counters: Counters::new(map.shard_count(), config.nodes.len()),
@@ -148,7 +148,12 @@ impl Proxy {
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
         tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
-        tasks.spawn("jobs", mover::run_jobs(Arc::clone(&mover), tasks.clone()));
+        let parts = JobParts {
+            context: Arc::clone(&mover),
+            engine: Arc::clone(&engine),
+            placement: config.policy.placement.clone(),
+        };
+        tasks.spawn("jobs", mover::run_jobs(parts, tasks.clone()));
         let settings = controller::Settings {
             controller: config.controller,
             load: config.policy.load,
@@ -219,52 +224,42 @@ fn start_controller(
     (status, insight)
 }
 
-/// How often a proxy was started on the catalog.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Term {
-    number: u64,
+/// The addresses in the order of the stored map, which says what id a node has; a node that has left
+/// keeps a place.
+fn by_id(map: &ShardMap, configured: &[NodeAddress]) -> Vec<NodeAddress> {
+    let of = |name: &str| {
+        configured.iter().find(|node| node.name == name).cloned().unwrap_or_else(|| NodeAddress {
+            name: name.to_owned(),
+            host: "gone.invalid".to_owned(),
+            port: 1,
+            user: String::new(),
+            password: None,
+            tls: NodeTls::default(),
+            fence: None,
+        })
+    };
+    map.nodes().map(|(_, node)| of(&node.name)).collect()
 }
 
-impl Record for Term {
-    const PREFIX: &'static str = "term";
-
-    fn id(&self) -> String {
-        String::new()
-    }
-}
-
-/// Begins a new term on the catalog, and keeps processes of older ones from the nodes. A node that
-/// does not answer is told when it is first connected to.
-async fn fence_off(
-    catalog: &Catalog,
-    map: &ShardMap,
-    nodes: &mut [NodeAddress],
-) -> Result<(), CatalogError> {
-    let stored = catalog.get::<Term>("").await?;
-    let before = stored.as_ref().map_or(0, |stored| stored.record.number);
-    let term = Term { number: before + 1 };
-    let expect = stored.map_or(Expect::Absent, |stored| Expect::At(stored.revision));
-    catalog.put(&term, expect).await?;
-    let fence = Arc::new(Fence {
-        catalog: identity(catalog).await?.name,
-        term: term.number,
-        database: map.database().to_owned(),
-    });
-    for node in nodes.iter_mut() {
-        node.fence = Some(Arc::clone(&fence));
-    }
-    let raised = join_all(nodes.iter().map(|node| fence.raise(node))).await;
-    for (node, raised) in nodes.iter().zip(raised) {
-        if let Err(error) = raised {
-            let error = story(&error);
-            tracing::warn!(node = node.name, error, "a node was not told of this process yet");
+/// Nodes that are new in the configuration join by themselves.
+async fn ask_to_join(catalog: &Catalog, map: &ShardMap) -> Result<(), CatalogError> {
+    let jobs = catalog.list::<Job>().await?;
+    for (node, _) in map.nodes().filter(|(_, node)| node.standing == Standing::Joining) {
+        let errand = Errand::AddNode { node };
+        if !jobs.iter().any(|job| job.record.errand == errand && !job.record.is_finished()) {
+            mover::request_job(catalog, errand, now_unix_ms()).await?;
         }
     }
     Ok(())
 }
 
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The catalog's name, made at its first start.
-async fn identity(catalog: &Catalog) -> Result<Identity, CatalogError> {
+pub(super) async fn identity(catalog: &Catalog) -> Result<Identity, CatalogError> {
     if let Some(stored) = catalog.get::<Identity>("").await? {
         return Ok(stored.record);
     }

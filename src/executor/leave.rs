@@ -36,7 +36,7 @@ impl Session {
 
     /// Whether there is more than one node that statements could go to.
     fn several_nodes(&self) -> bool {
-        self.engine.live_map.load().nodes().count() > 1
+        self.engine.live_map.load().members().count() > 1
     }
 
     /// Ends the transaction on the session's side: it is over on the nodes.

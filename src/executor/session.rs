@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::cancel::CancelTarget;
-use super::{Engine, Exclusive, Fault, Pass};
+use super::{Engine, Exclusive, Fault, Pass, Writing};
 use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket};
 use crate::ids::{NodeId, ShardId};
 use crate::router::Leaves;
@@ -102,6 +102,8 @@ pub(super) struct Transaction {
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
     pub ddl: Option<Exclusive>,
+    /// It has written a reference table: no node becomes a member before it ends.
+    pub references: Option<Writing>,
     /// Its DDL made a reference table whose defaults differ from node to node.
     pub varies: bool,
     /// Tables whose columns are to be read again after it.
