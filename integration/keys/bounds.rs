@@ -1,7 +1,9 @@
 //! The proxy's choice of a shard against a server's choice of a partition.
 
 use foreshard::ids::{Epoch, GroupId, NodeId};
-use foreshard::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap};
+use foreshard::shard_map::{
+    Bounds, Declared, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -16,6 +18,7 @@ fn map(types: &[KeyType], bounds: &[Bounds]) -> ShardMap {
     let shard =
         |bounds: &Bounds| Shard { group: GroupId(0), bounds: bounds.clone(), node: NodeId(0) };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "d".to_owned(),
         home: NodeId(0),

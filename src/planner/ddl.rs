@@ -166,7 +166,7 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
                 others: drop_if_exists(&ddl.text, named),
             }],
         )),
-        DdlStatement::Global { object } if object == "sequence" => Ok(sequence(&ddl.text)),
+        DdlStatement::Global { object, .. } if object == "sequence" => Ok(sequence(&ddl.text)),
         DdlStatement::Truncate(_)
         | DdlStatement::Analyze(_)
         | DdlStatement::Grant(_)

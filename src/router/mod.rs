@@ -10,6 +10,7 @@
 mod bind;
 mod definition;
 mod functions;
+mod hint;
 mod insert;
 mod keyed;
 mod leaves;

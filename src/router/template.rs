@@ -1,5 +1,6 @@
 //! A text, analysed once against one shard map.
 
+use super::hint;
 use super::keyed::Keyed;
 use super::names::Names;
 use super::part::Part;
@@ -7,7 +8,7 @@ use super::statement::{Analysis, analyse};
 use super::{Access, Context, Control, Leaves, Params, Route};
 use crate::ids::{Epoch, GroupId};
 use crate::shard_map::ShardMap;
-use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, parse};
+use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, hint, parse};
 use crate::wire::ServerError;
 
 /// A text that was analysed against one map: what does not depend on parameters is decided.
@@ -81,6 +82,13 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
     let names = Names::new(context, map);
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
+    if let Some(hint) = names.active().then(|| hint(text)).flatten() {
+        match (analyses.as_mut_slice(), parsed.statements.as_slice()) {
+            ([analysis], [statement]) => hint::apply(analysis, statement, hint, &names),
+            ([], _) => {}
+            ([first, ..], _) => first.part = Err(hint::before_several()),
+        }
+    }
     let several = analyses.len() > 1;
     let control = match analyses.as_mut_slice() {
         [only] => std::mem::replace(&mut only.control, Control::None),
@@ -188,6 +196,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     match part {
         Part::Anywhere => Target::Fixed(Route::Anywhere),
         Part::Home => Target::Fixed(Route::Home),
+        Part::Shards(shards) => Target::Fixed(Route::Shards(shards)),
         Part::Scatter(group) => Target::Fixed(Route::Scatter(group)),
         Part::Explain(explained) => Target::Fixed(Route::Explain(explained)),
         Part::Pull(pull) => Target::Fixed(Route::Pull(pull)),

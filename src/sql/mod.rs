@@ -14,6 +14,7 @@ mod copy;
 mod cursor;
 mod ddl;
 mod from;
+mod hint;
 mod insert;
 mod lexer;
 mod parse;
@@ -30,6 +31,7 @@ pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
 };
+pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
 pub use parse::parse;

@@ -11,7 +11,7 @@ pub use column::{ColumnConstraint, ColumnDefinition, ConstraintKind, ForeignKey,
 pub use create::{CreateIndex, CreateTable, TableElement};
 pub use object::{Grant, Named};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Name};
 use super::lexer::Token;
 
 /// A definition.
@@ -39,6 +39,8 @@ pub enum DdlStatement {
     Global {
         /// `schema`, `type`, `function`, …
         object: String,
+        /// The name of a function or procedure.
+        routine: Option<Name>,
     },
 }
 
