@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Statement;
 
 use super::context::MoverContext;
 use super::error::MoveError;
@@ -43,13 +42,12 @@ pub(super) enum Way {
 }
 
 /// What a source node gives away, and what its tables must still look like.
+#[derive(Debug)]
 pub(super) struct Given {
     pub(super) node: NodeId,
     tables: Vec<MovedTable>,
     /// The object ids of parent and leaf of each table.
     oids: Vec<[u32; 2]>,
-    /// What tells what they look like, ready to be asked.
-    shape: Statement,
     /// A parent has a DEFAULT partition, from beside which nothing is detached concurrently.
     pub(super) only_plainly: bool,
 }
@@ -72,8 +70,7 @@ pub(super) async fn given(mv: &Move, sessions: &Sessions) -> Result<Vec<Given>, 
             given.tables.extend(tables);
             given.oids.extend(oids);
         } else {
-            let shape = look::prepare_shape(session).await?;
-            all.push(Given { node: source.node, tables, oids, shape, only_plainly: false });
+            all.push(Given { node: source.node, tables, oids, only_plainly: false });
         }
     }
     for given in &mut all {
@@ -105,7 +102,8 @@ impl Given {
             parents.dedup();
             sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", parents.join(", ")));
         }
-        let lock = sql.join("; ");
+        source.run("locking the shard's tables", &sql.join("; ")).await?;
+        self.is_as_it_was(source).await?;
         let mut sql: Vec<_> = self
             .tables
             .iter()
@@ -114,11 +112,7 @@ impl Given {
             })
             .collect();
         sql.push(last_words.to_owned());
-        let detach = sql.join("; ");
-        // Sent in one go, answered in order: the second sees what the first has locked.
-        let lock = source.run("locking the shard's tables", &lock);
-        let detach = source.run("detaching the shard", &detach);
-        tokio::try_join!(lock, self.is_as_it_was(source), detach).map(drop)
+        source.run("detaching the shard", &sql.join("; ")).await
     }
 
     /// Opens a transaction that freezes all leaves and writes the marker.
@@ -140,15 +134,14 @@ impl Given {
         });
         let mut sql = vec![format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}")];
         sql.extend(freeze);
-        let freeze = sql.join("; ");
-        let freeze = source.run("freezing the shard's tables", &freeze);
-        let mark = source.run("writing the marker", last_words);
-        tokio::try_join!(freeze, self.is_as_it_was(source), mark).map(drop)
+        source.run("freezing the shard's tables", &sql.join("; ")).await?;
+        self.is_as_it_was(source).await?;
+        source.run("writing the marker", last_words).await
     }
 
     /// Nobody has changed the definitions since the move was checked. To be asked under a lock.
     async fn is_as_it_was(&self, source: &Session) -> Result<(), MoveError> {
-        let shapes = self.oids.iter().map(|oids| look::shape_by(source, &self.shape, oids));
+        let shapes = self.oids.iter().map(|oids| look::shape(source, oids));
         let shapes = try_join_all(shapes).await?;
         match self.tables.iter().zip(shapes).find(|(table, shape)| table.shape != *shape) {
             None => Ok(()),

@@ -1,10 +1,9 @@
 //! What a node's catalog says about a moved table.
 
-use tokio::time::timeout;
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
 
 use super::error::MoveError;
-use super::session::{QUICK, Session};
+use super::session::Session;
 use crate::sql::TableName;
 
 /// A table as a node has it.
@@ -174,8 +173,6 @@ pub(super) async fn hold(session: &Session, leaves: &[&TableName]) -> Result<Hol
     })
 }
 
-const LOOKING: &str = "looking at the tables' definitions";
-
 const SHAPE: &str = "SELECT coalesce(md5(string_agg(fact, ';' ORDER BY fact)), '') FROM ( \
      SELECT format('%s %s %s %s %s %s %s %s', a.attrelid, a.attnum, a.attname, a.atttypid, \
          a.atttypmod, a.attnotnull, a.attgenerated, a.attcollation) AS fact \
@@ -190,24 +187,6 @@ const SHAPE: &str = "SELECT coalesce(md5(string_agg(fact, ';' ORDER BY fact)), '
 
 /// A fingerprint of everything about some tables that a move assumes to stay as it is.
 pub(super) async fn shape(session: &Session, tables: &[u32]) -> Result<String, MoveError> {
-    let statement = prepare_shape(session).await?;
-    shape_by(session, &statement, tables).await
-}
-
-/// What [`shape_by`] needs.
-pub(super) async fn prepare_shape(session: &Session) -> Result<Statement, MoveError> {
-    let prepared = timeout(QUICK, session.client.prepare(SHAPE)).await;
-    let prepared = prepared.map_err(|_| MoveError::Timeout(LOOKING))?;
-    prepared.map_err(session.failed(LOOKING))
-}
-
-/// The same as [`shape`], in one exchange with the node.
-pub(super) async fn shape_by(
-    session: &Session,
-    statement: &Statement,
-    tables: &[u32],
-) -> Result<String, MoveError> {
-    let rows = timeout(QUICK, session.client.query(statement, &[&tables])).await;
-    let rows = rows.map_err(|_| MoveError::Timeout(LOOKING))?.map_err(session.failed(LOOKING))?;
+    let rows = session.rows("looking at the tables' definitions", SHAPE, &[&tables]).await?;
     Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
 }
