@@ -4,6 +4,7 @@
 //! connections that it uses: nothing on the way of a statement crosses threads.
 
 mod admission;
+mod announce;
 mod auth;
 mod batch;
 mod cancel;
@@ -16,6 +17,7 @@ mod login;
 mod pools;
 mod roles;
 mod rules;
+mod sampling;
 mod seats;
 mod session;
 mod simple;

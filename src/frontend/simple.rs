@@ -110,6 +110,9 @@ impl ClientSession {
                 params.literals = &[];
                 continue;
             }
+            if self.sieve.picks() {
+                self.look_at(text, &template, &params, &route, &shards);
+            }
             let access = access(template.access);
             let way = match route {
                 Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),

@@ -13,6 +13,7 @@ mod control;
 mod copy;
 mod cursor;
 mod ddl;
+mod fingerprint;
 mod from;
 mod hint;
 mod insert;
@@ -31,6 +32,7 @@ pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
 };
+pub use fingerprint::fingerprint;
 pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
