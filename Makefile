@@ -1,6 +1,6 @@
 # The few commands of this project.
 
-.PHONY: help setup build test check chaos demo bench regress forecast-eval
+.PHONY: help setup build test check chaos demo bench bench-move regress forecast-eval
 
 help:
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
@@ -9,6 +9,7 @@ help:
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
 	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
+	@echo 'make bench-move  pauses of moves, and their rate beside COPY | COPY (MOVES=50)'
 	@echo 'make bench   CPU time and instructions a query, latency, memory: foreshard, PgBouncer, direct'
 
 setup:
@@ -27,6 +28,9 @@ check: setup
 
 chaos: setup
 	RUST_BACKTRACE=0 CHAOS_SECONDS='$(or $(CHAOS_SECONDS),600)' cargo test --test chaos -- --nocapture
+
+bench-move: setup
+	MOVES='$(or $(MOVES),50)' cargo test --release --test move_bench -- --ignored --nocapture
 
 demo: setup
 	cargo build --release --bin foreshard --example demo

@@ -71,6 +71,7 @@ fn address(port: u16) -> NodeAddress {
         user: "postgres".to_owned(),
         password: None,
         tls: NodeTls::default(),
+        fence: None,
     }
 }
 

@@ -36,11 +36,11 @@ use ledger::Ledger;
 use world::World;
 
 /// How long it runs when nobody says, in seconds.
-const SHORT: u64 = 30;
-/// How long faults are injected before everything has to come to rest and is looked at.
-const ROUND: Duration = Duration::from_secs(12);
+const SHORT: u64 = 25;
+/// How long faults are injected at the most before everything has to come to rest and is looked at.
+const ROUND: Duration = Duration::from_secs(30);
 /// Moves that are under way or waiting at the most.
-const MOVES_AT_ONCE: usize = 4;
+const MOVES_AT_ONCE: usize = 6;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())

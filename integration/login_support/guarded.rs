@@ -78,6 +78,7 @@ impl Guarded {
         let over = |node: &NodeAddress| NodeAddress {
             host: host.to_owned(),
             tls: tls.clone(),
+            fence: None,
             ..node.clone()
         };
         self.database.nodes.iter().map(over).collect()

@@ -48,6 +48,7 @@ impl Shop {
                 user: "postgres".to_owned(),
                 password: None,
                 tls: foreshard::backend::NodeTls::default(),
+                fence: None,
             }
         });
         let catalog_file = std::path::PathBuf::from(std::env::var("SHOP_CATALOG").unwrap());

@@ -111,6 +111,7 @@ fn addresses() -> Vec<NodeAddress> {
         user: "postgres".to_owned(),
         password: Some(Password::new("secret")),
         tls: crate::backend::NodeTls::default(),
+        fence: None,
     };
     vec![address("n1", 5001), address("n2", 5002)]
 }

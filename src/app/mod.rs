@@ -19,6 +19,7 @@ mod request_move;
 mod running;
 mod serve;
 mod signals;
+mod term;
 mod terminal;
 mod verify;
 mod view;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::existing::in_the_way;
+use super::term::fence_off;
 use crate::backend;
 use crate::backend::{NodeAddress, NodeTls};
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
@@ -98,9 +99,9 @@ pub enum StartError {
 
 /// Names this catalog, so that what it leaves on nodes is known to be its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Identity {
+pub(super) struct Identity {
     /// When it was made, in Unix milliseconds, and something random.
-    name: String,
+    pub(super) name: String,
 }
 
 impl Record for Identity {
@@ -119,6 +120,7 @@ impl Proxy {
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
         let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
+        fence_off(&catalog, &map, &mut config.nodes).await?;
         ask_to_join(&catalog, &map).await?;
         config.nodes = by_id(&map, &config.nodes);
         let parts = EngineParts {
@@ -239,6 +241,7 @@ fn by_id(map: &ShardMap, configured: &[NodeAddress]) -> Vec<NodeAddress> {
             user: String::new(),
             password: None,
             tls: NodeTls::default(),
+            fence: None,
         })
     };
     map.nodes().map(|(_, node)| of(&node.name)).collect()
@@ -262,7 +265,7 @@ fn now_unix_ms() -> u64 {
 }
 
 /// The catalog's name, made at its first start.
-async fn identity(catalog: &Catalog) -> Result<Identity, CatalogError> {
+pub(super) async fn identity(catalog: &Catalog) -> Result<Identity, CatalogError> {
     if let Some(stored) = catalog.get::<Identity>("").await? {
         return Ok(stored.record);
     }

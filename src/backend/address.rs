@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::future::{Either, select};
 use tokio_postgres::config::SslMode;
 
-use super::{NodeTls, TlsMode};
+use super::{Fence, NodeTls, TlsMode};
 
 /// A password; its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct NodeAddress {
     pub password: Option<Password>,
     /// How far the connections to it are protected; a Unix socket needs no TLS.
     pub tls: NodeTls,
+    /// Who the proxy is to the node; `None` before it has begun.
+    pub fence: Option<Arc<Fence>>,
 }
 
 impl NodeAddress {

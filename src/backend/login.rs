@@ -52,6 +52,7 @@ impl Connection {
                 })?;
             let mut connection = Self::new(node, &address.name, &login.user, stream);
             connection.log_in(login, extra).await?;
+            connection.enter(address, &login.database).await?;
             Ok(connection)
         });
         let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);

@@ -50,7 +50,7 @@ fn read_node(item: &Cursor<'_>) -> Option<NodeAddress> {
     if host.starts_with('/') && tls.mode() != TlsMode::Disable {
         item.fault("tls: a Unix socket has none, and needs none");
     }
-    Some(NodeAddress { name: name?, host, port, user, password, tls })
+    Some(NodeAddress { name: name?, host, port, user, password, tls, fence: None })
 }
 
 /// Reads the map of users who log in with a password.

@@ -49,7 +49,6 @@ impl Session {
             let is_home = node == self.engine.live_map.load().home();
             let member = self.member(node).await?;
             member.send(messages).await?;
-            member.skip_own_answers().await?;
             let (mut tag, mut error) = (String::new(), None);
             let bytes = pump(&mut member.guard, client, |kind, frame| match kind {
                 b'T' if is_home && describe => Verdict::Forward,
@@ -130,7 +129,6 @@ impl Session {
     ) -> Result<String, Fault> {
         let member = self.member(node).await?;
         member.send(query).await?;
-        member.skip_own_answers().await?;
         let (mut tag, mut error) = (String::new(), None);
         pump(&mut member.guard, client, |kind, frame| match kind {
             b'N' if shown => Verdict::Forward,

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::{Engine, Session};
+use crate::backend::RaiseError;
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, Identity, ShardMap};
 use crate::sql::TableName;
@@ -26,6 +27,9 @@ pub enum ColumnsError {
     /// The home node did not answer.
     #[error("reading columns from the home node failed")]
     Node(#[from] tokio_postgres::Error),
+    /// The proxy was replaced, or the node could not be told of it.
+    #[error(transparent)]
+    Fenced(#[from] RaiseError),
     /// The catalog did not take the new map.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -84,7 +84,6 @@ impl Session {
         for lane in lanes {
             let member = self.member(lane.node).await?;
             member.send(&query_message(text)).await?;
-            member.skip_own_answers().await?;
             let mut error = None;
             loop {
                 let (tag, frame) = member.guard.frame().await?;

@@ -30,7 +30,6 @@ impl Session {
         let (mut rows, mut failure) = (0, None);
         for (index, (node, cost)) in nodes.iter().enumerate() {
             let member = self.member(*node).await?;
-            member.skip_own_answers().await?;
             let mut stream = Stream { copy, head: index == 0, first: true, bytes: 0 };
             loop {
                 let (tag, frame) = member.guard.frame().await?;

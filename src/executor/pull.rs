@@ -256,7 +256,7 @@ impl Session {
         let home = self.engine.live_map.load().home();
         let mut budget = Budget::new(&self.engine.config);
         for lane in lanes.iter() {
-            self.member(lane.node).await?.skip_own_answers().await?;
+            self.member(lane.node).await?;
         }
         for (index, input) in plan.inputs.iter().enumerate() {
             let fill = !all && input.group.is_some();

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::commit::CommitDecision;
 use super::{ColumnsError, Engine};
-use crate::backend::NodeAddress;
+use crate::backend::{NodeAddress, RaiseError};
 use crate::catalog::{Change, Expect};
 use crate::runtime::Tasks;
 use crate::shard_map::Standing;
@@ -73,8 +73,11 @@ impl Engine {
             .service_config(self.live_map.snapshot().database())
             .connect(node.tls.clone())
             .await?;
-        let list = async { client.query(PREPARED, &[&self.gid_prefix]).await };
-        let rows = tokio::select! { rows = list => rows?, ended = connection => return Ok(ended?) };
+        let list = async {
+            node.enter(&client).await?;
+            Ok(client.query(PREPARED, &[&self.gid_prefix]).await?)
+        };
+        let rows = tokio::select! { rows = list => rows.map_err(|error: RaiseError| error)?, ended = connection => return Ok(ended?) };
         for row in rows {
             let (gid, database): (String, String) = (row.get(0), row.get(1));
             // Only once no session is at work on it is the catalog's word on it final.
@@ -86,8 +89,12 @@ impl Engine {
             let (client, connection) =
                 node.service_config(&database).connect(node.tls.clone()).await?;
             let sql = format!("{verdict} PREPARED {}", Literal(&gid));
+            let finish = async {
+                node.enter(&client).await?;
+                Ok::<_, ColumnsError>(client.batch_execute(&sql).await?)
+            };
             tokio::select! {
-                done = client.batch_execute(&sql) => done?,
+                done = finish => done?,
                 ended = connection => ended?,
             }
             tracing::info!(node = %node.name, gid, verdict, "resolved a prepared transaction");

@@ -10,6 +10,7 @@ use super::copy_relay::relay_copy_in;
 use super::pump::{Verdict, pump};
 use super::session::Member;
 use super::{Client, Fault, Session};
+use crate::backend::{BackendError, CommandError};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Access, Sample};
 use crate::wire::{TransactionStatus, put_query};
@@ -33,22 +34,30 @@ impl Cost {
 impl Member {
     /// Sends the client's bytes, after what has to come before them.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if self.preface.is_empty() {
-            return Ok(self.guard.send(bytes).await?);
-        }
-        let mut all = self.preface.split();
-        all.extend_from_slice(bytes);
-        Ok(self.guard.send(&all).await?)
+        self.send_preface().await?;
+        Ok(self.guard.send(bytes).await?)
     }
 
-    /// Reads the answers to the proxy's own statements that were sent before the client's, so that
-    /// what comes next answers the client.
-    pub async fn skip_own_answers(&mut self) -> Result<(), Fault> {
+    /// Runs what has to come before the client's next statement. It is waited for: had BEGIN been
+    /// cancelled, what follows it would be a transaction of its own. Where something failed, the
+    /// connection is as good as broken, since the rest ran without it.
+    async fn send_preface(&mut self) -> Result<(), Fault> {
+        if self.preface.is_empty() {
+            return Ok(());
+        }
+        let preface = self.preface.split();
+        self.guard.send(&preface).await?;
         while self.answers_to_skip > 0 {
             self.answers_to_skip -= 1;
-            self.guard.finish_command().await?;
-            // The client's own statements are still unanswered.
-            self.guard.status = None;
+            match self.guard.finish_command().await {
+                Ok(_) => {}
+                Err(CommandError::Backend(error)) => return Err(error.into()),
+                Err(CommandError::Reported { message, .. }) => {
+                    let source = std::io::Error::other(format!("beginning failed: {message}"));
+                    let node = self.node.to_string();
+                    return Err(Fault::Backend(BackendError::Broken { node, source }));
+                }
+            }
         }
         Ok(())
     }
@@ -68,7 +77,6 @@ impl Session {
         self.tell_reports(client);
         let member = self.member(node).await?;
         member.send(query).await?;
-        member.skip_own_answers().await?;
         let mut bytes = query.len() as u64;
         loop {
             let mut copy_in = false;
@@ -102,7 +110,6 @@ impl Session {
         self.tell_reports(client);
         let member = self.member(node).await?;
         member.send(&query_message(text)).await?;
-        member.skip_own_answers().await?;
         let relayed = pump(&mut member.guard, client, |tag, _| match tag {
             b'Z' => Verdict::DropLast,
             _ => Verdict::Forward,
@@ -114,13 +121,7 @@ impl Session {
     /// Makes `node` part of the transaction block now, not only with its first statement.
     pub async fn join_block(&mut self, node: NodeId) -> Result<(), Fault> {
         let member = self.member(node).await?;
-        if !member.preface.is_empty() {
-            member.send(&[]).await?;
-            member.answers_to_skip -= 1;
-            member.skip_own_answers().await?;
-            member.guard.finish_command().await?;
-        }
-        Ok(())
+        member.send_preface().await
     }
 
     /// Counts a statement's cost: by shard, or by node where it touched none.

@@ -142,7 +142,6 @@ impl Session {
         let (mut rows, mut failed) = (0, false);
         for (index, (node, cost)) in scatter.nodes.iter().enumerate() {
             let member = self.member(*node).await?;
-            member.skip_own_answers().await?;
             let describe = scatter.describe && index == 0;
             let bytes = pump(&mut member.guard, client, |tag, frame| match tag {
                 b'T' if describe => Verdict::Forward,
@@ -181,7 +180,6 @@ impl Session {
     ) -> Result<Option<BytesMut>, Fault> {
         let member = self.member(node).await?;
         member.send(messages).await?;
-        member.skip_own_answers().await?;
         let mut error = None;
         loop {
             let (tag, frame) = member.guard.frame().await?;

@@ -112,7 +112,6 @@ impl Session {
         client: &mut Client,
     ) -> Result<(Answer, u64), Fault> {
         let member = self.member(node).await?;
-        member.skip_own_answers().await?;
         let mut answer = Answer::default();
         if keep {
             let bytes = keep_rows(member, describe, &mut answer, client).await?;

@@ -149,7 +149,6 @@ impl ClientSession {
             let out = std::mem::take(&mut self.batch.out);
             let member = self.session.member(node).await?;
             member.send(&out).await?;
-            member.skip_own_answers().await?;
             self.batch.in_exchange = true;
             self.batch.out = out;
             self.batch.out.clear();

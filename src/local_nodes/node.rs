@@ -139,6 +139,7 @@ impl LocalNode {
             user: "postgres".to_owned(),
             password: None,
             tls: NodeTls::default(),
+            fence: None,
         }
     }
 

@@ -20,7 +20,8 @@ use super::lane::Sessions;
 use super::look;
 use super::names::{self, quoted};
 use super::session::Session;
-use crate::ids::NodeId;
+use crate::backend::NodeAddress;
+use crate::ids::{Epoch, NodeId};
 use crate::shard_move::{Move, MovedTable};
 use crate::sql::{Literal, TableName};
 
@@ -91,7 +92,7 @@ impl Given {
     pub(super) async fn detach(
         &self,
         source: &Session,
-        marker: &str,
+        last_words: &str,
         lock_timeout_ms: u64,
     ) -> Result<(), MoveError> {
         let mut sql = vec![format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}")];
@@ -110,7 +111,7 @@ impl Given {
                 format!("ALTER TABLE {parent} DETACH PARTITION {leaf}")
             })
             .collect();
-        sql.push(emit(marker));
+        sql.push(last_words.to_owned());
         source.run("detaching the shard", &sql.join("; ")).await
     }
 
@@ -118,7 +119,7 @@ impl Given {
     pub(super) async fn freeze(
         &self,
         source: &Session,
-        marker: &str,
+        last_words: &str,
         lock_timeout_ms: u64,
     ) -> Result<(), MoveError> {
         let [rows, truncate] = names::FREEZE;
@@ -135,7 +136,7 @@ impl Given {
         sql.extend(freeze);
         source.run("freezing the shard's tables", &sql.join("; ")).await?;
         self.is_as_it_was(source).await?;
-        source.run("writing the marker", &emit(marker)).await
+        source.run("writing the marker", last_words).await
     }
 
     /// Nobody has changed the definitions since the move was checked. To be asked under a lock.
@@ -253,7 +254,9 @@ pub(super) async fn frozen_by(
     look::names(source, seen.oid, sql).await
 }
 
-fn emit(marker: &str) -> String {
+/// What a source's transaction ends with: the marker, and the proof that this proxy was not replaced.
+pub(super) fn last_words(address: &NodeAddress, marker: &str, epoch: Epoch) -> String {
     let (prefix, marker) = (Literal(names::MARKER_PREFIX), Literal(marker));
-    format!("SELECT pg_logical_emit_message(true, {prefix}, {marker})")
+    let pass = address.fence.as_ref().map(|fence| fence.pass(epoch.0) + "; ").unwrap_or_default();
+    format!("{pass}SELECT pg_logical_emit_message(true, {prefix}, {marker})")
 }

@@ -25,6 +25,7 @@ mod join;
 mod lane;
 mod look;
 mod names;
+mod phases;
 mod position;
 mod prepare;
 mod progress;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::context::MoverContext;
 use super::error::MoveError;
+use crate::backend::RaiseError;
 use crate::ids::{Lsn, NodeId};
 use crate::shard_move::Move;
 
@@ -20,7 +21,7 @@ const OPTIONS: &str = "-c search_path= -c datestyle=ISO -c intervalstyle=postgre
      -c synchronous_commit=on -c default_transaction_read_only=off -c default_transaction_isolation=read\\ committed";
 
 /// The longest wait for a statement that has no rows to work through.
-const QUICK: Duration = Duration::from_secs(30);
+pub(super) const QUICK: Duration = Duration::from_secs(30);
 
 /// A connection with the mover's settings. Its server session ends when it is dropped.
 pub(super) struct Session {
@@ -62,7 +63,14 @@ impl Session {
                 tracing::debug!(node = name, error = %error, "mover connection ended");
             }
         });
-        Ok(Self { client, node })
+        match timeout(QUICK, address.enter(&client)).await {
+            Err(_) => Err(MoveError::Timeout("connecting to a node")),
+            Ok(Err(RaiseError::Node(source))) => {
+                Err(MoveError::Node { doing: "entering", node, source })
+            }
+            Ok(Err(error)) => Err(MoveError::Busy(error.to_string())),
+            Ok(Ok(())) => Ok(Self { client, node }),
+        }
     }
 
     /// Wraps what the driver says.
@@ -124,9 +132,14 @@ impl Session {
 
     /// The end of this node's WAL.
     pub(super) async fn wal_end(&self) -> Result<Lsn, MoveError> {
-        let sql = "SELECT pg_current_wal_lsn()::text";
-        let rows = self.rows("reading the WAL position", sql, &[]).await?;
-        let text: String = rows.first().map(|row| row.get(0)).unwrap_or_default();
+        let (doing, sql) = ("reading the WAL position", "SELECT pg_current_wal_lsn()");
+        let said = timeout(QUICK, self.client.simple_query(sql)).await;
+        let said = said.map_err(|_| MoveError::Timeout(doing))?.map_err(self.failed(doing))?;
+        let text = said.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let text = text.unwrap_or_default();
         text.parse().map_err(|_| MoveError::Stream(format!("{text:?} is no WAL position")))
     }
 

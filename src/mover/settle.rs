@@ -6,6 +6,8 @@
 //! concurrently, everything had arrived before, and the move is finished too: a detachment of that
 //! kind can't be taken back while an old snapshot lives.
 
+use futures_util::future::try_join_all;
+
 use super::context::MoverContext;
 use super::detach::{self, Given};
 use super::error::MoveError;
@@ -13,6 +15,7 @@ use super::lane::{Sessions, attach, lanes};
 use super::look::{self, Hold};
 use super::names::{self, quoted};
 use super::position;
+use crate::ids::ShardId;
 use crate::shard_move::Move;
 use crate::sql::TableName;
 
@@ -106,35 +109,53 @@ async fn go_forward(
     Ok(())
 }
 
-/// Attaches every target that is not attached yet, a node a transaction. All rows must have arrived.
+/// Attaches every target that is not attached yet, a node a transaction, all nodes at once. All rows
+/// must have arrived.
 pub(super) async fn attach_targets(
     mv: &Move,
     sessions: &Sessions,
     lock: (u64, u32),
 ) -> Result<(), MoveError> {
+    let mut attached = Vec::new();
+    for target in mv.targets() {
+        let leaves: Vec<_> =
+            mv.tables_for(target.shard).into_iter().map(|table| &table.new_leaf).collect();
+        if look::hold(sessions.on(target.node)?, &leaves).await? == Hold::Attached {
+            attached.push(target.shard);
+        }
+    }
+    attach_all_but(mv, sessions, &attached, lock).await
+}
+
+/// The same for targets of which none is attached but these.
+pub(super) async fn attach_all_but(
+    mv: &Move,
+    sessions: &Sessions,
+    attached: &[ShardId],
+    lock: (u64, u32),
+) -> Result<(), MoveError> {
     let helper = quoted(&names::helper_check(mv));
-    for node in mv.nodes() {
+    let on_node = async |node| {
         let mut sql = Vec::new();
-        for target in mv.targets().into_iter().filter(|target| target.node == node) {
+        let targets = mv.targets().into_iter().filter(|target| target.node == node);
+        for target in targets.filter(|target| !attached.contains(&target.shard)) {
             let tables = mv.tables_for(target.shard);
-            let leaves: Vec<_> = tables.iter().map(|table| &table.new_leaf).collect();
-            if look::hold(sessions.on(node)?, &leaves).await? == Hold::Attached {
-                continue;
-            }
             sql.extend(attach(
                 tables.iter().map(|table| (*table, &table.new_leaf)),
                 &target.bounds,
             ));
-            sql.extend(leaves.iter().map(|leaf| {
+            sql.extend(tables.iter().map(|table| {
+                let leaf = &table.new_leaf;
                 format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
             }));
         }
-        if !sql.is_empty() {
-            let sql = sql.join("; ");
-            sessions.on(node)?.run_with_locks("attaching the shard", &sql, lock).await?;
+        if sql.is_empty() {
+            return Ok(());
         }
-    }
-    Ok(())
+        let sql = sql.join("; ");
+        sessions.on(node)?.run_with_locks("attaching the shard", &sql, lock).await
+    };
+    try_join_all(mv.nodes().into_iter().map(on_node)).await.map(drop)
 }
 
 /// The sources take back what they had detached, and can be written again.

@@ -19,11 +19,13 @@ use super::detach::{self, Given, Way};
 use super::error::MoveError;
 use super::lane::{Sessions, lanes};
 use super::names;
+use super::phases::Phases;
 use super::position;
 use super::session::{Session, jitter};
-use super::settle::{Owner, attach_targets, settle};
+use super::settle::{Owner, attach_all_but, settle};
 use crate::catalog::Versioned;
 use crate::executor::ClosedGate;
+use crate::ids::Epoch;
 use crate::shard_move::{Event, Move};
 
 /// How long and how often the destination's parents are asked for, in ms.
@@ -64,8 +66,7 @@ pub(super) async fn switch(
 ) -> Result<Switched, MoveError> {
     let sessions = Sessions::open(context, &mv.record).await?;
     let givers = detach::given(&mv.record, &sessions).await?;
-    let mut ends =
-        Ends { context, mv, sessions, givers, stopping, way: Way::Plainly, hiders: Vec::new() };
+    let mut ends = Ends::new(context, mv, (sessions, givers), stopping);
     let mut reason = String::new();
     for attempt in 0..context.config.switch_tries.max(1) {
         match ends.attempt(appliers, attempt).await {
@@ -115,9 +116,20 @@ struct Ends<'a> {
     way: Way,
     /// For each giver, the sessions that detach concurrently.
     hiders: Vec<Vec<Session>>,
+    phases: Phases,
 }
 
-impl Ends<'_> {
+impl<'a> Ends<'a> {
+    fn new(
+        context: &'a MoverContext,
+        mv: &'a Versioned<Move>,
+        (sessions, givers): (Sessions, Vec<Given>),
+        stopping: &'a CancellationToken,
+    ) -> Self {
+        let (way, hiders, phases) = (Way::Plainly, Vec::new(), Phases::default());
+        Self { context, mv, sessions, givers, stopping, way, hiders, phases }
+    }
+
     /// Detaches concurrently from now on, if it can: one shard at a time can be on its way out of a
     /// node, and nothing that holds its keys can be attached beside it.
     async fn go_concurrently(&mut self) -> Result<(), MoveError> {
@@ -151,6 +163,7 @@ impl Ends<'_> {
         let Some(gates) = self.context.hold_all(&self.mv.record) else {
             return Err(Obstacle::Passing("a gate of the move is closed already".to_owned()));
         };
+        self.phases.begin();
         let (left, stayed) = (CancellationToken::new(), CancellationToken::new());
         let seen: Vec<_> = appliers.iter().map(Applier::watch_seen).collect();
         let leave = async {
@@ -188,6 +201,8 @@ impl Ends<'_> {
         match self.arrive(reached).await {
             Ok(stored) => {
                 let pause = self.context.release_all(&self.mv.record);
+                self.phases.reached("stored");
+                self.phases.tell();
                 Ok(Switched::Yes(Box::new(stored), pause))
             }
             Err(error) => self.settled(error).await,
@@ -231,27 +246,33 @@ impl Ends<'_> {
             let why = "statements or transactions on the shard did not end in time";
             return Err(Obstacle::Passing(why.to_owned()));
         }
+        self.phases.reached("drained");
         self.context.pass("drained").map_err(Obstacle::Before)?;
         if !self.is_near(seen).await.map_err(Obstacle::Before)? {
             let why = "a large transaction is still to be applied";
             return Err(Obstacle::Passing(why.to_owned()));
         }
         let lock_timeout = self.context.config.lock_timeout_ms;
+        let epoch = Epoch(self.context.live_map.load().epoch().0 + 1);
         for given in &self.givers {
             let source = self.sessions.on(given.node).map_err(Obstacle::Before)?;
+            let address = self.context.address(given.node).map_err(Obstacle::Before)?;
+            let words = detach::last_words(address, marker, epoch);
             let let_go = match self.way {
-                Way::Plainly => given.detach(source, marker, lock_timeout).await,
-                Way::Concurrently => given.freeze(source, marker, lock_timeout).await,
+                Way::Plainly => given.detach(source, &words, lock_timeout).await,
+                Way::Concurrently => given.freeze(source, &words, lock_timeout).await,
             };
             if let Err(error) = let_go {
                 return Err(self.not_left(error).await);
             }
         }
+        self.phases.reached("let_go");
         for given in &self.givers {
             let source = self.sessions.on(given.node).map_err(Obstacle::Unknown)?;
             let committed = source.run("committing the detachment", "COMMIT").await;
             committed.map_err(Obstacle::Unknown)?;
         }
+        self.phases.reached("committed");
         let passed = match self.way {
             Way::Plainly => "detached",
             Way::Concurrently => "frozen",
@@ -310,6 +331,7 @@ impl Ends<'_> {
         if reached?.contains(&false) {
             return Err(MoveError::Timeout("applying the rest of the stream"));
         }
+        self.phases.reached("applied");
         self.context.pass("marker_applied")?;
         let mv = &self.mv.record;
         if self.way == Way::Concurrently {
@@ -325,7 +347,9 @@ impl Ends<'_> {
             try_join_all(hide).await?;
             self.context.pass("hidden")?;
         }
-        attach_targets(mv, &self.sessions, ATTACH_LOCK).await?;
+        self.phases.reached("hidden");
+        attach_all_but(mv, &self.sessions, &[], ATTACH_LOCK).await?;
+        self.phases.reached("attached");
         self.context.pass("attached")?;
         commit(self.context, self.mv).await
     }
