@@ -46,9 +46,7 @@ impl Session {
         for node in self.nodes_home_last() {
             let started = Instant::now();
             let is_home = node == self.engine.live_map.load().home();
-            let member = self.member(node).await?;
-            member.send(messages).await?;
-            member.skip_own_answers().await?;
+            let member = self.ask(node, messages).await?;
             let (mut tag, mut error) = (String::new(), None);
             let bytes = pump(&mut member.guard, client, |kind, frame| match kind {
                 b'T' if is_home && describe => Verdict::Forward,
@@ -127,9 +125,7 @@ impl Session {
         shown: bool,
         client: &mut Client,
     ) -> Result<String, Fault> {
-        let member = self.member(node).await?;
-        member.send(query).await?;
-        member.skip_own_answers().await?;
+        let member = self.ask(node, query).await?;
         let (mut tag, mut error) = (String::new(), None);
         pump(&mut member.guard, client, |kind, frame| match kind {
             b'N' if shown => Verdict::Forward,

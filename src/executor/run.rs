@@ -55,6 +55,26 @@ impl Member {
 }
 
 impl Session {
+    /// Sends messages to a node, in the session's transaction; what comes next answers them.
+    pub(super) async fn ask(&mut self, node: NodeId, messages: &[u8]) -> Result<&mut Member, Fault> {
+        let member = self.member(node).await?;
+        member.send(messages).await?;
+        member.skip_own_answers().await?;
+        Ok(member)
+    }
+
+    /// The same; the client hears of reported settings first that are others on this connection.
+    async fn ask_for(
+        &mut self,
+        client: &mut Client,
+        node: NodeId,
+        messages: &[u8],
+    ) -> Result<&mut Member, Fault> {
+        self.member(node).await?;
+        self.tell_reports(client);
+        self.ask(node, messages).await
+    }
+
     /// Runs a simple `Query` frame on one node and relays the answer, `ReadyForQuery` included.
     pub async fn run_query(
         &mut self,
@@ -64,11 +84,7 @@ impl Session {
         cost: &Cost,
     ) -> Result<(), Fault> {
         let started = Instant::now();
-        self.member(node).await?;
-        self.tell_reports(client);
-        let member = self.member(node).await?;
-        member.send(query).await?;
-        member.skip_own_answers().await?;
+        let member = self.ask_for(client, node, query).await?;
         let mut bytes = query.len() as u64;
         loop {
             let mut copy_in = false;
@@ -98,11 +114,7 @@ impl Session {
         text: &str,
         client: &mut Client,
     ) -> Result<(), Fault> {
-        self.member(node).await?;
-        self.tell_reports(client);
-        let member = self.member(node).await?;
-        member.send(&query_message(text)).await?;
-        member.skip_own_answers().await?;
+        let member = self.ask_for(client, node, &query_message(text)).await?;
         let relayed = pump(&mut member.guard, client, |tag, _| match tag {
             b'Z' => Verdict::DropLast,
             _ => Verdict::Forward,

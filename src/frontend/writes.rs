@@ -91,8 +91,7 @@ impl ClientSession {
             }
             Way::Steps(Route::Insert(insert, shards)) => {
                 let fragments = planner::insert(&insert, &shards, &map);
-                let at_once = insert.layout.source.end == insert.text.trim_end().len()
-                    || !has_conflict(&insert.text[insert.layout.source.end..]);
+                let at_once = !insert.layout.conflict;
                 (fragments.into_iter().map(|f| of_fragment(f, bound)).collect(), at_once)
             }
             Way::Steps(Route::EveryNode) => {
@@ -142,8 +141,4 @@ fn of_fragment(fragment: Fragment, bound: Option<&Bound<'_, '_>>) -> SpreadPart 
         Some(bound) => bound.messages(&text, &params, None),
     };
     SpreadPart { node, cost: Cost { shards, access: crate::load::Access::Write }, messages, rows }
-}
-
-fn has_conflict(tail: &str) -> bool {
-    tail.to_ascii_lowercase().contains("conflict")
 }
