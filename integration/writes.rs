@@ -335,12 +335,13 @@ async fn types_that_have_another_oid_on_each_node_are_told_by_the_node_that_answ
         "CREATE TYPE pair AS (a int, b text)",
         "ALTER TABLE orders ADD COLUMN mood mood, ADD COLUMN pair pair",
         "INSERT INTO tenants (id) SELECT generate_series(1, 20)",
-        "INSERT INTO orders (tenant_id, id, mood, pair) SELECT id, 1, 'glad', ROW(1, 'x,(') \
-         FROM tenants",
+        "INSERT INTO orders (tenant_id, id, mood, pair) VALUES (5, 1, 'glad', ROW(1, 'x,(')), \
+         (6, 1, 'calm', NULL), (7, 1, 'glad', '(,)'), (8, 1, NULL, NULL)",
         "INSERT INTO orders (tenant_id, id, mood, pair) SELECT tenant_id, 2, mood, pair \
          FROM orders",
         "INSERT INTO orders (tenant_id, id, mood) SELECT tenant_id, 3, mood FROM orders \
          WHERE tenant_id = 7 AND id = 1",
+        "INSERT INTO orders (tenant_id, id, mood) SELECT id, 4, 'glad' FROM tenants",
         "SELECT mood, pair, count(*) FROM orders GROUP BY mood, pair",
     ])
     .await;

@@ -10,6 +10,7 @@ use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter, query_message}
 use crate::ids::NodeId;
 use crate::planner::{literal, renumbered};
 use crate::router::InsertRows;
+use crate::sql::{Item, Statement, StatementKind, Strings, parse};
 use crate::wire::{Bind, Reader, Reply, ServerError, SqlState, body};
 
 /// Rows of one INSERT.
@@ -28,7 +29,7 @@ impl ClientSession {
         let layout = &insert.layout;
         let source = insert.text.get(layout.source.clone()).unwrap_or_default();
         let (selected, node) = self.fetch(source, bound).await?;
-        let rows = self.literals(&selected, node).await?;
+        let rows = self.literals(&selected, node, &bare_strings(source)).await?;
         let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
         if rows.is_empty() {
             // The same without rows: checks it, and describes what RETURNING gives.
@@ -174,8 +175,13 @@ impl ClientSession {
     }
 
     /// Each row as `(…)` of literals, with the types of the query's columns, which are those of
-    /// `node`.
-    async fn literals(&mut self, selected: &Answer, node: NodeId) -> Result<Vec<String>, Fault> {
+    /// `node`; a column that is a string without a type, by `untyped`, has none here either.
+    async fn literals(
+        &mut self,
+        selected: &Answer,
+        node: NodeId,
+        untyped: &[bool],
+    ) -> Result<Vec<String>, Fault> {
         if selected.rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -187,7 +193,8 @@ impl ClientSession {
         for row in &selected.rows {
             let values = values(row)?;
             let value = |(index, value): (usize, Option<String>)| {
-                let kind = types.get(index).cloned().unwrap_or_else(|| "unknown".to_owned());
+                let kind = types.get(index).filter(|_| untyped.get(index) != Some(&true));
+                let kind = kind.cloned().unwrap_or_else(|| "unknown".to_owned());
                 literal(&value.map(|value| (value, kind)))
             };
             let values: Vec<String> = values.into_iter().enumerate().map(value).collect();
@@ -209,13 +216,25 @@ impl ClientSession {
             run.await
         };
         let answer = self.capture(session).await?;
-        let name = |row: &bytes::Bytes| {
-            let name = values(row)?.into_iter().flatten().next().unwrap_or_default();
-            // A row without a name of its own becomes one of the column's type.
-            Ok(if name == "record" { "unknown".to_owned() } else { name })
-        };
+        let name =
+            |row: &bytes::Bytes| Ok(values(row)?.into_iter().flatten().next().unwrap_or_default());
         answer.rows.iter().map(name).collect()
     }
+}
+
+/// Which columns of a single SELECT are bare strings: INSERT gives them the types of its columns.
+fn bare_strings(source: &str) -> Vec<bool> {
+    let parsed = parse(source, Strings::Standard);
+    let [Statement { kind: StatementKind::Query(query), .. }] = parsed.statements.as_slice() else {
+        return Vec::new();
+    };
+    let is_bare = |item: &Item| {
+        let inside = source[item.expression.clone()].strip_prefix('\'');
+        let inside = inside.and_then(|rest| rest.strip_suffix('\''));
+        inside.is_some_and(|inside| !inside.replace("''", "").contains('\''))
+    };
+    let items = query.shape.as_ref().map(|shape| shape.items.as_slice()).unwrap_or_default();
+    items.iter().map(is_bare).collect()
 }
 
 /// The types of the columns that a `RowDescription` describes.
