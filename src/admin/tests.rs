@@ -14,7 +14,9 @@ use crate::backend::{NodeAddress, Password};
 use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
-use crate::shard_map::{Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind};
+use crate::shard_map::{
+    Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+};
 use crate::shard_move::{Cause, Move};
 use crate::sql::TableName;
 
@@ -94,6 +96,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1)],
         tables: vec![table],
+        derived: Derived::default(),
     };
     ShardMap::try_from(parts).unwrap()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{GroupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
-use crate::shard_map::{Bounds, Group, MapParts, Node, Shard, ShardMap, Table, TableKind};
+use crate::shard_map::{Bounds, Derived, Group, MapParts, Node, Shard, ShardMap, Table, TableKind};
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,7 @@ impl Policy {
             groups: Vec::new(),
             shards: Vec::new(),
             tables: Vec::new(),
+            derived: Derived::default(),
         };
         for group in &self.groups {
             add_group(&mut parts, group);

@@ -8,7 +8,7 @@ use crate::forecast;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
 use crate::placement::{self, decide};
-use crate::shard_map::{Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
 use crate::shard_move::{Cause, Move, State};
 
 const DAY: u64 = 40;
@@ -62,6 +62,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..SHARDS).map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

@@ -15,7 +15,7 @@ use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::load::{self, Access, Chunk, Counters, History, Rates, ShardRates};
 use crate::placement::{self, Decision, Mode, Standing};
 use crate::runtime::Tasks;
-use crate::shard_map::{Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
 use crate::shard_move::{Cause, Move};
 
 const SHARDS: u32 = 4;
@@ -89,6 +89,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..SHARDS).map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

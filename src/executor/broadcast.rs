@@ -94,6 +94,7 @@ impl Session {
         let implicit = self.begin_implicit();
         self.transaction.varies |= plan.varies;
         self.transaction.changed_tables.extend(plan.tables.iter().cloned());
+        self.transaction.changed_views.extend(plan.views.iter().cloned());
         let tag = self.try_ddl(plan, client).await;
         self.end_broadcast(implicit, tag, client).await
     }

@@ -1,9 +1,17 @@
 //! Keeps the map's knowledge of columns equal to the home node's catalog.
 
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
 use super::{Engine, Session};
+use crate::backend::NodeAddress;
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, Identity, ShardMap};
 use crate::sql::TableName;
+
+/// How long a node's catalog may take to be read.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The columns of one table, in order.
 const COLUMNS: &str = "\
@@ -37,13 +45,8 @@ impl Engine {
             return Ok(());
         }
         let map = self.live_map.snapshot();
-        let home = &self.nodes[map.home().index()];
-        let config = home.service_config(map.database());
-        let (client, connection) = config.connect(home.tls.clone()).await?;
-        let work = async {
+        let look = async |client: &Client| {
             let mut found = Vec::new();
-            // So that defaults are shown with all names qualified.
-            client.batch_execute("SET search_path = ''").await?;
             for table in tables {
                 let rows = client.query(COLUMNS, &[&table.schema, &table.name]).await?;
                 let columns = rows.iter().map(|row| Column {
@@ -59,12 +62,9 @@ impl Engine {
                 });
                 found.push((table, columns.collect::<Vec<_>>()));
             }
-            Ok::<_, tokio_postgres::Error>(found)
+            Ok(found)
         };
-        let found = tokio::select! {
-            found = work => found?,
-            error = connection => return Err(error.err().map_or_else(closed, Into::into)),
-        };
+        let found = ask(&self.nodes[map.home().index()], &map, look).await?;
         self.store_columns(&found).await
     }
 
@@ -92,6 +92,27 @@ impl Engine {
     }
 }
 
+/// Does `work` on a service connection to a node; names are shown with their schemas there.
+pub(super) async fn ask<T>(
+    node: &NodeAddress,
+    map: &ShardMap,
+    work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, ColumnsError> {
+    let asked = async {
+        let (client, connection) =
+            node.service_config(map.database()).connect(node.tls.clone()).await?;
+        let work = async {
+            client.batch_execute("SET search_path = ''").await?;
+            work(&client).await
+        };
+        tokio::select! {
+            found = work => Ok(found?),
+            error = connection => Err(error.err().map_or_else(closed, Into::into)),
+        }
+    };
+    tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(|_| Err(closed()))
+}
+
 fn closed() -> ColumnsError {
     ColumnsError::Catalog(CatalogError::Store {
         doing: "reading columns",
@@ -106,6 +127,11 @@ impl Session {
         let tables = std::mem::take(&mut self.transaction.changed_tables);
         if let Err(error) = self.engine.refresh_columns(&tables).await {
             tracing::error!(%error, "the columns of changed tables could not be read");
+        }
+        if self.transaction.ddl.is_some()
+            && let Err(error) = self.engine.refresh_derived().await
+        {
+            tracing::error!(%error, "views over sharded tables could not be read");
         }
     }
 }

@@ -12,6 +12,7 @@ mod copy_relay;
 mod copy_out;
 mod commit;
 mod ddl_lock;
+mod derived;
 mod engine;
 mod enter;
 mod evaluate;
@@ -29,6 +30,7 @@ mod run;
 mod scatter;
 mod session;
 mod spread;
+mod viewed;
 
 pub use cancel::CancelTarget;
 pub use client::{Client, ClientError};

@@ -46,6 +46,13 @@ pub struct PullRun<'a> {
     pub bind: Option<BindFrames>,
 }
 
+impl PullRun<'_> {
+    /// The statement with the queries of its views.
+    fn expanded_text(&self) -> &str {
+        self.pull.expanded.as_ref().map_or(self.text, |expanded| &expanded.text)
+    }
+}
+
 /// A `Bind` of the unnamed statement as frames.
 #[derive(Debug, Default)]
 pub struct BindFrames {
@@ -160,7 +167,8 @@ impl Session {
         run: &PullRun<'_>,
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
-        let statement = run.text.get(run.start..).unwrap_or_default();
+        let text = run.expanded_text();
+        let statement = text.get(run.start..).unwrap_or_default();
         let home = self.engine.live_map.load().home();
         let home_is_pinned = self.held(home).is_some_and(|member| member.is_pinned());
         let described = match merge.describe(statement, run.params.types).await {
@@ -175,10 +183,13 @@ impl Session {
             described => described?,
         };
         merge.check_functions(&run.pull.unknown_functions).await?;
+        if let Some(expanded) = &run.pull.expanded {
+            merge.check_views(run, expanded, &described).await?;
+        }
         let all = self.in_transaction() || home_is_pinned;
         if let Some(reduction) = &run.pull.reduction {
             let question = Question {
-                text: run.text,
+                text,
                 reduction,
                 params: &run.params,
                 param_types: &described.param_types,
@@ -188,7 +199,7 @@ impl Session {
                 return Ok(Prepared { described, plan, all });
             }
         }
-        let plan = planner::pull(run.text, &run.pull, &run.params, all);
+        let plan = planner::pull(text, &run.pull, &run.params, all);
         Ok(Prepared { described, plan, all })
     }
 

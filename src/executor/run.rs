@@ -56,7 +56,11 @@ impl Member {
 
 impl Session {
     /// Sends messages to a node, in the session's transaction; what comes next answers them.
-    pub(super) async fn ask(&mut self, node: NodeId, messages: &[u8]) -> Result<&mut Member, Fault> {
+    pub(super) async fn ask(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+    ) -> Result<&mut Member, Fault> {
         let member = self.member(node).await?;
         member.send(messages).await?;
         member.skip_own_answers().await?;

@@ -93,6 +93,7 @@ impl ClientSession {
         mut template: Arc<Template>,
     ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
+            self.session.check_relations(&template).await?;
             let map = self.worker.engine.live_map.snapshot();
             let current = template.epoch == map.epoch();
             let route = match template.route(&params) {

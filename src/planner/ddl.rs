@@ -6,7 +6,7 @@ use super::{alter, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, ShardMap, Table, TableKind, leaf_name};
-use crate::sql::{DdlStatement, Literal, Name, TableName};
+use crate::sql::{DdlStatement, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse};
 use crate::wire::ServerError;
 
 /// What runs where, in one transaction over all nodes.
@@ -17,6 +17,8 @@ pub struct DdlPlan {
     /// A default in it would give another value on each node's copy of a reference table: rows may
     /// come only once the proxy has read the new columns.
     pub varies: bool,
+    /// Names of views that it makes, changes or drops: what they mean is known once it is committed.
+    pub views: Vec<String>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -24,6 +26,8 @@ pub struct DdlPlan {
 pub(super) enum Step {
     /// On every node.
     Nodes(String),
+    /// On the home node.
+    Home(String),
     /// On the home node one, on the others the other.
     HomeAndOthers { home: String, others: String },
     /// On every node but the home node: its sequence of this column stays clear of the home node's.
@@ -64,7 +68,7 @@ pub(super) enum Target {
 
 impl DdlPlan {
     pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
-        Self { tables, varies: false, steps }
+        Self { tables, varies: false, views: Vec::new(), steps }
     }
 
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
@@ -74,6 +78,8 @@ impl DdlPlan {
         for step in &self.steps {
             match step {
                 Step::Nodes(text) => statements.push(text.clone()),
+                Step::Home(text) if node == map.home() => statements.push(text.clone()),
+                Step::Home(_) => {}
                 Step::HomeAndOthers { home, others } => {
                     let text = if node == map.home() { home } else { others };
                     statements.push(text.clone());
@@ -157,6 +163,7 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
                 others: drop_if_exists(&ddl.text, named),
             }],
         )),
+        DdlStatement::View(view) => Ok(views(view, ddl)),
         DdlStatement::Global { object } if object == "sequence" => Ok(sequence(&ddl.text)),
         DdlStatement::Truncate(_)
         | DdlStatement::Analyze(_)
@@ -164,6 +171,24 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         | DdlStatement::Comment
         | DdlStatement::Global { .. } => Ok(DdlPlan::new(Vec::new(), as_written())),
     }
+}
+
+/// A view stands where its tables are; nodes that lack it have nothing to change.
+fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
+    let home = ddl.text.trim().to_owned();
+    let step = match view.verb {
+        ViewVerb::Create if ddl.home_only => Step::Home(home),
+        ViewVerb::Create => Step::Nodes(home),
+        ViewVerb::Alter | ViewVerb::Drop => {
+            let first = view.names.first().filter(|_| !view.if_exists);
+            let edits = first.map(|n| (n.span.start..n.span.start, "IF EXISTS ".to_owned()));
+            let others = splice(&ddl.text, edits.as_slice());
+            Step::HomeAndOthers { home, others }
+        }
+    };
+    let mut plan = DdlPlan::new(Vec::new(), vec![step]);
+    plan.views = identifiers(&ddl.text);
+    plan
 }
 
 /// A sequence of a home table is at home only.
@@ -178,6 +203,12 @@ fn sequence(text: &str) -> DdlPlan {
         format!("{} IF EXISTS{}", &home[..head], &home[head..])
     };
     DdlPlan::new(Vec::new(), vec![Step::HomeAndOthers { home, others }])
+}
+
+/// Every identifier of a statement: also the new name of what is renamed.
+fn identifiers(text: &str) -> Vec<String> {
+    let parsed = parse(text, Strings::Standard);
+    parsed.statements.into_iter().flat_map(|statement| statement.identifiers).collect()
 }
 
 fn drop_if_exists(text: &str, named: &crate::sql::Named) -> String {

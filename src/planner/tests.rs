@@ -4,7 +4,7 @@ use super::{DdlPlan, ddl};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::router::{Context, Params, Route, template};
 use crate::shard_map::{
-    Bounds, Column, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Column, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use crate::sql::TableName;
 use crate::wire::ServerError;
@@ -56,6 +56,7 @@ pub(super) fn map() -> ShardMap {
                 columns: Vec::new(),
             },
         ],
+        derived: Derived::default(),
     };
     ShardMap::try_from(parts).unwrap()
 }

@@ -2,7 +2,7 @@
 //! writes: that decides whether another session may have the connection next.
 
 use super::functions;
-use crate::sql::{ConstantValue, Control, DdlStatement, Query, Statement, StatementKind};
+use crate::sql::{ConstantValue, Control, DdlStatement, Query, Statement, StatementKind, ViewVerb};
 
 /// What a statement may leave in its server session. Of several statements the last in this order
 /// counts.
@@ -34,6 +34,11 @@ pub(super) fn leaves(statement: &Statement) -> Leaves {
         StatementKind::Ddl(DdlStatement::CreateTable(table)) if table.temporary => Leaves::State,
         // DROP of a temporary table, for one.
         StatementKind::Ddl(DdlStatement::DropTable(_)) => Leaves::State,
+        StatementKind::Ddl(DdlStatement::View(view))
+            if view.temporary || view.verb != ViewVerb::Create =>
+        {
+            Leaves::State
+        }
         StatementKind::Ddl(_) => Leaves::Nothing,
         StatementKind::Other { verb, .. } => of_other(verb, statement),
     };

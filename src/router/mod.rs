@@ -23,6 +23,8 @@ mod scatter;
 mod shape;
 mod statement;
 mod template;
+mod view;
+mod views;
 mod write;
 #[cfg(test)]
 mod tests;
@@ -35,3 +37,4 @@ pub use pull::{Pull, PullColumn, PullKind, PullTable, Reduction};
 pub use route::{Access, Context, Explained, Params, Route};
 pub use shape::Shape;
 pub use template::{CopyIn, CopyOut, Ddl, Template, template};
+pub use views::Expanded;

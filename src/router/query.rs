@@ -9,10 +9,10 @@ use super::keyed::{Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, pull, scatter, write};
+use super::{Route, pull, scatter, views, write};
 use crate::shard_map::{KeyType, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
-use crate::wire::ServerError;
+use crate::wire::{ServerError, SqlState};
 
 /// What the names of each table of each level mean; `None` for what is no table.
 type Meanings<'a> = Vec<Vec<Option<Meaning<'a>>>>;
@@ -34,6 +34,44 @@ pub(super) fn route(
             "Use SET.",
         ));
     }
+    views::check_functions(query, names)?;
+    let whole = text.get(..statement.span.end).unwrap_or(text);
+    let Some((expanded, read)) = views::expand(whole, query, names)? else {
+        return routed((text, statement), query, names);
+    };
+    if let Some(select) = insert::select(query, whole) {
+        // Its query is routed on its own.
+        return Ok(Part::Select(select));
+    }
+    let expanded = Arc::new(expanded);
+    let inner =
+        views::inner(&read).map_err(|fault| ServerError::new(SqlState::INTERNAL_ERROR, fault))?;
+    views::check_functions(inner, names)?;
+    let with_text = |part| match part {
+        Part::Pull(pull) => match views::with_text(Route::Pull(pull), &expanded) {
+            Route::Pull(pull) => Part::Pull(pull),
+            _ => Part::Home,
+        },
+        Part::Keyed(mut keyed) => {
+            keyed.explain_otherwise(|route| Some(views::with_text(route, &expanded)));
+            Part::Keyed(keyed)
+        }
+        other => other,
+    };
+    let part = routed((&expanded.text, &read), inner, names).map(with_text)?;
+    views::part(part, inner, &expanded, || {
+        let meanings = meanings(inner, names)?;
+        let spread = Spread { query: inner, statement: &read, names, meanings: &meanings };
+        spread.pull().map(with_text)
+    })
+}
+
+/// Routes a query that reads no views over sharded tables.
+fn routed(
+    (text, statement): (&str, &Statement),
+    query: &Query,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
     let meanings = meanings(query, names)?;
     let kinds = Kinds::of(&meanings);
     if query.features.only && kinds.reference && !kinds.sharded {
@@ -71,7 +109,7 @@ impl Kinds {
             match meaning {
                 Meaning::Sharded(..) => kinds.sharded = true,
                 Meaning::Reference(_) => kinds.reference = true,
-                Meaning::Home => kinds.home = true,
+                Meaning::View(_) | Meaning::Home => kinds.home = true,
             }
         }
         kinds
@@ -81,7 +119,7 @@ impl Kinds {
 fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, ServerError> {
     let meaning = |source: &Source| match source {
         Source::Table(name) => names.meaning(name).map(Some),
-        Source::Cte | Source::Other => Ok(None),
+        Source::Cte | Source::Derived(_) | Source::Other => Ok(None),
     };
     let level =
         |level: &crate::sql::Level| level.tables.iter().map(|t| meaning(&t.source)).collect();
@@ -233,10 +271,8 @@ impl Spread<'_, '_> {
             return Ok(Route::Scatter(group));
         }
         let mut pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
-        if let [meanings] = self.meanings.as_slice()
-            && scatter::apart(self.query, bound, self.meanings, free).is_none()
-        {
-            pull.reduction = pull::reduction(self.query, meanings, free.group);
+        if scatter::apart(self.query, bound, self.meanings, free).is_none() {
+            pull.reduction = pull::reduction(self.query, self.meanings, free.group);
         }
         Ok(Route::Pull(Arc::new(pull)))
     }

@@ -30,6 +30,9 @@ pub struct Template {
     /// A text of several statements that begins or ends a transaction on the way, or PREPARE
     /// TRANSACTION: never send it to one node of a transaction that has joined another.
     pub moves_transaction: bool,
+    /// Names of tables and views, without their schemas, of which the map says nothing or that they
+    /// are views.
+    pub relations: Vec<String>,
     target: Target,
 }
 
@@ -49,6 +52,8 @@ pub struct Ddl {
     pub statement: DdlStatement,
     /// The schemas in which unqualified names are looked up, in order.
     pub search_path: Vec<String>,
+    /// It is for the home node alone.
+    pub home_only: bool,
 }
 
 /// `COPY … FROM STDIN` with its table resolved: goes to `planner::copy_in`.
@@ -99,6 +104,7 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
         moves_transaction: parsed.statements.iter().any(|statement| {
             several && moves_transaction(statement) || prepares_transaction(statement)
         }),
+        relations: names.relations(&parsed.statements),
         target: target(analyses, &parsed.statements, &names),
     }
 }

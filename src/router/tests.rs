@@ -7,8 +7,8 @@ mod plain;
 use super::{Context, Params, Route, Shape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Column, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
-    hash_key,
+    Bounds, Column, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table,
+    TableKind, hash_key,
 };
 use crate::sql::TableName;
 
@@ -62,6 +62,7 @@ pub(super) fn map() -> ShardMap {
                 columns: Vec::new(),
             },
         ],
+        derived: Derived::default(),
     };
     ShardMap::try_from(parts).unwrap()
 }

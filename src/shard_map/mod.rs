@@ -3,6 +3,7 @@
 //! It answers *where* (hash → shard → node); it never talks to a node and never changes: a change
 //! is a new map with the next epoch.
 
+mod derived;
 mod hash;
 mod key;
 mod map;
@@ -10,6 +11,7 @@ mod map;
 #[cfg(test)]
 mod tests;
 
+pub use derived::{Derived, View};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Bounds, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use super::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 
 fn map(shards: u32) -> ShardMap {
@@ -19,6 +19,7 @@ fn map(shards: u32) -> ShardMap {
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..shards).map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

@@ -13,6 +13,7 @@ mod control;
 mod copy;
 mod cursor;
 mod ddl;
+mod derived;
 mod from;
 mod insert;
 mod lexer;
@@ -29,6 +30,7 @@ pub use cursor::Name;
 pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
+    ViewStatement, ViewVerb,
 };
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
@@ -37,7 +39,7 @@ pub use quote::{Ident, Literal, TableName};
 pub use role_password::{RolePassword, role_password};
 pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};
 pub use statement::{
-    Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
-    JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,
-    Test, Verb,
+    Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, DerivedTable, Features, Insert,
+    Join, JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef,
+    Target, Test, Verb,
 };

@@ -10,6 +10,7 @@ use sqlparser::ast::{
 };
 
 use super::constants::constant;
+use super::derived;
 use super::from::{self, Visible};
 use super::statement::{
     Call, ColumnRef, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef,
@@ -30,17 +31,19 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
     };
     let mut walk = Walk::default();
     match ast.visit(&mut walk) {
-        ControlFlow::Break(fault) => Err(*fault),
-        ControlFlow::Continue(()) => Ok(Query {
-            verb,
-            levels: walk.levels,
-            features: walk.features,
-            functions: walk.functions,
-            layout: None,
-            columns: walk.columns,
-            shape: None,
-        }),
+        ControlFlow::Break(fault) => return Err(*fault),
+        ControlFlow::Continue(()) => {}
     }
+    derived::finish(&mut walk.levels, walk.features.window);
+    Ok(Query {
+        verb,
+        levels: walk.levels,
+        features: walk.features,
+        functions: walk.functions,
+        layout: None,
+        columns: walk.columns,
+        shape: None,
+    })
 }
 
 /// `WITH … INSERT` is a query whose body inserts.
@@ -112,7 +115,9 @@ impl Visitor for Walk {
     }
 
     fn post_visit_select(&mut self, _select: &Select) -> Flow {
-        self.open.pop();
+        if let Some(index) = self.open.pop() {
+            self.levels[index].calls.end = self.functions.len();
+        }
         ControlFlow::Continue(())
     }
 
@@ -294,18 +299,21 @@ impl Walk {
         if odd {
             return Err("a clause that PostgreSQL does not have".to_owned());
         }
-        self.features.distinct |=
-            matches!(&select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
-        self.features.group |= select.having.is_some()
+        let distinct = matches!(&select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
+        let group = select.having.is_some()
             || !matches!(&select.group_by, GroupByExpr::Expressions(by, with)
                 if by.is_empty() && with.is_empty());
+        self.features.distinct |= distinct;
+        self.features.group |= group;
         self.features.window |= !select.named_window.is_empty();
         if let Some(into) = &select.into {
             self.features.into = true;
             self.features.into_temp |= into.temporary;
         }
         self.check_projection(select);
-        let mut level = Level::default();
+        let calls = self.functions.len()..self.functions.len();
+        let mut level = Level { groups: group || distinct, calls, ..Level::default() };
+        derived::link(&mut self.levels, select);
         for table in &select.from {
             from::read(table, &mut level, &self.scopes)?;
         }
@@ -322,7 +330,9 @@ impl Walk {
             }
             _ => None,
         };
-        self.columns.aliases = select.projection.iter().map(alias).collect();
+        if self.levels.is_empty() {
+            self.columns.aliases = select.projection.iter().map(alias).collect();
+        }
         for item in &select.projection {
             if let SelectItem::QualifiedWildcard(
                 SelectItemQualifiedWildcardKind::ObjectName(name),
