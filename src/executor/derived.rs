@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 /// Views that depend on these tables (schemas, names), their partitions, or functions (OIDs).
 const VIEWS: &str = "\
     WITH RECURSIVE base AS ( \
-      SELECT c.oid FROM pg_catalog.unnest($1::text[], $2::text[]) t (s, n) \
+      SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) t (s, n) \
       JOIN pg_catalog.pg_namespace ns ON ns.nspname = t.s \
       JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n \
     ), parts AS ( \
