@@ -187,7 +187,10 @@ fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
         }
     };
     let mut plan = DdlPlan::new(Vec::new(), vec![step]);
-    plan.views = identifiers(&ddl.text);
+    plan.views = match view.verb {
+        ViewVerb::Alter => identifiers(&ddl.text),
+        ViewVerb::Create | ViewVerb::Drop => view.names.iter().map(|n| n.name.clone()).collect(),
+    };
     plan
 }
 

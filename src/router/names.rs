@@ -139,10 +139,9 @@ impl<'a> Names<'a> {
         let mut found = Vec::new();
         for statement in statements {
             match &statement.kind {
-                StatementKind::Query(query) | StatementKind::Explain { query, .. } => {
-                    self.add_relations(query, &mut found);
-                }
-                StatementKind::Copy(CopyStatement { query: Some(query), .. }) => {
+                StatementKind::Query(query)
+                | StatementKind::Explain { query, .. }
+                | StatementKind::Copy(CopyStatement { query: Some(query), .. }) => {
                     self.add_relations(query, &mut found);
                 }
                 StatementKind::Ddl(DdlStatement::View(view)) => {

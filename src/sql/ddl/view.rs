@@ -84,10 +84,9 @@ pub(super) fn changed(cursor: &mut Cursor<'_>, verb: ViewVerb) -> Option<ViewSta
 fn without_options(tokens: &[Token]) -> &[Token] {
     let words: Vec<&str> = tokens.iter().rev().take(4).map(word).collect();
     let length = match words.as_slice() {
-        ["option", "check", "with", ..] => 3,
+        ["option", "check", "with", ..] | ["data", "no", "with", ..] => 3,
         ["option", "check", "cascaded" | "local", "with"] => 4,
         ["data", "with", ..] => 2,
-        ["data", "no", "with", ..] => 3,
         _ => 0,
     };
     &tokens[..tokens.len() - length]
