@@ -38,6 +38,10 @@ id!(
     MoveId(u64)
 );
 id!(
+    /// Something else than a move that an operator asked the mover for.
+    JobId(u64)
+);
+id!(
     /// The version of the shard map; grows by one with each change.
     Epoch(u64)
 );

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::{ApiError, Service};
 use crate::catalog::{Change, Expect};
-use crate::controller::{Heatmap, Quantity};
+use crate::controller::{Heatmap, Quantity, Window};
 use crate::forecast::Event;
 use crate::ids::ShardId;
+use crate::load::Resolution;
 
 /// Steps on each side when the client does not say.
 const STEPS: usize = 120;
@@ -24,9 +25,11 @@ const STEPS_MAX: usize = 10_000;
 /// What of the heatmap is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Window {
+pub(super) struct Asked {
     #[serde(default)]
     quantity: Quantity,
+    #[serde(default)]
+    resolution: Resolution,
     past: Option<usize>,
     ahead: Option<usize>,
 }
@@ -34,12 +37,12 @@ pub(super) struct Window {
 /// Load of every shard, past and expected.
 pub(super) async fn heatmap(
     State(service): State<Service>,
-    window: Result<Query<Window>, QueryRejection>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Heatmap>, ApiError> {
-    let Query(window) = window.map_err(|error| bad(&error))?;
+    let Query(Asked { quantity, resolution, past, ahead }) = asked.map_err(|error| bad(&error))?;
     let steps = |asked: Option<usize>| asked.unwrap_or(STEPS).min(STEPS_MAX);
-    let (past, ahead) = (steps(window.past), steps(window.ahead));
-    Ok(Json(service.insight.heatmap(window.quantity, past, ahead)))
+    let (past, ahead) = (steps(past), steps(ahead));
+    Ok(Json(service.insight.heatmap(&Window { quantity, resolution, past, ahead })))
 }
 
 /// Whose forecasts are asked for.

@@ -4,6 +4,7 @@
 //! checks. It never moves a shard: it writes the record of a move, which the mover sees.
 
 mod error;
+mod jobs;
 mod load;
 mod metrics;
 mod routes;

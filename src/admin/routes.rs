@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::jobs;
 use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
@@ -31,7 +32,10 @@ GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
-GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=)\n\
+POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
+GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
+GET  /api/v1/jobs/3      one of them\n\
+GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
@@ -47,6 +51,9 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/moves", get(moves).post(request_move))
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
+        .route("/verifications", post(jobs::request_verification))
+        .route("/jobs", get(jobs::jobs))
+        .route("/jobs/{id}", get(jobs::job))
         .route("/decisions", get(decisions))
         .route("/heatmap", get(load::heatmap))
         .route("/forecasts", get(load::forecasts))
@@ -169,7 +176,7 @@ async fn request_merge(
 }
 
 /// The body of a request, which has to look like `example`.
-fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, ApiError> {
+pub(super) fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, ApiError> {
     let bad = |error: JsonRejection| {
         ApiError::new(error.status(), error.body_text())
             .with_hint(format!("send {example} as application/json"))
@@ -192,11 +199,11 @@ async fn decisions(
 /// Which part of a list is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(super) struct Page {
     limit: Option<usize>,
 }
 
-fn limit(page: Result<Query<Page>, QueryRejection>) -> Result<usize, ApiError> {
+pub(super) fn limit(page: Result<Query<Page>, QueryRejection>) -> Result<usize, ApiError> {
     let bad = |error: QueryRejection| ApiError::new(StatusCode::BAD_REQUEST, error.body_text());
     let Query(page) = page.map_err(bad)?;
     Ok(page.limit.unwrap_or(LIMIT).min(LIMIT_MAX))

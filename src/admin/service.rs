@@ -134,16 +134,20 @@ impl Service {
     }
 
     async fn request(&self, wanted: Wanted) -> Result<MoveId, ApiError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         let (map, cause) = (self.live_map.snapshot(), Cause::Operator);
-        let id = mover::request_any(&self.catalog, &map, &wanted, cause, now_unix_ms).await?;
+        let id = mover::request_any(&self.catalog, &map, &wanted, cause, now_unix_ms()).await?;
         tracing::info!(%id, ?wanted, "a move was asked for");
         Ok(id)
     }
 
-    async fn newest<R: Record>(&self, limit: usize) -> Result<Vec<R>, CatalogError> {
+    pub(super) async fn newest<R: Record>(&self, limit: usize) -> Result<Vec<R>, CatalogError> {
         let records = self.catalog.list::<R>().await?;
         Ok(records.into_iter().rev().take(limit).map(|found| found.record).collect())
     }
+}
+
+/// The time, in ms since 1970.
+pub(super) fn now_unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -36,6 +36,12 @@ pub enum Command {
     Split(Split),
     /// Ask a running proxy to merge the parts of a shard that was split
     Merge(Merge),
+    /// Look whether the nodes hold exactly what the shard map says, while traffic goes on
+    ///
+    /// Every row on its shard, every partition on its node, reference tables equal on all nodes, and
+    /// nothing left over. Exit status: 0 all well, 1 something is wrong or left over, 2 something
+    /// could not be looked at.
+    Verify(Verify),
     /// Show shards, load, forecast, moves and decisions once
     Status(Admin),
     /// Show load, forecast, moves and decisions live
@@ -180,6 +186,19 @@ pub struct Merge {
     /// Show its phases and wait until it is finished; the exit status says whether it was merged
     #[arg(long)]
     pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// These shards alone, by number [default: everything]
+    pub shards: Vec<u32>,
+    /// All shards of this group
+    #[arg(long, value_name = "GROUP", conflicts_with = "shards")]
+    pub group: Option<String>,
     /// Where the proxy's admin API is
     #[command(flatten)]
     pub admin: Admin,

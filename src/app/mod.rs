@@ -7,6 +7,7 @@ mod dev;
 mod forecast;
 mod hand_over;
 mod http;
+mod job;
 mod logging;
 mod preflight;
 mod proxy;
@@ -17,6 +18,7 @@ mod running;
 mod serve;
 mod signals;
 mod terminal;
+mod verify;
 mod view;
 mod watch;
 
@@ -52,6 +54,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Move(args) => Box::pin(request_move::request_move(args)).await,
             Command::Split(args) => Box::pin(request_move::request_split(args)).await,
             Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
+            Command::Verify(args) => verify::verify(args).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
             Command::Forecast(args) => forecast::forecast(&args),
             Command::Watch(args) => Box::pin(watch::watch(args)).await,

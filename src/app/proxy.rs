@@ -148,6 +148,7 @@ impl Proxy {
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
         tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
+        tasks.spawn("jobs", mover::run_jobs(Arc::clone(&mover), tasks.clone()));
         let settings = controller::Settings {
             controller: config.controller,
             load: config.policy.load,

@@ -171,6 +171,29 @@ pub(super) fn phases(mv: &Value) -> Vec<String> {
     history.iter().filter_map(phase).collect()
 }
 
+/// What a verification found, a line each, and what it looked at.
+pub(super) fn findings(report: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for finding in list(&report["findings"]) {
+        let kind = word(&finding["kind"]);
+        lines.push(format!("{kind}: node {}: {}", word(&finding["node"]), word(&finding["what"])));
+        lines.extend(list(&finding["rows"]).iter().map(|row| format!("    {}", word(row))));
+    }
+    let count = |what: &str| report[what].as_u64().unwrap_or_default();
+    let looked = format!(
+        "{} shards, {} tables, {} rows looked at",
+        count("shards"),
+        count("tables"),
+        count("rows")
+    );
+    lines.push(match list(&report["findings"]).len() {
+        0 => format!("{looked}: all as it should be"),
+        1 => format!("{looked}: 1 finding"),
+        many => format!("{looked}: {many} findings"),
+    });
+    lines
+}
+
 fn decision_line(decision: &Value) -> String {
     let node = word(&decision["node_name"]);
     let chosen = decision["chosen"]["reason"].as_str();

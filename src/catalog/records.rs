@@ -11,10 +11,10 @@ use crate::forecast::Event;
 use crate::load::Chunk;
 use crate::placement::Decision;
 use crate::shard_map::ShardMap;
-use crate::shard_move::Move;
+use crate::shard_move::{Job, Move};
 
 /// A type that the catalog stores. Keys in use, each in this file:
-/// `map`, `moves/`, `transactions/`, `decisions/`, `events/`, `load/`.
+/// `map`, `moves/`, `jobs/`, `transactions/`, `decisions/`, `events/`, `history/`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;
@@ -40,6 +40,14 @@ impl Record for Move {
     }
 }
 
+impl Record for Job {
+    const PREFIX: &'static str = "jobs/";
+
+    fn id(&self) -> String {
+        format!("{:020}", self.id.0)
+    }
+}
+
 impl Record for Decision {
     const PREFIX: &'static str = "decisions/";
 
@@ -57,10 +65,10 @@ impl Record for Event {
 }
 
 impl Record for Chunk {
-    const PREFIX: &'static str = "load/";
+    const PREFIX: &'static str = "history/";
 
     fn id(&self) -> String {
-        format!("{:020}", self.number)
+        format!("{:012}/{:020}", self.step_ms, self.number)
     }
 }
 

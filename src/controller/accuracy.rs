@@ -1,6 +1,6 @@
 //! Scores each shard's forecasts when their time has come, and distrusts those that were bad.
 
-use super::planning::Picture;
+use super::planning::{Picture, real};
 use crate::forecast::{Config, Scorecard};
 use crate::load::History;
 
@@ -24,7 +24,7 @@ impl Accuracy {
             for step in from..history.end_step() {
                 let at = usize::try_from(step - history.first_step()).ok();
                 let came = at.and_then(|at| columns.busy.get(at));
-                came.into_iter().for_each(|came| card.settle(step, *came));
+                came.into_iter().for_each(|came| card.settle(step, f64::from(*came)));
             }
         }
         self.settled_to = history.end_step();
@@ -36,7 +36,7 @@ impl Accuracy {
         self.cards
             .resize_with(picture.shards.len().max(self.cards.len()), || Scorecard::new(horizon));
         let day = config.day_steps();
-        let known = history.shards().iter().map(|columns| columns.busy.as_slice());
+        let known = history.shards().iter().map(|columns| real(&columns.busy));
         let all = self.cards.iter_mut().zip(&mut picture.shards).zip(known);
         for ((card, forecast), busy) in all {
             // What came while the forecasts were made is not part of what they knew.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::accuracy::Accuracy;
+use super::heritage::{self, Heritage};
 use super::insight::Insight;
 use super::ledger::Ledger;
 use super::planning::{Past, Picture, Studies, scene};
@@ -18,7 +19,7 @@ use crate::executor::LiveMap;
 use crate::forecast;
 use crate::forecast::Event;
 use crate::ids::MoveId;
-use crate::load::{self, Counters, History, Recorder};
+use crate::load::{self, Counters, Ladder, LadderPlan, Recorder};
 use crate::placement::{self, Decision, Mode, Proposal, Scene, Standing, decide};
 use crate::runtime::Tasks;
 use crate::shard_map::ShardMap;
@@ -52,6 +53,22 @@ pub struct Settings {
     pub forecast: forecast::Config,
     /// Of the decisions.
     pub placement: placement::Config,
+}
+
+impl Settings {
+    /// Which past is kept.
+    fn ladder(&self) -> LadderPlan {
+        const HOUR_MS: u64 = 3_600_000;
+        LadderPlan {
+            step_ms: self.forecast.step_ms(),
+            steps: self.forecast.history_steps(),
+            day_ms: self.forecast.day_ms,
+            sample_ms: self.load.sample_interval_ms,
+            samples_kept_ms: self.load.samples_kept_hours.saturating_mul(HOUR_MS),
+            ten_minutes_kept_ms: self.load.ten_minutes_kept_days.saturating_mul(24 * HOUR_MS),
+            hours_kept_ms: self.load.hours_kept_days.saturating_mul(24 * HOUR_MS),
+        }
+    }
 }
 
 /// Looks, forecasts and decides until `tasks` is stopped, and then stores the history once more.
@@ -112,6 +129,7 @@ struct Controller {
     recorder: Arc<Mutex<Recorder>>,
     stored: Stored,
     stored_unix_ms: u64,
+    heritage: Heritage,
     ledger: Ledger,
     picture: Arc<Picture>,
     accuracy: Accuracy,
@@ -124,19 +142,20 @@ struct Controller {
 
 impl Controller {
     async fn start(context: &ControllerContext) -> Result<Self, CatalogError> {
-        let config = &context.settings.forecast;
-        let history = History::new(config.step_ms(), config.day_steps(), config.history_steps());
-        let (history, stored) = Stored::restore(&context.catalog, history).await?;
+        let ladder = Ladder::new(&context.settings.ladder());
+        let (ladder, stored) = Stored::restore(&context.catalog, ladder).await?;
+        let heritage = Heritage::read(&context.catalog).await?;
         let kept = context.settings.controller.decisions_kept;
         let ledger = Ledger::open(&context.catalog, kept).await?;
         let now = now_unix_ms();
-        let recorder = Recorder::new(history, now, context.counters.snapshot());
+        let recorder = Recorder::new(ladder, now, context.counters.snapshot());
         let recorder = Arc::new(Mutex::new(recorder));
-        context.insight.begin(Arc::clone(&recorder), config.step_ms());
+        context.insight.begin(Arc::clone(&recorder), context.settings.forecast.step_ms());
         Ok(Self {
             recorder,
             stored,
             stored_unix_ms: now,
+            heritage,
             ledger,
             picture: Arc::default(),
             accuracy: Accuracy::default(),
@@ -151,9 +170,18 @@ impl Controller {
     async fn look(&mut self, context: &ControllerContext) -> Result<(), CatalogError> {
         let settings = &context.settings;
         let now = now_unix_ms();
-        if now.saturating_sub(self.stored_unix_ms) >= settings.load.store_interval_ms {
+        let mut moves = list_moves(&context.catalog, settings.controller.moves_kept).await?;
+        let inherited = self.heritage.settle(&moves, &self.recorder);
+        if inherited {
+            self.stored.forget();
+        }
+        let store_interval_ms = settings.load.store_interval_ms;
+        if inherited || now.saturating_sub(self.stored_unix_ms) >= store_interval_ms {
             self.stored.store(&context.catalog, &self.recorder).await?;
             self.stored_unix_ms = now;
+        }
+        if inherited {
+            self.heritage.store(&context.catalog).await?;
         }
         // A little early is in time: the loop's own beat is not exact.
         let interval_ms = settings.controller.forecast_interval_ms;
@@ -162,7 +190,6 @@ impl Controller {
         if due && self.forecast(context).await? {
             self.forecast_unix_ms = now;
         }
-        let mut moves = list_moves(&context.catalog, settings.controller.moves_kept).await?;
         let map = context.live_map.snapshot();
         self.approvals(context, &map, &mut moves).await?;
         if self.forecast_unix_ms == now && settings.placement.mode != Mode::Off {
@@ -178,10 +205,11 @@ impl Controller {
         let events = events(context).await?;
         let map = context.live_map.snapshot();
         let with_statements = self.looks.is_multiple_of(STATEMENTS_EVERY);
-        let past = Past::of(self.recorder.lock().history(), with_statements);
+        let mut past = Past::of(self.recorder.lock().history(), with_statements);
         if past.steps == 0 {
             return Ok(false);
         }
+        heritage::from_siblings(&mut past, &map);
         let config = context.settings.forecast.clone();
         let studies = Arc::clone(&self.studies.lock());
         let begin = tokio::time::Instant::now();

@@ -10,7 +10,7 @@ use super::accuracy::Accuracy;
 use super::planning::Picture;
 use crate::forecast::{Distribution, Forecast, Outcome, Score};
 use crate::ids::ShardId;
-use crate::load::{Columns, Recorder};
+use crate::load::{Columns, Recorder, Resolution};
 
 /// What of the load is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
@@ -37,13 +37,28 @@ struct Known {
     step_ms: u64,
 }
 
+/// What of a heatmap is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// What the values are.
+    pub quantity: Quantity,
+    /// How long the steps of the past are.
+    pub resolution: Resolution,
+    /// Steps that are over.
+    pub past: usize,
+    /// Steps to come.
+    pub ahead: usize,
+}
+
 /// The load of every shard, step by step, past and to come.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Heatmap {
     /// What the values are.
     pub quantity: Quantity,
-    /// The length of a step.
+    /// The length of a step to come.
     pub step_ms: u64,
+    /// The length of a step of the past.
+    pub past_step_ms: u64,
     /// When the first value of `past` begins, in ms since 1970.
     pub past_unix_ms: u64,
     /// When the first values to come begin.
@@ -60,7 +75,7 @@ pub struct HeatRow {
     /// Since the last sample.
     pub now: f64,
     /// Of each step that is over, oldest first.
-    pub past: Vec<f64>,
+    pub past: Vec<f32>,
     /// 10 % quantile of each step to come.
     pub p10: Vec<f64>,
     /// Median.
@@ -103,26 +118,30 @@ impl Insight {
         known.accuracy = accuracy;
     }
 
-    /// `past` steps that are over and `ahead` to come, as far as they are known.
-    pub fn heatmap(&self, quantity: Quantity, past: usize, ahead: usize) -> Heatmap {
+    /// `past` steps that are over, in a resolution, and `ahead` to come, which are as long as those of
+    /// the forecasts; as far as they are known.
+    pub fn heatmap(&self, window: &Window) -> Heatmap {
         let (recorder, picture, step_ms) = {
             let known = self.0.lock();
             (known.recorder.clone(), Arc::clone(&known.picture), known.step_ms)
         };
+        let quantity = window.quantity;
         let ahead_unix_ms = picture.end_step.saturating_mul(step_ms);
         let mut heatmap = Heatmap {
             quantity,
             step_ms,
+            past_step_ms: step_ms,
             past_unix_ms: ahead_unix_ms,
             ahead_unix_ms,
             shards: Vec::new(),
         };
         let Some(recorder) = recorder else { return heatmap };
         let recorder = recorder.lock();
-        let history = recorder.history();
-        let kept = past.min(history.len());
+        let Some(history) = recorder.ladder().of(window.resolution) else { return heatmap };
+        let kept = window.past.min(history.len());
         let first = history.end_step().saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
-        heatmap.past_unix_ms = first.saturating_mul(step_ms);
+        heatmap.past_step_ms = history.step_ms();
+        heatmap.past_unix_ms = first.saturating_mul(history.step_ms());
         let row = |(shard, columns): (u32, &Columns)| {
             let index = ShardId(shard).index();
             let rates = recorder.now().shards.get(index).copied().unwrap_or_default();
@@ -133,7 +152,8 @@ impl Insight {
             };
             let forecast = picture.forecasts_of(quantity).get(index).map(Forecast::distribution);
             let level = |quantiles: fn(&Distribution) -> Vec<f64>| {
-                forecast.map(|d| quantiles(d).into_iter().take(ahead).collect()).unwrap_or_default()
+                let all = forecast.map(quantiles).unwrap_or_default();
+                all.into_iter().take(window.ahead).collect()
             };
             HeatRow {
                 shard: ShardId(shard),

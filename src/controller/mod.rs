@@ -6,6 +6,7 @@
 mod accuracy;
 mod config;
 mod control;
+mod heritage;
 mod insight;
 mod ledger;
 mod metric;
@@ -15,7 +16,7 @@ mod store;
 
 pub use config::Config;
 pub use control::{ControllerContext, Settings, run};
-pub use insight::{HeatRow, Heatmap, Insight, Quantity, ShardAccuracy};
+pub use insight::{HeatRow, Heatmap, Insight, Quantity, ShardAccuracy, Window};
 pub use status::{MoveStatus, NodeStatus, ShardStatus, Status};
 
 #[cfg(test)]

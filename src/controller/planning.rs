@@ -52,15 +52,20 @@ pub(super) struct Studies {
     end_step: u64,
 }
 
+/// Kept values as they are computed with.
+pub(super) fn real(column: &[f32]) -> Vec<f64> {
+    column.iter().copied().map(f64::from).collect()
+}
+
 impl Past {
     /// What a history says.
     pub(super) fn of(history: &History, with_statements: bool) -> Self {
-        let column = |of: fn(&Columns) -> &Vec<f64>| {
-            history.shards().iter().map(|columns| of(columns).clone()).collect()
+        let column = |of: fn(&Columns) -> &Vec<f32>| {
+            history.shards().iter().map(|columns| real(of(columns))).collect()
         };
         Self {
             shards: column(|columns| &columns.busy),
-            nodes: history.nodes().to_vec(),
+            nodes: history.nodes().iter().map(|column| real(column)).collect(),
             statements: with_statements
                 .then(|| [column(|columns| &columns.reads), column(|columns| &columns.writes)]),
             steps: history.len(),

@@ -1,16 +1,22 @@
 //! The history in the catalog: read at the start, written chunk by chunk.
 
+use std::collections::BTreeMap;
+
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, CatalogError, Change, Expect};
-use crate::load::{CHUNK_STEPS, Chunk, History, Recorder};
+use crate::load::{CHUNK_STEPS, Chunk, History, Ladder, Recorder};
 
-/// Old chunks deleted by one commit, at the most.
-const DELETED_MAX: usize = 100;
+/// Chunks written or deleted by one commit, at the most.
+const COMMIT_MAX: usize = 100;
 
-/// How much of the history the catalog has.
+/// How much of the history the catalog has, by the length of its steps.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stored(BTreeMap<u64, Extent>);
+
+/// How much of one resolution.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stored {
+struct Extent {
     /// The step after the last one written.
     end_step: u64,
     /// The oldest chunk that may be there.
@@ -18,28 +24,43 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads the stored history into `history`. Chunks of another step length are of no use any
+    /// Reads the stored history into `ladder`. Chunks of another step length are of no use any
     /// more: they are deleted.
     pub(super) async fn restore(
         catalog: &Catalog,
-        mut history: History,
-    ) -> Result<(History, Self), CatalogError> {
-        let mut useless = None;
-        let mut oldest_chunk = None;
-        for chunk in catalog.list::<Chunk>().await? {
-            if history.restore(&chunk.record) {
-                oldest_chunk.get_or_insert(chunk.record.number);
-            } else {
-                let change: Change = useless.take().unwrap_or_default();
-                useless = Some(change.delete(&chunk.record, Expect::Anything));
-            }
+        mut ladder: Ladder,
+    ) -> Result<(Ladder, Self), CatalogError> {
+        let stored = catalog.list::<Chunk>().await?;
+        let mut oldest = BTreeMap::new();
+        for chunk in &stored {
+            oldest.entry(chunk.record.step_ms).or_insert(chunk.record.number);
         }
-        if let Some(useless) = useless {
+        // What a rung derives from finer ones at the start is written again: it costs little.
+        let ends: BTreeMap<u64, u64> = stored
+            .iter()
+            .map(|chunk| &chunk.record)
+            .map(|chunk| (chunk.step_ms, chunk.end_step()))
+            .collect();
+        let useless = ladder.restore(stored.into_iter().map(|chunk| chunk.record).collect());
+        if !useless.is_empty() {
             tracing::warn!("load history of another step length dropped");
-            catalog.commit(useless).await?;
         }
-        let stored = Self { end_step: history.end_step(), oldest_chunk };
-        Ok((history, stored))
+        for useless in useless.chunks(COMMIT_MAX) {
+            let delete = |change: Change, chunk| change.delete(chunk, Expect::Anything);
+            catalog.commit(useless.iter().fold(Change::new(), delete)).await?;
+        }
+        let extent = |history: &History| {
+            let step_ms = history.step_ms();
+            let end_step = ends.get(&step_ms).copied().unwrap_or_default();
+            (step_ms, Extent { end_step, oldest_chunk: oldest.get(&step_ms).copied() })
+        };
+        let extents = ladder.histories().map(extent).collect();
+        Ok((ladder, Self(extents)))
+    }
+
+    /// Has everything written anew the next time: the past was changed.
+    pub(super) fn forget(&mut self) {
+        self.0.values_mut().for_each(|extent| extent.end_step = 0);
     }
 
     /// Writes what came since the last time, and deletes chunks that are older than the history.
@@ -48,29 +69,57 @@ impl Stored {
         catalog: &Catalog,
         recorder: &Mutex<Recorder>,
     ) -> Result<(), CatalogError> {
-        let (chunks, first_step, end_step) = {
-            let recorder = recorder.lock();
-            let history = recorder.history();
-            let numbers = history.chunks_from(self.end_step);
-            let chunks: Vec<Chunk> = numbers.filter_map(|number| history.chunk(number)).collect();
-            (chunks, history.first_step(), history.end_step())
-        };
-        let Some(newest) = chunks.first().filter(|_| end_step > self.end_step) else {
-            return Ok(());
-        };
-        let mut change = Change::new();
-        for chunk in &chunks {
-            change = change.put(chunk, Expect::Anything)?;
+        let mut news: Vec<(u64, News)> = Vec::new();
+        for history in recorder.lock().ladder().histories() {
+            let extent = self.0.entry(history.step_ms()).or_default();
+            news.extend(extent.news(history).map(|news| (history.step_ms(), news)));
         }
-        let first_chunk = first_step / CHUNK_STEPS;
-        let oldest = self.oldest_chunk.unwrap_or(newest.number);
-        for number in (oldest..first_chunk).take(DELETED_MAX) {
-            change = change.delete(&Chunk { number, ..newest.clone() }, Expect::Anything);
+        let (mut change, mut size) = (Change::new(), 0);
+        for (_, news) in &news {
+            for chunk in &news.chunks {
+                change = change.put(chunk, Expect::Anything)?;
+                size += 1;
+                if size >= COMMIT_MAX {
+                    catalog.commit(std::mem::take(&mut change)).await?;
+                    size = 0;
+                }
+            }
+            for number in news.old.clone() {
+                let Some(like) = news.chunks.first() else { continue };
+                let old = Chunk { number, ..like.clone() };
+                change = change.delete(&old, Expect::Anything);
+                size += 1;
+            }
         }
-        catalog.commit(change).await?;
-        let deleted = u64::try_from(DELETED_MAX).unwrap_or(u64::MAX);
-        self.oldest_chunk = Some(first_chunk.min(oldest.saturating_add(deleted)).max(oldest));
-        self.end_step = end_step;
+        if size > 0 {
+            catalog.commit(change).await?;
+        }
+        for (step_ms, news) in news {
+            let extent = Extent { end_step: news.end_step, oldest_chunk: Some(news.old.end) };
+            self.0.insert(step_ms, extent);
+        }
         Ok(())
+    }
+}
+
+/// What one resolution has for the catalog.
+struct News {
+    /// Not empty.
+    chunks: Vec<Chunk>,
+    /// Numbers of the chunks to delete.
+    old: std::ops::Range<u64>,
+    end_step: u64,
+}
+
+impl Extent {
+    fn news(self, history: &History) -> Option<News> {
+        let end_step = history.end_step();
+        let numbers = history.chunks_from(self.end_step);
+        let chunks: Vec<Chunk> = numbers.filter_map(|number| history.chunk(number)).collect();
+        let newest = chunks.first().filter(|_| end_step > self.end_step)?;
+        let first = history.first_step() / CHUNK_STEPS;
+        let oldest = self.oldest_chunk.unwrap_or(newest.number).min(first);
+        let most = oldest.saturating_add(u64::try_from(COMMIT_MAX).unwrap_or(u64::MAX));
+        Some(News { chunks, old: oldest..first.min(most), end_step })
     }
 }

@@ -8,14 +8,25 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Time between two samples.
     pub sample_interval_ms: u64,
-    /// Time between two writes of history to the catalog: what a crash loses at the most, beside
-    /// the step under way.
+    /// Time between two writes of history to the catalog: what a crash loses at the most.
     pub store_interval_ms: u64,
+    /// How long every sample is kept.
+    pub samples_kept_hours: u64,
+    /// How long steps of ten minutes are kept.
+    pub ten_minutes_kept_days: u64,
+    /// How long hours are kept.
+    pub hours_kept_days: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sample_interval_ms: 5_000, store_interval_ms: 10_000 }
+        Self {
+            sample_interval_ms: 5_000,
+            store_interval_ms: 10_000,
+            samples_kept_hours: 1,
+            ten_minutes_kept_days: 35,
+            hours_kept_days: 400,
+        }
     }
 }
 
@@ -28,6 +39,15 @@ impl Config {
         }
         if !(1_000..=3_600_000).contains(&self.store_interval_ms) {
             faults.push(("store_interval_ms", "must be 1000 to 3600000".to_owned()));
+        }
+        for (key, kept, most) in [
+            ("samples_kept_hours", self.samples_kept_hours, 48),
+            ("ten_minutes_kept_days", self.ten_minutes_kept_days, 400),
+            ("hours_kept_days", self.hours_kept_days, 4_000),
+        ] {
+            if !(1..=most).contains(&kept) {
+                faults.push((key, format!("must be 1 to {most}")));
+            }
         }
         faults
     }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::recorder::Rates;
+use super::recorder::{Rates, ShardRates};
+use crate::ids::ShardId;
 
 /// Steps of a chunk.
 pub const CHUNK_STEPS: u64 = 60;
@@ -17,23 +18,24 @@ pub struct History {
     first_step: u64,
     length: usize,
     shards: Vec<Columns>,
-    nodes: Vec<Vec<f64>>,
+    nodes: Vec<Vec<f32>>,
 }
 
-/// The rates of one shard, a value a step, oldest first.
+/// The rates of one shard, a value a step, oldest first. Single precision: it halves the memory, and
+/// no load is known better than that.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Columns {
     /// Reads a second.
-    pub reads: Vec<f64>,
+    pub reads: Vec<f32>,
     /// Writes a second.
-    pub writes: Vec<f64>,
+    pub writes: Vec<f32>,
     /// Bytes a second.
-    pub bytes: Vec<f64>,
+    pub bytes: Vec<f32>,
     /// Busy seconds a second.
-    pub busy: Vec<f64>,
+    pub busy: Vec<f32>,
 }
 
-/// A part of the history, as the catalog stores it under `load/`.
+/// A part of the history, as the catalog stores it under `history/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
     /// The number of its first possible step over [`CHUNK_STEPS`].
@@ -45,15 +47,15 @@ pub struct Chunk {
     /// By shard id.
     pub shards: Vec<Columns>,
     /// The busy time of no shard, by node id.
-    pub nodes: Vec<Vec<f64>>,
+    pub nodes: Vec<Vec<f32>>,
 }
 
 impl Columns {
-    fn all(&self) -> [&Vec<f64>; 4] {
+    fn all(&self) -> [&Vec<f32>; 4] {
         [&self.reads, &self.writes, &self.bytes, &self.busy]
     }
 
-    fn all_mut(&mut self) -> [&mut Vec<f64>; 4] {
+    fn all_mut(&mut self) -> [&mut Vec<f32>; 4] {
         [&mut self.reads, &mut self.writes, &mut self.bytes, &mut self.busy]
     }
 }
@@ -103,7 +105,7 @@ impl History {
     }
 
     /// The busy time of no shard, of each node.
-    pub fn nodes(&self) -> &[Vec<f64>] {
+    pub fn nodes(&self) -> &[Vec<f32>] {
         &self.nodes
     }
 
@@ -167,14 +169,46 @@ impl History {
         step.max(self.first_step) / CHUNK_STEPS..self.end_step().div_ceil(CHUNK_STEPS)
     }
 
+    /// The rates of one step; `None` if it is not there.
+    pub fn rates(&self, step: u64) -> Option<Rates> {
+        let at = usize::try_from(step.checked_sub(self.first_step)?).ok()?;
+        let value = |column: &Vec<f32>| column.get(at).copied().map_or(0.0, f64::from);
+        let shard = |columns: &Columns| {
+            let [reads, writes, bytes, busy] = columns.all().map(value);
+            ShardRates { reads, writes, bytes, busy }
+        };
+        (at < self.length).then(|| Rates {
+            shards: self.shards.iter().map(shard).collect(),
+            nodes: self.nodes.iter().map(value).collect(),
+        })
+    }
+
+    /// Gives a shard the past of others, by their shares, up to and without the step `before`.
+    pub fn inherit(&mut self, heir: ShardId, from: &[(ShardId, f64)], before: u64) {
+        self.widen(heir.index() + 1, 0);
+        let known = before.saturating_sub(self.first_step);
+        let end = usize::try_from(known).map_or(self.length, |known| known.min(self.length));
+        let mut past = vec![vec![0.0; end]; 4];
+        for (shard, share) in from {
+            let Some(columns) = self.shards.get(shard.index()) else { continue };
+            for (sums, column) in past.iter_mut().zip(columns.all()) {
+                let values = column.iter().map(|value| share * f64::from(*value));
+                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        let columns = self.shards[heir.index()].all_mut();
+        for (column, sums) in columns.into_iter().zip(&past) {
+            column.iter_mut().zip(sums).for_each(|(value, sum)| *value = rounded(*sum));
+        }
+    }
+
     /// Appends a stored chunk; chunks come in the order of their numbers. One of another step
     /// length is left out: whether it was taken.
     pub fn restore(&mut self, chunk: &Chunk) -> bool {
         if chunk.step_ms != self.step_ms {
             return false;
         }
-        let length = chunk.shards.first().map_or(0, |columns| columns.busy.len());
-        for (offset, step) in (0..length).zip(chunk.first_step..) {
+        for (offset, step) in (chunk.first_step..chunk.end_step()).enumerate() {
             self.push(step, &chunk.rates(offset));
         }
         true
@@ -192,7 +226,7 @@ impl History {
 
     /// Makes room for shards and nodes that came to be; they did nothing before.
     fn widen(&mut self, shards: usize, nodes: usize) {
-        let zeros = vec![0.0; self.length];
+        let zeros = vec![0.0f32; self.length];
         let new = || Columns {
             reads: zeros.clone(),
             writes: zeros.clone(),
@@ -220,12 +254,18 @@ impl History {
 }
 
 impl Chunk {
+    /// The number of the step after its last one.
+    pub fn end_step(&self) -> u64 {
+        let longest = self.shards.first().map(|columns| &columns.busy).or(self.nodes.first());
+        self.first_step + longest.map_or(0, |column| u64::try_from(column.len()).unwrap_or(0))
+    }
+
     /// The rates at this offset; zeros where there is nothing.
     fn rates(&self, offset: usize) -> Rates {
-        let value = |column: &Vec<f64>| column.get(offset).copied().unwrap_or_default();
+        let value = |column: &Vec<f32>| column.get(offset).copied().map_or(0.0, f64::from);
         let shard = |columns: &Columns| {
             let [reads, writes, bytes, busy] = columns.all().map(value);
-            super::ShardRates { reads, writes, bytes, busy }
+            ShardRates { reads, writes, bytes, busy }
         };
         Rates {
             shards: self.shards.iter().map(shard).collect(),
@@ -235,6 +275,8 @@ impl Chunk {
 }
 
 /// To a millionth: finer is noise, and costs room in the catalog.
-fn rounded(value: f64) -> f64 {
-    if value.is_finite() { (value * 1e6).round() / 1e6 } else { 0.0 }
+#[expect(clippy::cast_possible_truncation, reason = "to single precision, on purpose")]
+fn rounded(value: f64) -> f32 {
+    let rounded = ((value * 1e6).round() / 1e6) as f32;
+    if rounded.is_finite() { rounded } else { 0.0 }
 }

@@ -1,17 +1,19 @@
 //! Load of each shard and node: counters on the hot path, rates, bounded history.
 //!
 //! *Busy time* is the unit that adds up and that capacity is given in: seconds that a backend
-//! connection worked for a shard, per second. This room keeps its history in memory; the
-//! controller stores it in the catalog, chunk by chunk.
+//! connection worked for a shard, per second. This room keeps its history in memory, in several
+//! resolutions; the controller stores it in the catalog, chunk by chunk.
 
 mod config;
 mod counters;
 mod history;
+mod ladder;
 mod recorder;
 
 pub use config::Config;
 pub use counters::{Access, Counters, NodeTotals, ShardTotals, Snapshot};
 pub use history::{CHUNK_STEPS, Chunk, Columns, History};
+pub use ladder::{Ladder, LadderPlan, Resolution};
 pub use recorder::{Rates, Recorder, ShardRates, sample};
 
 /// A count as a real number; exact up to 2^52.

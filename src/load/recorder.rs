@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::{Counters, Snapshot};
 use super::history::History;
+use super::ladder::Ladder;
 use super::real;
+use crate::ids::ShardId;
 
 /// What one shard did, per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -33,10 +35,56 @@ pub struct Rates {
     pub nodes: Vec<f64>,
 }
 
+impl ShardRates {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            reads: self.reads + other.reads,
+            writes: self.writes + other.writes,
+            bytes: self.bytes + other.bytes,
+            busy: self.busy + other.busy,
+        }
+    }
+
+    /// So many times as much.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self {
+            reads: self.reads * factor,
+            writes: self.writes * factor,
+            bytes: self.bytes * factor,
+            busy: self.busy * factor,
+        }
+    }
+}
+
+impl Rates {
+    /// Adds others, shard by shard and node by node.
+    pub(super) fn add(&mut self, others: &Self) {
+        let shards = self.shards.len().max(others.shards.len());
+        self.shards.resize(shards, ShardRates::default());
+        let nodes = self.nodes.len().max(others.nodes.len());
+        self.nodes.resize(nodes, 0.0);
+        for (sum, other) in self.shards.iter_mut().zip(&others.shards) {
+            *sum = sum.plus(*other);
+        }
+        self.nodes.iter_mut().zip(&others.nodes).for_each(|(sum, other)| *sum += other);
+    }
+
+    /// Makes everything so many times as much.
+    pub(super) fn scale(&mut self, factor: f64) {
+        self.shards.iter_mut().for_each(|rates| *rates = rates.times(factor));
+        self.nodes.iter_mut().for_each(|busy| *busy *= factor);
+    }
+}
+
 /// Turns totals into rates and history. Time is an argument.
 #[derive(Debug)]
 pub struct Recorder {
-    history: History,
+    ladder: Ladder,
+    /// Of the finest steps, those that a late sample is spread over at the most.
+    spread_max: u64,
     /// At the end of the last full step.
     step_begin: (u64, Snapshot),
     /// At the last sample.
@@ -45,11 +93,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Goes on with `history` from now.
-    pub fn new(history: History, now_unix_ms: u64, totals: Snapshot) -> Self {
+    /// Goes on with the past from now.
+    pub fn new(ladder: Ladder, now_unix_ms: u64, totals: Snapshot) -> Self {
         let now = rates(&totals, &totals, 1);
+        let finer = ladder.base().step_ms() / ladder.finest_ms().max(1);
         Self {
-            history,
+            ladder,
+            spread_max: SPREAD_STEPS_MAX * finer.max(1),
             step_begin: (now_unix_ms, totals.clone()),
             last: (now_unix_ms, totals),
             now,
@@ -61,9 +111,19 @@ impl Recorder {
         &self.now
     }
 
-    /// All steps that are over.
+    /// All steps that are over, as long as those of the forecasts.
     pub fn history(&self) -> &History {
-        &self.history
+        self.ladder.base()
+    }
+
+    /// The past in all resolutions.
+    pub fn ladder(&self) -> &Ladder {
+        &self.ladder
+    }
+
+    /// Gives a shard the past of others, by their shares, of the time before `unix_ms`.
+    pub fn inherit(&mut self, heir: ShardId, from: &[(ShardId, f64)], unix_ms: u64) {
+        self.ladder.inherit(heir, from, unix_ms);
     }
 
     /// Takes a sample. If a step has ended it goes into the history; if several have, because the
@@ -77,13 +137,13 @@ impl Recorder {
             return;
         };
         self.now = rates(last, &totals, elapsed_ms);
-        let step_ms = self.history.step_ms();
+        let step_ms = self.ladder.finest_ms();
         let (begin_ms, begin) = &self.step_begin;
         let (first, end) = (begin_ms / step_ms, now_unix_ms / step_ms);
         if end > first {
             let rates = rates(begin, &totals, now_unix_ms - begin_ms);
-            for step in first.max(end.saturating_sub(SPREAD_STEPS_MAX))..end {
-                self.history.push(step, &rates);
+            for step in first.max(end.saturating_sub(self.spread_max))..end {
+                self.ladder.push(step, &rates);
             }
             self.step_begin = (now_unix_ms, totals.clone());
         }
@@ -91,7 +151,8 @@ impl Recorder {
     }
 }
 
-/// A sample that is later than this many steps leaves a gap, which the history fills.
+/// A sample that is later than so many steps of the forecasts leaves a gap, which the history
+/// fills.
 const SPREAD_STEPS_MAX: u64 = 10;
 
 fn rates(before: &Snapshot, after: &Snapshot, elapsed_ms: u64) -> Rates {

@@ -1,6 +1,9 @@
 //! Samples in, rates and history out.
 
-use super::{CHUNK_STEPS, Chunk, History, NodeTotals, Rates, Recorder, ShardTotals, Snapshot};
+use super::{
+    CHUNK_STEPS, Chunk, History, Ladder, LadderPlan, NodeTotals, Rates, Recorder, ShardTotals,
+    Snapshot,
+};
 
 /// Totals of one shard and one node after so many statements of a millisecond.
 fn totals(statements: u64) -> Snapshot {
@@ -20,13 +23,26 @@ fn rates(busy: f64) -> Rates {
     Rates { shards: vec![shard], nodes: vec![busy] }
 }
 
-fn busy(history: &History) -> &[f64] {
+/// Steps of a second, sampled once in each.
+fn seconds() -> Ladder {
+    Ladder::new(&LadderPlan {
+        step_ms: 1000,
+        steps: 400,
+        day_ms: 40_000,
+        sample_ms: 1000,
+        samples_kept_ms: 0,
+        ten_minutes_kept_ms: 0,
+        hours_kept_ms: 0,
+    })
+}
+
+fn busy(history: &History) -> &[f32] {
     &history.shards()[0].busy
 }
 
 #[test]
 fn totals_become_rates_of_each_step() {
-    let mut recorder = Recorder::new(History::new(1000, 40, 400), 10_000, totals(0));
+    let mut recorder = Recorder::new(seconds(), 10_000, totals(0));
     recorder.sample(10_500, totals(50));
     assert!((recorder.now().shards[0].reads - 100.0).abs() < 1e-9);
     assert!(recorder.history().is_empty());
@@ -39,7 +55,7 @@ fn totals_become_rates_of_each_step() {
 
 #[test]
 fn a_late_sample_spreads_what_was_counted_over_the_steps() {
-    let mut recorder = Recorder::new(History::new(1000, 40, 400), 10_000, totals(0));
+    let mut recorder = Recorder::new(seconds(), 10_000, totals(0));
     recorder.sample(11_000, totals(100));
     recorder.sample(14_000, totals(400));
     assert_eq!(busy(recorder.history()), [0.1; 4]);
@@ -47,7 +63,7 @@ fn a_late_sample_spreads_what_was_counted_over_the_steps() {
 
 #[test]
 fn a_clock_that_is_set_back_does_no_harm() {
-    let mut recorder = Recorder::new(History::new(1000, 40, 400), 10_000, totals(0));
+    let mut recorder = Recorder::new(seconds(), 10_000, totals(0));
     recorder.sample(12_000, totals(200));
     recorder.sample(5_000, totals(300));
     recorder.sample(6_000, totals(400));

@@ -217,11 +217,8 @@ impl Driver<'_> {
         let unsettled = state == State::Switching && self.inherited;
         let gives_up = hopeless && state.can_undo() && state != State::Undoing && !unsettled;
         tracing::warn!(error = story, state = state.word(), gives_up, "action of a move failed");
-        let event = if gives_up {
-            Event::Failed { error: story }
-        } else {
-            Event::Troubled { error: story }
-        };
+        let error = error.confidential_story();
+        let event = if gives_up { Event::Failed { error } } else { Event::Troubled { error } };
         if let Err(error) = self.store(event).await {
             tracing::warn!(error = error.story(), "the trouble of a move was not stored");
         }

@@ -12,6 +12,14 @@ pub enum MoveError {
     /// The move can't work: a person has to change something first.
     #[error("{0}")]
     Refused(String),
+    /// Both sides of a move have other rows.
+    #[error("{text}")]
+    Differs {
+        /// Which table, and by how much.
+        text: String,
+        /// Some of the rows, by their keys: for the record, not for logs.
+        rows: Vec<String>,
+    },
     /// A node refused or broke off a statement.
     #[error("{doing} on node {node} failed")]
     Node {
@@ -77,7 +85,9 @@ impl MoveError {
     pub(super) fn is_passing(&self) -> bool {
         let passing = |code: &str| PASSING.iter().any(|class| code.starts_with(class));
         match self {
-            Self::Refused(_) | Self::Stream(_) | Self::InvalidEvent(_) => false,
+            Self::Refused(_) | Self::Differs { .. } | Self::Stream(_) | Self::InvalidEvent(_) => {
+                false
+            }
             Self::Node { source, .. } => source.code().is_none_or(|code| passing(code.code())),
             Self::WalSender { code, .. } => passing(code),
             Self::Transport { .. }
@@ -100,7 +110,17 @@ impl MoveError {
         matches!(self, Self::Stopped | Self::Failpoint(_))
     }
 
-    /// The whole story in one line, for the record and its user.
+    /// The whole story for the record and its user: with the keys of rows, which logs don't get.
+    pub(super) fn confidential_story(&self) -> String {
+        match self {
+            Self::Differs { text, rows } if !rows.is_empty() => {
+                format!("{text}: {}", rows.join(", "))
+            }
+            _ => self.story(),
+        }
+    }
+
+    /// The whole story in one line.
     pub(super) fn story(&self) -> String {
         let mut parts = vec![self.to_string()];
         let mut cause = self.source();

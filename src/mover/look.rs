@@ -51,6 +51,12 @@ const KEYS: &str = "SELECT contype::text || ' ' || pg_get_constraintdef(oid) FRO
      || substring(pg_get_indexdef(indexrelid) FROM ' USING .*') \
      FROM pg_index WHERE indrelid = $1 ORDER BY 1";
 
+/// The columns that name a row, in order: of the primary key.
+pub(super) const PRIMARY_KEY: &str = "SELECT a.attname::text FROM pg_index x JOIN pg_attribute a \
+     ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey::int2[]) \
+     WHERE x.indrelid = $1 AND x.indisprimary \
+     ORDER BY array_position(x.indkey::int2[], a.attnum)";
+
 /// A column as a node has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SeenColumn {

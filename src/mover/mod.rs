@@ -5,6 +5,7 @@
 //! should be where.
 
 mod apply;
+mod audit;
 mod build;
 mod catch_up;
 mod change;
@@ -15,8 +16,10 @@ mod config;
 mod context;
 mod copy;
 mod detach;
+mod differ;
 mod drive;
 mod error;
+mod jobs;
 mod lane;
 mod look;
 mod names;
@@ -35,6 +38,7 @@ mod walsender;
 pub use config::Config;
 pub use context::MoverContext;
 pub use error::MoveError;
+pub use jobs::{request_job, run_jobs};
 pub use progress::{Live, Progress};
 pub use request::{RequestError, Wanted, request, request_any};
 pub use run::{recover_before_serving, run};

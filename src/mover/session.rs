@@ -37,9 +37,18 @@ impl Session {
         mv: &Move,
         node: NodeId,
     ) -> Result<Self, MoveError> {
+        Self::open_as(context, application_name(mv), node).await
+    }
+
+    /// Connects to `node` under a name that `pg_stat_activity` shows.
+    pub(super) async fn open_as(
+        context: &MoverContext,
+        name: String,
+        node: NodeId,
+    ) -> Result<Self, MoveError> {
         let address = context.address(node)?;
         let mut config = address.service_config(context.live_map.load().database());
-        config.application_name(application_name(mv)).options(OPTIONS);
+        config.application_name(name).options(OPTIONS);
         config.keepalives_idle(Duration::from_secs(30));
         let node = address.name.clone();
         let failed = |source| MoveError::Node { doing: "connecting", node: node.clone(), source };

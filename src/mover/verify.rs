@@ -10,10 +10,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::apply::{Applier, Target};
 use super::context::MoverContext;
+use super::differ::{Copy, name_rows};
 use super::error::MoveError;
 use super::lane::OneLane;
 use super::lane::lanes;
-use super::look;
+use super::look::{self, PRIMARY_KEY};
 use super::names;
 use super::session::Session;
 use super::walsender::{NewSlot, WalSender};
@@ -79,7 +80,43 @@ async fn verify_lane(
     };
     let both = beside(both, async |done| applier.advance(&Target::Never, done).await);
     let (here, there) = both.await?;
-    compare(lane, slot.consistent, here, &there)
+    let Some(at) = here.iter().zip(&there).position(|(here, there)| here != there) else {
+        return Ok(proofs(lane, slot.consistent, here));
+    };
+    let (table, here, there) = (&lane.lane.tables[at], &here[at], &there[at]);
+    let text = format!(
+        "table {} differs at {}: the source has {} rows with checksum {}, the destination {} with {}",
+        table.new_leaf, slot.consistent, here.0, here.1, there.0, there.1
+    );
+    let named = named(&source, &destination, lane, table);
+    let rows = beside(named, async |done| applier.advance(&Target::Never, done).await).await?;
+    Err(MoveError::Differs { text, rows })
+}
+
+/// Some of the rows that differ, in the snapshots of both sessions.
+async fn named(
+    source: &Session,
+    destination: &Session,
+    lane: OneLane<'_>,
+    table: &MovedTable,
+) -> Result<Vec<String>, MoveError> {
+    let (from, to) = (table.leaf.to_string(), table.new_leaf.to_string());
+    let columns = names::columns(table);
+    let key = look::names(source, look::oid(source, &table.leaf).await?, PRIMARY_KEY).await?;
+    let identity = if key.is_empty() { columns.clone() } else { names::list(&key) };
+    let given = lane.given(table, look::oid(source, &table.parent).await?);
+    let gotten = lane.gotten(table, look::oid(destination, &table.parent).await?);
+    let copy = |session, table, condition| Copy {
+        session,
+        table,
+        columns: &columns,
+        identity: &identity,
+        condition,
+    };
+    let here = copy(source, &from, given.as_deref().unwrap_or("true"));
+    let there = copy(destination, &to, gotten.as_deref().unwrap_or("true"));
+    let (here_sums, there_sums) = (here.sums().await?, there.sums().await?);
+    name_rows((&here, &here_sums), (&there, &there_sums)).await
 }
 
 /// A slot for its snapshot alone; it goes with its connection.
@@ -145,17 +182,12 @@ fn sum(table: &MovedTable, leaf: &TableName, condition: Option<&str>) -> String 
     )
 }
 
-fn compare(lane: OneLane<'_>, lsn: Lsn, here: Sums, there: &Sums) -> Result<Vec<Proof>, MoveError> {
-    let mut proofs = Vec::with_capacity(here.len());
-    for ((table, (rows, checksum)), other) in lane.lane.tables.iter().zip(here).zip(there) {
-        if *other != (rows, checksum.clone()) {
-            return Err(MoveError::Refused(format!(
-                "table {} differs at {lsn}: the source has {rows} rows with checksum {checksum}, \
-                 the destination {} with {}",
-                table.new_leaf, other.0, other.1
-            )));
-        }
-        proofs.push(Proof { leaf: table.new_leaf.clone(), rows, checksum, lsn });
-    }
-    Ok(proofs)
+fn proofs(lane: OneLane<'_>, lsn: Lsn, sums: Sums) -> Vec<Proof> {
+    let proof = |(table, (rows, checksum)): (&MovedTable, _)| Proof {
+        leaf: table.new_leaf.clone(),
+        rows,
+        checksum,
+        lsn,
+    };
+    lane.lane.tables.iter().zip(sums).map(proof).collect()
 }

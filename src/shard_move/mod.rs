@@ -4,12 +4,14 @@
 //! every state is stored before it is acted on, and every action can be repeated. Nothing here
 //! talks to a node.
 
+mod job;
 mod record;
 mod state;
 
 #[cfg(test)]
 mod tests;
 
+pub use job::{Errand, Finding, FindingKind, Job, JobState, Report};
 pub use record::{
     Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof, Step,
 };

@@ -1,0 +1,114 @@
+//! `foreshard verify`: all well while clients write and shards move; and whatever is wrong is named.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod process_support;
+mod support;
+
+use process_support::{Deployment, Serving, Writers, said};
+use support::rows;
+
+/// A deployment with a reference table.
+async fn with_plans() -> (Deployment, Serving) {
+    let deployment = Deployment::new(3).await;
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let text = text.replace("  placement:", "  reference_tables: [plans]\n  placement:");
+    std::fs::write(&deployment.config, text).unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let client = deployment.client().await;
+    for sql in [
+        "CREATE TABLE plans (id int PRIMARY KEY, name text, price numeric(9,2))",
+        "INSERT INTO plans VALUES (1, 'small', 1.50), (2, 'ü', 3), (3, NULL, NULL)",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    (deployment, serving)
+}
+
+/// The exit status and what it said.
+async fn verify(deployment: &Deployment, args: &[&str]) -> (i32, String) {
+    let output = deployment.run(&[&["verify"], args].concat()).await;
+    (output.status.code().unwrap(), said(&output))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_well_while_clients_write_and_shards_move() {
+    let (deployment, serving) = with_plans().await;
+    let writers = Writers::start(&deployment, 0..2);
+    let client = deployment.client().await;
+    for round in 0..4 {
+        let node = deployment.other_node(round).await;
+        deployment.ask_for_move(round, &node).await;
+        let write = format!("UPDATE plans SET price = {round} WHERE id = 2");
+        let (found, written) = tokio::join!(verify(&deployment, &[]), client.batch_execute(&write));
+        written.unwrap();
+        assert_eq!(found.0, 0, "{}", found.1);
+        assert!(found.1.contains("all as it should be"), "{}", found.1);
+    }
+    deployment.until_moves_are_finished().await;
+    let (code, text) = verify(&deployment, &["0", "3"]).await;
+    assert!(code == 0 && text.contains("2 shards, 4 tables"), "{text}");
+    let (code, text) = verify(&deployment, &["--group", "shop"]).await;
+    assert!(code == 0 && text.contains("8 shards, 16 tables"), "{text}");
+    let (code, text) = verify(&deployment, &["99"]).await;
+    assert!(code == 1 && text.contains("there is no shard 99"), "{text}");
+    let (code, text) = verify(&deployment, &["--group", "stores"]).await;
+    assert!(code == 1 && text.contains("the groups are shop"), "{text}");
+    drop(writers.stop().await);
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_named_with_its_rows() {
+    let (deployment, serving) = with_plans().await;
+    assert_eq!(verify(&deployment, &[]).await.0, 0);
+    let (home, other) = (deployment.database.client(0).await, deployment.database.client(1).await);
+    // A row that the partition's bounds do not allow, behind PostgreSQL's back.
+    let sql = "SELECT min(tenant_id) FROM accounts_s1";
+    let stray = rows(&other, sql).await.remove(0);
+    let bounds = "SELECT pg_get_expr(relpartbound, oid), pg_get_partition_constraintdef(oid) \
+         FROM pg_class WHERE relname = 'accounts_s0'";
+    let bounds = rows(&home, bounds).await.remove(0);
+    let (bounds, constraint) = bounds.split_once('|').unwrap();
+    let plant = format!(
+        "ALTER TABLE accounts DETACH PARTITION accounts_s0; \
+         INSERT INTO accounts_s0 VALUES ({stray}, 0); \
+         ALTER TABLE accounts_s0 ADD CONSTRAINT fits CHECK ({constraint}) NOT VALID; \
+         UPDATE pg_constraint SET convalidated = true WHERE conname = 'fits'; \
+         ALTER TABLE accounts ATTACH PARTITION accounts_s0 {bounds}; \
+         ALTER TABLE accounts_s0 DROP CONSTRAINT fits"
+    );
+    home.batch_execute(&plant).await.unwrap();
+    let name = &deployment.database.name;
+    let slot = format!("foreshard_m99_{name}_0");
+    let harm = format!(
+        "UPDATE plans SET price = 4 WHERE id = 2; DELETE FROM plans WHERE id = 3; \
+         INSERT INTO plans VALUES (9, 'more', 1); ALTER TABLE entries DETACH PARTITION entries_s1; \
+         SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput'); \
+         CREATE PUBLICATION foreshard_m98_1_0; CREATE TABLE accounts_s77 (a int)"
+    );
+    for sql in harm.split("; ") {
+        other.batch_execute(sql).await.unwrap();
+    }
+    let (code, text) = verify(&deployment, &[]).await;
+    assert_eq!(code, 1, "{text}");
+    for expected in [
+        "wrong: node n1: 1 rows of \"public\".\"accounts_s0\" belong to another shard",
+        &format!("(tenant_id) = ({stray})"),
+        "wrong: node n2: shard 1 is here, but \"public\".\"entries_s1\" is no partition",
+        "wrong: node n2: the reference table \"public\".\"plans\" is not as on n1: 3 rows here, 3",
+        "    (2) differs",
+        "    (3) is on n1 only",
+        "    (9) is on n2 only",
+        &format!("leftover: node n2: the replication slot {slot} belongs to nothing"),
+        "leftover: node n2: the publication foreshard_m98_1_0 belongs to nothing",
+        "leftover: node n2: the table \"public\".\"accounts_s77\" looks like a partition",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    other.batch_execute(&format!("SELECT pg_drop_replication_slot('{slot}')")).await.unwrap();
+    // Of one shard, what concerns it.
+    let (code, text) = verify(&deployment, &["1"]).await;
+    assert!(code == 1 && text.contains("entries_s1") && !text.contains("plans"), "{text}");
+    serving.stop(&deployment).await;
+}

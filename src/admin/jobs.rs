@@ -1,0 +1,79 @@
+//! Jobs over REST: verifications, nodes that come and go. Asked for by a record; the mover sees it.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::routes::{Page, limit, read};
+use super::service::now_unix_ms;
+use super::{ApiError, Service};
+use crate::ids::{JobId, ShardId};
+use crate::mover;
+use crate::shard_move::{Errand, Job};
+
+/// What `POST /api/v1/verifications` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerificationRequest {
+    /// These shards; none for everything.
+    #[serde(default)]
+    shards: Vec<ShardId>,
+    /// All shards of this group.
+    group: Option<String>,
+}
+
+pub(super) async fn request_verification(
+    State(service): State<Service>,
+    body: Result<Json<VerificationRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let VerificationRequest { mut shards, group } = read(body, "{} or {\"shards\": [3]}")?;
+    let map = service.live_map.snapshot();
+    if let Some(name) = group {
+        let found = map.groups().iter().position(|group| group.name == name);
+        let Some(found) = found else {
+            let names: Vec<_> = map.groups().iter().map(|group| group.name.as_str()).collect();
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                format!("there is no group {name:?}"),
+            )
+            .with_hint(format!("the groups are {}", names.join(", "))));
+        };
+        shards.extend(map.shards().filter(|it| it.1.group.index() == found).map(|it| it.0));
+    }
+    if let Some(missing) = shards.iter().find(|shard| map.shard(**shard).is_none()) {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no shard {missing}"))
+            .with_hint("foreshard status lists the shards"));
+    }
+    accepted(&service, Errand::Verify { shards }).await
+}
+
+/// Stores a job.
+async fn accepted(
+    service: &Service,
+    errand: Errand,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    tracing::info!(?errand, "a job was asked for");
+    let id = mover::request_job(&service.catalog, errand, now_unix_ms()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))))
+}
+
+pub(super) async fn jobs(
+    State(service): State<Service>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let jobs: Vec<Job> = service.newest(limit(page)?).await?;
+    Ok(Json(json!({ "jobs": jobs })))
+}
+
+pub(super) async fn job(
+    State(service): State<Service>,
+    Path(id): Path<u64>,
+) -> Result<Json<Job>, ApiError> {
+    let key = format!("{id:020}");
+    let found = service.catalog.get::<Job>(&key).await?.map(|job| job.record);
+    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no job {}", JobId(id)));
+    found.map(Json).ok_or_else(missing)
+}

@@ -1,0 +1,140 @@
+//! The loop over the stored jobs: what an operator asks for beside moves.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use super::audit;
+use super::context::{MoverContext, now_unix_ms};
+use super::error::MoveError;
+use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
+use crate::ids::JobId;
+use crate::runtime::Tasks;
+use crate::shard_move::{Errand, Job};
+
+/// How long the catalog is left alone after it failed.
+const CATALOG_RETRY: Duration = Duration::from_secs(1);
+/// How many finished jobs are kept.
+const KEPT: usize = 100;
+/// How often the next free id is looked for.
+const TRIES: u32 = 20;
+
+/// Writes the record of a job; [`run_jobs`] takes it up.
+pub async fn request_job(
+    catalog: &Catalog,
+    errand: Errand,
+    now_unix_ms: u64,
+) -> Result<JobId, CatalogError> {
+    let mut conflict = CatalogError::Conflict("jobs/".to_owned());
+    for _ in 0..TRIES {
+        let jobs = catalog.list::<Job>().await?;
+        let id = JobId(jobs.last().map_or(1, |last| last.record.id.0 + 1));
+        let job = Job::requested(id, errand.clone(), now_unix_ms);
+        // Old ones go: what they found was told.
+        let finished = jobs.iter().filter(|job| job.record.is_finished());
+        let mut change = Change::new().put(&job, Expect::Absent)?;
+        for old in finished.rev().skip(KEPT) {
+            change = change.delete(&old.record, Expect::At(old.revision));
+        }
+        match catalog.commit(change).await {
+            Ok(_) => return Ok(id),
+            Err(error @ CatalogError::Conflict(_)) => conflict = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(conflict)
+}
+
+/// Takes up every unfinished job, new or left by a crash, until the tasks are stopped. A job that is
+/// stopped begins anew at the next start.
+pub async fn run_jobs(context: Arc<MoverContext>, tasks: Tasks) {
+    let stopping = tasks.token().clone();
+    let mut commits = context.catalog.watch();
+    let mut under_way = HashSet::new();
+    let mut workers = FuturesUnordered::new();
+    loop {
+        commits.mark_unchanged();
+        match context.catalog.list::<Job>().await {
+            Ok(jobs) => {
+                let new = |job: &Versioned<Job>| {
+                    !job.record.is_finished() && !under_way.contains(&job.record.id)
+                };
+                for job in jobs.into_iter().filter(new).collect::<Vec<_>>() {
+                    under_way.insert(job.record.id);
+                    let work = worked(Arc::clone(&context), job, tasks.clone());
+                    workers.push(tasks.spawn("job", work));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the stored jobs can't be read");
+                if timeout(CATALOG_RETRY, stopping.cancelled()).await.is_ok() {
+                    break;
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            Some(ended) = workers.next() => match ended {
+                Ok(id) => drop(under_way.remove(&id)),
+                Err(error) => tracing::error!(%error, "the task of a job ended"),
+            },
+            changed = commits.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    while workers.next().await.is_some() {}
+}
+
+async fn worked(context: Arc<MoverContext>, job: Versioned<Job>, tasks: Tasks) -> JobId {
+    let id = job.record.id;
+    let span = tracing::info_span!("job", %id, errand = job.record.errand.word());
+    let desk = Desk { context: &context, job };
+    let work = Box::pin(desk.work()).instrument(span);
+    tokio::select! {
+        () = tasks.token().cancelled() => {}
+        () = work => {}
+    }
+    id
+}
+
+/// One job at work.
+pub(super) struct Desk<'a> {
+    pub(super) context: &'a MoverContext,
+    pub(super) job: Versioned<Job>,
+}
+
+impl Desk<'_> {
+    async fn work(mut self) {
+        tracing::info!("job begins");
+        let result = match self.job.record.errand.clone() {
+            Errand::Verify { shards } => audit::audit(&mut self, &shards).await,
+        };
+        let error = result.err().map(|error| error.story());
+        tracing::info!(error, "job ends");
+        let finished = self.job.record.clone().finished(error, now_unix_ms());
+        if let Err(error) = self.store(finished).await {
+            tracing::error!(error = error.story(), "the end of a job was not stored");
+        }
+    }
+
+    /// Stores how far the job is.
+    pub(super) async fn store(&mut self, job: Job) -> Result<(), MoveError> {
+        let revision = self.context.catalog.put(&job, Expect::At(self.job.revision)).await?;
+        self.job = Versioned { record: job, revision };
+        Ok(())
+    }
+
+    /// The name of the job's sessions.
+    pub(super) fn session_name(&self) -> String {
+        format!("foreshard job {}", self.job.record.id)
+    }
+}
