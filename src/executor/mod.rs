@@ -3,6 +3,7 @@
 //! It knows clients only as a socket to answer ([`Client`]); the protocol's states are the
 //! frontend's.
 
+mod apart;
 mod broadcast;
 mod cancel;
 mod client;

@@ -14,6 +14,7 @@ mod greeting;
 mod listener;
 mod login;
 mod pools;
+mod rekey;
 mod roles;
 mod rules;
 mod seats;

@@ -8,7 +8,7 @@ use super::simple::Way;
 use super::writes::params_of;
 use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter, query_message};
 use crate::ids::NodeId;
-use crate::planner::{literal, renumbered};
+use crate::planner::{is_bare_string, literal, renumbered};
 use crate::router::InsertRows;
 use crate::sql::{Item, Statement, StatementKind, Strings, parse};
 use crate::wire::{Bind, Reader, Reply, ServerError, SqlState, body};
@@ -117,13 +117,8 @@ impl ClientSession {
             return Ok((self.capture(read).await?, node));
         };
         let (text, numbers) = renumbered(source);
-        let mut frame = BytesMut::new();
-        bound.bind.put_part(&numbers, Some(&[0, 0]), &mut frame);
+        let (frame, types) = text_results(&numbers, bound);
         let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
-        let declared = |number: &u16| {
-            bound.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
-        };
-        let types: Vec<u32> = numbers.iter().map(declared).collect();
         let part = Bound { types: &types, bind: &bind };
         let read = async |session: &mut Self| {
             node = session.read(&text, Some(&part)).await?;
@@ -176,7 +171,7 @@ impl ClientSession {
 
     /// Each row as `(…)` of literals, with the types of the query's columns, which are those of
     /// `node`; a column that is a string without a type, by `untyped`, has none here either.
-    async fn literals(
+    pub(super) async fn literals(
         &mut self,
         selected: &Answer,
         node: NodeId,
@@ -222,17 +217,36 @@ impl ClientSession {
     }
 }
 
+/// A `Bind` of the unnamed statement with some of the parameters and results as text, and their
+/// types.
+fn text_results(numbers: &[u16], bound: &Bound<'_, '_>) -> (BytesMut, Vec<u32>) {
+    let mut frame = BytesMut::new();
+    bound.bind.put_part(numbers, Some(&[0, 0]), &mut frame);
+    let declared = |number: &u16| {
+        bound.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
+    };
+    (frame, numbers.iter().map(declared).collect())
+}
+
+/// The messages that run a text whose rows are kept: described, and as text.
+pub(super) fn described_as_text(
+    text: &str,
+    bound: Option<&Bound<'_, '_>>,
+) -> Result<BytesMut, Fault> {
+    let Some(bound) = bound else { return Ok(query_message(text)) };
+    let (text, numbers) = renumbered(text);
+    let (frame, types) = text_results(&numbers, bound);
+    let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
+    Ok(Bound { types: &types, bind: &bind }.described(&text))
+}
+
 /// Which columns of a single SELECT are bare strings: INSERT gives them the types of its columns.
 fn bare_strings(source: &str) -> Vec<bool> {
     let parsed = parse(source, Strings::Standard);
     let [Statement { kind: StatementKind::Query(query), .. }] = parsed.statements.as_slice() else {
         return Vec::new();
     };
-    let is_bare = |item: &Item| {
-        let inside = source[item.expression.clone()].strip_prefix('\'');
-        let inside = inside.and_then(|rest| rest.strip_suffix('\''));
-        inside.is_some_and(|inside| !inside.replace("''", "").contains('\''))
-    };
+    let is_bare = |item: &Item| is_bare_string(&source[item.expression.clone()]);
     let items = query.shape.as_ref().map(|shape| shape.items.as_slice()).unwrap_or_default();
     items.iter().map(is_bare).collect()
 }

@@ -217,9 +217,11 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
-            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) | Route::Select(_) => {
-                self.write(route.clone(), text, None).await
-            }
+            Route::Write(_)
+            | Route::Insert(..)
+            | Route::Evaluate(_)
+            | Route::Select(_)
+            | Route::Rekey(_) => self.write(route.clone(), text, None).await,
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
                 self.session.run_ddl(&plan, &mut self.client).await
@@ -267,6 +269,7 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
         }
         Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
         Route::Scatter(group) => Some(*group),
+        Route::Rekey(rekey) => Some(rekey.group),
         Route::CopyOut(copy) => Some(copy.group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
             crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),

@@ -92,7 +92,8 @@ impl ClientSession {
                 route @ (Route::Write(_)
                 | Route::Insert(..)
                 | Route::Evaluate(_)
-                | Route::Select(_)),
+                | Route::Select(_)
+                | Route::Rekey(_)),
             ) => {
                 if limit > 0 {
                     return Err(limited());

@@ -1,7 +1,8 @@
 //! CREATE TABLE of a sharded table: a partitioned parent, its leaves, and foreign keys from leaf to
 //! leaf; of a reference table: the same everywhere. CREATE INDEX.
 
-use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, concurrently, splice};
+use super::concurrent;
+use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, splice};
 use crate::router::is_pure_function;
 use crate::shard_map::{KeyType, TableKind};
 use crate::sql::{
@@ -401,11 +402,8 @@ pub(super) fn whole_target(foreign: &ForeignKey, scope: &Scope<'_>) -> Result<()
 /// Plans CREATE INDEX on a table of the policy.
 ///
 /// # Errors
-/// CONCURRENTLY; a unique index without the shard key.
+/// A unique index without the shard key.
 pub(super) fn index(index: &CreateIndex, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
-    if index.concurrently {
-        return Err(concurrently());
-    }
     let key = scope.sharded(&index.table);
     if let Some(key) = &key {
         if index.only {
@@ -418,6 +416,9 @@ pub(super) fn index(index: &CreateIndex, scope: &Scope<'_>) -> Result<DdlPlan, S
         if index.unique {
             check_unique("UNIQUE", &index.columns, key)?;
         }
+    }
+    if index.concurrently {
+        return Ok(concurrent::created(index, scope));
     }
     let name = scope.table(&index.table).map(|table| table.name.to_string());
     let edit = (index.table.span.clone(), name.unwrap_or_default());

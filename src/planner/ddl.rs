@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::{alter, create};
+use super::{Apart, alter, concurrent, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, ShardMap, Table, TableKind, leaf_name};
-use crate::sql::{DdlStatement, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse};
+use crate::sql::{
+    DdlStatement, Ident, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
+};
 use crate::wire::ServerError;
 
 /// What runs where, in one transaction over all nodes.
@@ -19,6 +21,8 @@ pub struct DdlPlan {
     pub varies: bool,
     /// Names of views that it makes, changes or drops: what they mean is known once it is committed.
     pub views: Vec<String>,
+    /// What follows outside of any transaction.
+    pub apart: Option<Apart>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -46,6 +50,18 @@ pub(super) enum ShardStep {
         /// `WITH (…)`, or nothing
         with: String,
     },
+    /// `CREATE INDEX CONCURRENTLY index ON leaf …`
+    CreateIndex {
+        table: TableName,
+        index: TableName,
+        unique: bool,
+        /// What follows the table.
+        rest: String,
+    },
+    /// `ALTER INDEX parent ATTACH PARTITION index`
+    AttachIndex { index: TableName },
+    /// `DROP INDEX CONCURRENTLY IF EXISTS index`
+    DropIndex { index: TableName },
     /// `ALTER TABLE leaf ADD … REFERENCES …`
     ForeignKey {
         table: TableName,
@@ -68,35 +84,39 @@ pub(super) enum Target {
 
 impl DdlPlan {
     pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
-        Self { tables, varies: false, views: Vec::new(), steps }
+        Self { tables, varies: false, views: Vec::new(), apart: None, steps }
     }
 
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
     /// each shard is changed and the node owns none.
     pub fn statements_for(&self, node: NodeId, map: &ShardMap) -> Vec<String> {
-        let mut statements = Vec::new();
-        for step in &self.steps {
-            match step {
-                Step::Nodes(text) => statements.push(text.clone()),
-                Step::Home(text) if node == map.home() => statements.push(text.clone()),
-                Step::Home(_) => {}
-                Step::HomeAndOthers { home, others } => {
-                    let text = if node == map.home() { home } else { others };
-                    statements.push(text.clone());
-                }
-                Step::Sequence { table, column, limit } => {
-                    if node != map.home() {
-                        statements.push(set_apart(table, column, *limit, node));
-                    }
-                }
-                Step::Shards { group, step } => {
-                    let shards = map.shards_on(node, *group);
-                    statements.extend(shards.map(|shard| step.statement(shard, map)));
+        statements(&self.steps, node, map)
+    }
+}
+
+pub(super) fn statements(steps: &[Step], node: NodeId, map: &ShardMap) -> Vec<String> {
+    let mut statements = Vec::new();
+    for step in steps {
+        match step {
+            Step::Nodes(text) => statements.push(text.clone()),
+            Step::Home(text) if node == map.home() => statements.push(text.clone()),
+            Step::Home(_) => {}
+            Step::HomeAndOthers { home, others } => {
+                let text = if node == map.home() { home } else { others };
+                statements.push(text.clone());
+            }
+            Step::Sequence { table, column, limit } => {
+                if node != map.home() {
+                    statements.push(set_apart(table, column, *limit, node));
                 }
             }
+            Step::Shards { group, step } => {
+                let shards = map.shards_on(node, *group);
+                statements.extend(shards.map(|shard| step.statement(shard, map)));
+            }
         }
-        statements
     }
+    statements
 }
 
 /// Moves a node's own sequence to where the home node's will hardly come: numbers are taken at home
@@ -128,6 +148,20 @@ impl ShardStep {
                     "CREATE TABLE {exists}{leaf} PARTITION OF {table} FOR VALUES {bounds}{with}"
                 )
             }
+            Self::CreateIndex { table, index, unique, rest } => {
+                let unique = if *unique { "UNIQUE " } else { "" };
+                let (leaf, index) = (leaf_name(table, shard), leaf_name(index, shard));
+                format!(
+                    "CREATE {unique}INDEX CONCURRENTLY {} ON {leaf}{rest}",
+                    Ident::new(index.name)
+                )
+            }
+            Self::AttachIndex { index } => {
+                format!("ALTER INDEX {index} ATTACH PARTITION {}", leaf_name(index, shard))
+            }
+            Self::DropIndex { index } => {
+                format!("DROP INDEX CONCURRENTLY IF EXISTS {}", leaf_name(index, shard))
+            }
             Self::ForeignKey { table, constraint, target, rest } => {
                 let target = match target {
                     Target::Leaf(target) => leaf_name(target, shard),
@@ -154,7 +188,10 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         DdlStatement::DropTable(named) => {
             Ok(DdlPlan::new(scope.policy_tables(&named.names), as_written()))
         }
-        DdlStatement::DropIndex(named) if named.concurrently => Err(concurrently()),
+        DdlStatement::DropIndex(named) if named.concurrently => {
+            Ok(concurrent::dropped(named, &scope))
+        }
+        DdlStatement::Maintenance(of) => Ok(concurrent::maintenance(of, &scope)),
         DdlStatement::DropIndex(named) => Ok(DdlPlan::new(
             Vec::new(),
             // An index of a home table is at home only.
@@ -220,14 +257,6 @@ fn drop_if_exists(text: &str, named: &crate::sql::Named) -> String {
     }
     let Some(first) = named.names.first() else { return text.trim().to_owned() };
     splice(text, &[(first.span.start..first.span.start, "IF EXISTS ".to_owned())])
-}
-
-pub(super) fn concurrently() -> ServerError {
-    ServerError::refused(
-        "CONCURRENTLY is not yet supported for sharded and reference tables",
-        "All nodes change in one transaction, and CONCURRENTLY can't run in one.",
-        "Leave CONCURRENTLY out: writes to the table wait meanwhile.",
-    )
 }
 
 /// The statement's text with its names' meaning.

@@ -62,6 +62,8 @@ fn place(
         | DdlStatement::Truncate(named)
         | DdlStatement::Analyze(named) => of_tables(&named.names, names),
         DdlStatement::DropIndex(_) => Ok(Place::Nodes),
+        DdlStatement::Maintenance(of) => of_tables(&of.tables, names)
+            .map(|place| if of.tables.is_empty() { Place::Nodes } else { place }),
         DdlStatement::View(view) => view::place(view, statement, names),
         DdlStatement::Grant(grant) if grant.sequences => Ok(Place::Home),
         DdlStatement::Grant(grant) => match &grant.tables {
@@ -347,7 +349,8 @@ fn copy_query(
         | Part::EveryNode
         | Part::Write(_)
         | Part::Evaluate(_)
-        | Part::Select(_) => Err(ServerError::refused(
+        | Part::Select(_)
+        | Part::Rekey(_) => Err(ServerError::refused(
             "COPY of a query over several nodes is not yet supported",
             "Its rows are on several nodes.",
             "Bind the shard key in the query.",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, CopyOut, Ddl, Explained, Pull};
+use super::{CopyIn, CopyOut, Ddl, Explained, Pull, Rekey};
 use crate::ids::GroupId;
 
 /// Where one statement goes.
@@ -21,6 +21,7 @@ pub(super) enum Part {
     Write(GroupId),
     Evaluate(Arc<Evaluation>),
     Select(Arc<InsertRows>),
+    Rekey(Arc<Rekey>),
     Ddl(Arc<Ddl>),
     CopyIn(Arc<CopyIn>),
     CopyOut(Arc<CopyOut>),

@@ -9,7 +9,7 @@ use super::keyed::{Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, pull, scatter, views, write};
+use super::{Route, pull, rekey, scatter, views, write};
 use crate::shard_map::{KeyType, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
@@ -161,7 +161,12 @@ fn sharded(
     for table in bound.sharded.clone() {
         let level = &query.levels[table.level];
         let target = level.target.as_ref().filter(|_| table.index == 0);
-        check_key_unchanged(target, &table)?;
+        if changes_key(target, &table) {
+            let types = &names.map.groups()[table.group.index()].key;
+            check_functions(query, meanings)?;
+            let rekey = rekey::plan(query, (text, statement), &table, types)?;
+            return Ok(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate));
+        }
         if let Some(Target::Insert(insert)) = target {
             let types = &names.map.groups()[table.group.index()].key;
             let keys = match insert::keys(insert, query, text, &table, types)? {
@@ -197,6 +202,14 @@ fn sharded(
         None if !reads => Ok(Part::Keyed(keyed)),
         // What is read at home need not be where the shard is, and ONLY would read nothing there.
         None if kinds.home || query.features.only => spread.pull(),
+        None if query.features.locking => {
+            let first = bound.sharded.first();
+            let locked = |first| scatter::locked(query, statement, &bound, meanings, first);
+            if first.is_some_and(|first| locked(first).is_ok()) {
+                keyed.set_over(Over::Write);
+            }
+            Ok(Part::Keyed(keyed))
+        }
         None => {
             if let Some(first) = bound.sharded.first()
                 && let Ok(route) = spread.route(&bound, first)
@@ -206,6 +219,9 @@ fn sharded(
             Ok(Part::Keyed(keyed))
         }
         Some(table) if !reads => scatter::route(query, statement, &bound, meanings, &table),
+        Some(table) if query.features.locking => {
+            scatter::locked(query, statement, &bound, meanings, &table)
+        }
         Some(table) => spread.route(&bound, &table).map(|route| match route {
             Route::Scatter(group) => Part::Scatter(group),
             Route::Pull(pull) => Part::Pull(pull),
@@ -358,21 +374,14 @@ fn mixed(query: &Query, meanings: &Meanings<'_>) -> ServerError {
     )
 }
 
-/// An UPDATE of the key could move the row to another shard.
-fn check_key_unchanged(target: Option<&Target>, table: &Sharded<'_>) -> Result<(), ServerError> {
+/// Whether a row could belong to another shard afterwards.
+fn changes_key(target: Option<&Target>, table: &Sharded<'_>) -> bool {
     let columns = match target {
         Some(Target::Update { columns }) => columns,
         Some(Target::Insert(insert)) => &insert.updates,
-        _ => return Ok(()),
+        _ => return false,
     };
-    match columns.iter().find(|column| table.key.contains(column)) {
-        None => Ok(()),
-        Some(column) => Err(ServerError::refused(
-            format!("the shard key column \"{column}\" can't be updated"),
-            "The row could belong to another node afterwards.",
-            "Insert the row with the new key and delete the old one.",
-        )),
-    }
+    columns.iter().any(|column| table.key.contains(column))
 }
 
 /// A reference table that some level writes.

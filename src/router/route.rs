@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, CopyOut, Ddl, Pull};
+use super::{CopyIn, CopyOut, Ddl, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::{ConstantValue, Strings};
 
@@ -81,6 +81,8 @@ pub enum Route {
     Insert(Arc<InsertRows>, Vec<ShardId>),
     /// An INSERT of a query's rows: the query is run as any other, then its rows are inserted.
     Select(Arc<InsertRows>),
+    /// An UPDATE of the shard key, which may move rows.
+    Rekey(Arc<Rekey>),
     /// Parts of the statement are to be evaluated first; the statement with their values in their
     /// places is routed anew.
     Evaluate(Arc<Evaluation>),

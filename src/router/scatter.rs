@@ -21,6 +21,35 @@ pub(super) fn route(
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Result<Part, ServerError> {
+    let locks = (query.features.locking, "a row lock");
+    check(query, statement, (bound, meanings), free, locks).map(|()| Part::Scatter(free.group))
+}
+
+/// The same for a SELECT that locks rows: each node locks its own, one node after the other.
+///
+/// # Errors
+/// Why not.
+pub(super) fn locked(
+    query: &Query,
+    statement: &Statement,
+    bound: &Bound<'_>,
+    meanings: &[Vec<Option<Meaning<'_>>>],
+    free: &Sharded<'_>,
+) -> Result<Part, ServerError> {
+    check(query, statement, (bound, meanings), free, (false, ""))?;
+    Ok(Part::Write(free.group))
+}
+
+/// What a query's result is bound to, and what its names mean.
+type Meant<'a, 'b> = (&'a Bound<'b>, &'a [Vec<Option<Meaning<'b>>>]);
+
+fn check(
+    query: &Query,
+    statement: &Statement,
+    (bound, meanings): Meant<'_, '_>,
+    free: &Sharded<'_>,
+    unwanted: (bool, &'static str),
+) -> Result<(), ServerError> {
     let key = free.key.join(", ");
     let refuse = |why: &str| {
         ServerError::refused(
@@ -36,12 +65,12 @@ pub(super) fn route(
     {
         return Err(refuse("it reads more than whole sharded tables"));
     }
-    if let Some(why) = not_plain(query, statement) {
+    if let Some(why) = not_plain(query, statement, unwanted) {
         return Err(refuse(&why));
     }
     match apart(query, bound, meanings, free) {
         Some(why) => Err(refuse(why)),
-        None => Ok(Part::Scatter(free.group)),
+        None => Ok(()),
     }
 }
 
@@ -116,7 +145,11 @@ impl Whole<'_> {
 }
 
 /// What in a query makes its result more than a concatenation.
-fn not_plain(query: &Query, statement: &Statement) -> Option<String> {
+fn not_plain(
+    query: &Query,
+    statement: &Statement,
+    unwanted: (bool, &'static str),
+) -> Option<String> {
     let features = &query.features;
     if query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some()) {
         return Some("writes are not yet spread over nodes".to_owned());
@@ -129,7 +162,7 @@ fn not_plain(query: &Query, statement: &Statement) -> Option<String> {
         (features.window, "a window function"),
         (features.set_operation, "a set operation"),
         (features.cte, "WITH"),
-        (features.locking, "a row lock"),
+        unwanted,
         (features.sample, "TABLESAMPLE"),
     ];
     if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {

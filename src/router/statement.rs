@@ -98,7 +98,9 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
         Part::Scatter(group) => Route::Scatter(group),
         Part::Pull(pull) => Route::Pull(pull),
         Part::EveryNode => Route::EveryNode,
-        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) => return Err(only_text()),
+        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) | Part::Rekey(_) => {
+            return Err(only_text());
+        }
         other => return Ok(other),
     };
     wrap(route).map(Part::Explain).ok_or_else(only_text)

@@ -93,6 +93,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
         }
         Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
         Ok(Route::Select(_)) => "select".to_owned(),
+        Ok(Route::Rekey(_)) => "rekey".to_owned(),
         Ok(Route::Evaluate(first)) => {
             let pieces: Vec<_> = first.pieces.iter().map(|p| p.expression.as_str()).collect();
             format!("evaluate {}", pieces.join(", "))

@@ -7,6 +7,7 @@
 //! are PostgreSQL's. Queries go on to the grammar (`bridge`, then `walk`); everything that it
 //! misreads or does not know is read by hand (`control`, `copy`, `ddl`).
 
+mod assign;
 mod bridge;
 mod constants;
 mod control;
@@ -22,6 +23,7 @@ mod quote;
 mod role_password;
 mod shape;
 mod statement;
+mod update;
 mod walk;
 
 pub use control::{Control, Discard};
@@ -29,8 +31,8 @@ pub use copy::{CopyFormat, CopyOptions, CopyStatement, OtherOption};
 pub use cursor::Name;
 pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
-    CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
-    ViewStatement, ViewVerb,
+    CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
+    TableElement, ViewStatement, ViewVerb,
 };
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
@@ -43,3 +45,4 @@ pub use statement::{
     Join, JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef,
     Target, Test, Verb,
 };
+pub use update::UpdateLayout;

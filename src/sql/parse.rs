@@ -128,6 +128,7 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         let (ast, removed) = bridge::parse(text, tokens)?;
         let mut query = walk::query(&ast)?;
         query.layout = super::insert::layout(text, tokens);
+        query.update = super::update::layout(text, tokens).map(Box::new);
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
         query.columns.rows = names_row(&query);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name, Shape};
+use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name, Shape, UpdateLayout};
 
 /// A text, read.
 #[derive(Debug, Clone)]
@@ -83,6 +83,8 @@ pub struct Query {
     pub functions: Vec<Call>,
     /// The places of an INSERT's parts, where it is the outermost.
     pub layout: Option<InsertLayout>,
+    /// The places of an UPDATE's parts, likewise.
+    pub update: Option<Box<UpdateLayout>>,
     /// How it uses columns.
     pub columns: ColumnUse,
     /// Its clauses, if it is a single SELECT.

@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, FunctionArg, FunctionArgExpr,
-    FunctionArguments, GroupByExpr, Ident, OnConflictAction, OnInsert, OrderBy, Query as AstQuery,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor,
-    TableObject, Update, UpdateTableFromKind, Visit, Visitor,
+    Delete, Distinct, Expr, FromTable, FunctionArg, FunctionArgExpr, FunctionArguments,
+    GroupByExpr, Ident, OnConflictAction, OnInsert, OrderBy, Query as AstQuery, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableObject, Update,
+    UpdateTableFromKind, Visit, Visitor,
 };
 
+use super::assign::{assigned, changed, first_part, rows};
 use super::constants::constant;
 use super::derived;
 use super::from::{self, Visible};
@@ -41,6 +42,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
         features: walk.features,
         functions: walk.functions,
         layout: None,
+        update: None,
         columns: walk.columns,
         shape: None,
     })
@@ -376,7 +378,7 @@ impl Walk {
         }
         let updates = match &insert.on {
             Some(OnInsert::OnConflict(conflict)) => match &conflict.action {
-                OnConflictAction::DoUpdate(update) => assigned(&update.assignments)?,
+                OnConflictAction::DoUpdate(update) => changed(&update.assignments)?,
                 OnConflictAction::DoNothing => Vec::new(),
             },
             Some(_) => return Err("a clause that PostgreSQL does not have".to_owned()),
@@ -455,42 +457,4 @@ impl Visible for NoCte {
     fn is_cte(&self, _name: &str) -> bool {
         false
     }
-}
-
-/// The rows of a plain VALUES.
-fn rows(source: &AstQuery) -> Option<Vec<Vec<Option<super::Constant>>>> {
-    let plain = source.with.is_none()
-        && source.order_by.is_none()
-        && source.limit_clause.is_none()
-        && source.fetch.is_none();
-    match &*source.body {
-        SetExpr::Values(values) if plain => {
-            let row = |row: &sqlparser::ast::Parens<Vec<Expr>>| {
-                row.content.iter().map(constant).collect()
-            };
-            Some(values.rows.iter().map(row).collect())
-        }
-        _ => None,
-    }
-}
-
-fn assigned(assignments: &[Assignment]) -> Result<Vec<String>, String> {
-    let mut columns = Vec::new();
-    for assignment in assignments {
-        match &assignment.target {
-            AssignmentTarget::ColumnName(name) => columns.push(first_part(name)?),
-            AssignmentTarget::Tuple(names) => {
-                for name in names {
-                    columns.push(first_part(name)?);
-                }
-            }
-        }
-    }
-    Ok(columns)
-}
-
-/// The column in `column.field`.
-fn first_part(name: &sqlparser::ast::ObjectName) -> Result<String, String> {
-    let first = name.0.first().and_then(|part| part.as_ident());
-    first.map(|ident| ident.value.clone()).ok_or_else(|| "a name that is computed".to_owned())
 }

@@ -10,7 +10,7 @@ mod view;
 pub use alter::{AlterAction, AlterTable};
 pub use column::{ColumnConstraint, ColumnDefinition, ConstraintKind, ForeignKey, TableConstraint};
 pub use create::{CreateIndex, CreateTable, TableElement};
-pub use object::{Grant, Named};
+pub use object::{Grant, Maintenance, Named};
 pub use view::{ViewStatement, ViewVerb};
 
 use super::cursor::Cursor;
@@ -35,6 +35,8 @@ pub enum DdlStatement {
     Truncate(Named),
     /// ANALYZE of named tables
     Analyze(Named),
+    /// VACUUM, REINDEX
+    Maintenance(Maintenance),
     /// GRANT, REVOKE
     Grant(Grant),
     /// COMMENT ON
@@ -70,6 +72,8 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
             object::named(&mut cursor).map(DdlStatement::Truncate)
         }
         "analyze" | "analyse" => object::analyzed(&mut cursor).map(DdlStatement::Analyze),
+        "vacuum" => object::vacuumed(&mut cursor).map(DdlStatement::Maintenance),
+        "reindex" => object::reindexed(&mut cursor).map(DdlStatement::Maintenance),
         "grant" | "revoke" => object::grant(&mut cursor).map(DdlStatement::Grant),
         "comment" => Some(DdlStatement::Comment),
         _ => None,
