@@ -10,6 +10,9 @@ use proptest::test_runner::TestRunner;
 use support::{TestDatabase, rows};
 use tokio_postgres::Client;
 
+/// A date from the year 1000 on.
+const DATE: &str = "[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])";
+
 /// How many values of each kind are tried.
 const VALUES: usize = 400;
 
@@ -85,6 +88,10 @@ async fn any_key_hashes_as_the_server_hashes_it() {
     check(&client, &[KeyType::Text], &strings(samples(&"[^\u{0}]{0,40}"))).await;
     let uuids = samples(&any::<u128>()).into_iter().map(uuid).collect();
     check(&client, &[KeyType::Uuid], &strings(uuids)).await;
+    let dates = samples(&proptest::string::string_regex(DATE).unwrap());
+    check(&client, &[KeyType::Date], &strings(dates.clone())).await;
+    let times = dates.iter().map(|date| format!("{date} 03:04:05.678901+02"));
+    check(&client, &[KeyType::Timestamptz], &strings(times.collect())).await;
     let two = samples(&(any::<Option<i64>>(), proptest::option::of("[^\u{0}]{0,20}")));
     let two: Vec<_> = two.into_iter().map(|(a, b)| vec![a.map(|a| a.to_string()), b]).collect();
     check(&client, &[KeyType::Int8, KeyType::Text], &two).await;

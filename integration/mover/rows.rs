@@ -1,7 +1,7 @@
 //! Rows of every kind, changed in every way while they are copied and streamed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
-use foreshard::mover::Wanted;
+use foreshard::mover::{HowToSplit, Wanted};
 use foreshard::runtime::Failpoints;
 use foreshard::shard_move::State;
 
@@ -97,7 +97,11 @@ async fn rows_of_every_kind_arrive_as_they_were() {
     assert_eq!(mv.state, State::Done, "{mv:#?}");
     assert_eq!(contents(&shop, 1).await, expected);
     // And back, in halves that are put together.
-    let split = Wanted::Split { shard: SHARD, into: 2, to: vec![foreshard::ids::NodeId(0)] };
+    let split = Wanted::Split {
+        shard: SHARD,
+        how: HowToSplit::Into(2),
+        to: vec![foreshard::ids::NodeId(0)],
+    };
     shop.request(&proxy, &split).await;
     let mv = proxy.until_finished().await;
     assert_eq!(mv.state, State::Done, "{mv:#?}");

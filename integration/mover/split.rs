@@ -1,7 +1,7 @@
 //! Splits and merges while writers go on.
 
 use foreshard::ids::{NodeId, ShardId};
-use foreshard::mover::Wanted;
+use foreshard::mover::{HowToSplit, Wanted};
 use foreshard::runtime::Failpoints;
 use foreshard::shard_move::{Kind, Move, State};
 
@@ -23,7 +23,9 @@ async fn a_shard_is_split_over_nodes_and_merged_again_under_load() {
     let writers = Writers::start(&shop, 3).await;
     let proxy = shop.proxy(Failpoints::default()).await;
     let halves = vec![NodeId(0), NodeId(1)];
-    let mv = done(&shop, &proxy, &Wanted::Split { shard: SHARD, into: 2, to: halves }).await;
+    let mv =
+        done(&shop, &proxy, &Wanted::Split { shard: SHARD, how: HowToSplit::Into(2), to: halves })
+            .await;
     assert_eq!(mv.kind(), Kind::Split);
     assert_eq!(mv.proofs.len(), 6);
     assert!(mv.rows_copied >= 2_000, "{mv:#?}");
@@ -45,14 +47,21 @@ async fn a_shard_is_split_in_place_into_four_and_parts_of_it_go_on() {
     let shop = Shop::create().await;
     let writers = Writers::start(&shop, 2).await;
     let proxy = shop.proxy(Failpoints::default()).await;
-    let mv = done(&shop, &proxy, &Wanted::Split { shard: SHARD, into: 4, to: vec![] }).await;
+    let mv =
+        done(&shop, &proxy, &Wanted::Split { shard: SHARD, how: HowToSplit::Into(4), to: vec![] })
+            .await;
     let children: Vec<ShardId> = mv.targets().iter().map(|part| part.shard).collect();
     assert_eq!(children, [4, 5, 6, 7].map(ShardId));
     done(&shop, &proxy, &Wanted::Move { shard: children[3], to: NodeId(1) }).await;
     // The first and the third quarter are a half, and the second may be cut again.
     let half = vec![children[0], children[2]];
     done(&shop, &proxy, &Wanted::Merge { shards: half, to: None }).await;
-    done(&shop, &proxy, &Wanted::Split { shard: children[1], into: 2, to: vec![NodeId(1)] }).await;
+    done(
+        &shop,
+        &proxy,
+        &Wanted::Split { shard: children[1], how: HowToSplit::Into(2), to: vec![NodeId(1)] },
+    )
+    .await;
     writers.stop().await;
     proxy.stop().await;
 }
@@ -65,7 +74,7 @@ async fn a_crash_in_a_split_or_a_merge_is_survived() {
         let writers = Writers::start(&shop, 2).await;
         let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;
         let to = vec![NodeId(1), NodeId(0)];
-        shop.request(&dying, &Wanted::Split { shard: SHARD, into: 2, to }).await;
+        shop.request(&dying, &Wanted::Split { shard: SHARD, how: HowToSplit::Into(2), to }).await;
         dying.until_dead().await;
         let dying = shop.proxy(Failpoints::default()).await;
         let mv = dying.until_finished().await;
@@ -94,12 +103,12 @@ async fn what_can_not_be_split_or_merged_is_refused_at_once() {
     let shards = |ids: &[u32]| ids.iter().copied().map(ShardId).collect::<Vec<_>>();
     let split = |shard, into, to: &[u16]| Wanted::Split {
         shard: ShardId(shard),
-        into,
+        how: HowToSplit::Into(into),
         to: to.iter().copied().map(NodeId).collect(),
     };
     let cases = [
         (split(9, 2, &[]), "there is no shard 9"),
-        (split(1, 3, &[]), "shard 1 can't be split into 3: it has to be a power of two"),
+        (split(1, 3, &[]), "shard 1 can't be split like this: into 3, which is no power of two"),
         (split(1, 2, &[7]), "there is no node 7"),
         (split(1, 4, &[0, 1]), "2 nodes are named for 4 new shards"),
         (Wanted::Merge { shards: shards(&[0, 1]), to: None }, "can't be merged"),

@@ -229,8 +229,7 @@ fn next_ms() -> u64 {
 
 /// The shard of a tenant.
 pub fn shard_of(map: &ShardMap, tenant: i64) -> ShardId {
-    let hash = foreshard::shard_map::hash_key(&[KeyValue::Int(tenant)]);
-    map.shard_of_hash(GroupId(0), hash)
+    map.shard_of(GroupId(0), &[KeyValue::Int(tenant)]).unwrap()
 }
 
 fn open(file: &Path) -> Catalog {

@@ -14,6 +14,7 @@ use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
 use crate::ids::ShardId;
+use crate::mover::HowToSplit;
 
 /// How many moves or decisions are listed when the client does not say.
 const LIMIT: usize = 50;
@@ -30,7 +31,8 @@ GET  /api/v1/shards      where every shard is\n\
 GET  /api/v1/nodes       the nodes\n\
 GET  /api/v1/moves       moves, newest first (?limit=)\n\
 POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
-POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split\n\
+POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split; of a range\n\
+                         with \"at\": [\"1000\"], of a list with \"values\": [\"eu\"] instead of \"into\"\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
 GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
@@ -136,24 +138,33 @@ async fn request_move(
 struct SplitRequest {
     shard: ShardId,
     /// How many shards it becomes: 2, 4, 8, …
-    #[serde(default = "two")]
-    into: u32,
+    into: Option<u32>,
+    /// Of a range: the key that begins the second shard, a text for each column or the first ones.
+    at: Option<Vec<String>>,
+    /// Of a list: the values that the second shard gets; null is NULL.
+    values: Option<Vec<Option<String>>>,
     /// The node of each; one for all; none if they stay where the shard is.
     #[serde(default)]
     nodes: Vec<String>,
-}
-
-fn two() -> u32 {
-    2
 }
 
 async fn request_split(
     State(service): State<Service>,
     body: Result<Json<SplitRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let SplitRequest { shard, into, nodes } =
+    let SplitRequest { shard, into, at, values, nodes } =
         read(body, "{\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]}")?;
-    let id = service.request_split(shard, into, &nodes).await?;
+    let how = match (into, at, values) {
+        (into, None, None) => HowToSplit::Into(into.unwrap_or(2)),
+        (None, Some(at), None) => HowToSplit::At(at),
+        (None, None, Some(values)) => HowToSplit::Values(values),
+        _ => {
+            let message = "a split is into so many, at a key, or by values: one of them";
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+        }
+    };
+    let into = if let HowToSplit::Into(into) = how { into } else { 2 };
+    let id = service.request_split(shard, how, &nodes).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shard": shard, "into": into }))))
 }
 

@@ -15,7 +15,7 @@ use crate::controller::Insight;
 use crate::executor::LiveMap;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
-use crate::mover::Wanted;
+use crate::mover::{HowToSplit, Wanted};
 use crate::shard_move::{Cause, Move};
 
 /// Whether clients should be sent here.
@@ -107,11 +107,11 @@ impl Service {
     pub(super) async fn request_split(
         &self,
         shard: ShardId,
-        into: u32,
+        how: HowToSplit,
         to: &[String],
     ) -> Result<MoveId, ApiError> {
         let to = to.iter().map(|name| self.node(name)).collect::<Result<_, _>>()?;
-        self.request(Wanted::Split { shard, into, to }).await
+        self.request(Wanted::Split { shard, how, to }).await
     }
 
     /// Asks for a merge.

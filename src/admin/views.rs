@@ -35,7 +35,7 @@ impl ShardsView {
             ShardView {
                 shard: id,
                 group: map.groups()[shard.group.index()].name.clone(),
-                bounds: shard.bounds,
+                bounds: shard.bounds.clone(),
                 node: node_name(map, shard.node),
                 tables: tables.collect(),
             }

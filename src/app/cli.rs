@@ -160,9 +160,16 @@ pub struct Move {
 pub struct Split {
     /// The shard's number
     pub shard: u32,
-    /// How many shards it becomes: 2, 4, 8, …
-    #[arg(long, default_value_t = 2)]
-    pub into: u32,
+    /// How many shards it becomes, if its group is sharded by hash: 2, 4, 8, … [default: 2]
+    #[arg(long, conflicts_with_all = ["at", "values"])]
+    pub into: Option<u32>,
+    /// The key at which a range is cut; of a key of several columns, a value for each or the first
+    #[arg(long, value_name = "KEY", num_args = 1.., allow_hyphen_values = true)]
+    #[arg(conflicts_with = "values")]
+    pub at: Vec<String>,
+    /// The values that leave a list for a shard of their own, with commas between
+    #[arg(long, value_name = "VALUES", value_delimiter = ',', allow_hyphen_values = true)]
+    pub values: Vec<String>,
     /// The node of each, with commas between; one node for all [default: where the shard is]
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub to: Vec<String>,
@@ -177,7 +184,7 @@ pub struct Split {
 /// Arguments of `foreshard merge`.
 #[derive(Debug, Args)]
 pub struct Merge {
-    /// The shards' numbers: all parts of one former shard
+    /// The shards' numbers: all parts of one former shard, neighbouring ranges, or lists
     #[arg(required = true, num_args = 2..)]
     pub shards: Vec<u32>,
     /// The node of the shard that they become [default: that of the first]

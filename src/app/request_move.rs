@@ -23,9 +23,24 @@ pub(super) async fn request_move(args: cli::Move) -> ExitCode {
 
 /// Asks for a split.
 pub(super) async fn request_split(args: cli::Split) -> ExitCode {
-    let wanted = json!({ "shard": args.shard, "into": args.into, "nodes": args.to });
+    let mut wanted = json!({ "shard": args.shard, "nodes": args.to });
+    let how = match (args.at.as_slice(), args.values.as_slice()) {
+        ([], []) => {
+            let into = args.into.unwrap_or(2);
+            wanted["into"] = into.into();
+            format!("into {into}")
+        }
+        ([], values) => {
+            wanted["values"] = values.into();
+            format!("by values: {}", values.join(", "))
+        }
+        (at, _) => {
+            wanted["at"] = at.into();
+            format!("at {}", at.join(", "))
+        }
+    };
     let asked = Asked { path: "splits", wanted, wait: args.wait, admin: &args.admin };
-    asked.run(&format!("that splits shard {} into {}", args.shard, args.into)).await
+    asked.run(&format!("that splits shard {} {how}", args.shard)).await
 }
 
 /// Asks for a merge.

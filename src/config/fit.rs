@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::{GroupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
-use crate::shard_map::{Bounds, Derived, Group, MapParts, Node, Shard, ShardMap, Table, TableKind};
+use crate::shard_map::{
+    Bounds, Derived, Group, MapParts, Method, Node, Shard, ShardMap, Table, TableKind,
+};
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -159,13 +161,31 @@ fn group_mismatch(map: &MapParts, group: &GroupPolicy) -> Option<String> {
     }
     // The policy says with how many shards a group begins: splits and merges change it, and leave
     // shards that hold nothing.
-    let of_group = || map.shards.iter().filter(|shard| shard.group == id);
-    let changed = of_group().any(|shard| shard.bounds == Bounds::Nothing);
-    let (shards, wanted) = (of_group().count(), group.shards);
-    (!changed && u32::try_from(shards) != Ok(wanted)).then(|| {
-        format!(
+    let of_group: Vec<&Bounds> =
+        map.shards.iter().filter(|shard| shard.group == id).map(|shard| &shard.bounds).collect();
+    let method = |bounds: &Bounds| bounds.method().map(Method::word).unwrap_or_default();
+    let now = of_group.iter().find(|bounds| ***bounds != Bounds::Nothing);
+    if let (Some(now), Some(wanted)) = (now, group.bounds.first())
+        && now.method() != wanted.method()
+    {
+        let (was, is) = (method(now), method(wanted));
+        return Some(format!("group {name:?} is sharded by {was}, the policy says {is}"));
+    }
+    if of_group.iter().any(|bounds| **bounds == Bounds::Nothing) {
+        return None;
+    }
+    let (shards, wanted) = (of_group.len(), group.bounds.len());
+    if shards != wanted {
+        return Some(format!(
             "group {name:?} has {shards} shards, the policy says {wanted} (foreshard split changes \
              the number while traffic goes on)"
+        ));
+    }
+    let other = of_group.iter().find(|bounds| !group.bounds.contains(bounds));
+    other.map(|_| {
+        format!(
+            "the shards of group {name:?} hold other keys than the policy says (foreshard split and \
+             merge change them while traffic goes on)"
         )
     })
 }
@@ -198,9 +218,6 @@ fn add_group(parts: &mut MapParts, group: &GroupPolicy) {
     let id = GroupId(u16::try_from(parts.groups.len()).unwrap_or(u16::MAX));
     parts.groups.push(Group { name: group.name.clone(), key: group.key.clone() });
     let nodes = (0..parts.nodes.len()).map(node_id).cycle();
-    parts.shards.extend((0..group.shards).zip(nodes).map(|(remainder, node)| Shard {
-        group: id,
-        bounds: Bounds::Hash { modulus: group.shards, remainder },
-        node,
-    }));
+    let shard = |(bounds, node): (&Bounds, _)| Shard { group: id, bounds: bounds.clone(), node };
+    parts.shards.extend(group.bounds.iter().zip(nodes).map(shard));
 }

@@ -7,6 +7,7 @@
 mod access;
 mod fault;
 mod fit;
+mod group;
 mod nodes;
 mod policy;
 mod section;

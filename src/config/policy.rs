@@ -4,17 +4,16 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::Faults;
+use super::group::read_groups;
 use super::section::{Cursor, Source};
 use crate::controller;
 use crate::forecast;
 use crate::load;
 use crate::mover;
 use crate::placement;
-use crate::shard_map::KeyType;
+use crate::shard_map::{Bounds, KeyType};
 use crate::sql::TableName;
 
-/// Most shards of a group: beyond it each scatter and each move plans over too many partitions.
-const SHARDS_MAX: u32 = 4_096;
 /// Longest identifier of PostgreSQL, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The keys of a policy.
@@ -60,8 +59,8 @@ pub struct GroupPolicy {
     pub name: String,
     /// The type of each column of the shard key.
     pub key: Vec<KeyType>,
-    /// How many hash shards it has at first.
-    pub shards: u32,
+    /// Which keys its first shards hold.
+    pub bounds: Vec<Bounds>,
     /// Its tables, in the order of the file.
     pub tables: Vec<TablePolicy>,
 }
@@ -166,96 +165,8 @@ fn mover_faults(config: &mover::Config) -> Vec<(&'static str, String)> {
     faults
 }
 
-fn read_groups(groups: &Cursor<'_>, names: &mut HashSet<TableName>) -> Vec<GroupPolicy> {
-    let entries = groups.entries().into_iter();
-    entries.map(|(name, group)| read_group(name, &group, names)).collect()
-}
-
-fn read_group(name: &str, group: &Cursor<'_>, names: &mut HashSet<TableName>) -> GroupPolicy {
-    let fields = group.fields(&["key", "shards", "tables"]);
-    let key = fields.required("key").map(read_key);
-    let shards = fields.required("shards").and_then(read_shards);
-    let tables = fields.required("tables").map(|tables| {
-        let entries = tables.entries();
-        if entries.is_empty() && tables.is_map() {
-            tables.fault("must name a table at least");
-        }
-        let tables = entries.iter().filter_map(|(table, columns)| {
-            read_table(table, columns, key.as_ref().map(|(count, _)| *count), names)
-        });
-        tables.collect()
-    });
-    GroupPolicy {
-        name: name.to_owned(),
-        key: key.map(|(_, types)| types).unwrap_or_default(),
-        shards: shards.unwrap_or(1),
-        tables: tables.unwrap_or_default(),
-    }
-}
-
-/// How many types the key has, and those that are known.
-fn read_key(key: &Cursor<'_>) -> (usize, Vec<KeyType>) {
-    let items = key.one_or_more();
-    if items.is_empty() {
-        key.fault("must name a type at least");
-    }
-    let types = items.iter().filter_map(|item| {
-        let name = item.text()?;
-        let found = key_type(&name);
-        if found.is_none() {
-            let known = "smallint, integer, bigint, text, varchar, uuid";
-            item.fault(format!("{name:?} can't be a shard key's type; known are {known}"));
-        }
-        found
-    });
-    (items.len(), types.collect())
-}
-
-fn key_type(name: &str) -> Option<KeyType> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "smallint" | "int2" => KeyType::Int2,
-        "integer" | "int" | "int4" => KeyType::Int4,
-        "bigint" | "int8" => KeyType::Int8,
-        "text" | "varchar" => KeyType::Text,
-        "uuid" => KeyType::Uuid,
-        _ => return None,
-    })
-}
-
-fn read_shards(shards: &Cursor<'_>) -> Option<u32> {
-    let count: u32 = shards.read()?;
-    if !(1..=SHARDS_MAX).contains(&count) {
-        shards.fault(format!("must be from 1 to {SHARDS_MAX}"));
-        return None;
-    }
-    Some(count)
-}
-
-fn read_table(
-    name: &str,
-    columns: &Cursor<'_>,
-    key_columns: Option<usize>,
-    names: &mut HashSet<TableName>,
-) -> Option<TablePolicy> {
-    let items = columns.one_or_more();
-    let key: Vec<String> = items.iter().filter_map(Cursor::text).collect();
-    if key_columns.is_some_and(|count| count != items.len()) {
-        let (has, needs) = (items.len(), key_columns.unwrap_or_default());
-        columns.fault(format!("names {has} column(s), but the group's key has {needs}"));
-    }
-    for (index, column) in key.iter().enumerate() {
-        if key[..index].contains(column) {
-            columns.fault(format!("names the column {column:?} twice"));
-        }
-    }
-    let name = table_name(name).map_err(|message| columns.fault_of_key(message)).ok()?;
-    let twice = || columns.fault_of_key("the table stands twice in the policy");
-    let name = is_new(&name, names, twice)?;
-    Some(TablePolicy { name, key })
-}
-
 /// `orders` is `public.orders`; `sales.orders` names its schema.
-fn table_name(text: &str) -> Result<TableName, String> {
+pub(super) fn table_name(text: &str) -> Result<TableName, String> {
     let (schema, name) = text.split_once('.').unwrap_or(("public", text));
     if schema.is_empty() || name.is_empty() || name.contains('.') {
         return Err(format!("{text:?} is not a table's name; write orders or sales.orders"));
@@ -266,7 +177,7 @@ fn table_name(text: &str) -> Result<TableName, String> {
     Ok(TableName::new(schema, name))
 }
 
-fn is_new(
+pub(super) fn is_new(
     name: &TableName,
     names: &mut HashSet<TableName>,
     twice: impl FnOnce(),

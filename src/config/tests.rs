@@ -80,14 +80,14 @@ placement: {node_capacities: {n7: 2.0}, mode: sometimes}
         "p.yaml:1:1: databse: unknown key; did you mean database?",
         "p.yaml:2:7: home: there is no node \"n9\"; the nodes are n1, n2",
         "p.yaml:5:19: groups.shop.key[1]: \"jsonb\" can't be a shard key's type; known are \
-         smallint, integer, bigint, text, varchar, uuid",
+         smallint, integer, bigint, text, varchar, uuid, date, timestamptz",
         "p.yaml:6:13: groups.shop.shards: must be from 1 to 4096",
         "p.yaml:8:16: groups.shop.tables.tenants: names 1 column(s), but the group's key has 2",
         "p.yaml:10:7: groups.shop.tables.orders: stands twice",
         "p.yaml:11:7: groups.shop.tables.public.tenants: the table stands twice in the policy",
         "p.yaml:14:13: groups.empty.shards: is of the wrong type: string \"many\", expected u32",
         "p.yaml:15:13: groups.empty.tables: must name a table at least",
-        "p.yaml:16:5: groups.empty.colour: unknown key; known are key, shards, tables",
+        "p.yaml:16:5: groups.empty.colour: unknown key; known are key, method, shards, split_at, values, default, tables",
         "p.yaml:17:27: reference_tables[1]: the table stands twice in the policy",
         "p.yaml:17:34: reference_tables[2]: \"a.b.c\" is not a table's name; write orders or \
          sales.orders",
@@ -312,4 +312,69 @@ fn trust_is_for_loopback_alone() {
     std::fs::remove_file(&file).unwrap();
     assert!(inside.is_ok(), "{inside:?}");
     assert!(outside.unwrap_err().contains("would let in anybody who reaches 0.0.0.0:6432"));
+}
+
+const BY_RANGE: &str = "
+groups:
+  days:
+    key: [date, int]
+    method: range
+    split_at: [2024-01-01, [2024-06-01, 5]]
+    tables: {visits: [day, visitor]}
+  places:
+    key: text
+    method: list
+    values: [[eu, uk], [us, null]]
+    default: true
+    tables: {places: region}
+";
+
+#[test]
+fn ranges_and_lists_become_shards_whose_bounds_are_kept() {
+    let policy = policy(BY_RANGE);
+    let first = map(&policy, &["n1", "n2"]);
+    let bounds: Vec<String> = first.shards().map(|(_, shard)| shard.bounds.for_values(2)).collect();
+    assert_eq!(
+        bounds[..5],
+        [
+            "FOR VALUES FROM (MINVALUE, MINVALUE) TO ('2024-01-01', MINVALUE)",
+            "FOR VALUES FROM ('2024-01-01', MINVALUE) TO ('2024-06-01', '5')",
+            "FOR VALUES FROM ('2024-06-01', '5') TO (MAXVALUE, MAXVALUE)",
+            "FOR VALUES IN ('eu', 'uk')",
+            "FOR VALUES IN ('us', NULL)",
+        ]
+    );
+    assert_eq!(bounds[5], "DEFAULT");
+    let parts: MapParts = first.clone().into();
+    let stored = serde_json::to_string(&parts).unwrap();
+    let read: MapParts = serde_json::from_str(&stored).unwrap();
+    assert_eq!(ShardMap::try_from(read).unwrap(), first);
+    assert_eq!(policy.extend(&first, &names(&["n1", "n2"])), Ok(None));
+    let moved = self::policy(&BY_RANGE.replace("2024-01-01", "2024-01-02"));
+    let error = moved.extend(&first, &names(&["n1", "n2"])).unwrap_err().to_string();
+    assert!(error.contains("hold other keys than the policy says"), "{error}");
+    let hashed = BY_RANGE.replace("method: range", "shards: 3").replace("split_at:", "# ");
+    let error = self::policy(&hashed).extend(&first, &names(&["n1", "n2"])).unwrap_err();
+    assert!(error.to_string().contains("sharded by range, the policy says hash"), "{error}");
+}
+
+#[test]
+fn faults_in_ranges_and_lists_are_told_with_their_place() {
+    for (wrong, message) in [
+        ("key: int, method: range, split_at: [5, 5]", "split_at[1]: must be greater than"),
+        ("key: int, method: range, split_at: [5, x]", "invalid input syntax for type integer"),
+        ("key: int, method: range, split_at: [[1, 2]]", "as many values as the key columns: 1"),
+        ("key: int, method: range, split_at: [null]", "must not be null"),
+        ("key: int, method: range", "the key split_at is missing"),
+        ("key: int, method: range, shards: 3, split_at: []", "has no meaning with method: range"),
+        ("key: int, method: list, values: [[1], [2, 1]]", "values[1][1]: stands twice"),
+        ("key: int, method: list, values: [[]]", "must have a value at least"),
+        ("key: [int, int], method: list, values: [[1]]", "a list has a key of one column"),
+        ("key: int, method: sorted, shards: 1", "must be hash, range or list"),
+        ("key: date, method: range, split_at: [1 May]", "invalid input syntax for type date"),
+    ] {
+        let columns = if wrong.contains("[int, int]") { "[a, b]" } else { "a" };
+        let found = faults(&format!("groups: {{g: {{{wrong}, tables: {{t: {columns}}}}}}}"));
+        assert!(found.iter().any(|fault| fault.contains(message)), "{wrong}: {found:?}");
+    }
 }

@@ -3,12 +3,12 @@
 
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, holds, lanes};
+use super::lane::{OneLane, Sessions, lanes};
 use super::look;
 use super::names::{self, quoted};
 use super::position;
 use super::session::Session;
-use crate::shard_map::leaf_name;
+use crate::shard_map::{Bounds, OTHERS_CHECK, leaf_name};
 use crate::shard_move::{Event, Move, MovedTable, Part};
 use crate::sql::{Literal, TableName};
 
@@ -57,7 +57,7 @@ pub(super) async fn build(context: &MoverContext, mv: &Move) -> Result<Event, Mo
     }
     for source in mv.sources() {
         for table in mv.leaves_of(source.shard) {
-            keep_attachable(mv, sessions.on(source.node)?, table, source).await?;
+            keep_attachable(mv, sessions.on(source.node)?, table, &source).await?;
         }
     }
     Ok(Event::Built)
@@ -77,9 +77,16 @@ async fn statements(
         keys.extend(own_keys(source, table, leaf).await?);
         foreign_keys.extend(own_foreign_keys(lane, source, table, leaf).await?);
         checks.extend(own_settings(source, table, leaf).await?);
-        let check = helper(lane.mv, table, parent.oid, lane.lane.target);
+        let bounds = &lane.lane.target.bounds;
+        let check = helper(lane.mv, table, parent.oid, bounds);
         let new_leaf = &table.new_leaf;
         checks.push(format!("ALTER TABLE {new_leaf} {check}"));
+        if let Bounds::Others(_) = bounds {
+            let check = bounds.condition(&table.key, parent.oid);
+            checks.push(format!(
+                "ALTER TABLE {new_leaf} ADD CONSTRAINT {OTHERS_CHECK} CHECK ({check})"
+            ));
+        }
         checks.push(format!("ALTER TABLE {new_leaf} OWNER TO {}", quoted(&parent.owner)));
     }
     Ok(keys.into_iter().chain(foreign_keys).chain(checks).collect::<Vec<_>>().join("; "))
@@ -179,9 +186,9 @@ async fn own_settings(
 }
 
 /// A CHECK that says what the partition's bounds say, in the words that ATTACH recognizes.
-fn helper(mv: &Move, table: &MovedTable, parent: u32, part: Part) -> String {
+fn helper(mv: &Move, table: &MovedTable, parent: u32, bounds: &Bounds) -> String {
     let name = quoted(&names::helper_check(mv));
-    format!("ADD CONSTRAINT {name} CHECK ({})", holds(part.bounds, table, parent))
+    format!("ADD CONSTRAINT {name} CHECK ({})", bounds.condition(&table.key, parent))
 }
 
 /// How long and how often the old leaf is asked for to get its check, in ms.
@@ -195,7 +202,7 @@ async fn keep_attachable(
     mv: &Move,
     source: &Session,
     table: &MovedTable,
-    part: Part,
+    part: &Part,
 ) -> Result<(), MoveError> {
     debug_assert_eq!(leaf_name(&table.parent, part.shard), table.leaf);
     let doing = "adding the check to the old table";
@@ -204,7 +211,7 @@ async fn keep_attachable(
     let sql = format!(
         "ALTER TABLE {0} DROP CONSTRAINT IF EXISTS {name}; ALTER TABLE {0} {1} NOT VALID",
         table.leaf,
-        helper(mv, table, parent, part)
+        helper(mv, table, parent, &part.bounds)
     );
     match source.run_with_locks(doing, &sql, CHECK_LOCK).await {
         Err(error) if error.is_lock_timeout() => {

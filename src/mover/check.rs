@@ -58,8 +58,8 @@ fn bounded(map: &ShardMap, lane: &Lane) -> Result<Lane, MoveError> {
         return refused(format!("shard {id} is not on node {} any more", lane.source.node));
     }
     if lane.target.shard == id {
-        lane.source.bounds = shard.bounds;
-        lane.target.bounds = shard.bounds;
+        lane.source.bounds = shard.bounds.clone();
+        lane.target.bounds = shard.bounds.clone();
     } else if lane.source.bounds != shard.bounds || map.shard(lane.target.shard).is_some() {
         return refused(format!("the bounds of shard {id} were changed meanwhile"));
     }

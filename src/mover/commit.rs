@@ -63,7 +63,7 @@ fn changed(map: &ShardMap, mv: &Move) -> Result<ShardMap, MoveError> {
     };
     let gone: Vec<_> = sources.iter().map(|source| source.shard).collect();
     let shard = |part: &crate::shard_move::Part| {
-        (part.shard, Shard { group, bounds: part.bounds, node: part.node })
+        (part.shard, Shard { group, bounds: part.bounds.clone(), node: part.node })
     };
     let new: Vec<_> = mv.targets().iter().map(shard).collect();
     let invalid = |error| MoveError::Refused(format!("the new map would be wrong: {error}"));

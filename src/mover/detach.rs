@@ -37,7 +37,12 @@ pub(super) struct Given {
     tables: Vec<MovedTable>,
     /// The object ids of parent and leaf of each table.
     oids: Vec<[u32; 2]>,
+    /// A parent has a DEFAULT partition, from beside which nothing is detached concurrently.
+    pub(super) only_plainly: bool,
 }
+
+const DEFAULTS: &str =
+    "SELECT FROM pg_partitioned_table WHERE partrelid = ANY ($1) AND partdefid <> 0";
 
 /// What the source nodes of a move give away, a node an element.
 pub(super) async fn given(mv: &Move, sessions: &Sessions) -> Result<Vec<Given>, MoveError> {
@@ -50,13 +55,18 @@ pub(super) async fn given(mv: &Move, sessions: &Sessions) -> Result<Vec<Given>, 
             let parent = look::oid(session, &table.parent).await?;
             oids.push([parent, look::oid(session, &table.leaf).await?]);
         }
-        match all.iter_mut().find(|given| given.node == source.node) {
-            Some(given) => {
-                given.tables.extend(tables);
-                given.oids.extend(oids);
-            }
-            None => all.push(Given { node: source.node, tables, oids }),
+        if let Some(given) = all.iter_mut().find(|given| given.node == source.node) {
+            given.tables.extend(tables);
+            given.oids.extend(oids);
+        } else {
+            all.push(Given { node: source.node, tables, oids, only_plainly: false });
         }
+    }
+    for given in &mut all {
+        let parents: Vec<u32> = given.oids.iter().map(|[parent, _]| *parent).collect();
+        let doing = "looking for DEFAULT partitions";
+        let found = sessions.on(given.node)?.rows(doing, DEFAULTS, &[&parents]).await?;
+        given.only_plainly = !found.is_empty();
     }
     Ok(all)
 }

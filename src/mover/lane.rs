@@ -36,57 +36,30 @@ impl OneLane<'_> {
     /// Which rows of the source's leaf it carries, where `parent` is the object id of the table's
     /// parent on the source; `None` for all of them.
     pub(super) fn given(&self, table: &MovedTable, parent: u32) -> Option<String> {
-        narrower(self.lane.source.bounds, self.lane.target.bounds)
-            .map(|bounds| holds(bounds, table, parent))
+        let Lane { source, target, .. } = self.lane;
+        let narrower = source.bounds.is_wider_than(&target.bounds);
+        narrower.then(|| target.bounds.condition(&table.key, parent))
     }
 
     /// Which rows of the target's leaf are its own, where `parent` is the object id of the table's
     /// parent on the destination; `None` for all of them.
     pub(super) fn gotten(&self, table: &MovedTable, parent: u32) -> Option<String> {
-        narrower(self.lane.target.bounds, self.lane.source.bounds)
-            .map(|bounds| holds(bounds, table, parent))
+        let Lane { source, target, .. } = self.lane;
+        let narrower = target.bounds.is_wider_than(&source.bounds);
+        narrower.then(|| source.bounds.condition(&table.key, parent))
     }
 }
 
-/// `other`, if it holds fewer keys than `this`.
-fn narrower(this: Bounds, other: Bounds) -> Option<Bounds> {
-    match (this, other) {
-        (Bounds::Hash { modulus: here, .. }, Bounds::Hash { modulus: there, .. }) => {
-            (there > here).then_some(other)
-        }
-        _ => None,
-    }
-}
-
-/// A condition that says what `bounds` say, in the words that ATTACH recognizes.
-pub(super) fn holds(bounds: Bounds, table: &MovedTable, parent: u32) -> String {
-    match bounds {
-        Bounds::Hash { modulus, remainder } => format!(
-            "satisfies_hash_partition('{parent}'::oid, {modulus}, {remainder}, {})",
-            names::list(&table.key)
-        ),
-        Bounds::Nothing => "false".to_owned(),
-    }
-}
-
-/// The bounds as ATTACH takes them and `pg_get_expr` gives them.
-pub(super) fn for_values(bounds: Bounds) -> String {
-    match bounds {
-        Bounds::Hash { modulus, remainder } => {
-            format!("FOR VALUES WITH (modulus {modulus}, remainder {remainder})")
-        }
-        Bounds::Nothing => "FOR VALUES WITH ()".to_owned(),
-    }
-}
-
-/// `ATTACH` of leaves at their parents.
+/// `ATTACH` of the new leaves of some tables at their parents.
 pub(super) fn attach<'a>(
-    leaves: impl IntoIterator<Item = (&'a TableName, &'a TableName)>,
-    bounds: Bounds,
+    tables: impl IntoIterator<Item = (&'a MovedTable, &'a TableName)>,
+    bounds: &Bounds,
 ) -> Vec<String> {
-    let bounds = for_values(bounds);
-    let attach = |(parent, leaf)| format!("ALTER TABLE {parent} ATTACH PARTITION {leaf} {bounds}");
-    leaves.into_iter().map(attach).collect()
+    let attach = |(table, leaf): (&MovedTable, &TableName)| {
+        let bounds = bounds.for_values(table.key.len());
+        format!("ALTER TABLE {} ATTACH PARTITION {leaf} {bounds}", table.parent)
+    };
+    tables.into_iter().map(attach).collect()
 }
 
 /// A session on each node of a move.

@@ -40,5 +40,5 @@ pub use context::MoverContext;
 pub use error::MoveError;
 pub use jobs::{request_job, run_jobs};
 pub use progress::{Live, Progress};
-pub use request::{RequestError, Wanted, request, request_any};
+pub use request::{HowToSplit, RequestError, Wanted, request, request_any};
 pub use run::{recover_before_serving, run};

@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::ids::{MoveId, NodeId, ShardId};
-use crate::shard_map::{Bounds, ShardMap};
+use crate::shard_map::{Bounds, Cut, KeyValue, ShardMap};
 use crate::shard_move::{Cause, Lane, Move, Part};
 
 /// Why a move was not asked for.
@@ -23,12 +23,12 @@ pub enum RequestError {
         node: String,
     },
     /// Its keys can't be cut like this.
-    #[error("shard {shard} can't be split into {into}: it has to be a power of two from 2 on")]
+    #[error("shard {shard} can't be split like this: {why}")]
     CanNotSplit {
         /// The shard.
         shard: ShardId,
-        /// How many were asked for.
-        into: u32,
+        /// What would work.
+        why: String,
     },
     /// A split needs a node for each child, or none.
     #[error("{nodes} nodes are named for {into} new shards: name none, one, or one for each")]
@@ -36,10 +36,12 @@ pub enum RequestError {
         /// How many nodes were named.
         nodes: usize,
         /// How many children there are.
-        into: u32,
+        into: usize,
     },
     /// Together they are no shard.
-    #[error("these shards can't be merged: only the parts of one former shard can, all together")]
+    #[error(
+        "these shards can't be merged: only all parts of one former shard can, neighbouring ranges, and lists"
+    )]
     CanNotMerge,
     /// One at a time.
     #[error("shard {shard} is being moved already, by move {id}")]
@@ -71,8 +73,8 @@ pub enum Wanted {
     Split {
         /// The shard.
         shard: ShardId,
-        /// How many it becomes: a power of two.
-        into: u32,
+        /// How it is cut.
+        how: HowToSplit,
         /// The node of each; one for all; none if they stay where the shard is.
         to: Vec<NodeId>,
     },
@@ -83,6 +85,18 @@ pub enum Wanted {
         /// Its node; if none is named, that of the first.
         to: Option<NodeId>,
     },
+}
+
+/// How a shard is cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HowToSplit {
+    /// A shard by hash into so many: a power of two.
+    Into(u32),
+    /// A range into what is before a key and what is not, by a text for each column of the key or
+    /// the first ones.
+    At(Vec<String>),
+    /// A list, or what holds all other values, into what stays and these values; `None` is NULL.
+    Values(Vec<Option<String>>),
 }
 
 /// Writes the record of a new move of `shard` to the node `to`.
@@ -144,12 +158,13 @@ fn lanes(
             if source.node == *to {
                 return Err(RequestError::AlreadyThere { shard: *shard, node });
             }
-            Ok(vec![lane(source, Part { node: *to, ..source })])
+            let target = Part { node: *to, ..source.clone() };
+            Ok(vec![lane(source, target)])
         }
-        Wanted::Split { shard, into, to } => {
+        Wanted::Split { shard, how, to } => {
             let source = part(map, *shard)?;
-            let uneven = || RequestError::CanNotSplit { shard: *shard, into: *into };
-            let bounds = source.bounds.split(*into).ok_or_else(uneven)?;
+            let can_not = |why| RequestError::CanNotSplit { shard: *shard, why };
+            let bounds = cut(map, &source, how).map_err(can_not)?;
             for node in to {
                 node_named(map, *node)?;
             }
@@ -157,12 +172,12 @@ fn lanes(
                 [] => vec![source.node; bounds.len()],
                 [one] => vec![*one; bounds.len()],
                 all if all.len() == bounds.len() => all.to_vec(),
-                all => return Err(RequestError::Nodes { nodes: all.len(), into: *into }),
+                all => return Err(RequestError::Nodes { nodes: all.len(), into: bounds.len() }),
             };
             let ids = map.free_shards(bounds.len(), taken);
             let parts = ids.into_iter().zip(bounds).zip(nodes);
             Ok(parts
-                .map(|((shard, bounds), node)| lane(source, Part { shard, node, bounds }))
+                .map(|((shard, bounds), node)| lane(source.clone(), Part { shard, node, bounds }))
                 .collect())
         }
         Wanted::Merge { shards, to } => {
@@ -171,21 +186,61 @@ fn lanes(
             let group = |part: &Part| map.shard(part.shard).map(|shard| shard.group);
             let first = sources.first().ok_or(RequestError::CanNotMerge)?;
             let same = sources.iter().all(|source| group(source) == group(first));
-            let bounds: Vec<Bounds> = sources.iter().map(|source| source.bounds).collect();
+            let bounds: Vec<Bounds> = sources.iter().map(|source| source.bounds.clone()).collect();
             let bounds = Bounds::merged(&bounds).filter(|_| same);
             let bounds = bounds.ok_or(RequestError::CanNotMerge)?;
             let node = to.unwrap_or(first.node);
             node_named(map, node)?;
             let id = map.free_shards(1, taken).first().copied();
             let target = Part { shard: id.ok_or(RequestError::CanNotMerge)?, node, bounds };
-            Ok(sources.into_iter().map(|source| lane(source, target)).collect())
+            Ok(sources.into_iter().map(|source| lane(source, target.clone())).collect())
+        }
+    }
+}
+
+/// The bounds of the children; or why there are none.
+fn cut(map: &ShardMap, source: &Part, how: &HowToSplit) -> Result<Vec<Bounds>, String> {
+    let bounds = &source.bounds;
+    let types = match map.shard(source.shard) {
+        Some(shard) => map.groups()[shard.group.index()].key.as_slice(),
+        None => &[],
+    };
+    let value = |(text, key_type): (&String, &crate::shard_map::KeyType)| {
+        key_type.parse(text.as_bytes()).map_err(|invalid| invalid.to_string())
+    };
+    match how {
+        HowToSplit::Into(into) => bounds.split(*into).ok_or_else(|| match bounds {
+            Bounds::Range { .. } => "it is a range: say at which key".to_owned(),
+            Bounds::List(_) | Bounds::Others(_) => "it is a list: say which values".to_owned(),
+            _ => format!("into {into}, which is no power of two from 2 on"),
+        }),
+        HowToSplit::At(texts) => {
+            if texts.len() > types.len() {
+                return Err(format!("its key has {} column(s)", types.len()));
+            }
+            let at: Cut = texts.iter().zip(types).map(value).collect::<Result<_, _>>()?;
+            let outside = || "it is no range with this key inside".to_owned();
+            bounds.split_at(&at).ok_or_else(outside)
+        }
+        HowToSplit::Values(texts) => {
+            let key_type = types.first().ok_or("it has no key")?;
+            let read = |text: &Option<String>| match text {
+                Some(text) => value((text, key_type)),
+                None => Ok(KeyValue::Null),
+            };
+            let values: Vec<KeyValue> = texts.iter().map(read).collect::<Result<_, _>>()?;
+            let foreign = || {
+                "it is no list with these values and others, nor what holds all other values"
+                    .to_owned()
+            };
+            bounds.split_off(&values).ok_or_else(foreign)
         }
     }
 }
 
 fn part(map: &ShardMap, shard: ShardId) -> Result<Part, RequestError> {
     let found = map.shard(shard).ok_or(RequestError::NoShard(shard))?;
-    Ok(Part { shard, node: found.node, bounds: found.bounds })
+    Ok(Part { shard, node: found.node, bounds: found.bounds.clone() })
 }
 
 fn node_named(map: &ShardMap, id: NodeId) -> Result<String, RequestError> {

@@ -117,8 +117,8 @@ pub(super) async fn attach_targets(
                 continue;
             }
             sql.extend(attach(
-                tables.iter().map(|table| (&table.parent, &table.new_leaf)),
-                target.bounds,
+                tables.iter().map(|table| (*table, &table.new_leaf)),
+                &target.bounds,
             ));
             sql.extend(leaves.iter().map(|leaf| {
                 format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
@@ -151,8 +151,8 @@ async fn give_back(mv: &Move, sessions: &Sessions, givers: &[Given]) -> Result<(
         if look::hold(session, &leaves).await? == Hold::Attached {
             continue;
         }
-        let parts = tables.iter().map(|table| (&table.parent, &table.leaf));
-        let sql = attach(parts, source.bounds).join("; ");
+        let parts = tables.iter().map(|table| (*table, &table.leaf));
+        let sql = attach(parts, &source.bounds).join("; ");
         session.run_with_locks("giving the shard back to its source", &sql, PARENT_LOCK).await?;
         tracing::info!(node = session.node, shard = %source.shard, "the source has taken the shard back");
     }

@@ -119,7 +119,8 @@ struct Ends<'a> {
 
 impl Ends<'_> {
     async fn go_concurrently(&mut self) -> Result<(), MoveError> {
-        if self.way == Way::Plainly {
+        let can = !self.givers.iter().any(|given| given.only_plainly);
+        if self.way == Way::Plainly && can {
             self.way = Way::Concurrently;
             for given in &self.givers {
                 self.hiders.push(given.hiders(self.context, &self.mv.record).await?);

@@ -2,7 +2,7 @@
 
 use super::check::refused;
 use super::error::MoveError;
-use super::lane::{OneLane, for_values};
+use super::lane::OneLane;
 use super::look::{self, Seen};
 use super::session::Session;
 use crate::shard_map::{Table, TableKind, leaf_name};
@@ -105,8 +105,14 @@ impl Pair<'_> {
         let Some(leaf) = look::table(self.source, &leaf_name_here).await? else {
             return refused(format!("node {node} has no table {leaf_name_here}"));
         };
-        let bounds = for_values(lane.source.bounds);
-        if leaf.parent != Some(parent.oid) || !leaf.bounds.eq_ignore_ascii_case(&bounds) {
+        let columns = match &table.kind {
+            TableKind::Sharded { key, .. } => key.len(),
+            TableKind::Reference => 0,
+        };
+        let bounds = lane.source.bounds.for_values(columns);
+        if leaf.parent != Some(parent.oid)
+            || !lane.source.bounds.are_shown_as(&leaf.bounds, columns)
+        {
             return refused(format!(
                 "table {leaf_name_here} on node {node} is not the partition {bounds} of {}",
                 table.name

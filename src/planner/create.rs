@@ -4,7 +4,7 @@
 use super::concurrent;
 use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, splice};
 use crate::router::is_pure_function;
-use crate::shard_map::{KeyType, TableKind};
+use crate::shard_map::{KeyType, Method, TableKind};
 use crate::sql::{
     ColumnDefinition, ConstraintKind, CreateIndex, CreateTable, ForeignKey, Ident, TableElement,
     TableName,
@@ -59,7 +59,9 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     check_key(&key, elements, scope)?;
     let columns: Vec<String> =
         key.key.iter().map(|column| Ident::new(column).to_string()).collect();
-    let body = format!("({}) PARTITION BY HASH ({})", plan.parts.join(", "), columns.join(", "));
+    let method = scope.map.method(key.group).word().to_uppercase();
+    let body =
+        format!("({}) PARTITION BY {method} ({})", plan.parts.join(", "), columns.join(", "));
     let mut edits = vec![named, (create.body.clone(), body)];
     let mut with = String::new();
     if let Some(range) = &create.with {
@@ -303,8 +305,22 @@ fn check_key(
         if KeyType::from_name(type_name) != Some(*key_type) {
             return Err(wrong(format!("Its type is {} here.", column.type_name)));
         }
-        if column.collated {
-            return Err(wrong("A collation could make unequal texts equal.".to_owned()));
+        if column.sized && *key_type == KeyType::Timestamptz {
+            return Err(wrong(
+                "With a precision it would be rounded before it is stored.".to_owned(),
+            ));
+        }
+        let by_range = scope.map.method(key.group) == Method::Range;
+        match column.collation.as_deref() {
+            None if by_range && *key_type == KeyType::Text => {
+                let why = "Ranges of texts follow the order of bytes: it needs COLLATE \"C\".";
+                return Err(wrong(why.to_owned()));
+            }
+            None | Some("C" | "POSIX") => {}
+            Some(_) => {
+                let why = "Its collation could order or equate texts in another way.";
+                return Err(wrong(why.to_owned()));
+            }
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Apart, alter, concurrent, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
-use crate::shard_map::{Bounds, ShardMap, Table, TableKind, leaf_name};
+use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
 use crate::sql::{
     DdlStatement, Ident, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
 };
@@ -137,16 +137,20 @@ impl ShardStep {
             Self::CreateLeaf { table, if_not_exists, with } => {
                 let exists = if *if_not_exists { "IF NOT EXISTS " } else { "" };
                 let leaf = leaf_name(table, shard);
-                let bounds = match map.shard(shard).map(|shard| shard.bounds) {
-                    Some(Bounds::Hash { modulus, remainder }) => {
-                        format!("WITH (MODULUS {modulus}, REMAINDER {remainder})")
-                    }
-                    // No such shard: PostgreSQL refuses it.
-                    Some(Bounds::Nothing) | None => "WITH ()".to_owned(),
+                let key = match map.table(table).map(|table| &table.kind) {
+                    Some(TableKind::Sharded { key, .. }) => key.as_slice(),
+                    _ => &[],
                 };
-                format!(
-                    "CREATE TABLE {exists}{leaf} PARTITION OF {table} FOR VALUES {bounds}{with}"
-                )
+                let bounds = map.shard(shard).map_or(&Bounds::Nothing, |shard| &shard.bounds);
+                let check = match bounds {
+                    // The values that other nodes hold are not its own.
+                    Bounds::Others(_) => {
+                        format!(" (CONSTRAINT {OTHERS_CHECK} CHECK ({}))", bounds.condition(key, 0))
+                    }
+                    _ => String::new(),
+                };
+                let bounds = bounds.for_values(key.len());
+                format!("CREATE TABLE {exists}{leaf} PARTITION OF {table}{check} {bounds}{with}")
             }
             Self::CreateIndex { table, index, unique, rest } => {
                 let unique = if *unique { "UNIQUE " } else { "" };

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::names::Meaning;
 use crate::ids::GroupId;
-use crate::shard_map::Table;
+use crate::shard_map::{Limit, Table};
 use crate::sql::{
     ColumnRef, Condition, Constant, ConstantValue, Level, Query, Source, TableRef, Test,
 };
@@ -54,6 +54,7 @@ pub(super) struct Bound<'a> {
     /// All references to sharded tables.
     pub(super) sharded: Vec<Sharded<'a>>,
     constants: HashMap<KeyColumn, Vec<Constant>>,
+    limits: HashMap<KeyColumn, Vec<(Limit, Constant)>>,
     /// How often each parameter is compared with a key column, by number.
     pub(super) key_uses: HashMap<u16, u16>,
 }
@@ -70,8 +71,13 @@ impl<'a> Bound<'a> {
                 }
             }
         }
-        let mut bound =
-            Self { query, sharded, constants: HashMap::new(), key_uses: HashMap::new() };
+        let mut bound = Self {
+            query,
+            sharded,
+            constants: HashMap::new(),
+            limits: HashMap::new(),
+            key_uses: HashMap::new(),
+        };
         for (index, level) in query.levels.iter().enumerate() {
             bound.bind_constants(index, level);
             // Each round binds a further column or is the last.
@@ -91,16 +97,42 @@ impl<'a> Bound<'a> {
             .collect()
     }
 
+    /// The limits of the first key column of a table; `None` if there are none.
+    pub(super) fn limits_of(&self, table: &Sharded<'_>) -> Option<Vec<(Limit, Constant)>> {
+        let column = KeyColumn { level: table.level, table: table.index, position: 0 };
+        let one_of = self.constants.get(&column);
+        if let Some([constant]) = one_of.map(Vec::as_slice) {
+            let limit = |limit| (limit, constant.clone());
+            return Some(vec![limit(Limit::AtLeast), limit(Limit::AtMost)]);
+        }
+        self.limits.get(&column).cloned()
+    }
+
     fn bind_constants(&mut self, index: usize, level: &Level) {
         // What was written around a subquery is read there.
         for condition in level.conditions.iter().filter(|condition| !condition.pushed) {
-            let Test::OneOf(column, constants) = &condition.test else { continue };
+            let (column, constants, limit) = match &condition.test {
+                Test::OneOf(column, constants) => (column, constants.as_slice(), None),
+                Test::Compares(column, operator, constant) => match limit(operator) {
+                    Some(limit) => (column, std::slice::from_ref(constant), Some(limit)),
+                    None => continue,
+                },
+                _ => continue,
+            };
             let reached = self.columns(index, column);
             if !reached.is_empty() {
                 self.count_uses(constants);
             }
             for reach in reached.iter().filter(|reach| reach.is_filtered(condition)) {
-                self.constants.entry(reach.column).or_insert_with(|| constants.clone());
+                match limit {
+                    None => {
+                        self.constants.entry(reach.column).or_insert_with(|| constants.to_vec());
+                    }
+                    Some(limit) => {
+                        let limits = constants.iter().map(|constant| (limit, constant.clone()));
+                        self.limits.entry(reach.column).or_default().extend(limits);
+                    }
+                }
             }
         }
     }
@@ -126,10 +158,20 @@ impl<'a> Bound<'a> {
     }
 
     fn propagate_to(&mut self, condition: &Condition, from: Reach, to: Reach) -> bool {
-        if !to.is_filtered(condition) || self.constants.contains_key(&to.column) {
+        if !to.is_filtered(condition) {
             return false;
         }
-        let Some(constants) = self.constants.get(&from.column).cloned() else { return false };
+        let mut grown = false;
+        if let Some(limits) = self.limits.get(&from.column).cloned()
+            && !self.limits.contains_key(&to.column)
+        {
+            self.limits.insert(to.column, limits);
+            grown = true;
+        }
+        if self.constants.contains_key(&to.column) {
+            return grown;
+        }
+        let Some(constants) = self.constants.get(&from.column).cloned() else { return grown };
         self.constants.insert(to.column, constants);
         true
     }
@@ -235,4 +277,14 @@ impl<'a> Bound<'a> {
         };
         tables.filter_map(reach).collect()
     }
+}
+
+/// What a comparison says of a key.
+fn limit(operator: &str) -> Option<Limit> {
+    Some(match operator {
+        "<" => Limit::Below,
+        "<=" => Limit::AtMost,
+        ">" | ">=" => Limit::AtLeast,
+        _ => return None,
+    })
 }

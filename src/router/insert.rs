@@ -8,7 +8,9 @@ use super::bind::Sharded;
 use super::functions;
 use super::names::Names;
 use crate::shard_map::{Column, Identity, KeyType, Table};
-use crate::sql::{Constant, Ident, Insert, InsertLayout, Query, calls_in, clock_calls, params_of};
+use crate::sql::{
+    Constant, ConstantValue, Ident, Insert, InsertLayout, Query, calls_in, clock_calls, params_of,
+};
 use crate::wire::ServerError;
 
 /// Parts of a statement that are evaluated on one node before the statement goes on with their
@@ -155,7 +157,8 @@ pub(super) fn complete(
         let mut places = Vec::new();
         for (position, span) in row.cells.iter().enumerate() {
             let Some(name) = names.get(position) else { continue };
-            let constant = constants.and_then(|row| row.get(position)).is_some_and(Option::is_some);
+            let constant = constants.and_then(|row| row.get(position)?.as_ref());
+            let constant = constant.is_some_and(|constant| !completion.is_unread(name, constant));
             let expression = completion.expression(name, span, constant);
             if let Some(expression) = expression {
                 places.push((span.clone(), build.piece(expression, 1)));
@@ -205,6 +208,19 @@ impl Completion<'_> {
         self.key.is_some_and(|(key, _)| key.contains(name))
     }
 
+    /// The type of a key column.
+    fn key_type(&self, name: &String) -> Option<KeyType> {
+        let (key, types) = self.key?;
+        types.get(key.iter().position(|column| column == name)?).copied()
+    }
+
+    /// Whether it is a date or time for the key in a form that PostgreSQL has to read.
+    fn is_unread(&self, name: &String, constant: &Constant) -> bool {
+        let ConstantValue::String(text) = &constant.value else { return false };
+        let by_server = |kind: KeyType| !kind.reads_all() && kind.parse(text.as_bytes()).is_err();
+        constant.cast.is_none() && self.key_type(name).is_some_and(by_server)
+    }
+
     /// Whether the column's default is evaluated first.
     fn wanted(&self, column: &Column) -> bool {
         let Some(default) = &column.default else { return false };
@@ -227,10 +243,7 @@ impl Completion<'_> {
         if !first || constant {
             return None;
         }
-        let key_type = self.key.and_then(|(key, types)| {
-            key.iter().position(|column| column == name).and_then(|place| types.get(place))
-        });
-        Some(match key_type {
+        Some(match self.key_type(name) {
             Some(key_type) => format!("CAST({cell} AS {})", key_type.name()),
             None => cell.to_owned(),
         })

@@ -9,7 +9,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::operand::{self, Operand, Use};
 use super::{Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
-use crate::shard_map::{KeyType, KeyValue, ShardMap, hash_key};
+use crate::shard_map::{Directory, KeyType, KeyValue, Limit, ShardMap};
 use crate::sql::{Constant, ConstantValue};
 use crate::wire::ServerError;
 
@@ -19,7 +19,9 @@ const KEYS_MAX: usize = 10_000;
 /// Keys that a statement touches.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Keyed {
-    groups: Vec<GroupSlots>,
+    groups: Vec<GroupKeys>,
+    /// The node of each shard.
+    placement: Option<Arc<[NodeId]>>,
     keys: Vec<Key>,
     /// Parameters that PostgreSQL infers to be of the key's type: those used for nothing else.
     alone: Vec<u16>,
@@ -45,12 +47,21 @@ pub(super) enum Over {
     Evaluate(Arc<Evaluation>),
 }
 
-/// One group's shards by hash slot, with their nodes.
+/// Which shards of a group hold which keys.
 #[derive(Debug, Clone)]
-struct GroupSlots {
+struct GroupKeys {
     group: GroupId,
     types: Vec<KeyType>,
-    slots: Vec<(ShardId, NodeId)>,
+    directory: Arc<Directory>,
+}
+
+/// What a key of one table may be.
+#[derive(Debug, Clone)]
+pub(super) enum Bind {
+    /// For each column of the key: what it may equal.
+    Columns(Vec<Vec<Constant>>),
+    /// Limits of the first column.
+    Limits(Vec<(Limit, Constant)>),
 }
 
 /// Values of the key of one table.
@@ -60,8 +71,7 @@ struct Key {
     table: String,
     /// An index of `groups`.
     group: usize,
-    /// For each column of the key: what it may equal.
-    columns: Vec<Vec<Constant>>,
+    bind: Bind,
     used: Use,
     /// Trailing blanks may be cut off when the value is stored.
     cuts_blanks: bool,
@@ -72,8 +82,7 @@ pub(super) struct NewKey {
     /// The table's name, for errors.
     pub(super) table: String,
     pub(super) group: GroupId,
-    /// For each column of the key: what it may equal.
-    pub(super) columns: Vec<Vec<Constant>>,
+    pub(super) bind: Bind,
     pub(super) used: Use,
     /// The column may be a varchar with a length.
     pub(super) cuts_blanks: bool,
@@ -82,19 +91,19 @@ pub(super) struct NewKey {
 impl Keyed {
     pub(super) fn push(&mut self, key: NewKey, map: &ShardMap) {
         let group =
-            if let Some(group) = self.groups.iter().position(|slots| slots.group == key.group) {
+            if let Some(group) = self.groups.iter().position(|known| known.group == key.group) {
                 group
             } else {
-                let slots = map.slots(key.group).iter().map(|shard| (*shard, map.node_of(*shard)));
-                self.groups.push(GroupSlots {
+                self.groups.push(GroupKeys {
                     group: key.group,
                     types: map.groups()[key.group.index()].key.clone(),
-                    slots: slots.collect(),
+                    directory: Arc::clone(map.directory(key.group)),
                 });
+                self.placement.get_or_insert_with(|| Arc::clone(map.placement()));
                 self.groups.len() - 1
             };
-        let NewKey { table, columns, used, cuts_blanks, .. } = key;
-        self.keys.push(Key { table, group, columns, used, cuts_blanks });
+        let NewKey { table, bind, used, cuts_blanks, .. } = key;
+        self.keys.push(Key { table, group, bind, used, cuts_blanks });
     }
 
     /// Says which parameters are used for keys only.
@@ -134,15 +143,18 @@ impl Keyed {
         self.over = Over::No;
         self.otherwise = None;
         for key in other.keys {
-            let Key { table, group, columns, used, cuts_blanks } = key;
+            let Key { table, group, bind, used, cuts_blanks } = key;
             let group = other.groups[group].group;
-            self.push(NewKey { table, group, columns, used, cuts_blanks }, map);
+            self.push(NewKey { table, group, bind, used, cuts_blanks }, map);
         }
     }
 
     pub(super) fn depends_on_params(&self) -> bool {
         let param = |constant: &Constant| matches!(constant.value, ConstantValue::Param(_));
-        self.keys.iter().any(|key| key.columns.iter().flatten().any(param))
+        self.keys.iter().any(|key| match &key.bind {
+            Bind::Columns(columns) => columns.iter().flatten().any(param),
+            Bind::Limits(limits) => limits.iter().any(|(_, constant)| param(constant)),
+        })
     }
 
     /// The node's shards, or what is done where one node is not enough.
@@ -197,8 +209,12 @@ impl Keyed {
         params: &Params<'_>,
     ) -> Result<Option<Vec<(ShardId, NodeId)>>, ServerError> {
         let group = &self.groups[key.group];
+        let columns = match &key.bind {
+            Bind::Columns(columns) => columns,
+            Bind::Limits(limits) => return Ok(Some(self.within(group, limits, params))),
+        };
         let mut rows: Vec<Vec<KeyValue>> = vec![Vec::new()];
-        for (constants, key_type) in key.columns.iter().zip(&group.types) {
+        for (constants, key_type) in columns.iter().zip(&group.types) {
             let mut values = Vec::with_capacity(constants.len());
             for constant in constants {
                 let alone = |number| self.alone.contains(&number);
@@ -222,12 +238,44 @@ impl Keyed {
             };
             rows = rows.iter().flat_map(|row| with(row).collect::<Vec<_>>()).collect();
         }
-        let count = group.slots.len() as u64;
-        let slot = |row: Vec<KeyValue>| {
-            let slot = usize::try_from(hash_key(&row) % count).unwrap_or_default();
-            group.slots[slot]
-        };
-        Ok(Some(rows.into_iter().map(slot).collect()))
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            match group.directory.shard_of(&row) {
+                Some(shard) => found.extend(self.placed(shard)),
+                None if key.used == Use::Compare => {}
+                // No partition takes it: PostgreSQL says so.
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn placed(&self, shard: ShardId) -> Option<(ShardId, NodeId)> {
+        let node = self.placement.as_ref()?.get(shard.index())?;
+        Some((shard, *node))
+    }
+
+    /// The shards of keys within limits; what can't be told is no limit.
+    fn within(
+        &self,
+        group: &GroupKeys,
+        limits: &[(Limit, Constant)],
+        params: &Params<'_>,
+    ) -> Vec<(ShardId, NodeId)> {
+        let Some(first) = group.types.first().copied() else { return Vec::new() };
+        // A number that the column can't hold is compared as one of a wider type.
+        let wide = if first.is_integer() { KeyType::Int8 } else { first };
+        let known = limits.iter().filter_map(|(limit, constant)| {
+            let alone = |number| self.alone.contains(&number);
+            match operand::read(constant, wide, Use::Compare, params, alone) {
+                Operand::Value(value) => Some((*limit, value)),
+                _ => None,
+            }
+        });
+        let known: Vec<_> = known.collect();
+        let within = group.directory.shards_within(&known);
+        let shards = within.unwrap_or_else(|| group.directory.shards());
+        shards.into_iter().filter_map(|shard| self.placed(shard)).collect()
     }
 }
 

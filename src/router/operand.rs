@@ -17,6 +17,9 @@ pub(super) enum Operand {
     Unknown(&'static str),
 }
 
+/// Why a date or time is not read here.
+const UNREAD: &str = "its form is not plainly 2026-01-31, or for a time 2026-01-31 12:00:00+00";
+
 /// How a constant meets a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
@@ -56,8 +59,12 @@ pub(super) fn read(
         (ConstantValue::Null, Use::Store) => Operand::Value(KeyValue::Null),
         (ConstantValue::Bool(_), _) => Operand::Unknown("it is a Boolean"),
         (ConstantValue::String(text), _) => {
-            let read = cast.unwrap_or(key_type).parse(text.as_bytes());
-            read.map_or(Operand::Invalid, Operand::Value)
+            let read_as = cast.unwrap_or(key_type);
+            match read_as.parse(text.as_bytes()) {
+                Ok(value) => Operand::Value(value),
+                Err(_) if read_as.reads_all() => Operand::Invalid,
+                Err(_) => Operand::Unknown(UNREAD),
+            }
         }
         (ConstantValue::Integer(digits), _) if key_type.is_integer() => {
             integer(digits, key_type, cast, used)
@@ -118,6 +125,7 @@ fn param(given: &Given, key_type: KeyType, used: Use, params: &Params<'_>) -> Op
     };
     match read {
         Ok(value) => Operand::Value(value),
+        Err(_) if !declared.reads_all() => Operand::Unknown(UNREAD),
         Err(_) if given.alone || params.types.get(index).is_some_and(|oid| *oid != 0) => {
             Operand::Invalid
         }

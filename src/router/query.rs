@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::bind::{Bound, Sharded};
 use super::functions;
 use super::insert::{self, Evaluation, Rows};
-use super::keyed::{Keyed, NewKey, Over};
+use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
 use super::{Route, pull, rekey, scatter, views, write};
-use crate::shard_map::{KeyType, Table};
+use crate::shard_map::{KeyType, Method, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
 
@@ -175,15 +175,12 @@ fn sharded(
             };
             for columns in keys {
                 columns.iter().for_each(|constants| bound.count_uses(constants));
-                keyed.push(new_key(&table, columns, Use::Store, names), names.map);
+                keyed.push(new_key(&table, Bind::Columns(columns), Use::Store, names), names.map);
             }
             continue;
         }
-        match bound.constants_of(&table) {
-            Some(columns) => {
-                let columns = columns.into_iter().map(<[_]>::to_vec).collect();
-                keyed.push(new_key(&table, columns, Use::Compare, names), names.map);
-            }
+        match binding(&bound, &table, names) {
+            Some(bind) => keyed.push(new_key(&table, bind, Use::Compare, names), names.map),
             None => free = free.or(Some(table)),
         }
     }
@@ -338,19 +335,23 @@ fn evaluate(first: Arc<Evaluation>, others: bool) -> Result<Part, ServerError> {
     Ok(Part::Evaluate(first))
 }
 
-fn new_key(
-    table: &Sharded<'_>,
-    columns: Vec<Vec<crate::sql::Constant>>,
-    used: Use,
-    names: &Names<'_>,
-) -> NewKey {
+/// What the query says of a table's key, if that can leave shards out.
+fn binding(bound: &Bound<'_>, table: &Sharded<'_>, names: &Names<'_>) -> Option<Bind> {
+    if let Some(columns) = bound.constants_of(table) {
+        return Some(Bind::Columns(columns.into_iter().map(<[_]>::to_vec).collect()));
+    }
+    let by_range = names.map.method(table.group) == Method::Range;
+    bound.limits_of(table).filter(|_| by_range).map(Bind::Limits)
+}
+
+fn new_key(table: &Sharded<'_>, bind: Bind, used: Use, names: &Names<'_>) -> NewKey {
     let types = &names.map.groups()[table.group.index()].key;
     let cut = |(name, key_type): (&String, &KeyType)| {
         let column = table.table.columns.iter().find(|column| column.name == *name);
         *key_type == KeyType::Text && column.is_none_or(|column| column.type_oid != TEXT_OID)
     };
     let cuts_blanks = used == Use::Store && table.key.iter().zip(types).any(cut);
-    NewKey { table: table.table.name.name.clone(), group: table.group, columns, used, cuts_blanks }
+    NewKey { table: table.table.name.name.clone(), group: table.group, bind, used, cuts_blanks }
 }
 
 /// `pg_type.oid` of text, which has no length.

@@ -24,7 +24,8 @@ pub fn row_hash(columns: impl Iterator<Item = Option<u64>>) -> u64 {
 fn hash_value(value: &KeyValue) -> Option<u64> {
     match value {
         KeyValue::Null => None,
-        KeyValue::Int(value) => Some(hash_int8(*value)),
+        KeyValue::Int(value) | KeyValue::Timestamp(value) => Some(hash_int8(*value)),
+        KeyValue::Date(days) => Some(hash_int8(i64::from(*days))),
         KeyValue::Text(bytes) => Some(hash_bytes(bytes)),
         KeyValue::Uuid(bytes) => Some(hash_bytes(bytes)),
     }

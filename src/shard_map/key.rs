@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A type that can be (a column of) a hash shard key.
+use super::time;
+use crate::sql::Literal;
+
+/// A type that can be (a column of) a shard key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyType {
@@ -19,10 +22,16 @@ pub enum KeyType {
     Text,
     /// `uuid`
     Uuid,
+    /// `date`
+    Date,
+    /// `timestamp with time zone`
+    Timestamptz,
 }
 
-/// A value of a shard-key column, coerced to the column's type.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A value of a shard-key column, coerced to the column's type. Values of one type order as
+/// PostgreSQL orders them, texts as in the C collation; but for NULL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "StoredKey", into = "StoredKey")]
 pub enum KeyValue {
     /// SQL NULL; does not take part in the hash.
     Null,
@@ -32,6 +41,79 @@ pub enum KeyValue {
     Text(Vec<u8>),
     /// Sixteen bytes, most significant first.
     Uuid([u8; 16]),
+    /// Days since 2000-01-01; the ends of the type are the infinities.
+    Date(i32),
+    /// Microseconds since 2000-01-01 00:00 UTC; the ends of the type are the infinities.
+    Timestamp(i64),
+}
+
+/// A value in a form for people: of a bound in the catalog, whose texts are UTF-8.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoredKey {
+    Null,
+    Int(i64),
+    Text(String),
+    Uuid(String),
+    Date(String),
+    Timestamptz(String),
+}
+
+impl TryFrom<StoredKey> for KeyValue {
+    type Error = InvalidKey;
+
+    fn try_from(stored: StoredKey) -> Result<Self, InvalidKey> {
+        match stored {
+            StoredKey::Null => Ok(Self::Null),
+            StoredKey::Int(value) => Ok(Self::Int(value)),
+            StoredKey::Text(text) => Ok(Self::Text(text.into_bytes())),
+            StoredKey::Uuid(text) => KeyType::Uuid.parse(text.as_bytes()),
+            StoredKey::Date(text) => KeyType::Date.parse(text.as_bytes()),
+            StoredKey::Timestamptz(text) => KeyType::Timestamptz.parse(text.as_bytes()),
+        }
+    }
+}
+
+impl From<KeyValue> for StoredKey {
+    fn from(value: KeyValue) -> Self {
+        let text = value.text().unwrap_or_default();
+        match value {
+            KeyValue::Null => Self::Null,
+            KeyValue::Int(value) => Self::Int(value),
+            KeyValue::Text(_) => Self::Text(text),
+            KeyValue::Uuid(_) => Self::Uuid(text),
+            KeyValue::Date(_) => Self::Date(text),
+            KeyValue::Timestamp(_) => Self::Timestamptz(text),
+        }
+    }
+}
+
+impl KeyValue {
+    /// The value's text, as PostgreSQL shows it in the time zone UTC; `None` for NULL.
+    pub fn text(&self) -> Option<String> {
+        Some(match self {
+            Self::Null => return None,
+            Self::Int(value) => value.to_string(),
+            Self::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Uuid(bytes) => {
+                let mut text = String::with_capacity(36);
+                for (index, byte) in bytes.iter().enumerate() {
+                    if matches!(index, 4 | 6 | 8 | 10) {
+                        text.push('-');
+                    }
+                    text.push_str(&format!("{byte:02x}"));
+                }
+                text
+            }
+            Self::Date(days) => time::date_text(*days),
+            Self::Timestamp(micros) => time::timestamp_text(*micros),
+        })
+    }
+
+    /// The value as a literal that PostgreSQL reads as one of the column's type.
+    pub fn literal(&self) -> String {
+        self.text().map_or_else(|| "NULL".to_owned(), |text| Literal(&text).to_string())
+    }
 }
 
 /// A text or byte string that is not a value of the key's type.
@@ -52,6 +134,8 @@ mod oid {
     pub(super) const TEXT: u32 = 25;
     pub(super) const VARCHAR: u32 = 1043;
     pub(super) const UUID: u32 = 2950;
+    pub(super) const DATE: u32 = 1082;
+    pub(super) const TIMESTAMPTZ: u32 = 1184;
 }
 
 impl KeyType {
@@ -63,6 +147,8 @@ impl KeyType {
             "bigint" | "int8" => Self::Int8,
             "text" | "varchar" | "character varying" => Self::Text,
             "uuid" => Self::Uuid,
+            "date" => Self::Date,
+            "timestamptz" | "timestamp with time zone" => Self::Timestamptz,
             _ => return None,
         })
     }
@@ -75,6 +161,8 @@ impl KeyType {
             oid::INT8 => Self::Int8,
             oid::TEXT | oid::VARCHAR => Self::Text,
             oid::UUID => Self::Uuid,
+            oid::DATE => Self::Date,
+            oid::TIMESTAMPTZ => Self::Timestamptz,
             _ => return None,
         })
     }
@@ -87,6 +175,8 @@ impl KeyType {
             Self::Int8 => "bigint",
             Self::Text => "text",
             Self::Uuid => "uuid",
+            Self::Date => "date",
+            Self::Timestamptz => "timestamp with time zone",
         }
     }
 
@@ -100,10 +190,33 @@ impl KeyType {
         self == other || self.is_integer() && other.is_integer()
     }
 
+    /// Whether [`KeyType::parse`] reads every text that PostgreSQL reads. Of dates and times it reads
+    /// those forms only that mean the same whatever the session's settings.
+    pub fn reads_all(self) -> bool {
+        !matches!(self, Self::Date | Self::Timestamptz)
+    }
+
+    /// Whether `value` is one of this type and not NULL.
+    pub fn has(self, value: &KeyValue) -> bool {
+        match value {
+            KeyValue::Null => false,
+            KeyValue::Int(value) => match self {
+                Self::Int2 => i16::try_from(*value).is_ok(),
+                Self::Int4 => i32::try_from(*value).is_ok(),
+                _ => self == Self::Int8,
+            },
+            KeyValue::Text(_) => self == Self::Text,
+            KeyValue::Uuid(_) => self == Self::Uuid,
+            KeyValue::Date(_) => self == Self::Date,
+            KeyValue::Timestamp(_) => self == Self::Timestamptz,
+        }
+    }
+
     /// Reads a value's text, as the type's input function does.
     ///
     /// # Errors
-    /// [`InvalidKey`] where every version of PostgreSQL says so, too.
+    /// [`InvalidKey`] where every version of PostgreSQL says so, too, if the type
+    /// [reads all](KeyType::reads_all).
     pub fn parse(self, text: &[u8]) -> Result<KeyValue, InvalidKey> {
         let value = match self {
             Self::Int2 => integer(text).filter(|v| i16::try_from(*v).is_ok()).map(KeyValue::Int),
@@ -111,6 +224,8 @@ impl KeyType {
             Self::Int8 => integer(text).map(KeyValue::Int),
             Self::Text => Some(KeyValue::Text(text.to_vec())),
             Self::Uuid => uuid(text).map(KeyValue::Uuid),
+            Self::Date => time::date(text).map(KeyValue::Date),
+            Self::Timestamptz => time::timestamp(text).map(KeyValue::Timestamp),
         };
         value.ok_or_else(|| self.invalid(text))
     }
@@ -124,6 +239,10 @@ impl KeyType {
             Self::Int2 | Self::Int4 | Self::Int8 => binary_integer(bytes).map(KeyValue::Int),
             Self::Text => Some(KeyValue::Text(bytes.to_vec())),
             Self::Uuid => bytes.try_into().ok().map(KeyValue::Uuid),
+            Self::Date => bytes.try_into().ok().map(i32::from_be_bytes).map(KeyValue::Date),
+            Self::Timestamptz => {
+                bytes.try_into().ok().map(i64::from_be_bytes).map(KeyValue::Timestamp)
+            }
         };
         value.ok_or_else(|| self.invalid(bytes))
     }

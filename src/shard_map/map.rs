@@ -1,10 +1,11 @@
 //! The value itself and its look-ups.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Derived, KeyType, View};
+use super::{Bounds, Derived, Directory, KeyType, KeyValue, Method, View};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
 
@@ -14,8 +15,10 @@ use crate::sql::TableName;
 pub struct ShardMap {
     parts: MapParts,
     tables: HashMap<TableName, usize>,
-    /// For each group: the shard of `hash % len`.
-    slots: Vec<Vec<ShardId>>,
+    /// For each group: which shard holds which keys.
+    directories: Vec<Arc<Directory>>,
+    /// The node of each shard.
+    placement: Arc<[NodeId]>,
 }
 
 /// What a shard map is made of; checked when it becomes a [`ShardMap`].
@@ -65,47 +68,6 @@ pub struct Shard {
     pub bounds: Bounds,
     /// The node that owns it.
     pub node: NodeId,
-}
-
-/// Which keys a shard holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Bounds {
-    /// `row_hash % modulus == remainder`, as in `PARTITION BY HASH`.
-    Hash {
-        /// Every modulus of a group is a factor of the next larger one.
-        modulus: u32,
-        /// Less than `modulus`.
-        remainder: u32,
-    },
-    /// No key: the shard was split or merged away. Its id is free for a new shard of its group.
-    Nothing,
-}
-
-impl Bounds {
-    /// Bounds that hold each of these keys once, `into` of them: a power of two.
-    /// `None` if they can't be cut like this.
-    pub fn split(self, into: u32) -> Option<Vec<Self>> {
-        let Self::Hash { modulus, remainder } = self else { return None };
-        let finer = modulus.checked_mul(into)?;
-        // PostgreSQL wants every modulus of a table to be a factor of the next larger one.
-        let cut = into.is_power_of_two() && into > 1 && i32::try_from(finer).is_ok();
-        let part = |n| Self::Hash { modulus: finer, remainder: remainder + n * modulus };
-        cut.then(|| (0..into).map(part).collect())
-    }
-
-    /// The bounds that hold the keys of all `parts` and no other; `None` if there are none.
-    pub fn merged(parts: &[Self]) -> Option<Self> {
-        let Some(Self::Hash { modulus, remainder }) = parts.first() else { return None };
-        let count = u32::try_from(parts.len()).ok().filter(|count| *count > 1)?;
-        if modulus % count != 0 {
-            return None;
-        }
-        let whole =
-            Self::Hash { modulus: modulus / count, remainder: remainder % (modulus / count) };
-        let mut cut = whole.split(count)?;
-        cut.retain(|part| !parts.contains(part));
-        cut.is_empty().then_some(whole)
-    }
 }
 
 /// A sharded or a reference table.
@@ -183,16 +145,17 @@ impl TryFrom<MapParts> for ShardMap {
 
     fn try_from(parts: MapParts) -> Result<Self, InvalidMap> {
         check_ids(&parts)?;
-        let slots = (0..parts.groups.len())
-            .map(|group| slots_of(&parts, group))
+        let directories = (0..parts.groups.len())
+            .map(|group| directory_of(&parts, group).map(Arc::new))
             .collect::<Result<_, _>>()?;
+        let placement = parts.shards.iter().map(|shard| shard.node).collect();
         let mut tables = HashMap::new();
         for (index, table) in parts.tables.iter().enumerate() {
             if tables.insert(table.name.clone(), index).is_some() {
                 return Err(InvalidMap::Table(table.name.to_string(), "stands twice"));
             }
         }
-        Ok(Self { parts, tables, slots })
+        Ok(Self { parts, tables, directories, placement })
     }
 }
 
@@ -228,31 +191,15 @@ fn check_ids(parts: &MapParts) -> Result<(), InvalidMap> {
     Ok(())
 }
 
-/// The shard of each hash slot of a group, at the largest modulus in use.
-fn slots_of(parts: &MapParts, group: usize) -> Result<Vec<ShardId>, InvalidMap> {
-    let cover = || InvalidMap::Cover(parts.groups[group].name.clone());
-    let bounds: Vec<(ShardId, u32, u32)> = (0..)
-        .map(ShardId)
-        .zip(&parts.shards)
+/// Which shard of a group holds which keys.
+fn directory_of(parts: &MapParts, group: usize) -> Result<Directory, InvalidMap> {
+    let of_group = (0..).map(ShardId).zip(&parts.shards);
+    let bounds = of_group
         .filter(|(_, shard)| shard.group.index() == group)
-        .filter_map(|(id, shard)| match shard.bounds {
-            Bounds::Hash { modulus, remainder } => Some((id, modulus, remainder)),
-            Bounds::Nothing => None,
-        })
-        .collect();
-    let largest = bounds.iter().map(|b| b.1).max().unwrap_or(0);
-    let mut slots: Vec<Option<ShardId>> = vec![None; largest as usize];
-    for (id, modulus, remainder) in bounds {
-        if modulus == 0 || remainder >= modulus || !largest.is_multiple_of(modulus) {
-            return Err(cover());
-        }
-        for slot in (remainder..largest).step_by(modulus as usize) {
-            if slots[slot as usize].replace(id).is_some() {
-                return Err(cover());
-            }
-        }
-    }
-    slots.into_iter().collect::<Option<Vec<_>>>().filter(|s| !s.is_empty()).ok_or_else(cover)
+        .map(|(id, shard)| (id, &shard.bounds))
+        .collect::<Vec<_>>();
+    let Group { name, key } = &parts.groups[group];
+    Directory::of(&bounds, key).ok_or_else(|| InvalidMap::Cover(name.clone()))
 }
 
 impl ShardMap {
@@ -317,16 +264,31 @@ impl ShardMap {
         self.shards().filter(move |(_, s)| s.node == node && s.group == group).map(|(id, _)| id)
     }
 
-    /// The shard that holds the keys with this row hash ([`super::hash_key`]).
-    pub fn shard_of_hash(&self, group: GroupId, hash: u64) -> ShardId {
-        let slots = &self.slots[group.index()];
-        let slot = hash % slots.len() as u64;
-        slots[usize::try_from(slot).unwrap_or_default()]
+    /// Which shard of a group holds which keys.
+    pub fn directory(&self, group: GroupId) -> &Arc<Directory> {
+        &self.directories[group.index()]
     }
 
-    /// The shard of each hash slot of a group: a key is in slot `hash % len`.
-    pub fn slots(&self, group: GroupId) -> &[ShardId] {
-        &self.slots[group.index()]
+    /// The shard of a group that holds a row with this key; `None` if there is none.
+    pub fn shard_of(&self, group: GroupId, key: &[KeyValue]) -> Option<ShardId> {
+        self.directory(group).shard_of(key)
+    }
+
+    /// The shard of a group by hash that holds the keys with this row hash.
+    #[cfg(test)]
+    pub(crate) fn shard_of_hash(&self, group: GroupId, hash: u64) -> ShardId {
+        let Directory::Hash(slots) = &**self.directory(group) else { panic!("not by hash") };
+        slots[usize::try_from(hash % slots.len() as u64).unwrap()]
+    }
+
+    /// How the keys of a group are cut into shards.
+    pub fn method(&self, group: GroupId) -> Method {
+        self.directory(group).method()
+    }
+
+    /// The node of each shard, by the shard's index; of those that hold nothing, too.
+    pub fn placement(&self) -> &Arc<[NodeId]> {
+        &self.placement
     }
 
     /// Sharded and reference tables.
@@ -361,6 +323,7 @@ impl ShardMap {
     pub fn with_shard_on(&self, shard: ShardId, node: NodeId) -> Self {
         let mut moved = self.clone();
         moved.parts.shards[shard.index()].node = node;
+        moved.placement = moved.parts.shards.iter().map(|shard| shard.node).collect();
         moved.parts.epoch = moved.parts.epoch.next();
         moved
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use super::{Bounds, Derived, Group, KeyType, KeyValue, Limit, MapParts, Node, Shard, ShardMap};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 
 fn map(shards: u32) -> ShardMap {
@@ -59,10 +59,13 @@ fn only_halves_of_halves_can_be_cut_and_only_siblings_merged() {
     }
     let parts = whole.split(4).unwrap();
     assert_eq!(parts[2], Bounds::Hash { modulus: 16, remainder: 11 });
-    assert_eq!(Bounds::merged(&parts), Some(whole));
-    assert_eq!(Bounds::merged(&[parts[0], parts[2]]), Some(whole.split(2).unwrap()[0]));
-    assert_eq!(Bounds::merged(&[parts[0], parts[1]]), None);
-    assert_eq!(Bounds::merged(&[parts[0], parts[0]]), None);
+    assert_eq!(Bounds::merged(&parts), Some(whole.clone()));
+    assert_eq!(
+        Bounds::merged(&[parts[0].clone(), parts[2].clone()]),
+        Some(whole.split(2).unwrap().remove(0))
+    );
+    assert_eq!(Bounds::merged(&[parts[0].clone(), parts[1].clone()]), None);
+    assert_eq!(Bounds::merged(&[parts[0].clone(), parts[0].clone()]), None);
     assert_eq!(Bounds::merged(&parts[..1]), None);
     let uneven =
         [Bounds::Hash { modulus: 3, remainder: 0 }, Bounds::Hash { modulus: 3, remainder: 1 }];
@@ -72,7 +75,7 @@ fn only_halves_of_halves_can_be_cut_and_only_siblings_merged() {
 #[test]
 fn a_change_that_leaves_a_gap_or_an_overlap_is_refused() {
     let map = map(4);
-    let half = map.shard(ShardId(1)).unwrap().bounds.split(2).unwrap()[0];
+    let half = map.shard(ShardId(1)).unwrap().bounds.split(2).unwrap().remove(0);
     let shard = Shard { bounds: half, ..map.shard(ShardId(1)).unwrap().clone() };
     assert!(map.with_shards(&[ShardId(1)], &[(ShardId(4), shard.clone())]).is_err());
     assert!(map.with_shards(&[], &[(ShardId(4), shard)]).is_err());
@@ -96,5 +99,124 @@ proptest! {
             panic!("{id} is not there");
         };
         prop_assert_eq!(hash % u64::from(*modulus), u64::from(*remainder));
+    }
+}
+
+fn int(value: i64) -> KeyValue {
+    KeyValue::Int(value)
+}
+
+fn range(from: Option<&[i64]>, to: Option<&[i64]>) -> Bounds {
+    let cut = |cut: &[i64]| cut.iter().copied().map(int).collect();
+    Bounds::Range { from: from.map(cut), to: to.map(cut) }
+}
+
+fn map_of(key: &[KeyType], bounds: &[Bounds]) -> Option<ShardMap> {
+    let shard =
+        |bounds: &Bounds| Shard { group: GroupId(0), bounds: bounds.clone(), node: NodeId(0) };
+    let parts = MapParts {
+        groups: vec![Group { name: "shop".to_owned(), key: key.to_vec() }],
+        shards: bounds.iter().map(shard).collect(),
+        ..map(1).into()
+    };
+    parts.try_into().ok()
+}
+
+#[test]
+fn ranges_must_meet_and_lists_must_not_overlap() {
+    let one = |bounds: &[Bounds]| map_of(&[KeyType::Int8], bounds).is_some();
+    assert!(one(&[range(None, None)]));
+    assert!(one(&[range(Some(&[5]), None), range(None, Some(&[5]))]));
+    assert!(!one(&[range(None, Some(&[5]))]));
+    assert!(!one(&[range(None, Some(&[5])), range(Some(&[6]), None)]));
+    assert!(!one(&[range(None, Some(&[6])), range(Some(&[5]), None)]));
+    assert!(!one(&[range(None, None), range(None, None)]));
+    assert!(!one(&[range(None, Some(&[5, 1])), range(Some(&[5, 1]), None)]));
+    let list = |values: &[i64]| Bounds::List(values.iter().copied().map(int).collect());
+    let others = |values: &[i64]| Bounds::Others(values.iter().copied().map(int).collect());
+    assert!(one(&[list(&[1, 2]), list(&[3])]));
+    assert!(!one(&[list(&[1, 2]), list(&[2])]));
+    assert!(one(&[list(&[1, 2]), others(&[2, 1])]));
+    assert!(!one(&[list(&[1, 2]), others(&[1])]));
+    assert!(!one(&[list(&[1]), others(&[1]), others(&[1])]));
+    assert!(!one(&[list(&[1]), range(None, None)]));
+    assert!(map_of(&[KeyType::Int8, KeyType::Int8], &[list(&[1])]).is_none());
+}
+
+#[test]
+fn a_range_is_cut_inside_of_itself_and_neighbours_are_merged() {
+    let whole = range(Some(&[10]), Some(&[20]));
+    let cut = |at: &[i64]| whole.split_at(&at.iter().copied().map(int).collect());
+    assert_eq!(cut(&[15]).unwrap()[1], range(Some(&[15]), Some(&[20])));
+    assert_eq!(cut(&[10, 3]).unwrap()[0], range(Some(&[10]), Some(&[10, 3])));
+    for at in [&[10][..], &[20], &[20, 1], &[9, 5], &[]] {
+        assert_eq!(cut(at), None, "{at:?}");
+    }
+    let mut parts = cut(&[15]).unwrap();
+    parts.reverse();
+    assert_eq!(Bounds::merged(&parts), Some(whole.clone()));
+    assert_eq!(Bounds::merged(&[whole.clone(), range(Some(&[21]), None)]), None);
+    assert!(whole.is_wider_than(&parts[0]) && !parts[0].is_wider_than(&whole));
+    assert!(!whole.is_wider_than(&whole));
+    assert!(range(None, None).is_wider_than(&whole));
+}
+
+#[test]
+fn values_leave_a_list_and_come_back() {
+    let list = |values: &[i64]| Bounds::List(values.iter().copied().map(int).collect());
+    let others = Bounds::Others(vec![int(1), KeyValue::Null]);
+    let off = |bounds: &Bounds, values: &[i64]| {
+        bounds.split_off(&values.iter().copied().map(int).collect::<Vec<_>>())
+    };
+    assert_eq!(off(&list(&[1, 2, 3]), &[2]).unwrap(), [list(&[1, 3]), list(&[2])]);
+    assert_eq!(off(&list(&[1, 2]), &[1, 2]), None);
+    assert_eq!(off(&list(&[1, 2]), &[3]), None);
+    assert_eq!(off(&list(&[1, 2]), &[]), None);
+    let parts = off(&others, &[7, 7]).unwrap();
+    assert_eq!(parts[0], Bounds::Others(vec![int(1), KeyValue::Null, int(7)]));
+    assert_eq!(off(&others, &[1]), None);
+    assert_eq!(Bounds::merged(&parts), Some(others.clone()));
+    assert!(others.is_wider_than(&parts[0]) && others.is_wider_than(&parts[1]));
+    assert_eq!(Bounds::merged(&[list(&[1]), list(&[2])]), Some(list(&[1, 2])));
+    assert_eq!(Bounds::merged(&[list(&[1]), list(&[1])]), None);
+}
+
+proptest! {
+    #[test]
+    fn the_shard_of_a_key_is_the_one_whose_range_holds_it(
+        mut cuts in prop::collection::vec(prop::collection::vec(-4..5_i64, 1..3), 0..6),
+        key in prop::collection::vec(-5..6_i64, 2..3),
+        limits in prop::collection::vec((0..3_usize, -5..6_i64), 0..3),
+    ) {
+        cuts.sort();
+        cuts.dedup();
+        let ends: Vec<Option<&[i64]>> =
+            std::iter::once(None).chain(cuts.iter().map(|cut| Some(cut.as_slice()))).collect();
+        let bounds: Vec<Bounds> = (0..ends.len())
+            .map(|at| range(ends[at], ends.get(at + 1).copied().flatten()))
+            .collect();
+        let map = map_of(&[KeyType::Int8, KeyType::Int8], &bounds).unwrap();
+        let holds = |at: usize| {
+            ends[at].is_none_or(|from| from <= key.as_slice())
+                && ends.get(at + 1).copied().flatten().is_none_or(|to| key.as_slice() < to)
+        };
+        let expected = (0..ends.len()).find(|at| holds(*at)).unwrap();
+        let values: Vec<KeyValue> = key.iter().copied().map(int).collect();
+        let shard = map.shard_of(GroupId(0), &values);
+        prop_assert_eq!(shard.map(ShardId::index), Some(expected));
+        let null = [values[0].clone(), KeyValue::Null];
+        prop_assert_eq!(map.shard_of(GroupId(0), &null), None);
+        // Limits never leave out the shard of a key that is within them.
+        let limits: Vec<(Limit, KeyValue)> = limits
+            .into_iter()
+            .map(|(kind, value)| ([Limit::Below, Limit::AtMost, Limit::AtLeast][kind], int(value)))
+            .collect();
+        let within = limits.iter().all(|(limit, value)| match limit {
+            Limit::Below => values[0] < *value,
+            Limit::AtMost => values[0] <= *value,
+            Limit::AtLeast => values[0] >= *value,
+        });
+        let shards = map.directory(GroupId(0)).shards_within(&limits).unwrap();
+        prop_assert!(!within || shards.contains(&shard.unwrap()));
     }
 }

@@ -83,7 +83,7 @@ pub struct Step {
 }
 
 /// A shard, where it is or is going to be, and which keys it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// The shard.
     pub shard: ShardId,
@@ -208,18 +208,19 @@ impl Move {
         now_unix_ms: u64,
     ) -> Self {
         let source = Part { shard, node: from, bounds: Bounds::Nothing };
-        let lane = Lane { source, target: Part { node: to, ..source }, tables: Vec::new() };
+        let target = Part { node: to, ..source.clone() };
+        let lane = Lane { source, target, tables: Vec::new() };
         Self::of_lanes(id, vec![lane], cause, now_unix_ms)
     }
 
     /// A move over these lanes, of which there is one at least.
     pub fn of_lanes(id: MoveId, lanes: Vec<Lane>, cause: Cause, now_unix_ms: u64) -> Self {
         let state = State::Requested;
-        let first = lanes.first().map(|lane| lane.source);
-        let last = lanes.last().map(|lane| lane.target);
+        let first = lanes.first().map(|lane| lane.source.clone());
+        let last = lanes.last().map(|lane| lane.target.clone());
         Self {
             id,
-            shard: first.map_or(ShardId(0), |part| part.shard),
+            shard: first.as_ref().map_or(ShardId(0), |part| part.shard),
             from: first.map_or(NodeId(0), |part| part.node),
             to: last.map_or(NodeId(0), |part| part.node),
             lanes,
@@ -258,12 +259,12 @@ impl Move {
 
     /// The shards that give rows, each once.
     pub fn sources(&self) -> Vec<Part> {
-        distinct(self.lanes.iter().map(|lane| lane.source))
+        distinct(self.lanes.iter().map(|lane| lane.source.clone()))
     }
 
     /// The shards that get rows, each once.
     pub fn targets(&self) -> Vec<Part> {
-        distinct(self.lanes.iter().map(|lane| lane.target))
+        distinct(self.lanes.iter().map(|lane| lane.target.clone()))
     }
 
     /// All nodes that it touches, each once.

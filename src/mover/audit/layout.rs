@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::error::MoveError;
-use super::super::lane::for_values;
 use super::{Auditor, finding, unknown};
 use crate::ids::{NodeId, ShardId};
 use crate::shard_map::{ShardMap, Table, TableKind, leaf_name};
@@ -87,7 +86,7 @@ fn compare(
     shards: &[ShardId],
 ) -> Vec<Finding> {
     let wrong = |what| finding(FindingKind::Wrong, &map.node(node).name, what);
-    let TableKind::Sharded { group, .. } = &table.kind else { return Vec::new() };
+    let TableKind::Sharded { group, key } = &table.kind else { return Vec::new() };
     let Some(attached) = layout.get(&table.name) else {
         return vec![wrong(format!("the table {} is missing", table.name))];
     };
@@ -95,7 +94,7 @@ fn compare(
     let mut findings = Vec::new();
     let mut expected = BTreeMap::new();
     for shard in map.shards_on(node, *group) {
-        let Some(bounds) = map.shard(shard).map(|it| for_values(it.bounds)) else { continue };
+        let Some(bounds) = map.shard(shard).map(|it| &it.bounds) else { continue };
         let leaf = leaf_name(&table.name, shard);
         match attached.get(&leaf) {
             _ if !concerns(shard) => {}
@@ -103,9 +102,12 @@ fn compare(
                 "shard {shard} is here, but {leaf} is no partition of {}",
                 table.name
             ))),
-            Some(found) if !found.eq_ignore_ascii_case(&bounds) => findings.push(wrong(format!(
-                "the partition {leaf} is {found}, but shard {shard} is {bounds}"
-            ))),
+            Some(found) if !bounds.are_shown_as(found, key.len()) => {
+                let bounds = bounds.for_values(key.len());
+                findings.push(wrong(format!(
+                    "the partition {leaf} is {found}, but shard {shard} is {bounds}"
+                )));
+            }
             Some(_) => {}
         }
         expected.insert(leaf, shard);

@@ -20,7 +20,7 @@ const OURS: &str = "\
      UNION ALL SELECT 'publication', pubname::text FROM pg_publication \
      WHERE pubname ~ '^foreshard_' \
      UNION ALL SELECT 'check constraint', conname::text || ' of ' || conrelid::regclass::text \
-     FROM pg_constraint WHERE conname ~ '^foreshard_' \
+     FROM pg_constraint WHERE conname ~ '^foreshard_' AND conname <> 'foreshard_others' \
      UNION ALL SELECT 'trigger', tgname::text || ' of ' || tgrelid::regclass::text FROM pg_trigger \
      WHERE tgname ~ '^foreshard_freeze' \
      UNION ALL SELECT 'unfinished detachment', inhrelid::regclass::text FROM pg_inherits \

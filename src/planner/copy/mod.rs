@@ -8,11 +8,13 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
-use crate::ids::{GroupId, ShardId};
+use crate::ids::GroupId;
 use crate::router::CopyIn;
-use crate::shard_map::{Column, KeyType, ShardMap, Table, TableKind};
+use crate::shard_map::{Column, Directory, KeyType, ShardMap, Table, TableKind};
 use crate::sql::{CopyFormat, CopyOptions, Ident, Literal, OtherOption, TableName};
 use crate::wire::ServerError;
 
@@ -41,8 +43,8 @@ pub struct SplitBy {
     pub group: GroupId,
     pub(super) key: SmallVec<[KeyField; 2]>,
     pub(super) format: Format,
-    /// The group's shards by hash slot.
-    pub(super) slots: Vec<ShardId>,
+    /// Which shards hold which keys.
+    pub(super) directory: Arc<Directory>,
     pub(super) table: String,
 }
 
@@ -119,7 +121,7 @@ pub fn copy_in(copy: &CopyIn, map: &ShardMap) -> Result<CopyInPlan, ServerError>
         group: *group,
         key: fields,
         format: format(options)?,
-        slots: map.slots(*group).to_vec(),
+        directory: Arc::clone(map.directory(*group)),
         table: copy.table.name.clone(),
     };
     let text = text(copy, options);

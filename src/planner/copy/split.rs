@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::rows::{BAD_COPY, Line, Lines};
 use super::{Format, KeyField, SplitBy, binary, fields};
 use crate::ids::ShardId;
-use crate::shard_map::{KeyValue, hash_key};
+use crate::shard_map::KeyValue;
 use crate::wire::{ServerError, SqlState};
 
 /// Splits the client's COPY data. Feed it each CopyData, then finish it.
@@ -197,8 +197,10 @@ impl Splitter {
             }
             key.push(value);
         }
-        let slot = hash_key(&key) % self.by.slots.len() as u64;
-        Ok(self.by.slots[usize::try_from(slot).unwrap_or_default()])
+        self.by.directory.shard_of(&key).ok_or_else(|| {
+            let message = format!("no partition of relation \"{}\" found for row", self.by.table);
+            self.at_row(ServerError::new(SqlState("23514"), message))
+        })
     }
 
     fn value(&self, row: &[u8], field: &KeyField) -> Result<KeyValue, ServerError> {
@@ -229,6 +231,12 @@ impl Splitter {
             },
         };
         parsed.map_err(|invalid| {
+            if !field.key_type.reads_all() {
+                let message = format!("the shard key \"{}\" can't be derived", field.name);
+                let hint = "Write dates as 2026-01-31, times as 2026-01-31 12:00:00+00.";
+                let error = ServerError::new(SqlState::FEATURE_NOT_SUPPORTED, message);
+                return self.at_field(field, error.with_hint(hint));
+            }
             let message = format!(
                 "invalid input syntax for type {}: \"{}\"",
                 invalid.type_name, invalid.input

@@ -184,7 +184,7 @@ fn writes_that_can_not_be_placed_are_refused() {
         ("DELETE FROM orders USING docs WHERE docs.id = orders.id", "refused"),
         ("DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT 3)", "refused"),
         ("DELETE FROM orders WHERE id = other()", "refused"),
-        ("UPDATE orders SET tenant_id = 5 WHERE tenant_id = 5", "refused: the shard key column"),
+        ("UPDATE orders SET tenant_id = 5 WHERE tenant_id = 5", "rekey"),
         (
             "UPDATE orders SET (id, tenant_id) = (1, 2) WHERE tenant_id = 5",
             "refused: the shard key",

@@ -12,8 +12,11 @@ pub struct ColumnDefinition {
     pub name: String,
     /// Its words, lower case, without a length: `character varying`.
     pub type_name: String,
-    /// COLLATE is written.
-    pub collated: bool,
+    /// The type has a length or precision.
+    pub sized: bool,
+    /// The collation, if one is written: as stored, with its schema before it if that is written and
+    /// not `pg_catalog`.
+    pub collation: Option<String>,
     /// In order.
     pub constraints: Vec<ColumnConstraint>,
     /// Its bytes in the text.
@@ -114,8 +117,11 @@ pub(super) fn column(cursor: &mut Cursor<'_>) -> Option<ColumnDefinition> {
         words.push("[]");
     }
     let type_name = words.join(" ");
+    let sized = cursor.tokens[type_start..cursor.at]
+        .iter()
+        .any(|token| token.kind == Kind::Symbol && &cursor.text[token.span()] == "(");
     let mut definition =
-        ColumnDefinition { name, type_name, collated: false, constraints: Vec::new(), span };
+        ColumnDefinition { name, type_name, sized, collation: None, constraints: Vec::new(), span };
     while !cursor.at_end() {
         constraint_of_column(cursor, &mut definition)?;
     }
@@ -171,7 +177,11 @@ fn constraint_of_column(cursor: &mut Cursor<'_>, definition: &mut ColumnDefiniti
             ConstraintKind::Default(calls(cursor, first))
         }
         "collate" => {
-            definition.collated = true;
+            let name = cursor.name()?;
+            definition.collation = Some(match name.schema.as_deref() {
+                None | Some("pg_catalog") => name.name,
+                Some(schema) => format!("{schema}.{}", name.name),
+            });
             ConstraintKind::Other
         }
         "constraint" => return None,
