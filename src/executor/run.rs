@@ -127,6 +127,33 @@ impl Session {
         self.settle(node).await
     }
 
+    /// Runs messages on one node and relays rows, notices, errors and how it ended; whether it did
+    /// so without an error.
+    pub async fn run_one(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+        cost: &Cost,
+        client: &mut Client,
+    ) -> Result<bool, Fault> {
+        let started = Instant::now();
+        let member = self.ask_for(client, node, messages).await?;
+        let mut failed = false;
+        let bytes = pump(&mut member.guard, client, |tag, _| match tag {
+            b'D' | b'N' | b'C' | b's' => Verdict::Forward,
+            b'E' => {
+                failed = true;
+                Verdict::Forward
+            }
+            b'Z' => Verdict::DropLast,
+            _ => Verdict::Drop,
+        })
+        .await?;
+        self.record(node, cost, started.elapsed(), bytes);
+        self.settle(node).await?;
+        Ok(!failed)
+    }
+
     /// Makes `node` part of the transaction block now, not only with its first statement.
     pub async fn join_block(&mut self, node: NodeId) -> Result<(), Fault> {
         let member = self.member(node).await?;

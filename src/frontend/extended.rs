@@ -211,6 +211,7 @@ impl ClientSession {
 
     /// Keeps a portal that the proxy runs in steps of its own.
     fn keep_portal(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>, body: &[u8]) {
+        self.cursors.close_portal(bind.portal);
         let portal = Portal::Ours(prepared, Bytes::copy_from_slice(body));
         self.batch.portals.insert(bind.portal.to_vec(), portal);
     }
@@ -256,7 +257,9 @@ impl ClientSession {
                 self.batch.executed = true;
                 Ok(())
             }
-            Portal::Ours(prepared, bind) => self.execute_ours(&prepared, &bind, limit).await,
+            Portal::Ours(prepared, bind) => {
+                self.execute_ours(&prepared, (name, &bind), limit).await
+            }
         }
     }
 
@@ -267,6 +270,7 @@ impl ClientSession {
                 self.statements.remove(name);
             }
             Target::Portal(name) => {
+                self.cursors.close_portal(name);
                 if let Some(Portal::Native(node)) = self.batch.portals.remove(name) {
                     self.go_to(node).await?;
                     self.batch.out.extend_from_slice(message);

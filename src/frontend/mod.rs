@@ -9,6 +9,7 @@ mod batch;
 mod cancel;
 mod config;
 mod control;
+mod cursors;
 mod extended;
 mod greeting;
 mod listener;

@@ -6,7 +6,7 @@ use super::capture::Answer;
 use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
-use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter, query_message};
+use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::ids::NodeId;
 use crate::planner::{is_bare_string, literal, renumbered};
 use crate::router::InsertRows;
@@ -156,7 +156,7 @@ impl ClientSession {
                     bound.bind.put_part(&[], None, &mut frames.bare);
                     frames
                 });
-                let run = PullRun { pull, text, start: 0, params, bind };
+                let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
                 self.session.pull(&run, &mut self.client).await?;
                 Ok(self.worker.engine.live_map.load().home())
             }

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::batch::Batch;
 use super::cancel::CancelEntry;
+use super::cursors::Cursors;
 use super::greeting::Startup;
 use super::simple::utf8;
 use super::statements::Prepared;
@@ -38,6 +39,8 @@ pub(super) struct ClientSession {
     pub statements: HashMap<Vec<u8>, Arc<Prepared>>,
     /// The extended protocol's exchange under way.
     pub batch: Batch,
+    /// Cursors, and portals that are read in portions.
+    pub cursors: Cursors,
     _cancel: CancelEntry,
 }
 
@@ -87,6 +90,7 @@ impl ClientSession {
             database: startup.database,
             statements: HashMap::new(),
             batch: Batch::default(),
+            cursors: Cursors::default(),
             _cancel: cancel,
         }))
     }
@@ -112,6 +116,9 @@ impl ClientSession {
                 continue;
             }
             let message = self.client.take(frame.len);
+            if !self.session.in_transaction() && !self.batch.executed {
+                self.cursors.end_transaction();
+            }
             match frame.tag {
                 b'X' => return Ok(()),
                 // After an error everything up to `Sync` is skipped, whatever it is.

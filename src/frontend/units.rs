@@ -9,7 +9,7 @@ use super::extended::invalid;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter};
+use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -23,6 +23,12 @@ impl ClientSession {
         if self.is_done_here(&self.template(utf8(&prepared.text)?)) {
             self.answer(&Reply::NoData);
             return Ok(());
+        }
+        let template = self.template(utf8(&prepared.text)?);
+        if let Ok(Route::Cursor(used)) = template.route(&Params::default())
+            && self.cursors.is_ours(&used)
+        {
+            return self.describe_cursor(&used, prepared, bind).await;
         }
         let node = self.node_of(prepared)?;
         self.go_to(node).await?;
@@ -38,7 +44,7 @@ impl ClientSession {
     pub(super) async fn execute_ours(
         &mut self,
         prepared: &Arc<Prepared>,
-        bind: &Bytes,
+        (portal, bind): (&[u8], &Bytes),
         limit: i32,
     ) -> Result<(), Fault> {
         let text = utf8(&prepared.text)?;
@@ -58,6 +64,9 @@ impl ClientSession {
             return self.control(&template.control, text).await;
         }
         self.session.check_not_failed()?;
+        if self.next_rows(portal, limit).await? {
+            return Ok(());
+        }
         let bind = Bind::read(bind).map_err(invalid)?;
         let params = Params {
             types: &prepared.types,
@@ -68,21 +77,25 @@ impl ClientSession {
         let messages = execute_messages(prepared, &bind, limit);
         let (way, _) = self.way(text, params, template).await?;
         match way {
+            Way::Scatter(_) | Way::Pull(_) if limit > 0 => {
+                self.first_rows(portal, prepared, &bind, limit).await
+            }
             Way::Scatter(nodes) => {
-                if limit > 0 {
-                    return Err(limited());
-                }
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
-                if limit > 0 {
-                    return Err(limited());
-                }
                 let mut frames = BindFrames::default();
                 bind.put_unnamed(&mut frames.full);
                 bind.put_part(&[], None, &mut frames.bare);
-                let run = PullRun { pull, text, start: 0, params, bind: Some(frames) };
+                let run = PullRun {
+                    pull,
+                    text,
+                    start: 0,
+                    params,
+                    bind: Some(frames),
+                    mode: PullMode::All,
+                };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
@@ -101,6 +114,11 @@ impl ClientSession {
                 let bound = Bound { types: &prepared.types, bind: &bind };
                 self.write(route, text, Some(&bound)).await
             }
+            Way::Steps(Route::Declare(declared)) => {
+                let bound = Bound { types: &prepared.types, bind: &bind };
+                self.declare(&declared, text, Some(&bound)).await
+            }
+            Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, &messages, false).await,
             Way::Steps(route) => self.steps(&route, text, None).await,
             Way::Node(node, cost) => {
                 // The map has changed since Bind: one node is enough now.
@@ -126,7 +144,7 @@ impl ClientSession {
     }
 }
 
-fn limited() -> Fault {
+pub(super) fn limited() -> Fault {
     ServerError::refused(
         "a row limit on a portal over several nodes is not supported",
         "Its rows would have to be kept between two fetches.",
@@ -144,7 +162,7 @@ fn not_alone() -> ServerError {
 }
 
 /// The messages that run a portal on a node in an exchange of its own.
-fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
+pub(super) fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
     let mut out = BytesMut::new();
     put_parse(b"", &prepared.text, &prepared.types, &mut out);
     bind.put_unnamed(&mut out);

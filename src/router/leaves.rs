@@ -29,6 +29,12 @@ pub(super) fn leaves(statement: &Statement) -> Leaves {
     let of_kind = match &statement.kind {
         StatementKind::Control(control) => of_control(control),
         StatementKind::Query(query) | StatementKind::Explain { query, .. } => of_query(query),
+        StatementKind::Declare(declare) => {
+            let held = if declare.hold { Leaves::State } else { Leaves::Nothing };
+            of_query(&declare.query).max(held)
+        }
+        StatementKind::UseCursor(used) if used.closes => Leaves::State,
+        StatementKind::UseCursor(_) => Leaves::Unknown,
         StatementKind::Copy(copy) if copy.from => Leaves::Sequences,
         StatementKind::Copy(copy) => copy.query.as_deref().map_or(Leaves::Unknown, of_query),
         StatementKind::Ddl(DdlStatement::CreateTable(table)) if table.temporary => Leaves::State,

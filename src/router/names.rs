@@ -4,7 +4,8 @@ use super::Context;
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::{ShardMap, Table, TableKind, View, leaf_name};
 use crate::sql::{
-    CopyStatement, DdlStatement, Name, Query, Source, Statement, StatementKind, Strings, TableName,
+    CopyStatement, DdlStatement, DeclareCursor, Name, Query, Source, Statement, StatementKind,
+    Strings, TableName,
 };
 use crate::wire::ServerError;
 
@@ -14,8 +15,10 @@ const CATALOG: [&str; 2] = ["information_schema", "pg_catalog"];
 /// The session's names against the map's tables.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
-    context: &'a Context<'a>,
+    pub(super) context: &'a Context<'a>,
     pub(super) map: &'a ShardMap,
+    /// What needs several nodes is brought together, never only concatenated.
+    pub(super) together: bool,
 }
 
 /// What a name means.
@@ -33,7 +36,7 @@ pub(super) enum Meaning<'a> {
 
 impl<'a> Names<'a> {
     pub(super) fn new(context: &'a Context<'a>, map: &'a ShardMap) -> Self {
-        Self { context, map }
+        Self { context, map, together: false }
     }
 
     /// Whether any name can mean a table of the policy.
@@ -141,6 +144,7 @@ impl<'a> Names<'a> {
             match &statement.kind {
                 StatementKind::Query(query)
                 | StatementKind::Explain { query, .. }
+                | StatementKind::Declare(DeclareCursor { query, .. })
                 | StatementKind::Copy(CopyStatement { query: Some(query), .. }) => {
                     self.add_relations(query, &mut found);
                 }

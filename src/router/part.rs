@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, CopyOut, Ddl, Explained, Pull, Rekey};
+use super::{CopyIn, CopyOut, Ddl, Explained, Pull, Rekey, Route};
 use crate::ids::GroupId;
+use crate::sql::UseCursor;
 
 /// Where one statement goes.
 #[derive(Debug, Clone)]
@@ -23,6 +24,9 @@ pub(super) enum Part {
     Select(Arc<InsertRows>),
     Rekey(Arc<Rekey>),
     Ddl(Arc<Ddl>),
+    /// A cursor, as [`Route::Declare`].
+    Declare(Route),
+    Cursor(Arc<UseCursor>),
     CopyIn(Arc<CopyIn>),
     CopyOut(Arc<CopyOut>),
 }

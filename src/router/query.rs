@@ -278,8 +278,9 @@ struct Spread<'a, 'b> {
 impl Spread<'_, '_> {
     /// The cheaper of the ways that are right.
     fn route(&self, bound: &Bound<'_>, free: &Sharded<'_>) -> Result<Route, ServerError> {
-        if let Ok(Part::Scatter(group)) =
-            scatter::route(self.query, self.statement, bound, self.meanings, free)
+        if !self.names.together
+            && let Ok(Part::Scatter(group)) =
+                scatter::route(self.query, self.statement, bound, self.meanings, free)
         {
             return Ok(Route::Scatter(group));
         }

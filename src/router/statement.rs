@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::names::{Mention, Names};
 use super::part::Part;
-use super::{Access, Control, Explained, Leaves, Route, definition, functions, leaves, query};
-use crate::sql::{CopyStatement, Query, Statement, StatementKind, Verb};
+use super::{
+    Access, Control, Declared, Explained, Leaves, Route, definition, functions, leaves, query,
+};
+use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb};
 use crate::wire::ServerError;
 
 /// One statement, analysed.
@@ -36,6 +38,12 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
             inner.part = inner.part.and_then(|part| explained(part, spread));
             let access = if *analyze { inner.access } else { Access::Read };
             Analysis { access, ..inner }
+        }
+        StatementKind::Declare(declare) => declared(text, declare, statement, names),
+        StatementKind::UseCursor(used) => {
+            let ours = || Part::Cursor(Arc::new(used.clone()));
+            let part = if names.active() { ours() } else { Part::Home };
+            Analysis::new(Access::Read, Ok(part))
         }
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
         StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
@@ -83,6 +91,38 @@ fn access(query: &Query) -> Access {
 
 fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
     Analysis::new(access(query), query::route(text, query, statement, names))
+}
+
+/// A cursor stands where its query's rows are: on one node, or where they are brought together.
+fn declared(
+    text: &str,
+    declare: &DeclareCursor,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Analysis {
+    let names = Names { together: true, ..*names };
+    let part = query::route(text, &declare.query, statement, &names);
+    let made = |route| {
+        let DeclareCursor { name, hold, start, .. } = declare;
+        Route::Declare(Arc::new(Declared { name: name.clone(), hold: *hold, start: *start, route }))
+    };
+    let part = part.and_then(|part| match part {
+        Part::Pull(pull) => Ok(Part::Declare(made(Route::Pull(pull)))),
+        Part::Anywhere | Part::Home => Ok(Part::Home),
+        Part::Keyed(keyed) => {
+            let mut keyed = keyed.on_one_node();
+            if let Route::Declare(declared) = made(Route::Home) {
+                keyed.declare(declared);
+            }
+            Ok(Part::Keyed(keyed))
+        }
+        _ => Err(ServerError::refused(
+            "this cursor can't be declared",
+            "Its query needs several nodes, and does not only read.",
+            "Run the query without a cursor.",
+        )),
+    });
+    Analysis::new(access(&declare.query), part)
 }
 
 /// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text and the

@@ -82,8 +82,16 @@ pub struct CopyOut {
 
 /// Analyses a text.
 pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
-    let parsed = parse(text, context.strings);
-    let names = Names::new(context, map);
+    analysed(text, context, Names::new(context, map))
+}
+
+/// The same for rows that are fetched in portions: what needs several nodes is brought together.
+pub fn template_together(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
+    analysed(text, context, Names { together: true, ..Names::new(context, map) })
+}
+
+fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
+    let (parsed, map) = (parse(text, context.strings), names.map);
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
     let several = analyses.len() > 1;
@@ -203,6 +211,8 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
                 |(id, shard): (_, &crate::shard_map::Shard)| (shard.group == group).then_some(id);
             Target::Fixed(Route::Write(names.map.shards().filter_map(of_group).collect()))
         }
+        Part::Declare(route) => Target::Fixed(route),
+        Part::Cursor(used) => Target::Fixed(Route::Cursor(used)),
         Part::CopyOut(copy) => Target::Fixed(Route::CopyOut(copy)),
         Part::Select(insert) => Target::Fixed(Route::Select(insert)),
         Part::Rekey(rekey) => Target::Fixed(Route::Rekey(rekey)),

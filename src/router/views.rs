@@ -76,6 +76,7 @@ pub(super) fn expand(
 pub(super) fn inner(statement: &Statement) -> Result<&Query, String> {
     match &statement.kind {
         StatementKind::Query(query) | StatementKind::Explain { query, .. } => Ok(query),
+        StatementKind::Declare(declare) => Ok(&declare.query),
         StatementKind::Copy(copy) => {
             copy.query.as_deref().ok_or_else(|| "its query could not be read".to_owned())
         }

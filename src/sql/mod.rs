@@ -13,6 +13,7 @@ mod constants;
 mod control;
 mod copy;
 mod cursor;
+mod cursors;
 mod ddl;
 mod derived;
 mod from;
@@ -29,6 +30,7 @@ mod walk;
 pub use control::{Control, Discard};
 pub use copy::{CopyFormat, CopyOptions, CopyStatement, OtherOption};
 pub use cursor::Name;
+pub use cursors::{DeclareCursor, UseCursor};
 pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
     CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,

@@ -102,6 +102,14 @@ fn kind(text: &str, tokens: &[Token]) -> StatementKind {
             Some(explain) => explain,
             None => other(Some("EXPLAIN of something other than a query".to_owned())),
         },
+        "declare" => match super::cursors::declare(text, tokens) {
+            Some(declare) => StatementKind::Declare(declare),
+            None => other(Some("a cursor of a query that could not be read".to_owned())),
+        },
+        "fetch" | "move" | "close" => match super::cursors::used(text, tokens) {
+            Some(used) => StatementKind::UseCursor(used),
+            None => other(None),
+        },
         "copy" => match copy::read(text, tokens) {
             Some(copy) => StatementKind::Copy(copy),
             None => other(Some("COPY in a form that is not known".to_owned())),

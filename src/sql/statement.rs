@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name, Shape, UpdateLayout};
+use super::{
+    Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Name, Shape, UpdateLayout,
+    UseCursor,
+};
 
 /// A text, read.
 #[derive(Debug, Clone)]
@@ -44,6 +47,10 @@ pub enum StatementKind {
         /// The query.
         query: Box<Query>,
     },
+    /// DECLARE of a cursor.
+    Declare(DeclareCursor),
+    /// FETCH, MOVE, CLOSE.
+    UseCursor(UseCursor),
     /// COPY.
     Copy(CopyStatement),
     /// A definition that the planner can spread over nodes.
