@@ -41,7 +41,7 @@ struct Kept {
 #[derive(Debug)]
 enum Place {
     Node(NodeId),
-    Merge(OpenPull),
+    Merge(Box<OpenPull>),
 }
 
 impl Cursors {
@@ -143,7 +143,7 @@ impl ClientSession {
         let run =
             PullRun { pull, text, start: declared.start, params, bind, mode: PullMode::Declare };
         if let Some(open) = self.session.open_pull(&run, &mut self.client).await? {
-            let kept = Kept { hold: declared.hold, place: Place::Merge(open) };
+            let kept = Kept { hold: declared.hold, place: Place::Merge(Box::new(open)) };
             self.cursors.declared.insert(declared.name.clone(), kept);
         }
         if self.session.in_transaction() { Ok(()) } else { self.session.finish().await }
@@ -267,7 +267,8 @@ impl ClientSession {
     }
 }
 
-fn frames(bind: &Bind<'_>) -> BindFrames {
+/// A `Bind` for a merge session.
+pub(super) fn frames(bind: &Bind<'_>) -> BindFrames {
     let mut frames = BindFrames::default();
     bind.put_unnamed(&mut frames.full);
     bind.put_part(&[], None, &mut frames.bare);

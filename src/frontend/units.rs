@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::batch::Due;
+use super::cursors::frames;
 use super::extended::invalid;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours, utf8};
 use super::statements::Prepared;
-use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter};
+use super::writes::params_of;
+use crate::executor::{Bound, Fault, PullMode, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -74,28 +76,31 @@ impl ClientSession {
             values: &bind.values,
             literals: &[],
         };
-        let messages = execute_messages(prepared, &bind, limit);
         let (way, _) = self.way(text, params, template).await?;
+        if limit > 0 && matches!(way, Way::Scatter(_) | Way::Pull(_)) {
+            return self.first_rows(portal, prepared, &bind, limit).await;
+        }
+        self.execute_way(way, prepared, &bind, limit).await
+    }
+
+    async fn execute_way(
+        &mut self,
+        way: Way,
+        prepared: &Arc<Prepared>,
+        bind: &Bind<'_>,
+        limit: i32,
+    ) -> Result<(), Fault> {
+        let text = utf8(&prepared.text)?;
+        let messages = execute_messages(prepared, bind, limit);
+        let bound = Bound { types: &prepared.types, bind };
         match way {
-            Way::Scatter(_) | Way::Pull(_) if limit > 0 => {
-                self.first_rows(portal, prepared, &bind, limit).await
-            }
             Way::Scatter(nodes) => {
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
-                let mut frames = BindFrames::default();
-                bind.put_unnamed(&mut frames.full);
-                bind.put_part(&[], None, &mut frames.bare);
-                let run = PullRun {
-                    pull,
-                    text,
-                    start: 0,
-                    params,
-                    bind: Some(frames),
-                    mode: PullMode::All,
-                };
+                let (params, bind) = (params_of(Some(&bound)), Some(frames(bind)));
+                let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
@@ -111,11 +116,9 @@ impl ClientSession {
                 if limit > 0 {
                     return Err(limited());
                 }
-                let bound = Bound { types: &prepared.types, bind: &bind };
                 self.write(route, text, Some(&bound)).await
             }
             Way::Steps(Route::Declare(declared)) => {
-                let bound = Bound { types: &prepared.types, bind: &bind };
                 self.declare(&declared, text, Some(&bound)).await
             }
             Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, &messages, false).await,

@@ -199,24 +199,8 @@ fn sharded(
         None if !reads => Ok(Part::Keyed(keyed)),
         // What is read at home need not be where the shard is, and ONLY would read nothing there.
         None if kinds.home || query.features.only => spread.pull(),
-        None if query.features.locking => {
-            let first = bound.sharded.first();
-            let locked = |first| scatter::locked(query, statement, &bound, meanings, first);
-            if first.is_some_and(|first| locked(first).is_ok()) {
-                keyed.set_over(Over::Write);
-            }
-            Ok(Part::Keyed(keyed))
-        }
-        None => {
-            if let Some(first) = bound.sharded.first()
-                && let Ok(route) = spread.route(&bound, first)
-            {
-                keyed.set_otherwise(route);
-            }
-            Ok(Part::Keyed(keyed))
-        }
-        Some(table) if !reads => scatter::route(query, statement, &bound, meanings, &table),
-        Some(table) if query.features.locking => {
+        None => Ok(Part::Keyed(spread.keyed(keyed, &bound))),
+        Some(table) if !reads || query.features.locking => {
             scatter::locked(query, statement, &bound, meanings, &table)
         }
         Some(table) => spread.route(&bound, &table).map(|route| match route {
@@ -276,6 +260,20 @@ struct Spread<'a, 'b> {
 }
 
 impl Spread<'_, '_> {
+    /// What is bound to shards, with what to do where one node is not enough.
+    fn keyed(&self, mut keyed: Keyed, bound: &Bound<'_>) -> Keyed {
+        let Some(first) = bound.sharded.first() else { return keyed };
+        if self.query.features.locking {
+            let locked = scatter::locked(self.query, self.statement, bound, self.meanings, first);
+            if locked.is_ok() {
+                keyed.set_over(Over::Write);
+            }
+        } else if let Ok(route) = self.route(bound, first) {
+            keyed.set_otherwise(route);
+        }
+        keyed
+    }
+
     /// The cheaper of the ways that are right.
     fn route(&self, bound: &Bound<'_>, free: &Sharded<'_>) -> Result<Route, ServerError> {
         if !self.names.together

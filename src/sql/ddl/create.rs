@@ -40,6 +40,7 @@ pub enum TableElement {
 
 /// CREATE INDEX.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent words")]
 pub struct CreateIndex {
     /// UNIQUE
     pub unique: bool,
