@@ -150,8 +150,8 @@ async fn portals_give_their_rows_in_portions() {
         }
         assert_eq!(found, (91..=100).collect::<Vec<_>>(), "{sql}");
     }
-    let slow = transaction
-        .query_portal_raw(&transaction.bind("SELECT id FROM tenants", &[]).await.unwrap(), 1);
+    let portal = transaction.bind("SELECT id FROM tenants", &[]).await.unwrap();
+    let slow = transaction.query_portal_raw(&portal, 1);
     let slow: Vec<Row> = slow.await.unwrap().try_collect().await.unwrap();
     assert_eq!(slow.len(), 1);
     transaction.commit().await.unwrap();
