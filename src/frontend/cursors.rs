@@ -19,7 +19,7 @@ use crate::ids::NodeId;
 use crate::load::Access;
 use crate::router::{Declared, Params, Pull, Route};
 use crate::sql::UseCursor;
-use crate::wire::{Bind, ServerError, SqlState, put_frame, put_parse};
+use crate::wire::{Bind, Reply, ServerError, SqlState, put_frame, put_parse};
 
 /// Most cursors of a session over several nodes: each has a connection of its own.
 const CURSORS_MAX: usize = 16;
@@ -29,6 +29,15 @@ const CURSORS_MAX: usize = 16;
 pub(super) struct Cursors {
     declared: HashMap<String, Kept>,
     portals: HashMap<Vec<u8>, OpenPull>,
+    /// What portals of writes have still to give.
+    rests: HashMap<Vec<u8>, Rest>,
+}
+
+/// Rows of a write that has run, and its command tag.
+#[derive(Debug)]
+struct Rest {
+    rows: std::vec::IntoIter<Bytes>,
+    tag: String,
 }
 
 #[derive(Debug)]
@@ -70,27 +79,43 @@ impl Cursors {
         }
     }
 
-    /// The transaction is over: only what was declared WITH HOLD lives on.
-    pub(super) fn end_transaction(&mut self) {
-        if !self.declared.is_empty() {
-            self.declared.retain(|_, kept| kept.hold);
-        }
-        self.portals.clear();
-    }
-
     /// Forgets a portal.
     pub(super) fn close_portal(&mut self, name: &[u8]) {
         self.portals.remove(name);
+        self.rests.remove(name);
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         self.declared.clear();
         self.portals.clear();
+        self.rests.clear();
     }
 }
 
 impl ClientSession {
+    /// Outside of a transaction block only what was declared WITH HOLD lives on.
+    pub(super) async fn end_cursors(&mut self) {
+        if self.session.in_transaction() {
+            return;
+        }
+        self.cursors.rests.clear();
+        let portals = std::mem::take(&mut self.cursors.portals).into_values();
+        let mut ended: Vec<OpenPull> = portals.collect();
+        for (name, kept) in std::mem::take(&mut self.cursors.declared) {
+            match kept.place {
+                _ if kept.hold => drop(self.cursors.declared.insert(name, kept)),
+                Place::Merge(open) => ended.push(*open),
+                Place::Node(_) => {}
+            }
+        }
+        for open in ended {
+            if let Err(error) = open.end().await {
+                tracing::warn!(%error, "a connection of a cursor could not be cleaned");
+            }
+        }
+    }
+
     /// DECLARE; leaves `ReadyForQuery` to the caller.
     pub(super) async fn declare(
         &mut self,
@@ -226,14 +251,7 @@ impl ClientSession {
                 let mode = PullMode::First(limit);
                 let bind = Some(frames(bind));
                 let run = PullRun { pull, text, start: 0, params, bind, mode };
-                let open = self.session.open_pull(&run, &mut self.client).await?;
-                if !self.session.in_transaction() {
-                    if let Some(open) = open {
-                        open.end().await?;
-                    }
-                    return self.session.finish().await;
-                }
-                if let Some(open) = open {
+                if let Some(open) = self.session.open_pull(&run, &mut self.client).await? {
                     if self.cursors.portals.len() >= CURSORS_MAX {
                         return Err(too_many());
                     }
@@ -250,8 +268,40 @@ impl ClientSession {
         }
     }
 
+    /// Runs a write whose rows are taken in portions: all of it runs now.
+    pub(super) async fn first_written(
+        &mut self,
+        (portal, limit): (&[u8], i32),
+        (route, text): (Route, &str),
+        bound: &Bound<'_, '_>,
+    ) -> Result<(), Fault> {
+        let write = async |session: &mut Self| session.write(route, text, Some(bound)).await;
+        let answer = self.capture(write).await?;
+        let rest = Rest { rows: answer.rows.into_iter(), tag: answer.tag };
+        self.cursors.rests.insert(portal.to_vec(), rest);
+        self.next_rows(portal, limit).await.map(drop)
+    }
+
     /// The next rows of a portal; `false` if it is not one of which rows were taken.
     pub(super) async fn next_rows(&mut self, portal: &[u8], limit: i32) -> Result<bool, Fault> {
+        if let Some(rest) = self.cursors.rests.get_mut(portal) {
+            let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+            let mut count = 0;
+            while limit.is_none_or(|limit| count < limit)
+                && let Some(row) = rest.rows.next()
+            {
+                self.client.relay(&row).await?;
+                count += 1;
+            }
+            if limit == Some(count) {
+                let mut suspended = BytesMut::new();
+                put_frame(b's', &mut suspended, |_| ());
+                self.client.relay(&suspended).await?;
+            } else {
+                self.client.put(Reply::CommandComplete(&rest.tag));
+            }
+            return Ok(true);
+        }
         let Some(open) = self.cursors.portals.get_mut(portal) else { return Ok(false) };
         let mut out = BytesMut::new();
         put_frame(b'E', &mut out, |out| {

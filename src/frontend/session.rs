@@ -116,9 +116,6 @@ impl ClientSession {
                 continue;
             }
             let message = self.client.take(frame.len);
-            if !self.session.in_transaction() && !self.batch.executed {
-                self.cursors.end_transaction();
-            }
             match frame.tag {
                 b'X' => return Ok(()),
                 // After an error everything up to `Sync` is skipped, whatever it is.
@@ -201,6 +198,7 @@ impl ClientSession {
             self.tell(fault).await?;
             self.client.put(Reply::Ready(self.session.status()));
         }
+        self.end_cursors().await;
         Ok(())
     }
 

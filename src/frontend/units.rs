@@ -80,6 +80,21 @@ impl ClientSession {
         if limit > 0 && matches!(way, Way::Scatter(_) | Way::Pull(_)) {
             return self.first_rows(portal, prepared, &bind, limit).await;
         }
+        let written = matches!(
+            way,
+            Way::Steps(
+                Route::EveryNode
+                    | Route::Write(_)
+                    | Route::Insert(..)
+                    | Route::Evaluate(_)
+                    | Route::Select(_)
+                    | Route::Rekey(_)
+            )
+        );
+        if let (true, true, Way::Steps(route)) = (written, limit > 0, &way) {
+            let bound = Bound { types: &prepared.types, bind: &bind };
+            return self.first_written((portal, limit), (route.clone(), text), &bound).await;
+        }
         self.execute_way(way, prepared, &bind, limit).await
     }
 
@@ -112,12 +127,7 @@ impl ClientSession {
                 | Route::Evaluate(_)
                 | Route::Select(_)
                 | Route::Rekey(_)),
-            ) => {
-                if limit > 0 {
-                    return Err(limited());
-                }
-                self.write(route, text, Some(&bound)).await
-            }
+            ) => self.write(route, text, Some(&bound)).await,
             Way::Steps(Route::Declare(declared)) => {
                 self.declare(&declared, text, Some(&bound)).await
             }

@@ -384,12 +384,14 @@ pub(super) fn foreign_key(
         let columns: Vec<String> = columns.iter().map(|c| Ident::new(c).to_string()).collect();
         format!("({})", columns.join(", "))
     };
-    let constraint = match name {
-        Some(name) => {
-            format!("CONSTRAINT {} FOREIGN KEY {}", Ident::new(name), list(&foreign.columns))
-        }
-        None => format!("FOREIGN KEY {}", list(&foreign.columns)),
+    // Without a name it gets the one that the table's own key would have: every partition has it.
+    let made_up = || {
+        let mut made = format!("{}_{}_fkey", key.table.name.name, foreign.columns.join("_"));
+        made.truncate(made.floor_char_boundary(63));
+        made
     };
+    let name = Ident::new(name.cloned().unwrap_or_else(made_up));
+    let constraint = format!("CONSTRAINT {name} FOREIGN KEY {}", list(&foreign.columns));
     let target_columns = foreign.target_columns.as_deref().map(list);
     let actions = scope.slice(&foreign.actions).trim();
     let rest = match (target_columns, actions) {

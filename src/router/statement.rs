@@ -174,6 +174,8 @@ fn of_other(
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
         Some(Mention::Reference(_)) if verb == "lock" => Ok(Part::Home),
+        // Each node locks its own part.
+        Some(Mention::Sharded(_)) if verb == "lock" => Ok(Part::EveryNode),
         // A view of whole tables is a view at home.
         Some(Mention::Reference(_))
             if verb == "create" && statement.has("view") && !statement.has("rule") =>

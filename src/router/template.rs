@@ -1,5 +1,6 @@
 //! A text, analysed once against one shard map.
 
+use super::catalog;
 use super::keyed::Keyed;
 use super::names::Names;
 use super::part::Part;
@@ -33,6 +34,9 @@ pub struct Template {
     /// Names of tables and views, without their schemas, of which the map says nothing or that they
     /// are views.
     pub relations: Vec<String>,
+    /// What is sent instead to the home node: the same with the catalog as the application thinks of
+    /// its tables.
+    pub shown: Option<Box<str>>,
     target: Target,
 }
 
@@ -113,8 +117,23 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
             several && moves_transaction(statement) || prepares_transaction(statement)
         }),
         relations: names.relations(&parsed.statements),
+        shown: shown(text, &parsed.statements, &analyses, &names),
         target: target(analyses, &parsed.statements, &names),
     }
+}
+
+/// A query of the catalog at home, as it is sent.
+fn shown(
+    text: &str,
+    statements: &[Statement],
+    analyses: &[Analysis],
+    names: &Names<'_>,
+) -> Option<Box<str>> {
+    let ([statement], [analysis]) = (statements, analyses) else { return None };
+    let StatementKind::Query(query) = &statement.kind else { return None };
+    let at_home = matches!(analysis.part, Ok(Part::Home));
+    let shown = at_home.then(|| catalog::rewritten(text, statement, query, names))?;
+    shown.map(String::into_boxed_str)
 }
 
 fn rank(access: Access) -> u8 {

@@ -11,6 +11,7 @@ use sqlparser::ast::{
 
 use super::assign::{assigned, changed, first_part, rows};
 use super::constants::constant;
+use super::cursor::Name;
 use super::derived;
 use super::from::{self, Visible};
 use super::statement::{
@@ -237,7 +238,8 @@ impl Walk {
             _ => None,
         };
         let arguments = arguments.iter().map(argument).collect();
-        self.functions.push(Call { name: name.name, schema: name.schema, arguments });
+        let Name { name, schema, span } = name;
+        self.functions.push(Call { name, schema, arguments, span });
         Ok(())
     }
 

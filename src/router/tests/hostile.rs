@@ -238,7 +238,7 @@ fn names_hide_nowhere() {
         ("DO 'begin delete from orders; end'", "refused: DO that names"),
         ("PREPARE p AS SELECT * FROM orders WHERE tenant_id = 5", "refused: PREPARE that names"),
         ("DECLARE c CURSOR FOR SELECT * FROM orders WHERE tenant_id = 5", "cursor t5"),
-        ("LOCK TABLE orders", "refused: LOCK that names"),
+        ("LOCK TABLE orders", "every node"),
         ("LOCK TABLE countries", "home"),
         ("VACUUM orders", "ddl"),
         ("PREPARE TRANSACTION 'x'", "home"),
