@@ -1,6 +1,6 @@
 # The few commands of this project.
 
-.PHONY: help setup build test check demo bench regress forecast-eval
+.PHONY: help setup build test check chaos demo bench regress forecast-eval
 
 help:
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
@@ -8,6 +8,7 @@ help:
 	@echo 'make check   format, lints, tests'
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
+	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
 	@echo 'make bench   CPU time a query, throughput, latency: foreshard, PgBouncer, direct'
 
 setup:
@@ -23,6 +24,9 @@ check: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
+
+chaos: setup
+	RUST_BACKTRACE=0 CHAOS_SECONDS='$(or $(CHAOS_SECONDS),600)' cargo test --test chaos -- --nocapture
 
 demo: setup
 	cargo build --release --bin foreshard --example demo

@@ -76,7 +76,10 @@ async fn a_million_rows_pass_without_being_kept() {
         assert!(more_kb < MORE_KB, "{sql}: {more_kb} kB");
     }
     client.batch_execute("BEGIN").await.unwrap();
-    client.batch_execute("DECLARE c CURSOR FOR SELECT id, n, pad FROM big ORDER BY n").await.unwrap();
+    client
+        .batch_execute("DECLARE c CURSOR FOR SELECT id, n, pad FROM big ORDER BY n")
+        .await
+        .unwrap();
     for _ in 0..5 {
         let (count, more_kb) = read(&client, "FETCH 10000 FROM c").await;
         assert_eq!(count, 10_000);

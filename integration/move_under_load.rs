@@ -60,12 +60,28 @@ async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on()
         support::rows(&node, &sql).await.remove(0)
     };
     let (leaves, stays) = (tenant(0).await, tenant(2).await);
+    let node_2 = deployment.database.client(1).await;
+    let there = support::rows(&node_2, "SELECT min(tenant_id) FROM accounts_s1");
+    let there = there.await.remove(0);
     let of = |tenant: &str| format!("SELECT version FROM accounts WHERE tenant_id = {tenant}");
     let (old, new) = (deployment.client().await, deployment.client().await);
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
     new.batch_execute("BEGIN").await.unwrap();
     for client in [&old, &new] {
         assert_eq!(client.query(&of(&stays), &[]).await.unwrap().len(), 1);
+    }
+    // A transaction that has used the table on the node that the shard goes to.
+    let writer = deployment.client().await;
+    let sql = "UPDATE accounts SET version = version + 1 WHERE tenant_id = $1";
+    let update = writer.prepare(sql).await.unwrap();
+    let count_up = async |tenant: &String| {
+        let tenant: i64 = tenant.parse().unwrap();
+        assert_eq!(writer.execute(&update, &[&tenant]).await.unwrap(), 1, "{tenant}");
+    };
+    writer.batch_execute("BEGIN").await.unwrap();
+    // So often that the server keeps its plan.
+    for _ in 0..8 {
+        count_up(&there).await;
     }
     let to = deployment.other_node(0).await;
     deployment.ask_for_move(0, &to).await;
@@ -79,6 +95,10 @@ async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on()
     for tenant in [&leaves, &stays] {
         assert_eq!(new.query(&of(tenant), &[]).await.unwrap().len(), 1);
     }
+    for tenant in [&leaves, &there, &stays] {
+        count_up(tenant).await;
+    }
+    writer.batch_execute("COMMIT").await.unwrap();
     old.batch_execute("ROLLBACK").await.unwrap();
     new.batch_execute("COMMIT").await.unwrap();
     assert_eq!(old.query(&of(&leaves), &[]).await.unwrap().len(), 1);

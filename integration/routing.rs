@@ -40,7 +40,7 @@ fn map() -> ShardMap {
         epoch: Epoch(1),
         database: "d".to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "a".to_owned() }, Node { name: "b".to_owned() }],
+        nodes: vec![Node::named("a"), Node::named("b")],
         groups: vec![Group { name: "g".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1), shard(2, 0), shard(3, 1)],
         tables: vec![table("t", &sharded), table("u", &sharded), table("r", &TableKind::Reference)],

@@ -21,7 +21,7 @@ fn map(types: &[KeyType], bounds: &[Bounds]) -> ShardMap {
         epoch: Epoch(1),
         database: "d".to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "n1".to_owned() }],
+        nodes: vec![Node::named("n1")],
         groups: vec![Group { name: "g".to_owned(), key: types.to_vec() }],
         shards: bounds.iter().map(shard).collect(),
         tables: Vec::new(),

@@ -251,7 +251,7 @@ fn map(database: &str) -> ShardMap {
         epoch: Epoch(1),
         database: database.to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "n1".to_owned() }, Node { name: "n2".to_owned() }],
+        nodes: vec![Node::named("n1"), Node::named("n2")],
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..4).map(shard).collect(),
         tables: TABLES.map(table).to_vec(),

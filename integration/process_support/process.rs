@@ -33,12 +33,7 @@ impl Serving {
         variable: Option<(&str, &str)>,
         args: &[&str],
     ) -> Self {
-        let log = File::options().create(true).append(true).open(&deployment.log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foreshard"));
-        command.arg("serve").arg("--config").arg(&deployment.config).args(args);
-        command.env_remove("FORESHARD_FAILPOINT").envs(variable);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        let mut serving = Self { child: command.spawn().unwrap() };
+        let mut serving = Self::spawn_with(deployment, variable, args);
         let deadline = Instant::now() + PATIENCE;
         while connect(&deployment.driver()).await.is_err() {
             let ended = serving.child.try_wait().unwrap();
@@ -47,6 +42,20 @@ impl Serving {
             sleep(Duration::from_millis(20)).await;
         }
         serving
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn spawn(deployment: &Deployment, variable: Option<(&str, &str)>) -> Self {
+        Self::spawn_with(deployment, variable, &[])
+    }
+
+    fn spawn_with(deployment: &Deployment, variable: Option<(&str, &str)>, args: &[&str]) -> Self {
+        let log = File::options().create(true).append(true).open(&deployment.log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foreshard"));
+        command.arg("serve").arg("--config").arg(&deployment.config).args(args);
+        command.env_remove("FORESHARD_FAILPOINT").envs(variable);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        Self { child: command.spawn().unwrap() }
     }
 
     /// Sends it a signal.

@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::Duration;
 
 use foreshard::backend::NodeAddress;
 use foreshard::local_nodes::{LocalNode, LocalNodeError, NodeSpec, free_ports};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::OnceCell;
+use tokio::time::sleep;
 
 /// Some nodes that run until this value, or the test binary, ends.
 pub struct TestNodes {
@@ -32,6 +36,31 @@ impl TestNodes {
     /// How to reach each node.
     pub fn addresses(&self) -> Vec<NodeAddress> {
         self.nodes.iter().map(LocalNode::address).collect()
+    }
+
+    /// `kill -9` of a node's postmaster; its other processes end by themselves. Starts it again on
+    /// the same port after `down`.
+    pub async fn kill_and_restart(&mut self, index: usize, down: Duration) {
+        let node = &mut self.nodes[index];
+        let (spec, pid) = (node.spec().clone(), i32::try_from(node.pid()).unwrap());
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        while node.is_running() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(down).await;
+        let mut failure = None;
+        for _ in 0..200 {
+            // As long as one of them lives, the next postmaster refuses to start.
+            match LocalNode::start(&spec).await {
+                Ok(node) => {
+                    self.nodes[index] = node;
+                    return;
+                }
+                Err(error) => failure = Some(error),
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        panic!("node {} does not start again: {failure:?}", spec.name);
     }
 
     /// Crashes a node and starts it again on the same port.

@@ -58,9 +58,9 @@ impl From<RequestError> for ApiError {
             | RequestError::Nodes { .. }
             | RequestError::CanNotMerge => StatusCode::UNPROCESSABLE_ENTITY,
             RequestError::NoShard(_) | RequestError::NoNode(_) => StatusCode::NOT_FOUND,
-            RequestError::AlreadyThere { .. } | RequestError::UnderWay { .. } => {
-                StatusCode::CONFLICT
-            }
+            RequestError::AlreadyThere { .. }
+            | RequestError::UnderWay { .. }
+            | RequestError::TakesNone { .. } => StatusCode::CONFLICT,
             RequestError::Catalog(error) => return error.into(),
         };
         Self::new(status, error.to_string())

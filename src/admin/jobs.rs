@@ -12,6 +12,7 @@ use super::service::now_unix_ms;
 use super::{ApiError, Service};
 use crate::ids::{JobId, ShardId};
 use crate::mover;
+use crate::shard_map::Standing;
 use crate::shard_move::{Errand, Job};
 
 /// What `POST /api/v1/verifications` takes.
@@ -48,6 +49,36 @@ pub(super) async fn request_verification(
             .with_hint("foreshard status lists the shards"));
     }
     accepted(&service, Errand::Verify { shards }).await
+}
+
+/// A node that joins, or takes shards again.
+pub(super) async fn add_node(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let node = service.node(&name)?;
+    accepted(&service, Errand::AddNode { node }).await
+}
+
+/// A node that is to leave.
+pub(super) async fn drain_node(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let node = service.node(&name)?;
+    let map = service.live_map.snapshot();
+    let conflict = |message: String| ApiError::new(StatusCode::CONFLICT, message);
+    if map.home() == node {
+        return Err(conflict(format!("{name} is the home node: it can't be drained"))
+            .with_hint("it holds the tables that are not sharded, and stays"));
+    }
+    let takes =
+        |(id, it): &(_, &crate::shard_map::Node)| *id != node && it.standing == Standing::Member;
+    if !map.members().any(|node| takes(&node)) {
+        return Err(conflict(format!("no other node can take the shards of {name}"))
+            .with_hint("add a node to the configuration first"));
+    }
+    accepted(&service, Errand::DrainNode { node }).await
 }
 
 /// Stores a job.

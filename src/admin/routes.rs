@@ -35,6 +35,8 @@ POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]
                          with \"at\": [\"1000\"], of a list with \"values\": [\"eu\"] instead of \"into\"\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
+POST /api/v1/nodes/n3/add    brings schema and reference tables to a configured node\n\
+POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
 GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
 GET  /api/v1/jobs/3      one of them\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
@@ -54,6 +56,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
         .route("/verifications", post(jobs::request_verification))
+        .route("/nodes/{name}/add", post(jobs::add_node))
+        .route("/nodes/{name}/drain", post(jobs::drain_node))
         .route("/jobs", get(jobs::jobs))
         .route("/jobs/{id}", get(jobs::job))
         .route("/decisions", get(decisions))

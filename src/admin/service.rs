@@ -16,6 +16,7 @@ use crate::executor::LiveMap;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
 use crate::mover::{HowToSplit, Wanted};
+use crate::shard_map::Standing;
 use crate::shard_move::{Cause, Move};
 
 /// Whether clients should be sent here.
@@ -124,10 +125,12 @@ impl Service {
         self.request(Wanted::Merge { shards, to }).await
     }
 
-    fn node(&self, name: &str) -> Result<NodeId, ApiError> {
+    pub(super) fn node(&self, name: &str) -> Result<NodeId, ApiError> {
         let map = self.live_map.load();
-        map.node_named(name).ok_or_else(|| {
-            let names: Vec<_> = map.nodes().map(|(_, node)| node.name.as_str()).collect();
+        let there = |id: &NodeId| map.node(*id).standing != Standing::Gone;
+        map.node_named(name).filter(there).ok_or_else(|| {
+            let nodes = map.nodes().filter(|(id, _)| there(id));
+            let names: Vec<_> = nodes.map(|(_, node)| node.name.as_str()).collect();
             ApiError::new(StatusCode::NOT_FOUND, format!("there is no node {name:?}"))
                 .with_hint(format!("the nodes are {}", names.join(", ")))
         })

@@ -92,7 +92,7 @@ fn map() -> ShardMap {
         epoch: Epoch(4),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: ["n1", "n2"].map(|name| Node { name: name.to_owned() }).into(),
+        nodes: ["n1", "n2"].map(Node::named).into(),
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1)],
         tables: vec![table],
@@ -122,7 +122,7 @@ async fn the_map_and_the_nodes_are_shown_without_passwords() {
     assert_eq!(shards["shards"][1]["tables"], json!(["public.orders_s1"]));
     let nodes = running.json("/api/v1/nodes").await;
     let first = json!({
-        "id": 0, "node": "n1", "host": "127.0.0.1", "port": 5001, "home": true, "shards": [0],
+        "id": 0, "node": "n1", "host": "127.0.0.1", "port": 5001, "home": true, "shards": [0], "standing": "member",
     });
     assert_eq!(nodes["nodes"][0], first);
     assert!(!nodes.to_string().contains("secret"));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::backend::NodeAddress;
 use crate::ids::{Epoch, NodeId, ShardId};
-use crate::shard_map::{Bounds, ShardMap, leaf_name};
+use crate::shard_map::{Bounds, ShardMap, Standing, leaf_name};
 use crate::shard_move::{Kind, Move};
 
 /// Where every shard is.
@@ -59,12 +59,15 @@ struct NodeView {
     port: Option<u16>,
     /// Whether it holds the tables that are not sharded.
     home: bool,
+    /// Whether it is a member, joins, or is being drained.
+    standing: Standing,
     shards: Vec<ShardId>,
 }
 
 impl NodesView {
     pub(super) fn of(map: &ShardMap, addresses: &[NodeAddress]) -> Self {
-        let nodes = map.nodes().map(|(id, node)| {
+        let there = map.nodes().filter(|(_, node)| node.standing != Standing::Gone);
+        let nodes = there.map(|(id, node)| {
             let address = addresses.iter().find(|address| address.name == node.name);
             let shards = map.shards().filter(|(_, shard)| shard.node == id);
             NodeView {
@@ -73,6 +76,7 @@ impl NodesView {
                 host: address.map(|address| address.host.clone()),
                 port: address.map(|address| address.port),
                 home: map.home() == id,
+                standing: node.standing,
                 shards: shards.map(|(shard, _)| shard).collect(),
             }
         });

@@ -36,6 +36,12 @@ pub enum Command {
     Split(Split),
     /// Ask a running proxy to merge the parts of a shard that was split
     Merge(Merge),
+    /// Add a node, or drain one before it leaves
+    Node {
+        /// Which
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
     /// Look whether the nodes hold exactly what the shard map says, while traffic goes on
     ///
     /// Every row on its shard, every partition on its node, reference tables equal on all nodes, and
@@ -193,6 +199,28 @@ pub struct Merge {
     /// Show its phases and wait until it is finished; the exit status says whether it was merged
     #[arg(long)]
     pub wait: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// What to do with a node.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Bring roles, schema and reference tables to a configured, empty node, so that it may own shards
+    ///
+    /// A node that is new in the configuration is added by itself when the proxy starts; this tries
+    /// again what failed, and takes a drained node back.
+    Add(OfNode),
+    /// Move all shards off a node, so that it can be left out of the configuration
+    Drain(OfNode),
+}
+
+/// Arguments of `foreshard node add` and `drain`.
+#[derive(Debug, Args)]
+pub struct OfNode {
+    /// The node's name
+    pub node: String,
     /// Where the proxy's admin API is
     #[command(flatten)]
     pub admin: Admin,

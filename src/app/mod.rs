@@ -9,6 +9,7 @@ mod hand_over;
 mod http;
 mod job;
 mod logging;
+mod node;
 mod preflight;
 mod proxy;
 mod reload;
@@ -54,6 +55,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Move(args) => Box::pin(request_move::request_move(args)).await,
             Command::Split(args) => Box::pin(request_move::request_split(args)).await,
             Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
+            Command::Node { command } => node::node(command).await,
             Command::Verify(args) => verify::verify(args).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
             Command::Forecast(args) => forecast::forecast(&args),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::backend;
-use crate::backend::NodeAddress;
+use crate::backend::{NodeAddress, NodeTls};
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller;
@@ -21,9 +21,10 @@ use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
 use crate::frontend::{Admission, Frontend, Listening, MockSecret};
 use crate::load::Counters;
 use crate::mover;
-use crate::mover::{MoveError, MoverContext};
+use crate::mover::{JobParts, MoveError, MoverContext};
 use crate::runtime::Tasks;
-use crate::shard_map::{InvalidMap, ShardMap};
+use crate::shard_map::{InvalidMap, ShardMap, Standing};
+use crate::shard_move::{Errand, Job};
 
 /// What a proxy is started with.
 #[derive(Debug)]
@@ -114,8 +115,8 @@ impl Proxy {
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
         let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
-        // The stored map, not the order of the configuration, says which id a node has.
-        config.nodes.sort_by_key(|node| map.node_named(&node.name));
+        ask_to_join(&catalog, &map).await?;
+        config.nodes = by_id(&map, &config.nodes);
         let parts = EngineParts {
             gates: Gates::new(map.shard_count()),
             counters: Counters::new(map.shard_count(), config.nodes.len()),
@@ -148,7 +149,12 @@ impl Proxy {
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
         tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
-        tasks.spawn("jobs", mover::run_jobs(Arc::clone(&mover), tasks.clone()));
+        let parts = JobParts {
+            context: Arc::clone(&mover),
+            engine: Arc::clone(&engine),
+            placement: config.policy.placement.clone(),
+        };
+        tasks.spawn("jobs", mover::run_jobs(parts, tasks.clone()));
         let settings = controller::Settings {
             controller: config.controller,
             load: config.policy.load,
@@ -217,6 +223,39 @@ fn start_controller(
     };
     tasks.spawn("controller", controller::run(context, tasks.clone()));
     (status, insight)
+}
+
+/// The addresses in the order of the stored map, which says what id a node has; a node that has left
+/// keeps a place.
+fn by_id(map: &ShardMap, configured: &[NodeAddress]) -> Vec<NodeAddress> {
+    let of = |name: &str| {
+        configured.iter().find(|node| node.name == name).cloned().unwrap_or_else(|| NodeAddress {
+            name: name.to_owned(),
+            host: "gone.invalid".to_owned(),
+            port: 1,
+            user: String::new(),
+            password: None,
+            tls: NodeTls::default(),
+        })
+    };
+    map.nodes().map(|(_, node)| of(&node.name)).collect()
+}
+
+/// Nodes that are new in the configuration join by themselves.
+async fn ask_to_join(catalog: &Catalog, map: &ShardMap) -> Result<(), CatalogError> {
+    let jobs = catalog.list::<Job>().await?;
+    for (node, _) in map.nodes().filter(|(_, node)| node.standing == Standing::Joining) {
+        let errand = Errand::AddNode { node };
+        if !jobs.iter().any(|job| job.record.errand == errand && !job.record.is_finished()) {
+            mover::request_job(catalog, errand, now_unix_ms()).await?;
+        }
+    }
+    Ok(())
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The catalog's name, made at its first start.

@@ -209,6 +209,10 @@ fn node_line(node: &Value, load: Option<&Value>, now_unix_ms: u64) -> String {
     let home = if node["home"] == true { "*" } else { " " };
     let shards = list(&node["shards"]).len();
     let head = format!("{:<8}{home}{shards:>6}  ", word(&node["node"]));
+    let head = match node["standing"].as_str() {
+        Some(standing @ ("joining" | "draining")) => format!("{head}{standing}  "),
+        _ => head,
+    };
     let known = load.and_then(|load| Some((load["busy"].as_f64()?, load["capacity"].as_f64()?)));
     let (Some(load), Some((busy, capacity))) = (load, known) else { return head + "unknown\n" };
     let bar = bar(busy / capacity);

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// How far a connection to a node is protected; the names are libpq's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
     /// No TLS.
@@ -104,7 +104,12 @@ impl NodeTls {
         Ok(Self { mode, files: Arc::new(files), connector })
     }
 
-    /// How far it protects.
+    /// The files that it was made from.
+    pub fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
+    /// How far the connection is protected.
     pub fn mode(&self) -> TlsMode {
         self.mode
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{GroupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Derived, Group, MapParts, Method, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Derived, Group, MapParts, Method, Node, Shard, ShardMap, Standing, Table, TableKind,
 };
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
@@ -30,7 +30,7 @@ impl Policy {
             epoch: Epoch(1),
             database: self.database.clone(),
             home: node_id(named(self.home.as_ref()).unwrap_or_default()),
-            nodes: nodes.iter().map(|name| Node { name: name.clone() }).collect(),
+            nodes: nodes.iter().map(Node::named).collect(),
             groups: Vec::new(),
             shards: Vec::new(),
             tables: Vec::new(),
@@ -43,8 +43,9 @@ impl Policy {
         parts
     }
 
-    /// What the stored map becomes under this policy and with these nodes: new nodes, groups and
-    /// tables are added at the next epoch; `None` if there is nothing to add. Whatever would need
+    /// What the stored map becomes under this policy and with these nodes: new groups and
+    /// tables are added at the next epoch, new nodes are to join, and a node that was drained may be
+    /// left out; `None` if there is nothing to add. Whatever would need
     /// data to move or to be rewritten is a mismatch.
     pub fn extend(
         &self,
@@ -58,9 +59,14 @@ impl Policy {
         }
         let mut parts = before.clone();
         for name in nodes {
-            if !parts.nodes.iter().any(|node| node.name == *name) {
-                parts.nodes.push(Node { name: name.clone() });
+            match parts.nodes.iter_mut().find(|node| node.name == *name) {
+                None => parts.nodes.push(Node { standing: Standing::Joining, ..Node::named(name) }),
+                Some(node) if node.standing == Standing::Gone => node.standing = Standing::Joining,
+                Some(_) => {}
             }
+        }
+        for node in parts.nodes.iter_mut().filter(|node| !nodes.contains(&node.name)) {
+            node.standing = Standing::Gone;
         }
         for group in &self.groups {
             if group_id(&parts, &group.name).is_none() {
@@ -114,9 +120,18 @@ impl Policy {
             let (was, is) = (shown(home), shown(wanted));
             reasons.push(format!("the home node is {was}, the policy says {is}"));
         }
-        for node in &map.nodes {
-            if !nodes.contains(&node.name) {
-                reasons.push(format!("node {:?} is in the map, but not configured", node.name));
+        let missing = (0..).map(node_id).zip(&map.nodes);
+        for (id, node) in missing.filter(|(_, node)| !nodes.contains(&node.name)) {
+            let owns = |shard: &&Shard| shard.node == id && shard.bounds != Bounds::Nothing;
+            let shards = map.shards.iter().filter(owns).count();
+            let name = &node.name;
+            match node.standing {
+                Standing::Joining | Standing::Gone => {}
+                Standing::Draining if shards == 0 && map.home != id => {}
+                Standing::Member | Standing::Draining => reasons.push(format!(
+                    "node {name:?} is not configured, but has {shards} shards and copies of the \
+                     reference tables (before a node leaves: foreshard node drain {name})"
+                )),
             }
         }
         for group in &self.groups {
@@ -213,11 +228,14 @@ fn node_id(index: usize) -> NodeId {
     NodeId(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
-/// Adds a group and its shards, round robin over all nodes.
+/// Adds a group and its shards, round robin over the nodes that take shards.
 fn add_group(parts: &mut MapParts, group: &GroupPolicy) {
     let id = GroupId(u16::try_from(parts.groups.len()).unwrap_or(u16::MAX));
     parts.groups.push(Group { name: group.name.clone(), key: group.key.clone() });
-    let nodes = (0..parts.nodes.len()).map(node_id).cycle();
+    let members = (0..).map(node_id).zip(&parts.nodes);
+    let members: Vec<NodeId> =
+        members.filter(|(_, node)| node.standing == Standing::Member).map(|(id, _)| id).collect();
+    let nodes = members.into_iter().cycle();
     let shard = |(bounds, node): (&Bounds, _)| Shard { group: id, bounds: bounds.clone(), node };
     parts.shards.extend(group.bounds.iter().zip(nodes).map(shard));
 }

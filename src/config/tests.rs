@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Policy, Serve};
 use crate::ids::{Epoch, NodeId, ShardId};
-use crate::shard_map::{KeyType, MapParts, ShardMap};
+use crate::shard_map::{KeyType, MapParts, ShardMap, Standing};
 use crate::sql::TableName;
 
 const SHOP: &str = "
@@ -163,7 +163,8 @@ groups:
     for reason in [
         "the database is \"postgres\", the policy says \"other\"",
         "the home node is \"n1\", the policy says \"n2\"",
-        "node \"n1\" is in the map, but not configured",
+        "node \"n1\" is not configured, but has 2 shards and copies of the reference tables (before a \
+         node leaves: foreshard node drain n1)",
         "group \"shop\" has 4 shards, the policy says 8",
         "table public.tenants is sharded by (id) in group \"shop\", the policy says sharded by \
          (tenant) in group \"shop\"",
@@ -312,6 +313,33 @@ fn trust_is_for_loopback_alone() {
     std::fs::remove_file(&file).unwrap();
     assert!(inside.is_ok(), "{inside:?}");
     assert!(outside.unwrap_err().contains("would let in anybody who reaches 0.0.0.0:6432"));
+}
+
+#[test]
+fn a_new_node_is_to_join_and_a_drained_one_may_leave_and_come_back() {
+    let standing = |map: &ShardMap, name: &str| {
+        map.nodes().find(|(_, node)| node.name == name).unwrap().1.standing
+    };
+    let shop = policy(SHOP);
+    let extend = |map: &ShardMap, nodes: &[&str]| {
+        let parts = shop.extend(map, &names(nodes)).unwrap().unwrap();
+        ShardMap::try_from(parts).unwrap()
+    };
+    let map = map(&shop, &["n1", "n2"]);
+    let map = extend(&map, &["n1", "n2", "n3"]);
+    assert_eq!(standing(&map, "n3"), Standing::Joining);
+    // One that never joined may be left out again.
+    assert_eq!(standing(&extend(&map, &["n1", "n2"]), "n3"), Standing::Gone);
+    let mut drained = map.with_standing(NodeId(1), Standing::Draining);
+    assert!(shop.extend(&drained, &names(&["n1", "n3"])).is_err(), "it still has shards");
+    for shard in 0..4 {
+        drained = drained.with_shard_on(ShardId(shard), NodeId(0));
+    }
+    let without = extend(&drained, &["n1", "n3"]);
+    assert_eq!(standing(&without, "n2"), Standing::Gone);
+    let again = extend(&without, &["n1", "n2", "n3"]);
+    assert_eq!(standing(&again, "n2"), Standing::Joining);
+    assert_eq!(again.node_named("n2"), Some(NodeId(1)), "ids stay");
 }
 
 const BY_RANGE: &str = "

@@ -7,7 +7,7 @@ use crate::forecast::{self, Distribution, Event, Forecast, Model, Study, Timelin
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, InFlight, NodeLoad, Normal, Scene, ShardLoad};
-use crate::shard_map::{ShardMap, Table, TableKind};
+use crate::shard_map::{ShardMap, Standing, Table, TableKind};
 use crate::shard_move::{Move, State};
 
 /// Series that the network learns from, at the most.
@@ -168,6 +168,7 @@ pub(super) fn scene(
         name: node.name.clone(),
         capacity: config.capacity_of(&node.name),
         own: loads(picture.nodes.get(id.index())),
+        takes_shards: node.standing == Standing::Member,
     });
     let shards = (0u32..).take(map.shard_count()).map(ShardId).map(|id| {
         let Some(shard) = map.shard(id) else { return gone(map) };

@@ -84,7 +84,7 @@ fn map() -> ShardMap {
         bounds: Bounds::Hash { modulus: SHARDS, remainder },
         node: NodeId(u16::try_from(remainder % 2).unwrap()),
     };
-    let node = |name: &str| Node { name: name.to_owned() };
+    let node = |name: &str| Node::named(name);
     let parts = MapParts {
         epoch: Epoch(1),
         database: "shop".to_owned(),

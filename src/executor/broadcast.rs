@@ -32,6 +32,7 @@ impl Session {
             )
             .into());
         }
+        self.write_references().await?;
         let implicit = self.begin_implicit();
         let tag = self.try_on_every_node(messages, describe, client).await;
         self.end_broadcast(implicit, tag, client).await
@@ -206,11 +207,11 @@ impl Session {
         }
     }
 
-    /// All nodes, the home node last.
+    /// All members, the home node last.
     pub(super) fn nodes_home_last(&self) -> Vec<NodeId> {
         let map = self.engine.live_map.snapshot();
         let home = map.home();
-        let others = map.nodes().map(|(id, _)| id).filter(|id| *id != home);
+        let others = map.members().map(|(id, _)| id).filter(|id| *id != home);
         others.chain([home]).collect()
     }
 }

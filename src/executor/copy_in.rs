@@ -39,6 +39,9 @@ impl Session {
         plan: &CopyInPlan,
         client: &mut Client,
     ) -> Result<(), Fault> {
+        if plan.split.is_none() {
+            self.write_references().await?;
+        }
         let map = self.engine.live_map.snapshot();
         let mut lanes = self.lanes(plan, &map);
         let implicit = self.begin_implicit();

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use super::{DdlLock, Gates, LiveMap};
+use super::{DdlLock, Gates, LiveMap, ReferenceLock};
 use crate::backend::NodeAddress;
 use crate::catalog::Catalog;
 use crate::load::Counters;
@@ -71,6 +71,8 @@ pub struct Engine {
     pub gates: Gates,
     /// Keeps DDL and moves apart.
     pub ddl_lock: DdlLock,
+    /// Keeps writes to reference tables and the arrival of nodes apart.
+    pub reference_lock: ReferenceLock,
     /// Decisions of two-phase commits, and the map after DDL.
     pub catalog: Catalog,
     /// What statements cost.
@@ -109,6 +111,7 @@ impl Engine {
             live_map,
             gates,
             ddl_lock,
+            reference_lock: ReferenceLock::default(),
             catalog,
             counters,
             nodes,

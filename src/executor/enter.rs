@@ -8,6 +8,14 @@ use super::{Fault, Session};
 use crate::ids::{Epoch, ShardId};
 use crate::wire::{ServerError, SqlState};
 
+/// Tells how a transaction isolates itself, and makes its server see partitions that were attached
+/// since it began. PostgreSQL hears of what others changed when it takes a lock that it does not
+/// hold: a transaction that has used a partitioned table already takes none for the next statement
+/// on it, and finds no row in a partition that is new. The size of a table is read under a lock that
+/// is let go of at once, so that it is taken each time.
+const LOOK_AGAIN: &str = "SELECT pg_catalog.current_setting('transaction_isolation') \
+     WHERE pg_catalog.pg_relation_size('pg_catalog.pg_seclabel'::pg_catalog.regclass) >= 0";
+
 /// What came of passing the gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entered {
@@ -58,7 +66,7 @@ impl Session {
 
     /// A transaction that keeps one snapshot began to look at the data before the shard changed
     /// hands: on the old node its rows are gone, on the new one they are newer than that snapshot.
-    /// It has to start again.
+    /// It has to start again. One that does not, looks again at which partitions there are.
     async fn check_snapshot(&mut self, shards: &[ShardId]) -> Result<(), Fault> {
         let Some(then) = &self.transaction.map else { return Ok(()) };
         let now = self.engine.live_map.snapshot();
@@ -72,7 +80,7 @@ impl Session {
         // One whose BEGIN is not sent yet has no snapshot.
         let begun = |member: &&mut Member| member.has_begun() && member.preface.is_empty();
         for member in self.members.iter_mut().filter(begun) {
-            let level = member.guard.command("SHOW transaction_isolation").await?;
+            let level = member.guard.command(LOOK_AGAIN).await?;
             let level = level.rows.into_iter().flatten().flatten().next();
             if level.as_deref() != Some("read committed") {
                 let message = "could not serialize access due to a concurrent move of a shard";

@@ -36,7 +36,7 @@ impl Session {
 
     /// Whether there is more than one node that statements could go to.
     fn several_nodes(&self) -> bool {
-        self.engine.live_map.load().nodes().count() > 1
+        self.engine.live_map.load().members().count() > 1
     }
 
     /// Ends the transaction on the session's side: it is over on the nodes.
@@ -47,8 +47,8 @@ impl Session {
         Ok(())
     }
 
-    /// Looks at what the transaction has left, where it may have left something. A connection that
-    /// breaks meanwhile is given up.
+    /// Looks at what the transaction has left, where it may have left something. If a connection
+    /// breaks meanwhile, what the session's settings are is not known: it is lost.
     async fn look(&mut self) {
         let changed = std::mem::take(&mut self.transaction.settings_changed);
         let mut newest: Option<(Leaves, Arc<Settings>, Vec<String>)> = None;
@@ -70,6 +70,7 @@ impl Session {
                 Err(node) => broken.push(node),
             }
         }
+        self.lost |= !broken.is_empty() || changed && newest.is_none();
         if let Some((_, settings, path)) = newest {
             (self.settings, self.search_path) = (settings, path);
         }

@@ -57,20 +57,20 @@ impl OpenPull {
         Ok(portion)
     }
 
-    /// Runs messages that describe a portal; the frame that does, or an error.
+    /// Runs messages that describe a statement or a portal; the frames that do, or an error.
     pub async fn describe(&mut self, messages: &[u8]) -> Result<Bytes, Fault> {
         self.0.guard.send(messages).await?;
-        let (mut described, mut error) = (Bytes::new(), None);
+        let (mut described, mut error) = (BytesMut::new(), None);
         loop {
             let (tag, frame) = self.0.guard.frame().await?;
             match tag {
-                b'T' | b'n' => described = BytesMut::from(&frame[..]).freeze(),
+                b't' | b'T' | b'n' => described.extend_from_slice(&frame),
                 b'E' => error = error.or(Some(frame)),
                 b'Z' => break,
                 _ => {}
             }
         }
-        error.map_or(Ok(described), |frame| Err(Fault::Reported(frame)))
+        error.map_or(Ok(described.freeze()), |frame| Err(Fault::Reported(frame)))
     }
 
     /// Ends it; its connection goes back to its pool.

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::cancel::CancelTarget;
-use super::{Engine, Exclusive, Fault, Pass};
+use super::{Engine, Exclusive, Fault, Pass, Writing};
 use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket};
 use crate::ids::{NodeId, ShardId};
 use crate::router::Leaves;
@@ -30,6 +30,8 @@ pub struct Session {
     pub startup_settings: Arc<Settings>,
     /// The schemas that its `search_path` means.
     pub search_path: Vec<String>,
+    /// Its settings are not known, so that nothing can be routed: it has to end.
+    pub(super) lost: bool,
     pub(super) transaction: Transaction,
     /// What a cancel request for this session reaches.
     pub cancel: Arc<CancelTarget>,
@@ -100,6 +102,8 @@ pub(super) struct Transaction {
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
     pub ddl: Option<Exclusive>,
+    /// It has written a reference table: no node becomes a member before it ends.
+    pub references: Option<Writing>,
     /// Its DDL made a reference table whose defaults differ from node to node.
     pub varies: bool,
     /// Tables whose columns are to be read again after it.
@@ -162,6 +166,7 @@ impl Session {
             startup_settings: Arc::clone(&settings),
             settings,
             search_path: Vec::new(),
+            lost: false,
             transaction: Transaction::default(),
             cancel: Arc::default(),
             ticket: Arc::default(),
@@ -169,6 +174,16 @@ impl Session {
             unreported: Vec::new(),
             custom,
         }
+    }
+
+    /// The error with which it has to end: what its settings are was lost with a connection. Without
+    /// its search path, no table's name tells which table it is.
+    pub fn check_not_lost(&self) -> Result<(), ServerError> {
+        if !self.lost {
+            return Ok(());
+        }
+        let message = "the connection to a node broke, and the session's settings with it";
+        Err(ServerError::fatal(SqlState::CONNECTION_FAILURE, message).with_hint("Connect again."))
     }
 
     /// What a `ReadyForQuery` has to say now.

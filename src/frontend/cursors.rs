@@ -17,7 +17,7 @@ use crate::executor::{
 };
 use crate::ids::NodeId;
 use crate::load::Access;
-use crate::router::{Declared, Params, Pull, Route};
+use crate::router::{Declared, Params, Pull, Route, Template};
 use crate::sql::UseCursor;
 use crate::wire::{Bind, Reply, ServerError, SqlState, put_frame, put_parse};
 
@@ -67,6 +67,14 @@ impl Cursors {
         match &mut self.declared.get_mut(used.name.as_deref()?)?.place {
             Place::Merge(open) => Some(open),
             Place::Node(_) => None,
+        }
+    }
+
+    /// The cursor that a text uses, if the proxy itself has to do it.
+    pub(super) fn of(&self, template: &Template) -> Option<Arc<UseCursor>> {
+        match template.route(&Params::default()) {
+            Ok(Route::Cursor(used)) if self.is_ours(&used) => Some(used),
+            _ => None,
         }
     }
 
@@ -208,18 +216,21 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Describes FETCH of such a cursor.
+    /// Describes FETCH of such a cursor: the portal, or without `bind` the statement.
     pub(super) async fn describe_cursor(
         &mut self,
         used: &UseCursor,
         prepared: &Arc<Prepared>,
-        bind: &Bytes,
+        bind: Option<&Bytes>,
     ) -> Result<(), Fault> {
         self.end_exchange().await?;
         let mut out = BytesMut::new();
         put_parse(b"", &prepared.text, &prepared.types, &mut out);
-        Bind::read(bind).map_err(invalid)?.put_unnamed(&mut out);
-        put_frame(b'D', &mut out, |out| out.extend_from_slice(b"P\0"));
+        if let Some(bind) = bind {
+            Bind::read(bind).map_err(invalid)?.put_unnamed(&mut out);
+        }
+        let what: &[u8] = if bind.is_some() { b"P\0" } else { b"S\0" };
+        put_frame(b'D', &mut out, |out| out.extend_from_slice(what));
         put_frame(b'S', &mut out, |_| ());
         if let Some(open) = self.cursors.merge(used) {
             let described = open.describe(&out).await?;

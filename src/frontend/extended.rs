@@ -227,6 +227,10 @@ impl ClientSession {
                     self.answer(&Reply::NoData);
                     return Ok(());
                 }
+                let template = self.template(utf8(&prepared.text)?);
+                if let Some(used) = self.cursors.of(&template) {
+                    return self.describe_cursor(&used, &prepared, None).await;
+                }
                 let node = self.node_of(&prepared)?;
                 self.go_to(node).await?;
                 self.give(node, &prepared).await?;
@@ -387,6 +391,10 @@ impl ClientSession {
         let map = self.worker.engine.live_map.snapshot();
         Ok(match template.route(&Params::default()) {
             Ok(Route::Home | Route::Pull(_)) => map.home(),
+            Ok(Route::Cursor(used)) => {
+                let known = used.name.as_deref().and_then(|name| self.cursors.node_of(name));
+                known.unwrap_or_else(|| map.home())
+            }
             _ => self.batch.node.unwrap_or_else(|| self.session.any_node()),
         })
     }

@@ -98,6 +98,10 @@ impl ClientSession {
     /// Serves the client until it leaves or the proxy stops.
     pub(super) async fn serve(&mut self) -> Result<(), ClientError> {
         loop {
+            if let Err(error) = self.session.check_not_lost() {
+                self.client.put_error(&error);
+                return Ok(self.client.flush().await?);
+            }
             let frame = match self.next().await? {
                 Next::Frame(frame) => frame,
                 Next::Gone => return Ok(()),
@@ -318,7 +322,8 @@ async fn greet(session: &mut Session, client: &mut Client) -> Result<(), Fault> 
     session.member(home).await?;
     session.tell_reports(client);
     session.expect_settings_change();
-    session.finish().await
+    session.finish().await?;
+    Ok(session.check_not_lost()?)
 }
 
 /// What a pinned connection says while nothing was asked of it: a notification, a notice, or its

@@ -229,6 +229,9 @@ impl ClientSession {
 
     /// Does what must come after a statement that ran.
     pub(super) async fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
+        if template.closes_cursors {
+            self.cursors.clear();
+        }
         if template.changes_reading || template.leaves >= Leaves::Unknown {
             if self.session.in_transaction() && template.changes_reading {
                 self.session.refresh_search_path().await?;

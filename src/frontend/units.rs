@@ -27,10 +27,8 @@ impl ClientSession {
             return Ok(());
         }
         let template = self.template(utf8(&prepared.text)?);
-        if let Ok(Route::Cursor(used)) = template.route(&Params::default())
-            && self.cursors.is_ours(&used)
-        {
-            return self.describe_cursor(&used, prepared, bind).await;
+        if let Some(used) = self.cursors.of(&template) {
+            return self.describe_cursor(&used, prepared, Some(bind)).await;
         }
         let node = self.node_of(prepared)?;
         self.go_to(node).await?;

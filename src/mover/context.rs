@@ -1,6 +1,6 @@
 //! What the mover works with: the catalog, the proxy's live state, the nodes, its settings.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +41,8 @@ pub struct MoverContext {
     pub failpoints: Failpoints,
     /// The drivers of the connections to nodes; each ends with its connection.
     pub(super) connections: Tasks,
+    /// The nodes that some shard is leaving concurrently.
+    hiding: Mutex<HashSet<NodeId>>,
     /// Gates that stay closed whatever happens to the task that closed them.
     held: Mutex<HashMap<ShardId, Held>>,
 }
@@ -49,6 +51,20 @@ pub struct MoverContext {
 struct Held {
     gate: Arc<ClosedGate>,
     since: Instant,
+}
+
+/// The right to detach concurrently from some nodes, until it is dropped: there, one move after the
+/// other.
+#[derive(Debug)]
+pub(super) struct Hiding<'a> {
+    context: &'a MoverContext,
+    nodes: Vec<NodeId>,
+}
+
+impl Drop for Hiding<'_> {
+    fn drop(&mut self) {
+        self.context.hiding.lock().retain(|node| !self.nodes.contains(node));
+    }
 }
 
 impl MoverContext {
@@ -72,6 +88,7 @@ impl MoverContext {
             progress: Progress::default(),
             failpoints: Failpoints::from_env(),
             connections: Tasks::new(),
+            hiding: Mutex::default(),
             held: Mutex::new(HashMap::new()),
         }
     }
@@ -84,6 +101,16 @@ impl MoverContext {
     pub(super) fn address(&self, node: NodeId) -> Result<&NodeAddress, MoveError> {
         let missing = || MoveError::Refused(format!("node {node} is not configured"));
         self.nodes.get(node.index()).ok_or_else(missing)
+    }
+
+    /// The right to detach concurrently from these nodes; `None` if another move is at it.
+    pub(super) fn hide_on(&self, nodes: Vec<NodeId>) -> Option<Hiding<'_>> {
+        let mut hiding = self.hiding.lock();
+        if nodes.iter().any(|node| hiding.contains(node)) {
+            return None;
+        }
+        hiding.extend(&nodes);
+        Some(Hiding { context: self, nodes })
     }
 
     /// Closes the gate of `shard`, if it is not held closed already, and holds it until

@@ -6,7 +6,8 @@
 //! it. *Concurrently*: triggers freeze the leaves, with a lock on the leaves alone; the marker is
 //! written with them; when the stream has got there, `DETACH … CONCURRENTLY` hides the leaves at
 //! once. It waits then for everybody who holds a lock on the parents, which is not waited for:
-//! cancelled, it is *pending*, and is finished at the clean-up.
+//! cancelled, it is *pending*, and is finished at the clean-up. Until then no other partition of the
+//! parents can be detached like this, and none be attached that holds some of the same keys.
 
 use std::time::Duration;
 
@@ -22,6 +23,15 @@ use super::session::Session;
 use crate::ids::NodeId;
 use crate::shard_move::{Move, MovedTable};
 use crate::sql::{Literal, TableName};
+
+/// How long the end of a detachment waits for those who keep an older snapshot, in ms.
+const FINISH_MS: u64 = 2_000;
+
+/// What finishes the detachments that are pending beside these leaves, as long as they are attached.
+const PENDING: &str = "SELECT format('ALTER TABLE %s DETACH PARTITION %s FINALIZE', \
+     p.inhparent::regclass, p.inhrelid::regclass) FROM pg_inherits p WHERE p.inhdetachpending \
+     AND EXISTS (SELECT FROM pg_inherits o WHERE o.inhparent = p.inhparent \
+     AND o.inhrelid = ANY ($1) AND NOT o.inhdetachpending)";
 
 /// How a source lets go of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +152,29 @@ impl Given {
         }
     }
 
+    /// Finishes detachments that are pending at parents of leaves that are to be detached: PostgreSQL
+    /// allows one at a time. Fails with a lock timeout while somebody keeps an older snapshot.
+    pub(super) async fn finish_others(
+        &self,
+        source: &Session,
+        lock_timeout_ms: u64,
+    ) -> Result<(), MoveError> {
+        let doing = "finishing a detachment of another shard";
+        let leaves: Vec<u32> = self.oids.iter().map(|[_, leaf]| *leaf).collect();
+        let rows = source.rows(doing, PENDING, &[&leaves]).await?;
+        for row in rows {
+            let finish: String = row.get(0);
+            source.run(doing, &format!("SET lock_timeout = {lock_timeout_ms}")).await?;
+            let finished = source.run(doing, &finish).await;
+            source.run(doing, "RESET lock_timeout").await?;
+            finished?;
+        }
+        Ok(())
+    }
+
     /// Hides the frozen leaves from every new statement.
     pub(super) async fn hide(&self, source: &Session, by: &[Session]) -> Result<(), MoveError> {
+        self.finish_others(source, FINISH_MS).await?;
         let detach =
             self.tables.iter().zip(by).map(|(MovedTable { parent, leaf, .. }, session)| {
                 let sql = format!("ALTER TABLE {parent} DETACH PARTITION {leaf} CONCURRENTLY");
@@ -204,10 +235,11 @@ pub(super) async fn finish(source: &Session, table: &MovedTable) -> Result<(), M
     if look::attachments(source, [leaf]).await?.pending == 0 {
         return Ok(());
     }
-    source.run("opening a session", "SET lock_timeout = 2000").await?;
+    source.run("opening a session", &format!("SET lock_timeout = {FINISH_MS}")).await?;
     let sql = format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE");
-    source.run("finishing a detachment", &sql).await?;
-    source.run("opening a session", "RESET lock_timeout").await
+    let finished = source.run("finishing a detachment", &sql).await;
+    source.run("opening a session", "RESET lock_timeout").await?;
+    finished
 }
 
 /// The freeze triggers that a leaf has.

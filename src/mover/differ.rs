@@ -52,14 +52,25 @@ impl Sums {
 }
 
 impl Copy<'_> {
+    /// The bucket of a row.
+    fn bucket(&self) -> String {
+        let mask = BUCKETS - 1;
+        format!("(hashtextextended(ROW({})::text COLLATE \"C\", 0) & {mask})::int", self.identity)
+    }
+
+    /// A condition that holds for the rows of these buckets.
+    pub(super) fn in_buckets(&self, buckets: &[i32]) -> String {
+        let list: Vec<String> = buckets.iter().map(ToString::to_string).collect();
+        format!("{} IN ({})", self.bucket(), list.join(", "))
+    }
+
     /// A row's text means the same in every session of the mover; the same text, the same hash.
     fn hashed(&self) -> String {
         format!(
-            "SELECT (hashtextextended(ROW({0})::text COLLATE \"C\", 0) & {1})::int AS bucket, \
-             ROW({0})::text AS name, hashtextextended(ROW({2})::text COLLATE \"C\", 0) AS hash \
-             FROM ONLY {3} WHERE {4}",
+            "SELECT {} AS bucket, ROW({})::text AS name, \
+             hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM ONLY {} WHERE {}",
+            self.bucket(),
             self.identity,
-            BUCKETS - 1,
             self.columns,
             self.table,
             self.condition

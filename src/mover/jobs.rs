@@ -12,8 +12,12 @@ use tracing::Instrument;
 use super::audit;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
+use super::session::Session;
+use super::{drain, join};
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
-use crate::ids::JobId;
+use crate::executor::Engine;
+use crate::ids::{JobId, NodeId};
+use crate::placement;
 use crate::runtime::Tasks;
 use crate::shard_move::{Errand, Job};
 
@@ -50,9 +54,21 @@ pub async fn request_job(
     Err(conflict)
 }
 
+/// What jobs work with.
+#[derive(Debug, Clone)]
+pub struct JobParts {
+    /// What moves work with.
+    pub context: Arc<MoverContext>,
+    /// Locks, and commits in two phases.
+    pub engine: Arc<Engine>,
+    /// What each node can bear.
+    pub placement: placement::Config,
+}
+
 /// Takes up every unfinished job, new or left by a crash, until the tasks are stopped. A job that is
 /// stopped begins anew at the next start.
-pub async fn run_jobs(context: Arc<MoverContext>, tasks: Tasks) {
+pub async fn run_jobs(parts: JobParts, tasks: Tasks) {
+    let context = Arc::clone(&parts.context);
     let stopping = tasks.token().clone();
     let mut commits = context.catalog.watch();
     let mut under_way = HashSet::new();
@@ -66,7 +82,7 @@ pub async fn run_jobs(context: Arc<MoverContext>, tasks: Tasks) {
                 };
                 for job in jobs.into_iter().filter(new).collect::<Vec<_>>() {
                     under_way.insert(job.record.id);
-                    let work = worked(Arc::clone(&context), job, tasks.clone());
+                    let work = worked(parts.clone(), job, tasks.clone());
                     workers.push(tasks.spawn("job", work));
                 }
             }
@@ -94,10 +110,11 @@ pub async fn run_jobs(context: Arc<MoverContext>, tasks: Tasks) {
     while workers.next().await.is_some() {}
 }
 
-async fn worked(context: Arc<MoverContext>, job: Versioned<Job>, tasks: Tasks) -> JobId {
+async fn worked(parts: JobParts, job: Versioned<Job>, tasks: Tasks) -> JobId {
     let id = job.record.id;
     let span = tracing::info_span!("job", %id, errand = job.record.errand.word());
-    let desk = Desk { context: &context, job };
+    let JobParts { context, engine, placement } = parts;
+    let desk = Desk { context: &context, engine, placement, job };
     let work = Box::pin(desk.work()).instrument(span);
     tokio::select! {
         () = tasks.token().cancelled() => {}
@@ -109,6 +126,8 @@ async fn worked(context: Arc<MoverContext>, job: Versioned<Job>, tasks: Tasks) -
 /// One job at work.
 pub(super) struct Desk<'a> {
     pub(super) context: &'a MoverContext,
+    pub(super) engine: Arc<Engine>,
+    pub(super) placement: placement::Config,
     pub(super) job: Versioned<Job>,
 }
 
@@ -117,6 +136,8 @@ impl Desk<'_> {
         tracing::info!("job begins");
         let result = match self.job.record.errand.clone() {
             Errand::Verify { shards } => audit::audit(&mut self, &shards).await,
+            Errand::AddNode { node } => Box::pin(join::join(&mut self, node)).await,
+            Errand::DrainNode { node } => drain::drain(&mut self, node).await,
         };
         let error = result.err().map(|error| error.story());
         tracing::info!(error, "job ends");
@@ -131,6 +152,19 @@ impl Desk<'_> {
         let revision = self.context.catalog.put(&job, Expect::At(self.job.revision)).await?;
         self.job = Versioned { record: job, revision };
         Ok(())
+    }
+
+    /// Stores another step, for the job's user.
+    pub(super) async fn tell(&mut self, step: String) -> Result<(), MoveError> {
+        tracing::info!(step, "job goes on");
+        let mut job = self.job.record.clone();
+        job.steps.push(step);
+        self.store(job).await
+    }
+
+    /// A connection of the job.
+    pub(super) async fn session(&self, node: NodeId) -> Result<Session, MoveError> {
+        Session::open_as(self.context, self.session_name(), node).await
     }
 
     /// The name of the job's sessions.

@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::ids::{MoveId, NodeId, ShardId};
-use crate::shard_map::{Bounds, Cut, KeyValue, ShardMap};
+use crate::shard_map::{Bounds, Cut, KeyValue, Node, ShardMap, Standing};
 use crate::shard_move::{Cause, Lane, Move, Part};
 
 /// Why a move was not asked for.
@@ -14,6 +14,14 @@ pub enum RequestError {
     /// The map has no such node.
     #[error("there is no node {0}")]
     NoNode(NodeId),
+    /// It takes no shards.
+    #[error("node {node} takes no shards: it {why}")]
+    TakesNone {
+        /// The node's name.
+        node: String,
+        /// Why, and what to do.
+        why: &'static str,
+    },
     /// It would move nothing.
     #[error("shard {shard} is on node {node} already")]
     AlreadyThere {
@@ -244,6 +252,13 @@ fn part(map: &ShardMap, shard: ShardId) -> Result<Part, RequestError> {
 }
 
 fn node_named(map: &ShardMap, id: NodeId) -> Result<String, RequestError> {
-    let found = map.nodes().find(|(node, _)| *node == id);
-    found.map(|(_, node)| node.name.clone()).ok_or(RequestError::NoNode(id))
+    let found = map.nodes().find(|(node, _)| *node == id).map(|(_, node)| node);
+    let Some(Node { name, standing }) = found else { return Err(RequestError::NoNode(id)) };
+    let none = |why| Err(RequestError::TakesNone { node: name.clone(), why });
+    match standing {
+        Standing::Member => Ok(name.clone()),
+        Standing::Draining => none("is being drained (foreshard node add takes it back)"),
+        Standing::Joining => none("has not joined yet (foreshard node add)"),
+        Standing::Gone => none("has left"),
+    }
 }

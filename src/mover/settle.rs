@@ -96,6 +96,11 @@ async fn go_forward(
             given.hide(session, &given.hiders(context, mv).await?).await?;
         }
     }
+    for lane in mv.lanes.iter().filter(|lane| lane.source.node == lane.target.node) {
+        for table in &lane.tables {
+            detach::finish(sessions.on(lane.source.node)?, table).await?;
+        }
+    }
     attach_targets(mv, sessions, PARENT_LOCK).await?;
     tracing::info!("a switch that was cut off was finished");
     Ok(())

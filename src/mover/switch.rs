@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Applier, Target};
 use super::catch_up::care;
 use super::commit::commit;
-use super::context::{MoverContext, now_unix_ms};
+use super::context::{Hiding, MoverContext, now_unix_ms};
 use super::detach::{self, Given, Way};
 use super::error::MoveError;
 use super::lane::{Sessions, lanes};
@@ -118,9 +118,14 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// Detaches concurrently from now on, if it can: one shard at a time can be on its way out of a
+    /// node, and nothing that holds its keys can be attached beside it.
     async fn go_concurrently(&mut self) -> Result<(), MoveError> {
+        let mv = &self.mv.record;
+        let apart = mv.lanes.iter().all(|lane| lane.source.node != lane.target.node);
+        let one_by_one = mv.sources().len() == self.givers.len();
         let can = !self.givers.iter().any(|given| given.only_plainly);
-        if self.way == Way::Plainly && can {
+        if self.way == Way::Plainly && can && apart && one_by_one {
             self.way = Way::Concurrently;
             for given in &self.givers {
                 self.hiders.push(given.hiders(self.context, &self.mv.record).await?);
@@ -142,6 +147,7 @@ impl Ends<'_> {
         let source = self.sessions.on(first.node).map_err(Obstacle::Before)?;
         let wal_end = source.wal_end().await.map_err(Obstacle::Before)?;
         let marker = names::marker(&self.mv.record, wal_end, attempt);
+        let _hiding = self.make_room().await?;
         let Some(gates) = self.context.hold_all(&self.mv.record) else {
             return Err(Obstacle::Passing("a gate of the move is closed already".to_owned()));
         };
@@ -186,6 +192,24 @@ impl Ends<'_> {
             }
             Err(error) => self.settled(error).await,
         }
+    }
+
+    /// Before sources are left concurrently: no other shard may be on its way out of them.
+    async fn make_room(&self) -> Result<Option<Hiding<'_>>, Obstacle> {
+        if self.way == Way::Plainly {
+            return Ok(None);
+        }
+        let nodes = self.givers.iter().map(|given| given.node).collect();
+        let busy = || Obstacle::Passing("another shard is on its way out of the node".to_owned());
+        let hiding = self.context.hide_on(nodes).ok_or_else(busy)?;
+        for given in &self.givers {
+            let source = self.sessions.on(given.node).map_err(Obstacle::Before)?;
+            match given.finish_others(source, self.context.config.lock_timeout_ms).await {
+                Err(error) if error.is_lock_timeout() => return Err(busy()),
+                finished => finished.map_err(Obstacle::Before)?,
+            }
+        }
+        Ok(Some(hiding))
     }
 
     /// Waits until nobody is inside the gates, and lets the sources let go.

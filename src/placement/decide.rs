@@ -157,7 +157,7 @@ impl<'a> Outlook<'a> {
         let others: Vec<(NodeId, f64)> = self
             .scene
             .nodes()
-            .filter(|(to, _)| *to != from && self.has_slot(*to))
+            .filter(|(to, node)| *to != from && node.takes_shards && self.has_slot(*to))
             .map(|(to, _)| (to, self.overload(to, &self.loads[to.index()])))
             .collect();
         let mut candidates = Vec::new();

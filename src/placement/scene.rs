@@ -30,6 +30,8 @@ pub struct NodeLoad {
     pub capacity: f64,
     /// The load of home and reference tables.
     pub own: Vec<Normal>,
+    /// Whether shards may move to it.
+    pub takes_shards: bool,
 }
 
 /// A shard, where it is, and its forecast.

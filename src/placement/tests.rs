@@ -9,7 +9,12 @@ const NOW: u64 = 1_000_000;
 
 /// Three nodes of capacity 0.8, 2 shards each of load 0.15; a step is a second.
 fn scene() -> Scene {
-    let node = |name: &str| NodeLoad { name: name.to_owned(), capacity: 0.8, own: Vec::new() };
+    let node = |name: &str| NodeLoad {
+        name: name.to_owned(),
+        capacity: 0.8,
+        own: Vec::new(),
+        takes_shards: true,
+    };
     let shard = |node: u16| ShardLoad {
         node: NodeId(node),
         load: vec![Normal { mean: 0.15, deviation: 0.02 }; 30],

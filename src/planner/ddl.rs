@@ -119,12 +119,17 @@ pub(super) fn statements(steps: &[Step], node: NodeId, map: &ShardMap) -> Vec<St
     statements
 }
 
+/// Where the sequence of a column stands at first on a node that is not the home node; `limit` is
+/// the largest number of the column's type.
+pub fn sequence_start(limit: i64, node: NodeId) -> i64 {
+    limit / 2 + limit / 2 / 256 * i64::from(node.0 % 256)
+}
+
 /// Moves a node's own sequence to where the home node's will hardly come: numbers are taken at home
 /// wherever the proxy sees it, but triggers may take them from the node that they run on.
 fn set_apart(table: &TableName, column: &str, limit: i64, node: NodeId) -> String {
     let (table, column) = (table.to_string(), Literal(column).to_string());
-    let step = limit / 2 / 256;
-    let start = limit / 2 + step * i64::from(node.0 % 256);
+    let start = sequence_start(limit, node);
     format!(
         "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({}, {column}), {start})",
         Literal(&table)

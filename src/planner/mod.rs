@@ -20,7 +20,7 @@ mod tests;
 
 pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};
-pub use ddl::{DdlPlan, ddl};
+pub use ddl::{DdlPlan, ddl, sequence_start};
 pub use explain::{explain, explain_pull};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use pull::{PullInput, PullPlan, is_portable_type, pull};

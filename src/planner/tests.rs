@@ -39,7 +39,7 @@ pub(super) fn map() -> ShardMap {
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "a".to_owned() }, Node { name: "b".to_owned() }],
+        nodes: vec![Node::named("a"), Node::named("b")],
         groups: vec![
             Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] },
             Group { name: "logs".to_owned(), key: vec![KeyType::Text] },

@@ -8,7 +8,9 @@ use super::statement::{Analysis, analyse};
 use super::{Access, Context, Control, Leaves, Params, Route};
 use crate::ids::{Epoch, GroupId};
 use crate::shard_map::ShardMap;
-use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, parse};
+use crate::sql::{
+    CopyStatement, DdlStatement, Statement, StatementKind, TableName, UseCursor, parse,
+};
 use crate::wire::ServerError;
 
 /// A text that was analysed against one map: what does not depend on parameters is decided.
@@ -34,6 +36,8 @@ pub struct Template {
     /// Names of tables and views, without their schemas, of which the map says nothing or that they
     /// are views.
     pub relations: Vec<String>,
+    /// It closes all cursors.
+    pub closes_cursors: bool,
     /// What is sent instead to the home node: the same with the catalog as the application thinks of
     /// its tables.
     pub shown: Option<Box<str>>,
@@ -117,9 +121,15 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
             several && moves_transaction(statement) || prepares_transaction(statement)
         }),
         relations: names.relations(&parsed.statements),
+        closes_cursors: parsed.statements.iter().any(closes_cursors),
         shown: shown(text, &parsed.statements, &analyses, &names),
         target: target(analyses, &parsed.statements, &names),
     }
+}
+
+fn closes_cursors(statement: &Statement) -> bool {
+    let all = UseCursor { name: None, closes: true };
+    matches!(&statement.kind, StatementKind::UseCursor(used) if *used == all)
 }
 
 /// A query of the catalog at home, as it is sent.
@@ -250,6 +260,8 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
 fn combine(parts: Vec<Part>, map: &ShardMap) -> Result<Part, ServerError> {
     let mut all = Part::Anywhere;
     for part in parts {
+        // Among others only the home node's own cursors are used.
+        let part = if let Part::Cursor(_) = part { Part::Home } else { part };
         all = match (all, part) {
             (Part::Anywhere, part @ (Part::Home | Part::Keyed(_) | Part::Anywhere)) => part,
             (all @ (Part::Home | Part::Keyed(_)), Part::Anywhere) => all,

@@ -1,8 +1,8 @@
 //! Places between two steps where a test can make the process die.
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
-//! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`] and
-//! [`COMMIT_FAILPOINTS`].
+//! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
+//! [`JOIN_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
 /// Those of a move, in the order in which it passes them.
 pub const MOVE_FAILPOINTS: [&str; 15] = [
@@ -45,6 +45,14 @@ pub const CONCURRENT_FAILPOINTS: [&str; 3] = [
     // The destination has noted that it has all rows; the source's leaves are frozen and attached.
     "arrived", // The source's leaves are hidden, their detachment may be pending.
     "hidden",
+];
+
+/// Those of a node that joins, in order.
+pub const JOIN_FAILPOINTS: [&str; 2] = [
+    // Everything is brought and prepared there, the decision is not recorded.
+    "node_prepared",
+    // The decision and the map are recorded, nothing is committed there.
+    "node_decided",
 ];
 
 /// Those of a commit in two phases, in order.
@@ -104,7 +112,7 @@ impl Failpoints {
 }
 
 fn is_known(name: &str) -> bool {
-    [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &COMMIT_FAILPOINTS]
+    [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &JOIN_FAILPOINTS, &COMMIT_FAILPOINTS]
         .iter()
         .any(|names| names.contains(&name))
 }

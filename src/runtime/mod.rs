@@ -5,6 +5,6 @@ mod failpoint;
 mod tasks;
 
 pub use failpoint::{
-    COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, MOVE_FAILPOINTS, Reached,
+    COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, JOIN_FAILPOINTS, MOVE_FAILPOINTS, Reached,
 };
 pub use tasks::Tasks;

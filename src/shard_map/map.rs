@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bounds, Derived, Directory, KeyType, KeyValue, Method, View};
+use super::{Bounds, Derived, Directory, KeyType, KeyValue, Method, Node, Standing, View};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
 
@@ -41,13 +41,6 @@ pub struct MapParts {
     /// Views and functions that read them.
     #[serde(default)]
     pub derived: Derived,
-}
-
-/// A node's name; how to reach it is configuration, not map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// The name that the policy gives it.
-    pub name: String,
 }
 
 /// Sharded tables that share key type and bounds, so that equal keys live together.
@@ -218,7 +211,21 @@ impl ShardMap {
         self.parts.home
     }
 
-    /// All nodes with their ids.
+    /// The nodes that have the schema and the reference tables, with their ids.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes().filter(|(_, node)| node.is_member())
+    }
+
+    /// This map with another standing of `node`, at the next epoch.
+    #[must_use]
+    pub fn with_standing(&self, node: NodeId, standing: Standing) -> Self {
+        let mut changed = self.clone();
+        changed.parts.nodes[node.index()].standing = standing;
+        changed.parts.epoch = changed.parts.epoch.next();
+        changed
+    }
+
+    /// All nodes with their ids, whatever their standing.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
         (0u16..).map(NodeId).zip(&self.parts.nodes).collect::<Vec<_>>().into_iter()
     }

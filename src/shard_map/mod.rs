@@ -10,6 +10,7 @@ mod hash;
 mod time;
 mod key;
 mod map;
+mod node;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,6 @@ pub use directory::{Directory, Limit, Method};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
-    Column, Group, Identity, InvalidMap, MapParts, Node, Shard, ShardMap, Table, TableKind,
-    leaf_name,
+    Column, Group, Identity, InvalidMap, MapParts, Shard, ShardMap, Table, TableKind, leaf_name,
 };
+pub use node::{Node, Standing};

@@ -15,7 +15,7 @@ fn map(shards: u32) -> ShardMap {
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "n1".to_owned() }],
+        nodes: vec![Node::named("n1")],
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..shards).map(shard).collect(),
         tables: Vec::new(),

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{JobId, ShardId};
+use crate::ids::{JobId, NodeId, ShardId};
 
 /// One job, as the catalog stores it under `jobs/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,17 @@ pub enum Errand {
         /// These shards; none for all shards, reference tables and leftovers.
         shards: Vec<ShardId>,
     },
+    /// Make a configured node a member: bring it roles, schema and reference tables. A node that is
+    /// being drained takes shards again.
+    AddNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Move all shards off a node, so that it can leave.
+    DrainNode {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 impl Errand {
@@ -42,6 +53,8 @@ impl Errand {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Verify { .. } => "verify",
+            Self::AddNode { .. } => "add node",
+            Self::DrainNode { .. } => "drain node",
         }
     }
 }

@@ -64,7 +64,7 @@ fn a_new_shard_gets_the_shape_of_its_siblings_at_its_own_level() {
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
-        nodes: vec![Node { name: "n1".to_owned() }],
+        nodes: vec![Node::named("n1")],
         groups: vec![group("old"), group("new")],
         shards: [(0, 0), (0, 1), (1, 0), (1, 1)].map(shard).to_vec(),
         tables: Vec::new(),

@@ -30,7 +30,7 @@ pub(super) async fn look(
     let map = auditor.map();
     let mut findings = Vec::new();
     let mut layouts = BTreeMap::new();
-    for (node, _) in map.nodes() {
+    for (node, _) in map.members() {
         match layout(auditor, &map, node).await {
             Ok((layout, faults)) => {
                 findings.extend(faults);

@@ -42,7 +42,7 @@ const LOOSE: &str = "SELECT n.nspname::text, c.relname::text FROM pg_class c \
 pub(super) async fn look(auditor: &Auditor<'_>) -> Result<Vec<Finding>, MoveError> {
     let map = auditor.map();
     let mut found = Vec::new();
-    for (node, _) in map.nodes() {
+    for (node, _) in map.members() {
         match look_at(auditor, &map, node).await {
             Ok(on_node) => found.push((node, on_node)),
             Err(error) => return Ok(vec![unknown(&map, node, &error)]),

@@ -41,7 +41,7 @@ pub(super) async fn look(auditor: &Auditor<'_>, report: &mut Report) -> Result<(
 
 /// The order in which a write takes the nodes.
 fn home_last(map: &ShardMap) -> Vec<NodeId> {
-    let others = map.nodes().map(|(node, _)| node).filter(|node| *node != map.home());
+    let others = map.members().map(|(node, _)| node).filter(|node| *node != map.home());
     others.chain([map.home()]).collect()
 }
 

@@ -1,0 +1,66 @@
+//! Random moves, splits and merges.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+
+use super::world::World;
+
+/// No fewer shards than this are left, and no more are made.
+const SHARDS: std::ops::Range<usize> = 6..14;
+
+/// Asks for a move, a split or a merge; whether it was taken.
+pub async fn ask(world: &World, random: &mut StdRng) -> bool {
+    let Some(shards) = world.admin("/api/v1/shards").await else { return false };
+    let shards = shards["shards"].as_array().cloned().unwrap_or_default();
+    let Some(wanted) = wanted(&shards, random) else { return false };
+    let (path, body) = wanted;
+    match world.post(path, &body).await {
+        Some((200..300, _)) => true,
+        Some((409, _)) | None => false,
+        Some((status, text)) => {
+            println!("{path} {body}: {status} {text}");
+            false
+        }
+    }
+}
+
+fn wanted(shards: &[Value], random: &mut StdRng) -> Option<(&'static str, Value)> {
+    let node = |random: &mut StdRng| format!("n{}", random.random_range(1..4));
+    let shard = shards.get(random.random_range(0..shards.len().max(1)))?;
+    let dice = random.random_range(0..10);
+    if dice < 2 && shards.len() < SHARDS.end {
+        let nodes = [node(random), node(random)];
+        return Some(("/api/v1/splits", json!({ "shard": shard["shard"], "nodes": nodes })));
+    }
+    if dice < 5 && shards.len() > SHARDS.start {
+        let pairs = siblings(shards);
+        if let Some((one, other)) = pairs.get(random.random_range(0..pairs.len().max(1))) {
+            let body = json!({ "shards": [one, other], "node": node(random) });
+            return Some(("/api/v1/merges", body));
+        }
+    }
+    let here = shard["node"].as_str()?;
+    let there = (1..4).map(|n| format!("n{n}")).filter(|name| name != here);
+    let there: Vec<_> = there.collect();
+    let there = &there[random.random_range(0..there.len())];
+    Some(("/api/v1/moves", json!({ "shard": shard["shard"], "node": there })))
+}
+
+/// Pairs that were one shard.
+fn siblings(shards: &[Value]) -> Vec<(&Value, &Value)> {
+    let hash = |shard: &Value| {
+        let bounds = &shard["bounds"]["Hash"];
+        Some((bounds["modulus"].as_u64()?, bounds["remainder"].as_u64()?))
+    };
+    let mut pairs = Vec::new();
+    for one in shards {
+        for other in shards {
+            let (Some((m, r)), Some((n, s))) = (hash(one), hash(other)) else { continue };
+            if m == n && m % 2 == 0 && s == r + m / 2 {
+                pairs.push((&one["shard"], &other["shard"]));
+            }
+        }
+    }
+    pairs
+}

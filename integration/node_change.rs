@@ -1,0 +1,230 @@
+//! Nodes join and leave while clients write, with the program as its users run it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod process_support;
+mod support;
+
+use std::time::Duration;
+
+use foreshard::runtime::Tasks;
+use process_support::{Deployment, Serving, Writers, said};
+use support::{TestDatabase, eventually, rows};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Roles are those of a whole server, which both tests share.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+const DEFINITIONS: [&str; 9] = [
+    "CREATE TYPE size AS ENUM ('small', 'large')",
+    "CREATE TABLE plans (id serial PRIMARY KEY, name text NOT NULL, price numeric(9,2), size size, \
+     twice numeric GENERATED ALWAYS AS (price * 2) STORED)",
+    "CREATE INDEX plans_name ON plans (lower(name))",
+    "CREATE FUNCTION tax(price numeric) RETURNS numeric LANGUAGE sql IMMUTABLE \
+     AS $$ SELECT price * 0.2 $$",
+    "CREATE ROLE clerk LOGIN PASSWORD 'a clerk''s password' CONNECTION LIMIT 7",
+    "CREATE ROLE readers",
+    "GRANT readers TO clerk",
+    "GRANT SELECT ON accounts, plans TO readers",
+    "CREATE TABLE at_home (id int)",
+];
+
+/// A deployment on some of its nodes, with a reference table.
+fn deployment(database: &TestDatabase, nodes: &[usize]) -> Deployment {
+    let deployment = Deployment::over(database.clone());
+    configure(&deployment, database, nodes);
+    deployment
+}
+
+/// Writes the configuration with these nodes.
+fn configure(deployment: &Deployment, database: &TestDatabase, nodes: &[usize]) {
+    let mut some = deployment.clone();
+    some.database.nodes = nodes.iter().map(|node| database.nodes[*node].clone()).collect();
+    some.configure("authentication: trust\n");
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let text = text.replace("  placement:", "  reference_tables: [plans]\n  placement:");
+    std::fs::write(&deployment.config, text).unwrap();
+}
+
+/// Roles are those of a whole server: each deployment has its own.
+fn named(sql: &str, database: &TestDatabase) -> String {
+    sql.replace("clerk", &format!("clerk_{}", database.name))
+        .replace("readers", &format!("readers_{}", database.name))
+}
+
+async fn define(deployment: &Deployment) {
+    deployment.load().await;
+    let client = deployment.client().await;
+    for sql in DEFINITIONS {
+        let sql = named(sql, &deployment.database);
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    let sql = "INSERT INTO plans (name, price, size) SELECT 'plan ' || g, g, 'small'::size \
+         FROM generate_series(1, 3000) g";
+    client.batch_execute(sql).await.unwrap();
+}
+
+/// Somebody who writes the reference table through whatever proxy serves, until told to stop; how
+/// often.
+fn write_plans(
+    deployment: &Deployment,
+    stop: &CancellationToken,
+) -> tokio::task::JoinHandle<(u32, u32)> {
+    let (driver, stop) = (deployment.driver(), stop.clone());
+    Tasks::new().spawn("plans", async move {
+        let (mut acknowledged, mut n) = (0, 0);
+        while !stop.is_cancelled() {
+            let Ok(client) = process_support::connect(&driver).await else { continue };
+            while !stop.is_cancelled() {
+                n += 1;
+                let update = format!("UPDATE plans SET price = {n} WHERE id = {}", n % 40 + 1);
+                let insert = format!("INSERT INTO plans (name) VALUES ('w{n}')");
+                let written = async {
+                    client.batch_execute(&update).await?;
+                    client.batch_execute(&insert).await
+                };
+                if let Err(error) = written.await {
+                    let code = error.code().map(tokio_postgres::error::SqlState::code);
+                    assert!(matches!(code, None | Some("57P01")), "{error:?}");
+                    break;
+                }
+                acknowledged += 1;
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        }
+        (acknowledged, n)
+    })
+}
+
+async fn standing(deployment: &Deployment, name: &str) -> Option<String> {
+    let nodes = deployment.admin("/api/v1/nodes").await;
+    let node = nodes["nodes"].as_array()?.iter().find(|node| node["node"] == name)?.clone();
+    node["standing"].as_str().map(str::to_owned)
+}
+
+async fn until_member(deployment: &Deployment, name: &str) {
+    let member =
+        || async { (standing(deployment, name).await.as_deref() == Some("member")).then_some(()) };
+    eventually("the node is a member", Duration::from_mins(1), member).await;
+}
+
+async fn succeeds(deployment: &Deployment, args: &[&str]) -> String {
+    let output = deployment.run(args).await;
+    let said = said(&output);
+    assert!(output.status.success(), "{args:?}: {said}\n{}", deployment.log_tail());
+    said
+}
+
+async fn fails(deployment: &Deployment, args: &[&str], why: &str) {
+    let output = deployment.run(args).await;
+    let said = said(&output);
+    assert!(!output.status.success() && said.contains(why), "{args:?}: {said}");
+}
+
+/// The new node has what the others have.
+async fn assert_equipped(database: &TestDatabase) {
+    let (old, new) = (database.client(1).await, database.client(2).await);
+    for sql in [
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' \
+         AND indexname !~ '_s[0-9]' ORDER BY 1",
+        "SELECT relname, relowner::regrole, relacl FROM pg_class WHERE relname IN \
+         ('accounts', 'entries', 'plans') ORDER BY 1",
+        "SELECT rolname, rolcanlogin, rolconnlimit, rolpassword FROM pg_authid \
+         WHERE rolname IN ('clerk', 'readers') ORDER BY 1",
+        "SELECT roleid::regrole, member::regrole FROM pg_auth_members \
+         WHERE member = 'clerk'::regrole",
+        "SELECT tax(10), enum_range(NULL::size)",
+        "SELECT to_regclass('at_home')",
+    ] {
+        let sql = named(sql, database);
+        assert_eq!(rows(&new, &sql).await, rows(&old, &sql).await, "{sql}");
+    }
+    let sequence = "SELECT last_value FROM plans_id_seq";
+    assert_ne!(rows(&new, sequence).await, rows(&old, sequence).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_joins_and_another_leaves_while_clients_write() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let database = TestDatabase::create(3).await;
+    let mut deployment = deployment(&database, &[0, 1]);
+    let serving = deployment.serve().await;
+    define(&deployment).await;
+    let stop = CancellationToken::new();
+    let writers = Writers::start(&deployment, 0..2);
+    let plans = write_plans(&deployment, &stop);
+    fails(&deployment, &["move", "0", "n3"], "there is no node \"n3\"").await;
+    fails(&deployment, &["node", "drain", "n1"], "n1 is the home node").await;
+    serving.stop(&deployment).await;
+
+    configure(&deployment, &database, &[0, 1, 2]);
+    let serving = deployment.serve().await;
+    // Definitions change while it joins, or just after.
+    let client = deployment.client().await;
+    client.batch_execute("CREATE INDEX plans_price ON plans (price)").await.unwrap();
+    until_member(&deployment, "n3").await;
+    client.batch_execute("ALTER TABLE plans ADD COLUMN note text").await.unwrap();
+    assert_equipped(&database).await;
+    assert!(succeeds(&deployment, &["node", "add", "n3"]).await.contains("n3 is a member"));
+    deployment.move_shard(0, "n3").await;
+    succeeds(&deployment, &["verify"]).await;
+
+    let said = succeeds(&deployment, &["node", "drain", "n2"]).await;
+    assert!(said.contains("node n2 owns no shard"), "{said}");
+    fails(&deployment, &["move", "0", "n2"], "n2 takes no shards: it is being drained").await;
+    succeeds(&deployment, &["verify"]).await;
+    serving.stop(&deployment).await;
+
+    configure(&deployment, &database, &[0, 2]);
+    let serving = deployment.serve().await;
+    assert_eq!(standing(&deployment, "n2").await, None);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    succeeds(&deployment, &["verify"]).await;
+    stop.cancel();
+    let (acknowledged, tried) = plans.await.unwrap();
+    assert!(acknowledged > 50, "{acknowledged}");
+    let written = writers.stop().await;
+    let client = deployment.client().await;
+    let found: i64 = client.query_one("SELECT count(*) FROM entries", &[]).await.unwrap().get(0);
+    let found = usize::try_from(found).unwrap();
+    let most = written.acknowledged.len() + written.unknown.len();
+    assert!((written.acknowledged.len()..=most).contains(&found), "{found}");
+    let sql = "SELECT count(*) FROM plans WHERE name ~ '^w'";
+    let found: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+    assert!((i64::from(acknowledged)..=i64::from(tried)).contains(&found), "{found}");
+    serving.stop(&deployment).await;
+    deployment.database = database;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_a_node_joins_is_survived_and_what_can_not_join_is_refused() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    for failpoint in foreshard::runtime::JOIN_FAILPOINTS {
+        let database = TestDatabase::create(3).await;
+        let deployment = deployment(&database, &[0, 1]);
+        let serving = deployment.serve().await;
+        define(&deployment).await;
+        serving.stop(&deployment).await;
+        configure(&deployment, &database, &[0, 1, 2]);
+        let dying = Serving::spawn(&deployment, Some(("FORESHARD_FAILPOINT", failpoint)));
+        dying.died(&deployment).await;
+        let new = database.client(2).await;
+        if failpoint == "node_prepared" {
+            // Somebody else's table: it can't join before that is gone.
+            new.batch_execute("CREATE TABLE foreign_body (a int)").await.unwrap();
+            let serving = deployment.serve().await;
+            let why = "node n3 is not empty: it has public.foreign_body";
+            fails(&deployment, &["node", "add", "n3"], why).await;
+            fails(&deployment, &["move", "0", "n3"], "it has not joined yet").await;
+            new.batch_execute("DROP TABLE foreign_body").await.unwrap();
+            succeeds(&deployment, &["node", "add", "n3"]).await;
+            serving.stop(&deployment).await;
+        }
+        let serving = deployment.serve().await;
+        until_member(&deployment, "n3").await;
+        assert_equipped(&database).await;
+        deployment.move_shard(1, "n3").await;
+        succeeds(&deployment, &["verify"]).await;
+        serving.stop(&deployment).await;
+    }
+}
