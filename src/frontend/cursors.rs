@@ -87,6 +87,10 @@ impl Cursors {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.declared.is_empty() && self.portals.is_empty() && self.rests.is_empty()
+    }
+
     /// Forgets a portal.
     pub(super) fn close_portal(&mut self, name: &[u8]) {
         self.portals.remove(name);
@@ -104,7 +108,7 @@ impl Cursors {
 impl ClientSession {
     /// Outside of a transaction block only what was declared WITH HOLD lives on.
     pub(super) async fn end_cursors(&mut self) {
-        if self.session.in_transaction() {
+        if self.cursors.is_empty() || self.session.in_transaction() {
             return;
         }
         self.cursors.rests.clear();

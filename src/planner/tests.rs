@@ -127,7 +127,7 @@ fn foreign_keys_go_from_leaf_to_leaf() {
              country int, check (id > 0)) PARTITION BY HASH (\"tenant_id\")",
             "CREATE TABLE \"public\".\"items_s2\" PARTITION OF \"public\".\"items\" FOR VALUES \
              WITH (modulus 2, remainder 1)",
-            "ALTER TABLE \"public\".\"items_s2\" ADD FOREIGN KEY (\"tenant_id\") REFERENCES \
+            "ALTER TABLE \"public\".\"items_s2\" ADD CONSTRAINT \"items_tenant_id_fkey\" FOREIGN KEY (\"tenant_id\") REFERENCES \
              \"public\".\"tenants_s2\" (\"id\") on delete cascade deferrable",
             "ALTER TABLE \"public\".\"items_s2\" ADD CONSTRAINT \"c\" FOREIGN KEY (\"country\") \
              REFERENCES \"public\".\"countries\"",
@@ -181,7 +181,7 @@ fn other_definitions_run_everywhere_as_written() {
     assert_eq!(
         on(1, "ALTER TABLE items ADD FOREIGN KEY (country) REFERENCES countries (id)"),
         [
-            "ALTER TABLE \"public\".\"items_s2\" ADD FOREIGN KEY (\"country\") REFERENCES \"public\".\"countries\" (\"id\")"
+            "ALTER TABLE \"public\".\"items_s2\" ADD CONSTRAINT \"items_country_fkey\" FOREIGN KEY (\"country\") REFERENCES \"public\".\"countries\" (\"id\")"
         ]
     );
     let again = "CREATE TABLE IF NOT EXISTS orders (tenant_id bigint)";
