@@ -10,6 +10,8 @@
 
 #[path = "keys/bounds.rs"]
 mod bounds;
+#[path = "keys/hints.rs"]
+mod hints;
 #[path = "keys/shop.rs"]
 mod shop;
 #[path = "keys/splits.rs"]

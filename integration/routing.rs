@@ -9,7 +9,7 @@ use foreshard::ids::{Epoch, GroupId, NodeId};
 use foreshard::planner;
 use foreshard::router::{Context, Params, Route, Shape, template};
 use foreshard::shard_map::{
-    Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use foreshard::sql::TableName;
 use proptest::prelude::*;
@@ -37,6 +37,7 @@ fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "d".to_owned(),
         home: NodeId(0),
@@ -74,7 +75,7 @@ fn nodes(route: &Route, map: &ShardMap) -> Vec<usize> {
         Route::Anywhere => vec![1],
         Route::Home => vec![map.home().index()],
         Route::Shards(shards) => vec![map.node_of(shards[0]).index()],
-        Route::Write(shards) => {
+        Route::Write(shards) | Route::ScatterOver(shards) => {
             let nodes: std::collections::BTreeSet<_> =
                 shards.iter().map(|shard| map.node_of(*shard).index()).collect();
             nodes.into_iter().collect()
@@ -297,7 +298,7 @@ async fn a_routed_statement_gives_what_one_node_with_all_rows_gives() {
         seen[match (&route, &given) {
             (_, Err(_)) => 1,
             (Route::Shards(_), _) => 2,
-            (Route::Scatter(_), _) => 3,
+            (Route::Scatter(_) | Route::ScatterOver(_), _) => 3,
             _ => 4,
         }] += 1;
     }

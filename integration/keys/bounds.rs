@@ -2,7 +2,7 @@
 
 use foreshard::ids::{Epoch, GroupId, NodeId};
 use foreshard::shard_map::{
-    Bounds, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -18,6 +18,7 @@ fn map(types: &[KeyType], bounds: &[Bounds]) -> ShardMap {
     let shard =
         |bounds: &Bounds| Shard { group: GroupId(0), bounds: bounds.clone(), node: NodeId(0) };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "d".to_owned(),
         home: NodeId(0),

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{Date, Timestamp};
 
 use super::shop::Shop;
+use super::support::rows;
 
 async fn fill(shop: &Shop) {
     shop.all_same(&[
@@ -265,5 +266,21 @@ async fn a_text_range_without_the_order_of_bytes_is_refused() {
         let error = error.as_db_error().unwrap();
         assert_eq!(error.code().code(), "0A000", "{sql}");
         assert!(error.detail().unwrap_or_default().contains(hint), "{sql}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_range_over_some_nodes_leaves_the_others_alone() {
+    let shop = Shop::start().await;
+    fill(&shop).await;
+    for (sql, nodes) in [
+        ("SELECT * FROM tenants WHERE id >= 1000 AND id < 2500", 2),
+        ("SELECT * FROM tenants WHERE id >= -10 AND id < 3500", 3),
+        ("SELECT * FROM tenants t JOIN orders o ON o.tenant_id = t.id WHERE t.id IN (-11, 5)", 2),
+        ("SELECT * FROM tenants", 3),
+    ] {
+        shop.same(sql).await;
+        let explained = rows(&shop.client, &format!("EXPLAIN {sql}")).await;
+        assert_eq!(explained.len(), nodes + 1, "{sql}: {explained:#?}");
     }
 }

@@ -19,8 +19,8 @@ use foreshard::catalog::{Catalog, EmbeddedKv, Expect};
 use foreshard::ids::{Epoch, GroupId, NodeId, ShardId};
 use foreshard::mover::Wanted;
 use foreshard::shard_map::{
-    Bounds, Column, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table,
-    TableKind,
+    Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Table, TableKind,
 };
 use foreshard::sql::TableName;
 use parking_lot::RwLock;
@@ -248,6 +248,7 @@ fn map(database: &str) -> ShardMap {
         node: NodeId(u16::from(remainder > 1)),
     };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: database.to_owned(),
         home: NodeId(0),

@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::shard_map::{
-    Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use crate::shard_move::{Cause, Move};
 use crate::sql::TableName;
@@ -89,6 +89,7 @@ fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(4),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -169,12 +169,11 @@ pub struct Split {
     /// How many shards it becomes, if its group is sharded by hash: 2, 4, 8, … [default: 2]
     #[arg(long, conflicts_with_all = ["at", "values"])]
     pub into: Option<u32>,
-    /// The key at which a range is cut; of a key of several columns, a value for each or the first
-    #[arg(long, value_name = "KEY", num_args = 1.., allow_hyphen_values = true)]
-    #[arg(conflicts_with = "values")]
+    /// The key at which a range is cut; of a key of several columns, once for each or the first ones
+    #[arg(long, value_name = "KEY", allow_negative_numbers = true, conflicts_with = "values")]
     pub at: Vec<String>,
     /// The values that leave a list for a shard of their own, with commas between
-    #[arg(long, value_name = "VALUES", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(long, value_name = "VALUES", value_delimiter = ',', allow_negative_numbers = true)]
     pub values: Vec<String>,
     /// The node of each, with commas between; one node for all [default: where the shard is]
     #[arg(long, value_name = "NODES", value_delimiter = ',')]

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::{GroupPolicy, Policy};
+use super::{FunctionPolicy, GroupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Derived, Group, MapParts, Method, Node, Shard, ShardMap, Standing, Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyedFunction, MapParts, Method, Node, Shard, ShardMap,
+    Standing, Table, TableKind,
 };
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
@@ -35,12 +36,24 @@ impl Policy {
             shards: Vec::new(),
             tables: Vec::new(),
             derived: Derived::default(),
+            declared: Declared::default(),
         };
         for group in &self.groups {
             add_group(&mut parts, group);
         }
         self.add_tables(&mut parts);
+        parts.declared = self.declared(&parts);
         parts
+    }
+
+    /// What it declares beside tables; nothing of it needs data to move.
+    fn declared(&self, parts: &MapParts) -> Declared {
+        let function = |function: &FunctionPolicy| KeyedFunction {
+            name: function.name.clone(),
+            group: group_id(parts, &function.group).unwrap_or(GroupId(0)),
+            arguments: function.arguments.clone(),
+        };
+        Declared { functions: self.functions.iter().map(function).collect() }
     }
 
     /// What the stored map becomes under this policy and with these nodes: new groups and
@@ -74,6 +87,7 @@ impl Policy {
             }
         }
         self.add_tables(&mut parts);
+        parts.declared = self.declared(&parts);
         if parts == before {
             return Ok(None);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::policy::{GroupPolicy, TablePolicy, is_new, table_name};
+use super::policy::{FunctionPolicy, GroupPolicy, TablePolicy, is_new, table_name};
 use super::section::{Cursor, Fields};
 use crate::shard_map::{Bounds, Cut, KeyType, KeyValue, Method};
 use crate::sql::TableName;
@@ -38,6 +38,39 @@ fn read_group(name: &str, group: &Cursor<'_>, names: &mut HashSet<TableName>) ->
         key: key.map(|(_, types)| types).unwrap_or_default(),
         tables: tables.unwrap_or_default(),
     }
+}
+
+/// `place_order: {group: shop, key_argument: 1}`
+pub(super) fn read_functions(all: &Cursor<'_>, groups: &[GroupPolicy]) -> Vec<FunctionPolicy> {
+    let read = |(name, function): &(&str, Cursor<'_>)| {
+        let fields = function.fields(&["group", "key_argument"]);
+        let (of, at) = (fields.required("group"), fields.optional("key_argument"));
+        let name = table_name(name).map_err(|message| function.fault_of_key(message)).ok()?;
+        let of = of?;
+        let group = of.text()?;
+        let Some(known) = groups.iter().find(|known| known.name == group) else {
+            of.fault(format!("there is no group {group:?}"));
+            return None;
+        };
+        let Some(at) = at else {
+            return Some(FunctionPolicy { name, group, arguments: Vec::new() });
+        };
+        let items = at.one_or_more();
+        let arguments: Vec<u16> = items.iter().filter_map(Cursor::read).collect();
+        if arguments.contains(&0) {
+            at.fault("arguments are counted from 1");
+            return None;
+        }
+        if arguments.len() != known.key.len() {
+            at.fault(format!(
+                "must have as many arguments as the key columns: {}",
+                known.key.len()
+            ));
+            return None;
+        }
+        Some(FunctionPolicy { name, group, arguments })
+    };
+    all.entries().iter().filter_map(read).collect()
 }
 
 fn read_method(method: &Cursor<'_>) -> Option<Method> {

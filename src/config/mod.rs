@@ -17,7 +17,7 @@ mod tree;
 pub use access::UserLookup;
 pub use fault::{Fault, Faults};
 pub use fit::PolicyMismatch;
-pub use policy::{GroupPolicy, Policy, TablePolicy};
+pub use policy::{FunctionPolicy, GroupPolicy, Policy, TablePolicy};
 pub use serve::Serve;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::Faults;
-use super::group::read_groups;
+use super::group::{read_functions, read_groups};
 use super::section::{Cursor, Source};
 use crate::controller;
 use crate::forecast;
@@ -17,11 +17,12 @@ use crate::sql::TableName;
 /// Longest identifier of PostgreSQL, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The keys of a policy.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "database",
     "home",
     "groups",
     "reference_tables",
+    "functions",
     "controller",
     "load",
     "forecast",
@@ -40,6 +41,8 @@ pub struct Policy {
     pub groups: Vec<GroupPolicy>,
     /// Tables with a full copy on every node.
     pub reference_tables: Vec<TableName>,
+    /// Functions and procedures that run where a key is.
+    pub functions: Vec<FunctionPolicy>,
     /// How often the controller looks.
     pub controller: controller::Config,
     /// How load is measured.
@@ -74,6 +77,17 @@ pub struct TablePolicy {
     pub key: Vec<String>,
 }
 
+/// A function or procedure that runs on the node of a shard key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionPolicy {
+    /// Its schema and name, as stored.
+    pub name: TableName,
+    /// The name of the group whose rows it touches.
+    pub group: String,
+    /// Which of its arguments are the key's columns, from 1; empty if a hint has to say it.
+    pub arguments: Vec<u16>,
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -81,6 +95,7 @@ impl Default for Policy {
             home: None,
             groups: Vec::new(),
             reference_tables: Vec::new(),
+            functions: Vec::new(),
             controller: controller::Config::default(),
             load: load::Config::default(),
             forecast: forecast::Config::default(),
@@ -123,12 +138,15 @@ impl Policy {
             let name = home.text()?;
             known_node(&name, nodes, home).then_some(name)
         });
+        let groups = groups.unwrap_or_default();
+        let functions = fields.optional("functions").map(|all| read_functions(all, &groups));
         let database = fields.optional("database").and_then(Cursor::text);
         Self {
             database: database.unwrap_or(default.database),
             home,
-            groups: groups.unwrap_or_default(),
+            groups,
             reference_tables,
+            functions: functions.unwrap_or_default(),
             controller: fields.room("controller", controller::Config::faults),
             load: fields.room("load", load::Config::faults),
             forecast: fields.room("forecast", forecast::Config::faults),

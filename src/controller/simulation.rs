@@ -8,7 +8,9 @@ use crate::forecast;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
 use crate::placement::{self, decide};
-use crate::shard_map::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
+};
 use crate::shard_move::{Cause, Move, State};
 
 const DAY: u64 = 40;
@@ -55,6 +57,7 @@ fn map() -> ShardMap {
     };
     let node = |name: &str| Node::named(name);
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -15,7 +15,9 @@ use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::load::{self, Access, Chunk, Counters, History, Rates, ShardRates};
 use crate::placement::{self, Decision, Mode, Standing};
 use crate::runtime::Tasks;
-use crate::shard_map::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
+};
 use crate::shard_move::{Cause, Move};
 
 const SHARDS: u32 = 4;
@@ -86,6 +88,7 @@ fn map() -> ShardMap {
     };
     let node = |name: &str| Node::named(name);
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

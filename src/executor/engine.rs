@@ -24,6 +24,12 @@ pub struct Config {
     pub ddl_timeout_ms: u64,
     /// How often left-over prepared transactions are looked for, in seconds.
     pub resolve_interval_s: u64,
+    /// Most rows that one statement may pass on from several nodes; 0 for no limit.
+    pub scatter_rows_max: u64,
+    /// Most bytes of them; 0 for no limit.
+    pub scatter_bytes_max: u64,
+    /// How long passing them on may take, in milliseconds; 0 for no limit.
+    pub scatter_timeout_ms: u64,
     /// Most rows that one statement may bring together from several nodes.
     pub pull_rows_max: u64,
     /// Most bytes of them.
@@ -38,6 +44,9 @@ impl Default for Config {
             gate_timeout_ms: 10_000,
             ddl_timeout_ms: 30_000,
             resolve_interval_s: 30,
+            scatter_rows_max: 0,
+            scatter_bytes_max: 0,
+            scatter_timeout_ms: 0,
             pull_rows_max: 10_000_000,
             pull_bytes_max: 1 << 30,
             pull_timeout_ms: 300_000,

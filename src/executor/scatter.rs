@@ -1,6 +1,9 @@
 //! A SELECT over several nodes whose results are concatenated: all nodes work at once, their rows
 //! pass one node after the other.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -9,7 +12,7 @@ use super::pump::{Verdict, pump};
 use super::run::Cost;
 use super::{Client, Fault, Session};
 use crate::ids::NodeId;
-use crate::wire::{Reply, command_count, command_tag};
+use crate::wire::{Reply, ServerError, SqlState, command_count, command_tag};
 
 /// One SELECT for several nodes.
 #[derive(Debug)]
@@ -20,6 +23,70 @@ pub struct Scatter<'a> {
     pub messages: &'a [u8],
     /// Whether the client gets the description of the columns.
     pub describe: bool,
+}
+
+/// What came of it.
+struct Passed {
+    rows: u64,
+    /// The client was told of an error.
+    failed: bool,
+}
+
+/// The limits of a scatter, and what they still allow.
+struct Watch {
+    rows: Option<u64>,
+    bytes: Option<u64>,
+    deadline: Option<Instant>,
+    /// The limit that was passed.
+    over: Option<ServerError>,
+}
+
+impl Watch {
+    /// Of rows of one node there is no limit.
+    fn begin(session: &Session, several: bool) -> Self {
+        let config = &session.engine.config;
+        let some = |limit: u64| (several && limit > 0).then_some(limit);
+        let time = some(config.scatter_timeout_ms).map(Duration::from_millis);
+        Self {
+            rows: some(config.scatter_rows_max),
+            bytes: some(config.scatter_bytes_max),
+            deadline: time.map(|time| Instant::now() + time),
+            over: None,
+        }
+    }
+
+    /// Whether a row, of which the beginning is here, may still pass.
+    fn allows(&mut self, frame: &[u8]) -> bool {
+        let length = frame.get(1..5).and_then(|length| length.try_into().ok());
+        let length = u64::from(length.map_or(0, u32::from_be_bytes));
+        for (left, cost, what) in [(&mut self.rows, 1, "rows"), (&mut self.bytes, length, "bytes")]
+        {
+            let Some(left) = left else { continue };
+            match left.checked_sub(cost) {
+                Some(rest) => *left = rest,
+                None => self.over = Some(too_much(what)),
+            }
+        }
+        self.over.is_none()
+    }
+
+    /// Whether an error is the end of the time, which it takes note of.
+    fn is_late(&mut self) -> bool {
+        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if late {
+            let message = "passing rows of several nodes on took longer than is allowed";
+            let error = ServerError::new(SqlState::QUERY_CANCELED, message);
+            let hint = "Restrict the statement, or raise executor.scatter_timeout_ms.";
+            self.over = Some(error.with_hint(hint));
+        }
+        late
+    }
+}
+
+fn too_much(what: &str) -> ServerError {
+    let message = format!("the statement gives more {what} of several nodes than is allowed");
+    ServerError::new(SqlState("54000"), message)
+        .with_hint(format!("Restrict the statement, or raise executor.scatter_{what}_max."))
 }
 
 impl Session {
@@ -34,8 +101,42 @@ impl Session {
         for node in &nodes {
             self.member(*node).await?;
         }
+        let watch = Watch::begin(self, nodes.len() > 1);
+        let (engine, cancel) = (Arc::clone(&self.engine), Arc::clone(&self.cancel));
+        let late = watch.deadline.map(|deadline| async move {
+            tokio::time::sleep_until(deadline).await;
+            // What is under way ends with an error of its own.
+            cancel.cancel(&engine).await;
+        });
+        let late = async {
+            if let Some(late) = late {
+                late.await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let passed = tokio::select! {
+            biased;
+            passed = self.pass_rows(scatter, &nodes, (watch, client)) => passed?,
+            () = late => return Ok(()),
+        };
+        let Passed { rows, failed } = passed;
+        if failed {
+            self.fail();
+        } else {
+            client.put(Reply::CommandComplete(&format!("SELECT {rows}")));
+        }
+        if self.in_transaction() { Ok(()) } else { self.finish().await }
+    }
+
+    /// Passes the rows of all nodes on, one node after the other.
+    async fn pass_rows(
+        &mut self,
+        scatter: &Scatter<'_>,
+        nodes: &[NodeId],
+        (mut watch, client): (Watch, &mut Client),
+    ) -> Result<Passed, Fault> {
         let started = Instant::now();
-        for node in &nodes {
+        for node in nodes {
             self.member(*node).await?.send(scatter.messages).await?;
         }
         let (mut rows, mut failed) = (0, false);
@@ -45,6 +146,8 @@ impl Session {
             let describe = scatter.describe && index == 0;
             let bytes = pump(&mut member.guard, client, |tag, frame| match tag {
                 b'T' if describe => Verdict::Forward,
+                b'D' if !failed && !watch.allows(frame) => Verdict::DropLast,
+                b'E' if watch.is_late() => Verdict::DropLast,
                 b'D' | b'N' if !failed => Verdict::Forward,
                 b'C' => {
                     rows += command_count(command_tag(&frame[5..])).unwrap_or_default();
@@ -59,13 +162,14 @@ impl Session {
             });
             let bytes = bytes.await?;
             self.record(*node, cost, started.elapsed(), bytes);
+            if let Some(error) = watch.over.take() {
+                for node in nodes {
+                    self.lose(*node);
+                }
+                return Err(error.into());
+            }
         }
-        if failed {
-            self.fail();
-        } else {
-            client.put(Reply::CommandComplete(&format!("SELECT {rows}")));
-        }
-        if self.in_transaction() { Ok(()) } else { self.finish().await }
+        Ok(Passed { rows, failed })
     }
 
     /// Sends the same messages to a node and drops the answer up to `ReadyForQuery`; the first

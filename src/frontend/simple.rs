@@ -158,6 +158,7 @@ impl ClientSession {
                 Way::Node(node, Cost { shards, access })
             }
             Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
+            Route::ScatterOver(shards) => Way::Scatter(nodes_of(&map, &shards, access)),
             Route::Pull(pull) => Way::Pull(pull),
             Route::Cursor(used) if !self.cursors.is_ours(&used) => {
                 let known = used.name.as_deref().and_then(|name| self.cursors.node_of(name));
@@ -306,7 +307,9 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ServerError> {
 fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
     let of_group = |group| map.shards().filter(move |(_, s)| s.group == group).map(|(id, _)| id);
     let group = match route {
-        Route::Shards(shards) | Route::Write(shards) => return shards.clone(),
+        Route::Shards(shards) | Route::Write(shards) | Route::ScatterOver(shards) => {
+            return shards.clone();
+        }
         Route::Insert(_, shards) => {
             let mut shards: SmallVec<[ShardId; 2]> = shards.iter().copied().collect();
             shards.sort_unstable();
@@ -332,6 +335,15 @@ fn scatter_nodes(map: &ShardMap, group: GroupId, access: load::Access) -> Vec<(N
     let shards_on = |node| map.shards_on(node, group).collect::<SmallVec<[ShardId; 2]>>();
     map.nodes()
         .map(|(node, _)| (node, Cost { shards: shards_on(node), access }))
+        .filter(|(_, cost)| !cost.shards.is_empty())
+        .collect()
+}
+
+/// The nodes of some shards, each with those.
+fn nodes_of(map: &ShardMap, shards: &[ShardId], access: load::Access) -> Vec<(NodeId, Cost)> {
+    let on = |node| shards.iter().copied().filter(|shard| map.node_of(*shard) == node).collect();
+    map.nodes()
+        .map(|(node, _)| (node, Cost { shards: on(node), access }))
         .filter(|(_, cost)| !cost.shards.is_empty())
         .collect()
 }

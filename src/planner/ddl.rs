@@ -210,7 +210,7 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
             }],
         )),
         DdlStatement::View(view) => Ok(views(view, ddl)),
-        DdlStatement::Global { object } if object == "sequence" => Ok(sequence(&ddl.text)),
+        DdlStatement::Global { object, .. } if object == "sequence" => Ok(sequence(&ddl.text)),
         DdlStatement::Truncate(_)
         | DdlStatement::Analyze(_)
         | DdlStatement::Grant(_)

@@ -18,6 +18,18 @@ pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<String>
             }));
             lines
         }
+        Route::ScatterOver(shards) => {
+            let mut lines = vec!["Way: scatter, rows concatenated as they come".to_owned()];
+            for (id, node) in map.nodes() {
+                let here = shards.iter().filter(|shard| map.node_of(**shard) == id);
+                let here: Vec<_> = here.map(|shard| format!("s{shard}")).collect();
+                if !here.is_empty() {
+                    let text = statement(text);
+                    lines.push(format!("  On {} ({}): {text}", node.name, here.join(" ")));
+                }
+            }
+            lines
+        }
         _ => vec!["Way: every node, in one transaction".to_owned()],
     }
 }

@@ -4,7 +4,8 @@ use super::{DdlPlan, ddl};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::router::{Context, Params, Route, template};
 use crate::shard_map::{
-    Bounds, Column, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Column, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table,
+    TableKind,
 };
 use crate::sql::TableName;
 use crate::wire::ServerError;
@@ -36,6 +37,7 @@ pub(super) fn map() -> ShardMap {
         column("note", 25, false),
     ];
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
@@ -251,7 +253,7 @@ fn what_would_break_over_several_nodes_is_refused_with_what_would_work() {
         ("ALTER TABLE customers RENAME TO orders", "Choose another name"),
         (
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT count(*) FROM orders'",
-            "Let the application",
+            "Declare it in the policy",
         ),
         (
             "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM countries'",

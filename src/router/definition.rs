@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, CopyOut, Ddl, query, view};
+use super::{Access, CopyIn, CopyOut, Ddl, hint, query, view};
 use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
@@ -74,7 +74,9 @@ fn place(
             Some(_) => Ok(Place::Nodes),
             None => Ok(Place::Home),
         },
-        DdlStatement::Global { object } => global(object, statement, names),
+        DdlStatement::Global { object, routine } => {
+            global(object, routine.as_ref(), statement, names)
+        }
     }
 }
 
@@ -209,7 +211,12 @@ fn altered(table: &AlterTable, names: &Names<'_>) -> Result<Place, ServerError> 
 }
 
 /// Types, functions, roles, schemas: every node has them alike.
-fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Place, ServerError> {
+fn global(
+    object: &str,
+    routine: Option<&Name>,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Place, ServerError> {
     let writes = ["insert", "update", "delete", "merge", "truncate", "copy", "execute"]
         .iter()
         .any(|word| statement.has(word));
@@ -237,10 +244,16 @@ fn global(object: &str, statement: &Statement, names: &Names<'_>) -> Result<Plac
         }
         // Its table is at home, and so is the sequence.
         None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
+        // It runs where the policy declares its rows to be.
+        Some(Mention::Sharded(_))
+            if code && routine.is_some_and(|it| hint::is_declared(it, names)) =>
+        {
+            Ok(Place::Nodes)
+        }
         Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
             format!("a function that names the sharded table \"{table}\" is not supported"),
             "It would see only the rows of the node that it happens to run on.",
-            "Let the application run the statements itself.",
+            "Declare it in the policy (functions), if all its rows have one shard key.",
         )),
         Some(Mention::Reference(table)) if code && writes => Err(ServerError::refused(
             format!(

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
 use super::operand::{self, Operand, Use};
-use super::{Declared, Params, Route};
+use super::{Declared, Explained, Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::shard_map::{Directory, KeyType, KeyValue, Limit, ShardMap};
 use crate::sql::{Constant, ConstantValue};
@@ -55,6 +55,17 @@ struct GroupKeys {
     group: GroupId,
     types: Vec<KeyType>,
     directory: Arc<Directory>,
+}
+
+/// Shards with their nodes.
+type Found = SmallVec<[(ShardId, NodeId); 2]>;
+
+/// The shards alone, without doubles.
+fn sorted(found: &[(ShardId, NodeId)]) -> SmallVec<[ShardId; 2]> {
+    let mut shards: SmallVec<[ShardId; 2]> = found.iter().map(|(shard, _)| *shard).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    shards
 }
 
 /// What a key of one table may be.
@@ -117,6 +128,11 @@ impl Keyed {
         self.alone = key_uses.iter().filter_map(all).collect();
     }
 
+    /// Says which parameters are of the key's type, as the client vouches.
+    pub(super) fn vouch_for(&mut self, params: Vec<u16>) {
+        self.alone = params;
+    }
+
     /// Says how a write runs on several nodes.
     pub(super) fn set_over(&mut self, over: Over) {
         self.over = over;
@@ -167,6 +183,14 @@ impl Keyed {
     /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
         let route = match (self.one_node(params), &self.otherwise) {
+            (Err(_), Some(Route::Scatter(group))) => Ok(self.scatter(*group, params)),
+            (Err(_), Some(Route::Explain(explained))) => match explained.route {
+                Route::Scatter(group) => {
+                    let route = self.scatter(group, params);
+                    Ok(Route::Explain(Arc::new(Explained { start: explained.start, route })))
+                }
+                _ => Ok(Route::Explain(Arc::clone(explained))),
+            },
             (Err(_), Some(route)) => Ok(route.clone()),
             (route, _) => route,
         };
@@ -174,24 +198,32 @@ impl Keyed {
         route.map(|route| Route::Declare(Arc::new(Declared { route, ..(**declared).clone() })))
     }
 
-    /// The node's shards.
-    fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
-        let mut found: SmallVec<[(ShardId, NodeId); 2]> = SmallVec::new();
+    /// A scatter over the shards of the keys; over all where these can't be told.
+    fn scatter(&self, group: GroupId, params: &Params<'_>) -> Route {
+        let of_group = self.groups.iter().all(|known| known.group == group);
+        match self.found(params) {
+            Ok(Some(found)) if of_group => Route::ScatterOver(sorted(&found)),
+            _ => Route::Scatter(group),
+        }
+    }
+
+    /// The shards of all keys; `None` where PostgreSQL will say what is wrong.
+    fn found(&self, params: &Params<'_>) -> Result<Option<Found>, ServerError> {
+        let mut found = Found::new();
         for key in &self.keys {
             match self.shards_of(key, params)? {
                 Some(shards) => found.extend(shards),
                 None if self.several => return Err(key.unknown("it is not of the column's type")),
-                None => return Ok(Route::Home),
+                None => return Ok(None),
             }
         }
+        Ok(Some(found))
+    }
+
+    /// The node's shards.
+    fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
+        let Some(found) = self.found(params)? else { return Ok(Route::Home) };
         let Some((_, node)) = found.first().copied() else { return Ok(Route::Anywhere) };
-        let sorted = |found: &[(ShardId, NodeId)]| {
-            let mut shards: SmallVec<[ShardId; 2]> =
-                found.iter().map(|(shard, _)| *shard).collect();
-            shards.sort_unstable();
-            shards.dedup();
-            shards
-        };
         if found.iter().any(|(_, other)| *other != node) {
             match &self.over {
                 Over::No => {}

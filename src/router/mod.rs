@@ -11,6 +11,7 @@ mod bind;
 mod catalog;
 mod definition;
 mod functions;
+mod hint;
 mod insert;
 mod keyed;
 mod leaves;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
 use super::{CopyIn, CopyOut, Ddl, Explained, Pull, Rekey, Route};
-use crate::ids::GroupId;
+use crate::ids::{GroupId, ShardId};
 use crate::sql::UseCursor;
 
 /// Where one statement goes.
@@ -14,6 +16,8 @@ pub(super) enum Part {
     Anywhere,
     Home,
     Keyed(Keyed),
+    /// The one node of these shards, at least one.
+    Shards(SmallVec<[ShardId; 2]>),
     Scatter(GroupId),
     Pull(Arc<Pull>),
     Explain(Arc<Explained>),

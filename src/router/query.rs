@@ -9,7 +9,7 @@ use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, pull, rekey, scatter, views, write};
+use super::{Route, hint, pull, rekey, scatter, views, write};
 use crate::shard_map::{KeyType, Method, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
@@ -34,7 +34,6 @@ pub(super) fn route(
             "Use SET.",
         ));
     }
-    views::check_functions(query, names)?;
     let whole = text.get(..statement.span.end).unwrap_or(text);
     let Some((expanded, read)) = views::expand(whole, query, names)? else {
         return routed((text, statement), query, names);
@@ -80,6 +79,20 @@ fn routed(
             "What inherits from a reference table is not known.",
             "Leave ONLY out.",
         ));
+    }
+    let calls = hint::declared(query, names);
+    if !calls.is_empty() && (kinds.home || kinds.reference && writes(query)) {
+        return Err(ServerError::refused(
+            format!(
+                "{}() can't be called beside a table of every or another node",
+                calls[0].0.name
+            ),
+            "The policy declares that it runs on the node of its shard key.",
+            "Call it in a statement of its own.",
+        ));
+    }
+    if !calls.is_empty() && !kinds.sharded {
+        return hint::of_calls(&calls, &statement.param_uses, names);
     }
     if kinds.sharded {
         let text = text.get(..statement.span.end).unwrap_or(text);
@@ -155,36 +168,24 @@ fn sharded(
     if kinds.home && !reads {
         return Err(mixed(query, meanings));
     }
+    let calls = hint::declared(query, names);
+    hint::check_calls(&calls, reads)?;
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
-    for table in bound.sharded.clone() {
-        let level = &query.levels[table.level];
-        let target = level.target.as_ref().filter(|_| table.index == 0);
-        if changes_key(target, &table) {
-            let types = &names.map.groups()[table.group.index()].key;
-            check_functions(query, meanings)?;
-            let rekey = rekey::plan(query, (text, statement), &table, types)?;
-            return Ok(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate));
-        }
-        if let Some(Target::Insert(insert)) = target {
-            let types = &names.map.groups()[table.group.index()].key;
-            let keys = match insert::keys(insert, query, text, &table, types)? {
-                Rows::Keys(keys) => keys,
-                Rows::Evaluate(first) => return evaluate(first, bound.sharded.len() > 1),
-            };
-            for columns in keys {
-                columns.iter().for_each(|constants| bound.count_uses(constants));
-                keyed.push(new_key(&table, Bind::Columns(columns), Use::Store, names), names.map);
-            }
-            continue;
-        }
-        match binding(&bound, &table, names) {
-            Some(bind) => keyed.push(new_key(&table, bind, Use::Compare, names), names.map),
-            None => free = free.or(Some(table)),
-        }
+    if let Some(part) = rekeyed((query, statement), text, names, (meanings, &bound))? {
+        return Ok(part);
     }
+    if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
+    {
+        return evaluate(evaluation, bound.sharded.len() > 1);
+    }
+    hint::push_calls(&calls, free.is_some(), (&mut bound, &mut keyed), names)?;
     check_functions(query, meanings)?;
+    if !calls.is_empty() {
+        keyed.set_alone(&bound.key_uses, &statement.param_uses);
+        return Ok(Part::Keyed(keyed));
+    }
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
     if write::is_change(query) {
         let spread = write::check_spread(query, statement, &bound, meanings);
@@ -209,6 +210,36 @@ fn sharded(
             _ => Part::Home,
         }),
     }
+}
+
+/// Tells the keys of all tables, and one that is not bound; or what has to be evaluated first.
+fn bind_tables<'a>(
+    query: &Query,
+    text: &str,
+    names: &Names<'_>,
+    (bound, keyed, free): (&mut Bound<'a>, &mut Keyed, &mut Option<Sharded<'a>>),
+) -> Result<Option<Arc<Evaluation>>, ServerError> {
+    for table in bound.sharded.clone() {
+        let level = &query.levels[table.level];
+        let target = level.target.as_ref().filter(|_| table.index == 0);
+        if let Some(Target::Insert(insert)) = target {
+            let types = &names.map.groups()[table.group.index()].key;
+            let keys = match insert::keys(insert, query, text, &table, types)? {
+                Rows::Keys(keys) => keys,
+                Rows::Evaluate(first) => return Ok(Some(first)),
+            };
+            for columns in keys {
+                columns.iter().for_each(|constants| bound.count_uses(constants));
+                keyed.push(new_key(&table, Bind::Columns(columns), Use::Store, names), names.map);
+            }
+            continue;
+        }
+        match binding(bound, &table, names) {
+            Some(bind) => keyed.push(new_key(&table, bind, Use::Compare, names), names.map),
+            None => *free = free.or(Some(table)),
+        }
+    }
+    Ok(None)
 }
 
 fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
@@ -372,6 +403,25 @@ fn mixed(query: &Query, meanings: &Meanings<'_>) -> ServerError {
         ),
         "Declare it as a reference table in the policy, or use two statements.",
     )
+}
+
+/// An UPDATE of the shard key.
+fn rekeyed(
+    (query, statement): (&Query, &Statement),
+    text: &str,
+    names: &Names<'_>,
+    (meanings, bound): (&Meanings<'_>, &Bound<'_>),
+) -> Result<Option<Part>, ServerError> {
+    for table in &bound.sharded {
+        let target = query.levels[table.level].target.as_ref().filter(|_| table.index == 0);
+        if changes_key(target, table) {
+            let types = &names.map.groups()[table.group.index()].key;
+            check_functions(query, meanings)?;
+            let rekey = rekey::plan(query, (text, statement), table, types)?;
+            return Ok(Some(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a row could belong to another shard afterwards.

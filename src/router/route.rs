@@ -80,6 +80,8 @@ pub enum Route {
     /// A SELECT over all shards of a group: the text verbatim on each node that owns one, results
     /// concatenated in any order.
     Scatter(GroupId),
+    /// The same over the nodes that own these shards: no row of another counts.
+    ScatterOver(SmallVec<[ShardId; 2]>),
     /// A SELECT that a merge session runs on rows of all nodes: `planner::pull` says which.
     Pull(Arc<Pull>),
     /// EXPLAIN of a statement for several nodes: `planner::explain` says what to show.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Mention, Names};
 use super::part::Part;
 use super::{
-    Access, Control, Declared, Explained, Leaves, Route, definition, functions, leaves, query,
+    Access, Control, Declared, Explained, Leaves, Route, definition, functions, hint, leaves, query,
 };
 use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb};
 use crate::wire::ServerError;
@@ -28,6 +28,14 @@ impl Analysis {
 pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> Analysis {
     if let Some(error) = changes_quoting(statement).filter(|_| names.active()) {
         return Analysis::new(Access::Read, Err(error));
+    }
+    let called = statement.call.as_deref().filter(|query| !hint::declared(query, names).is_empty());
+    if let Some(query) = called {
+        let part = hint::of_calls(&hint::declared(query, names), &statement.param_uses, names);
+        return Analysis {
+            leaves: leaves::leaves(statement),
+            ..Analysis::new(Access::Write, part)
+        };
     }
     let analysis = match &statement.kind {
         StatementKind::Control(control) => of_control(control),

@@ -1,15 +1,17 @@
 //! A text, analysed once against one shard map.
 
 use super::catalog;
+use super::hint;
 use super::keyed::Keyed;
 use super::names::Names;
 use super::part::Part;
 use super::statement::{Analysis, analyse};
+use super::views;
 use super::{Access, Context, Control, Leaves, Params, Route};
 use crate::ids::{Epoch, GroupId};
 use crate::shard_map::ShardMap;
 use crate::sql::{
-    CopyStatement, DdlStatement, Statement, StatementKind, TableName, UseCursor, parse,
+    CopyStatement, DdlStatement, Statement, StatementKind, TableName, UseCursor, hint, parse,
 };
 use crate::wire::ServerError;
 
@@ -102,6 +104,16 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
     let (parsed, map) = (parse(text, context.strings), names.map);
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
+    if let Some(hint) = names.active().then(|| hint(text)).flatten() {
+        match (analyses.as_mut_slice(), parsed.statements.as_slice()) {
+            ([analysis], [statement]) => hint::apply(analysis, statement, hint, &names),
+            ([], _) => {}
+            ([first, ..], _) => first.part = Err(hint::before_several()),
+        }
+    }
+    if hint(text).is_none() {
+        check_functions(&mut analyses, &parsed.statements, &names);
+    }
     let several = analyses.len() > 1;
     let control = match analyses.as_mut_slice() {
         [only] => std::mem::replace(&mut only.control, Control::None),
@@ -124,6 +136,21 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
         closes_cursors: parsed.statements.iter().any(closes_cursors),
         shown: shown(text, &parsed.statements, &analyses, &names),
         target: target(analyses, &parsed.statements, &names),
+    }
+}
+
+/// Functions that are known to name sharded tables run where a hint or the policy says only.
+fn check_functions(analyses: &mut [Analysis], statements: &[Statement], names: &Names<'_>) {
+    for (analysis, statement) in analyses.iter_mut().zip(statements) {
+        let (StatementKind::Query(query) | StatementKind::Explain { query, .. }) = &statement.kind
+        else {
+            continue;
+        };
+        if analysis.part.is_ok()
+            && let Err(error) = views::check_functions(query, names)
+        {
+            analysis.part = Err(error);
+        }
     }
 }
 
@@ -231,6 +258,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     match part {
         Part::Anywhere => Target::Fixed(Route::Anywhere),
         Part::Home => Target::Fixed(Route::Home),
+        Part::Shards(shards) => Target::Fixed(Route::Shards(shards)),
         Part::Scatter(group) => Target::Fixed(Route::Scatter(group)),
         Part::Explain(explained) => Target::Fixed(Route::Explain(explained)),
         Part::Pull(pull) => Target::Fixed(Route::Pull(pull)),

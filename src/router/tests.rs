@@ -7,8 +7,8 @@ mod plain;
 use super::{Context, Params, Route, Shape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Column, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table,
-    TableKind, hash_key,
+    Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Table, TableKind, hash_key,
 };
 use crate::sql::TableName;
 
@@ -35,6 +35,7 @@ pub(super) fn map() -> ShardMap {
     };
     let order = [("id", 20), ("tenant_id", 20), ("total", 1700)];
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(7),
         database: "shop".to_owned(),
         home: NodeId(0),
@@ -76,6 +77,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
             shards.join(" ")
         }
+        Ok(Route::ScatterOver(shards)) => format!("scatter over {shards:?}"),
         Ok(Route::Scatter(group)) => format!("scatter {group}"),
         Ok(Route::Pull(pull)) => {
             let groups: Vec<_> = pull.groups.iter().map(ToString::to_string).collect();

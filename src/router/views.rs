@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::names::{Meaning, Names};
 use super::part::Part;
-use super::{Route, functions};
+use super::{Route, functions, hint};
 use crate::shard_map::View;
 use crate::sql::{
     Ident, Query, Source, Statement, StatementKind, Strings, TableName, TableRef, Verb, parse,
@@ -209,6 +209,9 @@ pub(super) fn part(
 /// Refuses calls of functions whose code is known to name sharded tables.
 pub(super) fn check_functions(query: &Query, names: &Names<'_>) -> Result<(), ServerError> {
     let derived = names.map.derived();
+    if derived.functions.is_empty() || !hint::declared(query, names).is_empty() {
+        return Ok(());
+    }
     for call in &query.functions {
         let reads = |function: &&TableName| {
             function.name == call.name

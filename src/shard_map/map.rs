@@ -41,6 +41,29 @@ pub struct MapParts {
     /// Views and functions that read them.
     #[serde(default)]
     pub derived: Derived,
+    /// What the policy declares beside tables.
+    #[serde(default)]
+    pub declared: Declared,
+}
+
+/// What a policy declares beside tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Declared {
+    /// Functions and procedures that run where a key is.
+    pub functions: Vec<KeyedFunction>,
+}
+
+/// A function or procedure that runs on the node of a shard key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyedFunction {
+    /// Its schema and name.
+    pub name: TableName,
+    /// The group whose rows it touches.
+    pub group: GroupId,
+    /// Which of its arguments are the key's columns, from 1, in the order of the key; each of the
+    /// key's type. Empty if a hint has to say it.
+    pub arguments: Vec<u16>,
 }
 
 /// Sharded tables that share key type and bounds, so that equal keys live together.
@@ -296,6 +319,11 @@ impl ShardMap {
     /// The node of each shard, by the shard's index; of those that hold nothing, too.
     pub fn placement(&self) -> &Arc<[NodeId]> {
         &self.placement
+    }
+
+    /// What the policy declares beside tables.
+    pub fn declared(&self) -> &Declared {
+        &self.parts.declared
     }
 
     /// Sharded and reference tables.

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::{Bounds, Derived, Group, KeyType, KeyValue, Limit, MapParts, Node, Shard, ShardMap};
+use super::{
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, Limit, MapParts, Node, Shard, ShardMap,
+};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 
 fn map(shards: u32) -> ShardMap {
@@ -12,6 +14,7 @@ fn map(shards: u32) -> ShardMap {
         node: NodeId(0),
     };
     let parts = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -77,6 +77,11 @@ impl<'a> Cursor<'a> {
         words.iter().any(|word| self.eat(word))
     }
 
+    /// The bytes of the text.
+    pub(super) fn slice(&self, range: Range<usize>) -> &'a str {
+        self.text.get(range).unwrap_or_default()
+    }
+
     /// An identifier, quoted or not, as stored.
     pub(super) fn ident(&mut self) -> Option<String> {
         let name = match &self.token()?.kind {

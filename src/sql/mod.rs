@@ -17,6 +17,7 @@ mod cursors;
 mod ddl;
 mod derived;
 mod from;
+mod hint;
 mod insert;
 mod lexer;
 mod parse;
@@ -36,6 +37,7 @@ pub use ddl::{
     CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
     TableElement, ViewStatement, ViewVerb,
 };
+pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, call_end, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
 pub use parse::parse;

@@ -78,6 +78,7 @@ fn statement(text: &str, tokens: &[Token], strings: Strings) -> Statement {
     collector.collect(text, tokens, &mut identifiers);
     Statement {
         span,
+        call: called(text, tokens).map(Box::new),
         kind,
         identifiers: identifiers.into_iter().collect(),
         param_uses: param_uses(tokens),
@@ -122,6 +123,17 @@ fn kind(text: &str, tokens: &[Token]) -> StatementKind {
             },
         },
     }
+}
+
+/// What `CALL f(…)` calls, read as `SELECT f(…)`. Its places are not those of the text.
+fn called(text: &str, statement: &[Token]) -> Option<Query> {
+    let [Token { kind: Kind::Word(word), .. }, rest @ ..] = statement else { return None };
+    let (first, last) = (rest.first()?, rest.last()?);
+    if word != "call" {
+        return None;
+    }
+    let select = format!("SELECT {}", text.get(first.start..last.end)?);
+    query(&select, &tokens(&select, Strings::Standard)).ok()
 }
 
 /// Reads one query.

@@ -22,6 +22,8 @@ pub struct Statement {
     pub span: Range<usize>,
     /// What it is.
     pub kind: StatementKind,
+    /// Of CALL: the call as the query that it would be as a function's.
+    pub call: Option<Box<Query>>,
     /// Each identifier in it, folded and cut, also those inside of dollar-quoted strings, and of
     /// all strings where code is made from strings. Without doubles.
     pub identifiers: Vec<String>,

@@ -6,7 +6,9 @@ use super::super::planning::Past;
 use super::{Heritage, from_siblings};
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{Ladder, LadderPlan, Rates, Recorder, ShardRates, Snapshot};
-use crate::shard_map::{Bounds, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
+};
 use crate::shard_move::{Cause, Lane, Move, Part};
 
 /// Shard 0 had a load of 4 for 100 seconds.
@@ -61,6 +63,7 @@ fn a_new_shard_gets_the_shape_of_its_siblings_at_its_own_level() {
     };
     let group = |name: &str| Group { name: name.to_owned(), key: vec![KeyType::Int8] };
     let map: ShardMap = MapParts {
+        declared: Declared::default(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

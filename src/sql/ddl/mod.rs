@@ -13,7 +13,7 @@ pub use create::{CreateIndex, CreateTable, TableElement};
 pub use object::{Grant, Maintenance, Named};
 pub use view::{ViewStatement, ViewVerb};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Name};
 use super::lexer::Token;
 
 /// A definition.
@@ -45,6 +45,8 @@ pub enum DdlStatement {
     Global {
         /// `schema`, `type`, `function`, …
         object: String,
+        /// The name of a function or procedure.
+        routine: Option<Name>,
     },
 }
 

@@ -59,7 +59,9 @@ pub(super) fn global(cursor: &Cursor<'_>) -> Option<DdlStatement> {
     let global = GLOBAL.binary_search(&object).is_ok()
         || object == "user" && cursor.word_ahead(1) != Some("mapping")
         || object == "default" && cursor.word_ahead(1) == Some("privileges");
-    global.then(|| DdlStatement::Global { object: object.to_owned() })
+    let named = matches!(object, "function" | "procedure" | "routine");
+    let routine = Cursor { at: cursor.at + 1, ..*cursor }.name().filter(|_| named);
+    global.then(|| DdlStatement::Global { object: object.to_owned(), routine })
 }
 
 /// `[CONCURRENTLY] [IF EXISTS] [ONLY] a, b …`
