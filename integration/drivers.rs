@@ -73,34 +73,6 @@ async fn psycopg_3_works() {
 }
 
 #[tokio::test]
-async fn alembic_finds_nothing_to_change_in_tables_that_it_made() {
-    if !has(&["python3"], "python-drivers").await {
-        return;
-    }
-    let database = TestDatabase::create(3).await;
-    let policy = "groups: {g: {key: bigint, shards: 7, tables: {alembic_tenants: id, \
-        alembic_orders: tenant_id, alembic_items: tenant_id}}}\n\
-        reference_tables: [alembic_plans]";
-    let proxy = TestProxy::start(&database, policy).await;
-    let python = "target/drivers/python/bin/python";
-    assert_eq!(run(python, &["integration/drivers/alembic_test.py", &url(&proxy)]).await, "ok\n");
-    // By names, as many tools ask.
-    let names = "SELECT relname FROM pg_class WHERE relname LIKE 'alembic%' AND relkind IN ('r', 'p') \
-        UNION SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'alembic%' \
-        UNION SELECT tablename FROM pg_tables WHERE tablename LIKE 'alembic%' ORDER BY 1";
-    let client = proxy.client().await;
-    let tables = ["alembic_items", "alembic_orders", "alembic_plans", "alembic_tenants"];
-    assert_eq!(rows(&client, names).await, tables);
-    let prepared = client.query(names, &[]).await.unwrap();
-    assert_eq!(prepared.len(), tables.len());
-    let keys = "SELECT conname, confrelid::regclass, pg_get_constraintdef(oid) FROM pg_constraint \
-        WHERE conrelid = 'alembic_items'::regclass AND contype = 'f'";
-    let items = "alembic_items_tenant_id_order_id_fkey|alembic_orders|FOREIGN KEY (tenant_id, \
-        order_id) REFERENCES alembic_orders(tenant_id, id) ON DELETE CASCADE";
-    assert_eq!(rows(&client, keys).await, [items]);
-}
-
-#[tokio::test]
 async fn asyncpg_works() {
     if !has(&["python3"], "python-drivers").await {
         return;

@@ -30,7 +30,7 @@ const MORE_KB: u64 = 16 * 1024;
 /// Puts the rows into the partitions of this node.
 const FILL: &str = "DO $$ DECLARE leaf oid; BEGIN \
     FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'big'::regclass LOOP \
-    EXECUTE format('INSERT INTO %s SELECT id, (id * 7919) % 1000003, repeat(md5(id::text), 3) \
+    EXECUTE format('INSERT INTO %s SELECT id, (id * 7919) %% 1000003, repeat(md5(id::text), 3) \
     FROM (SELECT generate_series(1, 1000000)::bigint AS id) g WHERE %s', leaf::regclass, \
     pg_get_partition_constraintdef(leaf)); END LOOP; END $$";
 

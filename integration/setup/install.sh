@@ -44,14 +44,14 @@ has_pgbouncer() {
 drivers=$(dirname "$0")/../../target/drivers
 
 has_python_drivers() {
-  "$drivers/python/bin/python" -c 'import alembic, asyncpg, psycopg, psycopg_pool' 2>/dev/null
+  "$drivers/python/bin/python" -c 'import asyncpg, psycopg, psycopg_pool' 2>/dev/null
 }
 
 install_python_drivers() {
   mkdir -p "$drivers"
   python3 -m venv --clear "$drivers/python"
   "$drivers/python/bin/pip" install --quiet --disable-pip-version-check \
-    'psycopg[binary,pool]==3.*' 'asyncpg==0.*' 'alembic==1.*' 'sqlalchemy==2.*'
+    'psycopg[binary,pool]==3.*' 'asyncpg==0.*'
 }
 
 has_node_drivers() {

@@ -144,17 +144,16 @@ impl ClientSession {
         self.check_reading()?;
         let text = utf8(parse.text)?;
         self.check_encoding(parse.text)?;
-        let template = self.template(text);
-        let sent = template.shown.as_deref().map_or(parse.text, str::as_bytes);
         let prepared = if parse.name.is_empty() {
-            Prepared::unnamed(sent, &parse.types)
+            Prepared::unnamed(parse.text, &parse.types)
         } else if self.statements.contains_key(parse.name) {
             let name = String::from_utf8_lossy(parse.name);
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(ServerError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
         } else {
-            self.worker.statements.named(sent, &parse.types)
+            self.worker.statements.named(parse.text, &parse.types)
         };
+        let template = self.template(text);
         if self.is_done_here(&template) {
             self.answer(&Reply::ParseComplete);
         } else {

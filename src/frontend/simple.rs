@@ -51,8 +51,6 @@ impl ClientSession {
             match self.way(text, params, template).await? {
                 (Way::Node(node, cost), template) => {
                     self.prepare_node(&template, node).await?;
-                    let shown = template.shown.as_deref().map(crate::executor::query_message);
-                    let message = shown.as_ref().unwrap_or(message);
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
                     run.await?;
                     return self.after_statement(&template).await;

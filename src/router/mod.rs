@@ -8,7 +8,6 @@
 //! keys they are bound to, `keyed` which shards these are; `scatter` proves concatenations.
 
 mod bind;
-mod catalog;
 mod definition;
 mod functions;
 mod hint;

@@ -173,8 +173,11 @@ fn sharded(
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
-    if let Some(part) = rekeyed((query, statement), text, names, (meanings, &bound))? {
-        return Ok(part);
+    if let Some(table) = rekey::table(query, &bound) {
+        let types = &names.map.groups()[table.group.index()].key;
+        check_functions(query, meanings)?;
+        let rekey = rekey::plan(query, (text, statement), table, types)?;
+        return Ok(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate));
     }
     if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
     {
@@ -403,35 +406,6 @@ fn mixed(query: &Query, meanings: &Meanings<'_>) -> ServerError {
         ),
         "Declare it as a reference table in the policy, or use two statements.",
     )
-}
-
-/// An UPDATE of the shard key.
-fn rekeyed(
-    (query, statement): (&Query, &Statement),
-    text: &str,
-    names: &Names<'_>,
-    (meanings, bound): (&Meanings<'_>, &Bound<'_>),
-) -> Result<Option<Part>, ServerError> {
-    for table in &bound.sharded {
-        let target = query.levels[table.level].target.as_ref().filter(|_| table.index == 0);
-        if changes_key(target, table) {
-            let types = &names.map.groups()[table.group.index()].key;
-            check_functions(query, meanings)?;
-            let rekey = rekey::plan(query, (text, statement), table, types)?;
-            return Ok(Some(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate)));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a row could belong to another shard afterwards.
-fn changes_key(target: Option<&Target>, table: &Sharded<'_>) -> bool {
-    let columns = match target {
-        Some(Target::Update { columns }) => columns,
-        Some(Target::Insert(insert)) => &insert.updates,
-        _ => return false,
-    };
-    columns.iter().any(|column| table.key.contains(column))
 }
 
 /// A reference table that some level writes.

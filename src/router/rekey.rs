@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::bind::Sharded;
+use super::bind::{Bound, Sharded};
 use super::functions;
 use super::scatter::SYSTEM_COLUMNS;
 use crate::ids::GroupId;
 use crate::shard_map::KeyType;
-use crate::sql::{Query, Statement, TableName, UpdateLayout};
+use crate::sql::{Query, Statement, TableName, Target, UpdateLayout};
 use crate::wire::ServerError;
 
 /// An UPDATE that may move rows to other shards.
@@ -26,6 +26,19 @@ pub struct Rekey {
     pub key: Vec<(String, Range<usize>, KeyType)>,
     /// All columns that take values, each with what it gets, if that is written.
     pub columns: Vec<(String, Option<Range<usize>>)>,
+}
+
+/// The table whose shard key a statement may change.
+pub(super) fn table<'a, 'b>(query: &Query, bound: &'a Bound<'b>) -> Option<&'a Sharded<'b>> {
+    bound.sharded.iter().find(|table| {
+        let target = query.levels[table.level].target.as_ref().filter(|_| table.index == 0);
+        let columns = match target {
+            Some(Target::Update { columns }) => columns.as_slice(),
+            Some(Target::Insert(insert)) => insert.updates.as_slice(),
+            _ => &[],
+        };
+        columns.iter().any(|column| table.key.contains(column))
+    })
 }
 
 /// An UPDATE that assigns columns of the shard key.

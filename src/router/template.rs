@@ -1,6 +1,5 @@
 //! A text, analysed once against one shard map.
 
-use super::catalog;
 use super::hint;
 use super::keyed::Keyed;
 use super::names::Names;
@@ -40,9 +39,6 @@ pub struct Template {
     pub relations: Vec<String>,
     /// It closes all cursors.
     pub closes_cursors: bool,
-    /// What is sent instead to the home node: the same with the catalog as the application thinks of
-    /// its tables.
-    pub shown: Option<Box<str>>,
     target: Target,
 }
 
@@ -134,7 +130,6 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
         }),
         relations: names.relations(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
-        shown: shown(text, &parsed.statements, &analyses, &names),
         target: target(analyses, &parsed.statements, &names),
     }
 }
@@ -157,20 +152,6 @@ fn check_functions(analyses: &mut [Analysis], statements: &[Statement], names: &
 fn closes_cursors(statement: &Statement) -> bool {
     let all = UseCursor { name: None, closes: true };
     matches!(&statement.kind, StatementKind::UseCursor(used) if *used == all)
-}
-
-/// A query of the catalog at home, as it is sent.
-fn shown(
-    text: &str,
-    statements: &[Statement],
-    analyses: &[Analysis],
-    names: &Names<'_>,
-) -> Option<Box<str>> {
-    let ([statement], [analysis]) = (statements, analyses) else { return None };
-    let StatementKind::Query(query) = &statement.kind else { return None };
-    let at_home = matches!(analysis.part, Ok(Part::Home));
-    let shown = at_home.then(|| catalog::rewritten(text, statement, query, names))?;
-    shown.map(String::into_boxed_str)
 }
 
 fn rank(access: Access) -> u8 {

@@ -134,16 +134,6 @@ pub fn params_of(text: &str) -> Vec<(u16, Range<usize>)> {
     params(&super::lexer::tokens(text, super::Strings::Standard))
 }
 
-/// Behind the parenthesis that ends the function call whose name starts at `start`.
-pub fn call_end(text: &str, start: usize) -> Option<usize> {
-    let tokens = super::lexer::tokens(text, super::Strings::Standard);
-    let mut cursor = Cursor::new(text, &tokens);
-    cursor.at = tokens.iter().position(|token| token.start == start)?;
-    cursor.name()?;
-    cursor.parenthesized()?;
-    Some(tokens.get(cursor.at.checked_sub(1)?)?.end)
-}
-
 /// The names of what looks like a function call.
 pub fn calls_in(text: &str) -> Vec<String> {
     let tokens = super::lexer::tokens(text, super::Strings::Standard);

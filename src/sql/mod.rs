@@ -38,7 +38,7 @@ pub use ddl::{
     TableElement, ViewStatement, ViewVerb,
 };
 pub use hint::{Hint, hint};
-pub use insert::{InsertLayout, RowLayout, call_end, calls_in, clock_calls, params_of};
+pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
 pub use parse::parse;
 pub use quote::{Ident, Literal, TableName};

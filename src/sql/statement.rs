@@ -169,8 +169,6 @@ pub struct Call {
     pub schema: Option<String>,
     /// Its arguments where they are plain constants.
     pub arguments: Vec<Option<Constant>>,
-    /// The bytes of its name.
-    pub span: Range<usize>,
 }
 
 /// One SELECT, INSERT, UPDATE or DELETE.

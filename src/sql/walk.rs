@@ -238,8 +238,8 @@ impl Walk {
             _ => None,
         };
         let arguments = arguments.iter().map(argument).collect();
-        let Name { name, schema, span } = name;
-        self.functions.push(Call { name, schema, arguments, span });
+        let Name { name, schema, .. } = name;
+        self.functions.push(Call { name, schema, arguments });
         Ok(())
     }
 
