@@ -1,5 +1,6 @@
 //! Moves of shards under pgbench, with the program as its users run it: no client sees an error, no
 //! write is lost or doubled.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![allow(clippy::print_stdout, reason = "the measured pauses, for who looks")]
 
 mod process_support;
@@ -8,7 +9,7 @@ mod support;
 use process_support::{Aftermath, Deployment, Mode, Pgbench};
 
 /// How long pgbench works, in seconds.
-const SECONDS: u32 = 22;
+const SECONDS: u32 = 28;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moves_splits_and_merges_under_pgbench_cost_no_error_and_no_write() {
@@ -105,4 +106,41 @@ async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on()
     deployment.until_moves_are_finished().await;
     serving.stop(&deployment).await;
     Aftermath::of(&deployment).await.assert_in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_there_is_no_move_and_one_under_way_tells_how_long_it_takes() {
+    let deployment = Deployment::new(2).await;
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let nodes = &deployment.database.nodes;
+    let mover = format!(
+        "mover: {{ node_bytes_max: {{ {}: 1000 }}, copy_bytes_per_second: 20000,",
+        nodes[1].name
+    );
+    std::fs::write(&deployment.config, text.replace("mover: {", &mover)).unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let client = deployment.client().await;
+    let filler = "INSERT INTO entries (tenant_id, writer, n, note) \
+         SELECT tenant_id, 0, n, repeat('x', 500) FROM accounts, generate_series(1, 6) n";
+    client.batch_execute(filler).await.unwrap();
+    let output = deployment.run(&["move", "0", &nodes[1].name, "--wait"]).await;
+    let said = process_support::said(&output);
+    assert!(!output.status.success(), "{said}");
+    let why = format!("node {} lacks room: about", nodes[1].name);
+    assert!(said.contains(&why) && said.contains("allows 1000 bytes (mover.node_bytes"), "{said}");
+    // The other node has no limit, and df says that its disk has room.
+    deployment.ask_for_move(1, &nodes[0].name).await;
+    let told = async || {
+        let moves = deployment.admin("/api/v1/moves").await;
+        let progress = moves["moves"][0]["progress"].clone();
+        let left = progress["copy_left_seconds"].as_f64()?;
+        let copied = progress["rows_copied"].as_u64()?;
+        (copied > 0 && left > 0.0 && progress["rows_expected"].as_u64()? > 0).then_some(progress)
+    };
+    support::eventually("progress", std::time::Duration::from_mins(1), told).await;
+    let moves = deployment.until_moves_are_finished().await;
+    assert_eq!(moves[0]["state"], "done", "{moves:#?}");
+    assert!(moves[0]["progress"].is_null());
+    serving.stop(&deployment).await;
 }

@@ -149,6 +149,7 @@ async fn what_can_not_move_is_refused_with_its_reason() {
     let cases = [
         ("CREATE TABLE public.orders_s1 (a int)", "has a table \"public\".\"orders_s1\" already"),
         ("ALTER TABLE public.orders ADD COLUMN more int", "other columns"),
+        ("ALTER TYPE public.mood ADD VALUE 'great' BEFORE 'ok'", "other columns"),
         ("CREATE INDEX ON public.orders (note)", "other constraints or indexes"),
         ("DROP TABLE public.events", "exists on one of the two nodes only"),
     ];

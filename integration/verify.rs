@@ -112,3 +112,23 @@ async fn what_is_wrong_is_named_with_its_rows() {
     assert!(code == 1 && text.contains("entries_s1") && !text.contains("plans"), "{text}");
     serving.stop(&deployment).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_are_there_as_something_else_are_refused_at_the_start() {
+    let deployment = Deployment::new(2).await;
+    let home = deployment.database.client(0).await;
+    home.batch_execute("CREATE TABLE entries (tenant_id bigint, n int)").await.unwrap();
+    let mut refused = Serving::spawn(&deployment, None);
+    assert!(!refused.ended(&deployment).await.success());
+    let said = deployment.log_tail();
+    assert!(said.contains("\"public\".\"entries\" is on node n1 already"), "{said}");
+    assert!(!said.contains("accounts"), "{said}");
+    home.batch_execute("ALTER TABLE entries RENAME TO old_entries").await.unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    serving.stop(&deployment).await;
+    // Once they are what the policy says, nothing is in the way.
+    let serving = deployment.serve().await;
+    assert_eq!(verify(&deployment, &[]).await.0, 0);
+    serving.stop(&deployment).await;
+}

@@ -15,6 +15,7 @@ use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
 use crate::ids::ShardId;
 use crate::mover::HowToSplit;
+use crate::shard_move::Move;
 
 /// How many moves or decisions are listed when the client does not say.
 const LIMIT: usize = 50;
@@ -115,7 +116,11 @@ async fn moves(
 ) -> Result<Json<Value>, ApiError> {
     let moves = service.moves(limit(page)?).await?;
     let map = service.live_map.snapshot();
-    let moves: Vec<_> = moves.into_iter().map(|record| MoveView::of(&map, record)).collect();
+    let view = |record: Move| {
+        let live = service.progress.of(record.id).filter(|_| !record.is_finished());
+        MoveView::of(&map, record, live)
+    };
+    let moves: Vec<_> = moves.into_iter().map(view).collect();
     Ok(Json(json!({ "moves": moves })))
 }
 

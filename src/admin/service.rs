@@ -46,6 +46,8 @@ pub struct Service {
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Load and forecasts.
     pub insight: Insight,
+    /// How far each move under way is.
+    pub progress: mover::Progress,
     /// Reads the configuration again; `None` without a file to read it from.
     pub reload: Option<Reload>,
     /// Whether clients should be sent here.

@@ -41,6 +41,7 @@ impl Running {
             nodes: addresses().into(),
             status: Arc::new(|| json!({ "samples": 7 })),
             insight: crate::controller::Insight::default(),
+            progress: crate::mover::Progress::default(),
             reload: None,
             readiness: receiver,
         };

@@ -1,9 +1,11 @@
 //! The shapes of the JSON that the API gives.
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::backend::NodeAddress;
 use crate::ids::{Epoch, NodeId, ShardId};
+use crate::mover::{Live, Told};
 use crate::shard_map::{Bounds, ShardMap, Standing, leaf_name};
 use crate::shard_move::{Kind, Move};
 
@@ -93,13 +95,16 @@ pub(super) struct MoveView {
     kind: Kind,
     /// The shards that it makes.
     new_shards: Vec<ShardId>,
+    /// While it is under way.
+    progress: Option<Told>,
     #[serde(flatten)]
     record: Move,
 }
 
 impl MoveView {
-    pub(super) fn of(map: &ShardMap, record: Move) -> Self {
+    pub(super) fn of(map: &ShardMap, record: Move, live: Option<Live>) -> Self {
         Self {
+            progress: live.map(|live| live.told(Instant::now())),
             from_node: node_name(map, record.from),
             to_node: node_name(map, record.to),
             finished: record.is_finished(),

@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod data_folder;
 mod dev;
+mod existing;
 mod forecast;
 mod hand_over;
 mod http;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::existing::in_the_way;
 use crate::backend;
 use crate::backend::{NodeAddress, NodeTls};
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
@@ -75,6 +76,9 @@ pub enum StartError {
     /// The policy is not the one that the data was sharded by.
     #[error(transparent)]
     Policy(#[from] PolicyMismatch),
+    /// Tables are there already that are not as the policy says.
+    #[error("the policy has tables that are there already, as something else:\n  {0}")]
+    Existing(String),
     /// The policy or the catalog makes no map.
     #[error("the shard map is not valid")]
     Map(#[from] InvalidMap),
@@ -304,11 +308,22 @@ async fn stored_map(
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let Some(stored) = catalog.get::<ShardMap>("").await? else {
         let map = ShardMap::try_from(policy.shard_map(&names))?;
+        nothing_in_the_way(&map, None, nodes).await?;
         catalog.put(&map, Expect::Absent).await?;
         return Ok(map);
     };
     let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(stored.record) };
     let map = ShardMap::try_from(parts)?;
+    nothing_in_the_way(&map, Some(&stored.record), nodes).await?;
     catalog.put(&map, Expect::At(stored.revision)).await?;
     Ok(map)
+}
+
+async fn nothing_in_the_way(
+    map: &ShardMap,
+    before: Option<&ShardMap>,
+    nodes: &[NodeAddress],
+) -> Result<(), StartError> {
+    let reasons = in_the_way(map, before, nodes).await;
+    if reasons.is_empty() { Ok(()) } else { Err(StartError::Existing(reasons.join("\n  "))) }
 }

@@ -86,6 +86,7 @@ impl Running {
             nodes,
             status: status_of(&proxy),
             insight: proxy.insight.clone(),
+            progress: proxy.mover.progress.clone(),
             reload: reloader.clone().map(reload_by),
             readiness: receiver,
         };

@@ -65,6 +65,9 @@ pub(super) fn frame(now: &Snapshot) -> String {
         push_line(&mut text, &format!("  {}", move_line(mv)));
         if mv["finished"] != true {
             push_line(&mut text, &format!("      {}", phases(mv).join(" → ")));
+            if let Some(line) = progress_line(&mv["progress"]) {
+                push_line(&mut text, &format!("      {line}"));
+            }
         }
     }
     text += "\nDECISIONS\n";
@@ -157,6 +160,27 @@ pub(super) fn move_line(mv: &Value) -> String {
         }
     }
     line
+}
+
+/// How far a move under way is: while it copies the share, the rate and the time that is left;
+/// then what was applied of the stream and what is left of it.
+fn progress_line(progress: &Value) -> Option<String> {
+    let (rows, expected) = (progress["rows_copied"].as_u64()?, progress["rows_expected"].as_u64()?);
+    let rate = progress["bytes_per_second"].as_f64()? / 1e6;
+    if let Some(left) = progress["copy_left_seconds"].as_f64() {
+        let percent = rows.saturating_mul(100).checked_div(expected).unwrap_or(100).min(99);
+        return Some(format!(
+            "{rows} of about {expected} rows copied ({percent} %), {rate:.1} MB/s, about {left:.0} s \
+             left"
+        ));
+    }
+    let (changes, lag) = (progress["changes_applied"].as_u64()?, progress["lag_bytes"].as_u64()?);
+    (rows > 0 || changes > 0).then(|| {
+        format!(
+            "copied at {rate:.1} MB/s, {changes} changes applied, {} kB of WAL left",
+            lag / 1_000
+        )
+    })
 }
 
 /// The states that a move was in, with the seconds since it was asked for.

@@ -5,7 +5,7 @@ use super::error::MoveError;
 use super::lane::{Sessions, lanes};
 use super::session::Session;
 use super::tables::Pair;
-use super::{names, tables};
+use super::{names, room, tables};
 use crate::ids::NodeId;
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Event, Lane, Move, Object, ObjectKind};
@@ -44,6 +44,7 @@ pub(super) async fn check(context: &MoverContext, mv: &Move) -> Result<Event, Mo
     for (lane, tables) in checked.lanes.iter_mut().zip(all_tables) {
         lane.tables = tables;
     }
+    room::check(context, &checked, &sessions).await?;
     let objects = objects(&checked);
     Ok(Event::Checked { lanes: checked.lanes, objects })
 }

@@ -1,5 +1,6 @@
 //! What an operator can set about moves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,12 @@ pub struct Config {
     pub slot_deadline_ms: u64,
     /// How long a start waits for the nodes of a move that was being switched, in ms.
     pub recovery_deadline_ms: u64,
+    /// What all databases of a node may come to, in bytes, by its name. A shard that would go beyond
+    /// is not moved there.
+    pub node_bytes_max: BTreeMap<String, u64>,
+    /// Whether `df` is run on a node without such a limit, where the proxy's role may do that, so
+    /// that a shard for which there is no room is not moved there.
+    pub ask_free_space: bool,
 }
 
 impl Default for Config {
@@ -56,6 +63,8 @@ impl Default for Config {
             failures_max: 10,
             slot_deadline_ms: 60_000,
             recovery_deadline_ms: 10_000,
+            node_bytes_max: BTreeMap::new(),
+            ask_free_space: true,
         }
     }
 }

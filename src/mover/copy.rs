@@ -16,6 +16,7 @@ use super::lane::{OneLane, lanes};
 use super::look;
 use super::names;
 use super::position;
+use super::progress::Live;
 use super::session::Session;
 use super::walsender::WalSender;
 use crate::ids::ShardId;
@@ -28,14 +29,36 @@ type Copied = (u64, u64);
 /// Makes slots and tables, and copies what is not copied yet.
 pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     context.progress.forget(mv.id);
+    let rows_expected = expected(context, mv).await?;
+    context.progress.update(mv.id, |live| {
+        live.rows_expected = rows_expected;
+        live.copy_began = Some(Instant::now());
+    });
     let (mut rows, mut bytes) = (0, 0);
     for target in mv.targets() {
         let copied = copy_target(context, mv, target.shard).await?;
         rows += copied.0;
         bytes += copied.1;
     }
+    context.progress.update(mv.id, |live| live.copy_ended = Some(Instant::now()));
     context.pass("copied")?;
     Ok(Event::Copied { rows, bytes })
+}
+
+/// About how many rows there are, as the planner of each source estimates.
+async fn expected(context: &MoverContext, mv: &Move) -> Result<u64, MoveError> {
+    let mut expected = 0;
+    for source in mv.sources() {
+        let session = Session::open(context, mv, source.node).await?;
+        for table in mv.leaves_of(source.shard) {
+            let sql = format!("EXPLAIN SELECT FROM ONLY {}", table.leaf);
+            let plan = session.rows("estimating the rows of a table", &sql, &[]).await?;
+            let plan: String = plan.first().map(|row| row.get(0)).unwrap_or_default();
+            let rows = plan.split("rows=").nth(1).and_then(|rest| rest.split(' ').next());
+            expected += rows.and_then(|rows| rows.parse::<u64>().ok()).unwrap_or_default();
+        }
+    }
+    Ok(expected)
 }
 
 /// All lanes of a target, unless all of them were copied before.
@@ -180,20 +203,38 @@ impl Pipe<'_> {
         let (mut from, mut to) = (pin!(from), pin!(to.map_err(self.destination.failed(doing))?));
         let mut bytes = 0;
         let id = self.lane.mv.id;
+        let before = self.context.progress.of(id).map_or(0, |live| live.rows_copied);
         while let Some(chunk) = from.next().await {
             let chunk = chunk.map_err(self.source.failed("copying out of a table"))?;
             let len = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             bytes += len;
             self.pace.wait_for(len).await;
             to.feed(chunk).await.map_err(self.destination.failed(doing))?;
-            self.context.progress.update(id, |live| live.bytes_copied += len);
+            // PostgreSQL sends a row a message.
+            self.context.progress.update(id, |live| {
+                live.bytes_copied += len;
+                live.rows_copied += 1;
+            });
             metrics::counter!("foreshard_mover_copied_bytes_total").increment(len);
         }
         let rows = to.finish().await.map_err(self.destination.failed(doing))?;
-        self.context.progress.update(id, |live| live.rows_copied += rows);
+        self.context.progress.update(id, |live| live.rows_copied = before + rows);
+        if let Some(live) = self.context.progress.of(id) {
+            note(self.lane.mv.shard, &live);
+        }
         metrics::counter!("foreshard_mover_copied_rows_total").increment(rows);
         Ok((rows, bytes))
     }
+}
+
+/// For who looks at the metrics.
+fn note(shard: ShardId, live: &Live) {
+    let told = live.told(Instant::now());
+    let shard = shard.to_string();
+    metrics::gauge!("foreshard_mover_copy_bytes_per_second", "shard" => shard.clone())
+        .set(told.bytes_per_second);
+    metrics::gauge!("foreshard_mover_copy_left_seconds", "shard" => shard)
+        .set(told.copy_left_seconds.unwrap_or_default());
 }
 
 /// Keeps a copy under its bandwidth.

@@ -40,7 +40,10 @@ const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypm
      a.attnotnull, a.attgenerated <> '', \
      coalesce((SELECT c.collname::text FROM pg_collation c WHERE c.oid = a.attcollation), ''), \
      a.atttypid >= 16384 OR EXISTS (SELECT FROM pg_type t WHERE t.oid = a.atttypid \
-     AND t.typname ~ '^_?reg') \
+     AND t.typname ~ '^_?reg'), \
+     (SELECT coalesce(string_agg(e.enumlabel::text, ',' ORDER BY e.enumsortorder), '') \
+     FROM pg_type t JOIN pg_enum e ON e.enumtypid IN (t.oid, t.typelem, t.typbasetype) \
+     WHERE t.oid = a.atttypid) \
      FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
      ORDER BY a.attnum";
 
@@ -65,6 +68,8 @@ pub(super) struct SeenColumn {
     not_null: bool,
     pub(super) generated: bool,
     collation: String,
+    /// Of an enum, or an array or domain of one: its values, which may differ from node to node.
+    labels: String,
 }
 
 /// The table of this name; `None` if the node has none.
@@ -103,6 +108,7 @@ pub(super) async fn columns(
         not_null: row.get(2),
         generated: row.get(3),
         collation: row.get(4),
+        labels: row.get(6),
     });
     Ok((columns.collect(), builtin))
 }

@@ -85,3 +85,21 @@ fn whatever_is_missing_is_left_out() {
     let shards = json!({ "shards": [{"shard": 1, "node": "n2"}, {"shard": 0, "node": "n1"}] });
     assert_eq!(placement(&shards), "SHARDS\n  n1: 0\n  n2: 1");
 }
+
+#[test]
+fn a_move_under_way_tells_how_far_it_is() {
+    let mut copying = mv("copying");
+    copying["progress"] = json!({
+        "rows_copied": 250, "bytes_copied": 5_000_000, "rows_expected": 1_000,
+        "bytes_per_second": 2_500_000.0, "copy_left_seconds": 6.0, "changes_applied": 0,
+        "lag_bytes": 0,
+    });
+    let text = frame(&snapshot(&[copying.clone()], &[]));
+    let line = "250 of about 1000 rows copied (25 %), 2.5 MB/s, about 6 s left";
+    assert!(text.contains(line), "{text}");
+    copying["progress"]["copy_left_seconds"] = Value::Null;
+    copying["progress"]["changes_applied"] = json!(7);
+    copying["progress"]["lag_bytes"] = json!(12_345);
+    let text = frame(&snapshot(&[copying], &[]));
+    assert!(text.contains("copied at 2.5 MB/s, 7 changes applied, 12 kB of WAL left"), "{text}");
+}

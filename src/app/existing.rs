@@ -1,0 +1,100 @@
+//! Whether tables that are new in the policy are on the nodes already, as something else than the
+//! policy says: their rows would be found by some statements and not by others.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::terminal::story;
+use crate::backend::NodeAddress;
+use crate::shard_map::{ShardMap, Table, TableKind};
+use crate::sql::TableName;
+
+/// How long a node may take to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+const KINDS: &str = "SELECT n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c \
+    JOIN pg_namespace n ON n.oid = c.relnamespace \
+    JOIN unnest($1::text[], $2::text[]) AS wanted (schema, name) \
+    ON n.nspname = wanted.schema AND c.relname = wanted.name";
+
+/// Why tables of `map` that `before` does not have can't be used as they are: all reasons.
+pub(super) async fn in_the_way(
+    map: &ShardMap,
+    before: Option<&ShardMap>,
+    nodes: &[NodeAddress],
+) -> Vec<String> {
+    let is_new = |table: &&Table| before.is_none_or(|before| before.table(&table.name).is_none());
+    let new: Vec<&Table> = map.tables().iter().filter(is_new).collect();
+    let home = &map.node(map.home()).name;
+    let there = found(map, home, nodes, &new).await;
+    let mut reasons = Vec::new();
+    let mut references = Vec::new();
+    for table in new {
+        let kind = there.iter().flatten().find(|(name, _)| *name == table.name).map(|it| &it.1);
+        match (&table.kind, kind.map(String::as_str)) {
+            (_, None) | (TableKind::Sharded { .. }, Some("p")) => {}
+            (TableKind::Reference, Some("r" | "p")) => references.push(table),
+            (_, Some(_)) => reasons.push(format!(
+                "{} is on node {home} already and is no partitioned table. Tables with rows are not \
+                 imported yet: rename it, make it anew through the proxy, and COPY its rows into it",
+                table.name
+            )),
+        }
+    }
+    for (_, node) in map.members().filter(|(_, node)| node.name != *home) {
+        let Some(there) = found(map, &node.name, nodes, &references).await else { continue };
+        for table in references.iter().filter(|it| !there.iter().any(|(name, _)| *name == it.name))
+        {
+            reasons.push(format!(
+                "the reference table {} is on node {home} already, but not on node {}: rename it, \
+                 make it anew through the proxy, and COPY its rows into it",
+                table.name, node.name
+            ));
+        }
+    }
+    reasons
+}
+
+/// Which of the tables a node has, and their kinds; `None` if it can't be asked.
+async fn found(
+    map: &ShardMap,
+    name: &str,
+    nodes: &[NodeAddress],
+    tables: &[&Table],
+) -> Option<Vec<(TableName, String)>> {
+    let node = nodes.iter().find(|node| node.name == name)?;
+    if tables.is_empty() {
+        return None;
+    }
+    let asked = timeout(DEADLINE, ask(node, map.database(), tables)).await;
+    match asked {
+        Ok(Ok(found)) => Some(found),
+        Ok(Err(error)) => {
+            tracing::warn!(node = name, error = story(&error), "tables could not be looked for");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn ask(
+    node: &NodeAddress,
+    database: &str,
+    tables: &[&Table],
+) -> Result<Vec<(TableName, String)>, tokio_postgres::Error> {
+    let (client, connection) = node.service_config(database).connect(node.tls.clone()).await?;
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.iter().map(|it| (it.name.schema.as_str(), it.name.name.as_str())).unzip();
+    let look = async move {
+        let rows = client.query(KINDS, &[&schemas, &names]).await;
+        drop(client);
+        rows
+    };
+    let (rows, _) = tokio::join!(look, connection);
+    let rows = rows?;
+    let found = |row: &tokio_postgres::Row| {
+        (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))
+    };
+    Ok(rows.iter().map(found).collect())
+}
