@@ -11,6 +11,7 @@ use super::{ColumnsError, Engine};
 use crate::backend::NodeAddress;
 use crate::catalog::{Change, Expect};
 use crate::runtime::Tasks;
+use crate::shard_map::Standing;
 use crate::sql::Literal;
 
 /// How long one node may take.
@@ -45,7 +46,11 @@ impl Engine {
         };
         let live = self.live_gids.lock().clone();
         let mut all_answered = true;
-        for node in &self.nodes {
+        // A node that was drained and has left has nothing that could be resolved.
+        let map = self.live_map.snapshot();
+        let standing = map.nodes().map(|(_, node)| node.standing);
+        let there = self.nodes.iter().zip(standing).filter(|(_, it)| *it != Standing::Gone);
+        for (node, _) in there {
             match timeout(DEADLINE, self.resolve_node(node)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
