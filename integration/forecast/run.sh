@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Forecasts real load series by the protocol of eval.py and prints the table beside the baselines.
 # FORECAST_DATA names a folder like this one with other series; PART is their part, public or heldout;
-# MODELS are those of the second run; FORESHARD is the program.
+# MODELS are those that are tried beside the default, each alone with the ensemble and all together
+# (lags lstm prophet mstl_ets; the last takes many minutes); FORESHARD is the program.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 data=${FORECAST_DATA:-$here}
 part=${PART:-public}
-models=${MODELS:-arima}
+models=${MODELS-lags lstm prophet mstl_ets}
 program=${FORESHARD:-$root/target/release/foreshard}
 work=${CARGO_TARGET_DIR:-$root/target}/forecast-eval
 mkdir -p "$work"
@@ -27,8 +28,13 @@ forecast() {
 }
 forecast foreshard arima
 names=(foreshard)
-if [ "$models" != arima ]; then
-  forecast foreshard_all "$models"
-  names+=(foreshard_all)
+for model in $models; do
+  forecast "with_$model" "$model"
+  names+=("with_$model")
+done
+if [ -n "$models" ]; then
+  all=arima,${models// /,}
+  forecast with_all "$all"
+  names+=(with_all)
 fi
 "$python" "$here/table.py" "$data/eval.py" "$part" "${names[@]}" bwe naive snaive swnaive

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::catalog::CatalogError;
 use crate::mover::RequestError;
@@ -30,13 +30,20 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// What is answered.
+    pub(super) fn body(&self) -> Value {
+        let mut body = json!({ "error": self.message });
+        if let Some(hint) = &self.hint {
+            body["hint"] = hint.as_str().into();
+        }
+        body
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({ "error": self.message });
-        if let Some(hint) = self.hint {
-            body["hint"] = hint.into();
-        }
-        (self.status, Json(body)).into_response()
+        (self.status, Json(self.body())).into_response()
     }
 }
 

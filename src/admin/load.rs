@@ -1,24 +1,36 @@
 //! Load and forecasts: the heatmap, how good the forecasts were, known events, and what clients
 //! announce.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{ApiError, Service};
 use crate::catalog::{Change, Expect};
 use crate::controller::{Heatmap, Quantity, Window};
-use crate::forecast::Event;
+use crate::forecast::{Announcement, Credit, Event};
 use crate::ids::ShardId;
-use crate::load::Resolution;
+use crate::load::{Resolution, SAMPLED_ONE_IN};
 
 /// Steps on each side when the client does not say.
 const STEPS: usize = 120;
 /// Most events that the API keeps.
 const EVENTS_MAX: usize = 1_000;
+/// What the names of announcements begin with.
+const ANNOUNCED: &str = "announced/";
+/// Bytes of a message of a WebSocket, and how long it may say nothing.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+const SOCKET_IDLE_MAX: Duration = Duration::from_hours(1);
+/// Pairs of shards in one answer.
+const PAIRS_MAX: usize = 1_000;
 /// Most steps on each side.
 const STEPS_MAX: usize = 10_000;
 
@@ -43,6 +55,23 @@ pub(super) async fn heatmap(
     let steps = |asked: Option<usize>| asked.unwrap_or(STEPS).min(STEPS_MAX);
     let (past, ahead) = (steps(past), steps(ahead));
     Ok(Json(service.insight.heatmap(&Window { quantity, resolution, past, ahead })))
+}
+
+/// What samples show of each shard, which shards share transactions, and how the nodes are.
+pub(super) async fn detail(
+    State(service): State<Service>,
+    whose: Result<Query<Whose>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(whose) = whose.map_err(|error| bad(&error))?;
+    let mut pairs = service.insight.pairs();
+    pairs.retain(|pair| whose.shard.is_none_or(|only| only == pair.first || only == pair.second));
+    pairs.truncate(PAIRS_MAX);
+    Ok(Json(json!({
+        "sampled_one_in": SAMPLED_ONE_IN,
+        "shards": service.insight.details(&service.live_map.snapshot(), whose.shard),
+        "together": pairs,
+        "nodes": service.insight.nodes(),
+    })))
 }
 
 /// Whose forecasts are asked for.
@@ -74,17 +103,73 @@ pub(super) async fn add_event(
     body: Result<Json<Event>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let Json(event) = body.map_err(|error| bad_body(&error))?;
-    store(&service, &Event { announced: false, ..event }).await
+    if event.name.starts_with(ANNOUNCED) {
+        let what = format!("names that begin with {ANNOUNCED:?} are those of announcements");
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, what));
+    }
+    store(&service, &Event { client: None, ..event }).await
+}
+
+/// What clients announce, and how far each is believed.
+pub(super) async fn announcements(State(service): State<Service>) -> Result<Json<Value>, ApiError> {
+    let events = service.catalog.list::<Event>().await?.into_iter().map(|stored| stored.record);
+    let announced: Vec<Event> = events.filter(|event| event.client.is_some()).collect();
+    let credits = service.catalog.list::<Credit>().await?;
+    let clients: Vec<Value> = credits.iter().map(|stored| client(&stored.record)).collect();
+    Ok(Json(json!({ "announcements": announced, "clients": clients })))
+}
+
+fn client(credit: &Credit) -> Value {
+    json!({
+        "client": credit.client,
+        "trust": credit.trust(),
+        "effect_max": credit.bound(),
+        "outcomes": credit.resolved,
+    })
 }
 
 /// What a client announces of itself: an event whose effect is bounded.
 pub(super) async fn announce(
     State(service): State<Service>,
-    body: Result<Json<Event>, JsonRejection>,
+    body: Result<Json<Announcement>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let Json(event) = body.map_err(|error| bad_body(&error))?;
-    let name = format!("announced/{}", event.name);
-    store(&service, &Event { name, announced: true, repeats_minutes: None, ..event }).await
+    let Json(said) = body.map_err(|error| bad_body(&error))?;
+    take(&service, said).await
+}
+
+/// The same over a WebSocket: a text message an announcement, answered by the event or an error.
+pub(super) async fn announce_socket(
+    State(service): State<Service>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let small = upgrade.max_message_size(MESSAGE_BYTES_MAX);
+    small.on_upgrade(async move |mut socket| {
+        // A socket that says nothing for long is closed: nobody waits for it.
+        while let Ok(Some(Ok(message))) = timeout(SOCKET_IDLE_MAX, socket.recv()).await {
+            let Message::Text(text) = message else { continue };
+            let taken = match Announcement::parse(&text) {
+                Ok(said) => take(&service, said).await.map(|(_, Json(event))| event),
+                Err(fault) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, fault)),
+            };
+            let answer = taken.unwrap_or_else(|error| ApiError::body(&error));
+            if socket.send(Message::Text(answer.to_string().into())).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+async fn take(
+    service: &Service,
+    said: Announcement,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let unusable = |fault| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, fault);
+    store(service, &said.into_event(None, now_unix_ms()).map_err(unusable)?).await
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which event.

@@ -41,10 +41,12 @@ POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
 GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
 GET  /api/v1/jobs/3      one of them\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
+GET  /api/v1/load        kinds of statements, texts, hot keys, split points; shards used together; nodes (?shard=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
-POST /api/v1/announcements  an event that a client announces of itself; bounded effect\n\
+GET  /api/v1/announcements  what clients announce of themselves, and how far each is believed;\n\
+                            POST adds one; /socket is the same over a WebSocket\n\
 GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n";
 
 /// All routes.
@@ -63,9 +65,11 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/jobs/{id}", get(jobs::job))
         .route("/decisions", get(decisions))
         .route("/heatmap", get(load::heatmap))
+        .route("/load", get(load::detail))
         .route("/forecasts", get(load::forecasts))
         .route("/events", get(load::events).post(load::add_event).delete(load::delete_event))
-        .route("/announcements", post(load::announce))
+        .route("/announcements", get(load::announcements).post(load::announce))
+        .route("/announcements/socket", get(load::announce_socket))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()

@@ -13,6 +13,7 @@ use super::{AdminServer, Metrics, Readiness, Service};
 use crate::backend::{NodeAddress, Password};
 use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
+use crate::forecast::Credit;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::shard_map::{
     Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
@@ -148,14 +149,23 @@ async fn events_are_added_announced_and_taken_away() {
     let sale =
         r#"{"name": "sale", "begins": "2030-11-27 08:00", "lasts_minutes": 60, "factor": 3}"#;
     assert_eq!(running.ask("POST", "/api/v1/events", sale).await.0, 201);
-    assert_eq!(running.ask("POST", "/api/v1/announcements", sale).await.0, 201);
+    let (status, answer) = running.ask("POST", "/api/v1/announcements", sale).await;
+    assert!(status == 422 && answer.contains("client is missing"), "{answer}");
+    let by_shop = sale.replace("\"name\": \"sale\"", "\"client\": \"shop\"");
+    assert_eq!(running.ask("POST", "/api/v1/announcements", &by_shop).await.0, 201);
     let events = running.json("/api/v1/events").await;
     assert_eq!(events["events"].as_array().unwrap().len(), 2);
-    assert_eq!(events["events"][0]["name"], "announced/sale");
+    assert_eq!(events["events"][0]["name"], "announced/shop/");
     assert_eq!(
-        (&events["events"][0]["announced"], &events["events"][1]["announced"]),
-        (&json!(true), &json!(false))
+        (&events["events"][0]["client"], &events["events"][1]["client"]),
+        (&json!("shop"), &Value::Null)
     );
+    let mut credit = Credit::of("shop");
+    credit.learn(3.0, 3.0);
+    running.catalog.put(&credit, Expect::Absent).await.unwrap();
+    let announced = running.json("/api/v1/announcements").await;
+    assert_eq!(announced["announcements"].as_array().unwrap().len(), 1);
+    assert!(announced["clients"][0]["trust"].as_f64().unwrap() > 0.6, "{announced}");
     let bad = sale.replace("2030-11-27 08:00", "soon");
     let (status, answer) = running.ask("POST", "/api/v1/events", &bad).await;
     assert_eq!(status, 422);
@@ -163,6 +173,40 @@ async fn events_are_added_announced_and_taken_away() {
     assert_eq!(running.ask("DELETE", "/api/v1/events?name=sale", "").await.0, 204);
     assert_eq!(running.ask("DELETE", "/api/v1/events?name=sale", "").await.0, 404);
     assert_eq!(running.json("/api/v1/events").await["events"].as_array().unwrap().len(), 1);
+}
+
+/// A short text as a client's frame of a WebSocket (RFC 6455, §5.2); masked with zeros.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn announcements_come_over_a_websocket_too() {
+    let running = Running::start("socket");
+    let mut stream = TcpStream::connect(running.server.address()).await.unwrap();
+    let request = "GET /api/v1/announcements/socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+                   upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let said = r#"{"client": "shop", "lasts_minutes": 5, "factor": 2, "location": "eu-west"}"#;
+    stream.write_all(&frame(said)).await.unwrap();
+    stream.write_all(&frame("no announcement")).await.unwrap();
+    let mut answer = Vec::new();
+    let both = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer).into_owned();
+        (text.contains("announced/shop/") && text.contains("\"error\"")).then_some(text)
+    };
+    let text = loop {
+        if let Some(text) = both(&answer) {
+            break text;
+        }
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    };
+    assert!(text.starts_with("HTTP/1.1 101") && text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    let events = running.json("/api/v1/events").await;
+    assert_eq!(events["events"][0]["location"], "eu-west");
 }
 
 #[tokio::test]

@@ -221,6 +221,8 @@ fn start_controller(
         catalog: engine.catalog.clone(),
         live_map: engine.live_map.clone(),
         counters: engine.counters.clone(),
+        samples: engine.samples.clone(),
+        nodes: engine.nodes.clone(),
         settings,
         status: sender,
         insight: insight.clone(),

@@ -7,14 +7,15 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
-use crate::forecast::Event;
+use crate::forecast::{Credit, Event};
 use crate::load::Chunk;
 use crate::placement::Decision;
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Job, Move};
 
 /// A type that the catalog stores. Keys in use, each in this file:
-/// `map`, `moves/`, `jobs/`, `transactions/`, `decisions/`, `events/`, `history/`.
+/// `map`, `moves/`, `jobs/`, `transactions/`, `decisions/`, `events/`, `clients/`, `history/`,
+/// `heritage`, `accuracy`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;
@@ -61,6 +62,14 @@ impl Record for Event {
 
     fn id(&self) -> String {
         self.name.clone()
+    }
+}
+
+impl Record for Credit {
+    const PREFIX: &'static str = "clients/";
+
+    fn id(&self) -> String {
+        self.client.clone()
     }
 }
 

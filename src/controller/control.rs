@@ -7,23 +7,24 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::accuracy::Accuracy;
+use super::expectation::{Expectations, Pledges};
 use super::heritage::{self, Heritage};
 use super::insight::Insight;
 use super::ledger::Ledger;
-use super::planning::{Past, Picture, Studies, scene};
+use super::moves::{MoveBook, requested};
+use super::planning::{Hours, Past, Picture, Studies, View, scene};
 use super::status::{self, MoveStatus, Status};
 use super::store::Stored;
 use super::{Config, metric};
+use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::executor::LiveMap;
 use crate::forecast;
-use crate::forecast::Event;
-use crate::ids::MoveId;
-use crate::load::{self, Counters, Ladder, LadderPlan, Recorder};
-use crate::placement::{self, Decision, Mode, Proposal, Scene, Standing, decide};
+use crate::load::{self, Counters, Ladder, LadderPlan, Recorder, Resolution, Samples};
+use crate::placement::{self, Decision, Mode, Scene, Standing, decide, merge};
 use crate::runtime::Tasks;
 use crate::shard_map::ShardMap;
-use crate::shard_move::{Cause, Move};
+use crate::shard_move::Move;
 
 /// What the controller works with.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub struct ControllerContext {
     pub live_map: LiveMap,
     /// What the executor counts into.
     pub counters: Counters,
+    /// What sessions hand in of single statements.
+    pub samples: Samples,
+    /// How to reach each node, to ask it how it is.
+    pub nodes: Vec<NodeAddress>,
     /// How it works.
     pub settings: Settings,
     /// Where it publishes what it sees.
@@ -93,6 +98,8 @@ pub async fn run(context: ControllerContext, tasks: Tasks) {
         token.clone(),
     );
     tasks.spawn("load", sampler);
+    let database = context.live_map.load().database().to_owned();
+    context.insight.probe(&context.nodes, &database, &context.settings.load, &tasks);
     while !token.is_cancelled() {
         controller.study(&context, &tasks);
         if let Err(error) = controller.look(&context).await {
@@ -122,17 +129,17 @@ fn now_unix_ms() -> u64 {
 
 /// Reads and writes, which only the heatmap shows, are forecast at each so many looks.
 const STATEMENTS_EVERY: u64 = 5;
-/// Old moves deleted by one commit, at the most.
-const DELETED_MOVES_MAX: usize = 100;
 
 struct Controller {
     recorder: Arc<Mutex<Recorder>>,
     stored: Stored,
     stored_unix_ms: u64,
     heritage: Heritage,
+    moves: MoveBook,
     ledger: Ledger,
     picture: Arc<Picture>,
     accuracy: Accuracy,
+    pledges: Pledges,
     /// Forecasts made so far.
     looks: u64,
     forecast_unix_ms: u64,
@@ -156,9 +163,11 @@ impl Controller {
             stored,
             stored_unix_ms: now,
             heritage,
+            moves: MoveBook::default(),
             ledger,
             picture: Arc::default(),
             accuracy: Accuracy::default(),
+            pledges: Pledges::default(),
             looks: 0,
             forecast_unix_ms: 0,
             studies: Arc::default(),
@@ -170,7 +179,9 @@ impl Controller {
     async fn look(&mut self, context: &ControllerContext) -> Result<(), CatalogError> {
         let settings = &context.settings;
         let now = now_unix_ms();
-        let mut moves = list_moves(&context.catalog, settings.controller.moves_kept).await?;
+        context.insight.take(&context.samples.take(), now);
+        let kept = settings.controller.moves_kept;
+        let mut moves = self.moves.renew(&context.catalog, kept).await?;
         let inherited = self.heritage.settle(&moves, &self.recorder);
         if inherited {
             self.stored.forget();
@@ -194,7 +205,7 @@ impl Controller {
         self.approvals(context, &map, &mut moves).await?;
         if self.forecast_unix_ms == now && settings.placement.mode != Mode::Off {
             let scene = self.scene(context, &map, &moves, now);
-            self.decide(context, &scene, &mut moves).await?;
+            self.decide(context, (&map, &scene), &mut moves).await?;
         }
         self.publish(context, &map, &moves);
         Ok(())
@@ -202,7 +213,8 @@ impl Controller {
 
     /// Forecasts everything anew where blocking is allowed. Whether there is anything to see.
     async fn forecast(&mut self, context: &ControllerContext) -> Result<bool, CatalogError> {
-        let events = events(context).await?;
+        let declared = &context.settings.forecast.events;
+        let known = Expectations::read(&context.catalog, declared, now_unix_ms()).await?;
         let map = context.live_map.snapshot();
         let with_statements = self.looks.is_multiple_of(STATEMENTS_EVERY);
         let mut past = Past::of(self.recorder.lock().history(), with_statements);
@@ -210,16 +222,28 @@ impl Controller {
             return Ok(false);
         }
         heritage::from_siblings(&mut past, &map);
+        if known.events.iter().any(forecast::Event::is_learned) {
+            past.hours = self.recorder.lock().ladder().of(Resolution::Hour).map(Hours::of);
+        }
         let config = context.settings.forecast.clone();
         let studies = Arc::clone(&self.studies.lock());
+        let mut pledges = std::mem::take(&mut self.pledges);
+        let learned = pledges.settle(self.recorder.lock().history(), &known.credits);
+        for credit in &learned {
+            context.catalog.put(credit, Expect::Anything).await?;
+        }
         let begin = tokio::time::Instant::now();
         let work = tokio::task::spawn_blocking(move || {
             let mut picture = Picture::of(&past, &config, &studies);
-            picture.expect(&events, &map, (&past.shards, &config));
-            picture
+            pledges.note(&picture, &known, &map, &config);
+            picture.expect(&known, &map, (&past, &config));
+            (picture, pledges)
         });
         let mut picture = match work.await {
-            Ok(picture) => picture,
+            Ok((picture, pledges)) => {
+                self.pledges = pledges;
+                picture
+            }
             Err(error) => {
                 tracing::error!(%error, "forecasting failed");
                 return Ok(false);
@@ -272,40 +296,64 @@ impl Controller {
         now_unix_ms: u64,
     ) -> Scene {
         let settings = &context.settings;
-        let now = (now_unix_ms, &settings.placement);
-        scene(&self.picture, map, moves, settings.forecast.step_ms(), now)
+        let step_ms = settings.forecast.step_ms();
+        let day_peaks = self.recorder.lock().history().peaks(settings.forecast.day_steps());
+        let divisions = context.insight.divisions(map);
+        let view =
+            View { picture: &self.picture, divisions: &divisions, day_peaks: &day_peaks, step_ms };
+        scene(&view, map, moves, (now_unix_ms, &settings.placement))
     }
 
     /// Weighs moves, requests the one that is worth it if the mode is `auto`, records what is news.
     async fn decide(
         &mut self,
         context: &ControllerContext,
-        scene: &Scene,
+        (map, scene): (&ShardMap, &Scene),
         moves: &mut Vec<Move>,
     ) -> Result<(), CatalogError> {
         let config = &context.settings.placement;
-        for mut decision in decide(scene, config) {
-            let mut change = Change::new();
-            if let Some(chosen) = decision.chosen.clone() {
-                let (standing, why) = self.standing(context);
-                decision.standing = standing;
-                decision.not_taken_reason = why;
-                if standing == Standing::Requested {
-                    let m = move_of(&chosen, &decision, moves);
-                    decision.move_id = Some(m.id);
-                    change = change.put(&m, Expect::Absent)?;
-                    moves.push(m);
-                    tracing::info!(reason = chosen.reason, "move requested");
-                }
+        let mut decisions = decide(scene, config);
+        if decisions.is_empty() {
+            decisions.extend(merge(scene, config));
+        }
+        for decision in decisions {
+            self.act(context, map, decision, moves).await?;
+        }
+        Ok(())
+    }
+
+    /// Requests what a decision has chosen, if that is the mode; records it if it is news.
+    async fn act(
+        &mut self,
+        context: &ControllerContext,
+        map: &ShardMap,
+        mut decision: Decision,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), CatalogError> {
+        let mut change = Change::new();
+        if let Some(chosen) = decision.chosen.clone() {
+            (decision.standing, decision.not_taken_reason) = self.standing(context);
+            if decision.standing == Standing::Requested {
+                let now = decision.at_unix_ms;
+                let wanted = requested(&chosen, &decision, map, moves, now);
+                let wanted = wanted.inspect_err(|error| {
+                    tracing::warn!(%error, "what was decided is not possible");
+                });
+                let Ok(m) = wanted else { return Ok(()) };
+                decision.move_id = Some(m.id);
+                change = change.put(&m, Expect::Absent)?;
+                moves.push(m);
+                tracing::info!(reason = chosen.reason, "move requested");
             }
-            let news = self.ledger.is_news(&decision, config.window_ms);
-            let asked = decision.standing == Standing::AwaitingApproval;
-            if asked && self.ledger.awaits(decision.node) {
-                continue;
-            }
-            if news || asked || decision.standing == Standing::Requested {
-                self.ledger.record(&context.catalog, decision, change).await?;
-            }
+        }
+        let window_ms = context.settings.placement.window_ms;
+        let news = self.ledger.is_news(&decision, window_ms);
+        let asked = decision.standing == Standing::AwaitingApproval;
+        if asked && self.ledger.awaits(decision.node) {
+            return Ok(());
+        }
+        if news || asked || decision.standing == Standing::Requested {
+            self.ledger.record(&context.catalog, decision, change).await?;
         }
         Ok(())
     }
@@ -349,25 +397,25 @@ impl Controller {
             let Some(chosen) = decision.chosen.clone() else { continue };
             let age_ms = now.saturating_sub(decision.at_unix_ms);
             let late = age_ms > context.settings.controller.approval_timeout_ms;
-            let in_move = moves.iter().any(|m| m.shard == chosen.shard && !m.is_finished());
+            let in_move = moves.iter().any(|m| m.touches(chosen.shard) && !m.is_finished());
             let owner = map.shard(chosen.shard).map(|shard| shard.node);
-            let possible = owner == Some(chosen.from) && !in_move && !late;
+            let m = requested(&chosen, &decision, map, moves, now).ok();
+            let possible = m.filter(|_| owner == Some(chosen.from) && !in_move && !late);
             let mut change = Change::new();
             decision.standing = match (decision.standing, possible) {
-                (Standing::Approved, true) => {
-                    let m = Move { requested_unix_ms: now, ..move_of(&chosen, &decision, moves) };
+                (Standing::Approved, Some(m)) => {
                     decision.move_id = Some(m.id);
                     decision.not_taken_reason = None;
                     change = change.put(&m, Expect::Absent)?;
                     moves.push(m);
                     Standing::Requested
                 }
-                (_, false) => {
+                (_, None) => {
                     let why = if late { "was not approved in time" } else { "no longer possible" };
                     decision.not_taken_reason = Some(why.to_owned());
                     Standing::Expired
                 }
-                (_, true) => continue,
+                (_, Some(_)) => continue,
             };
             let decision = Versioned { record: decision, revision };
             self.ledger.update(&context.catalog, decision, change).await?;
@@ -398,46 +446,4 @@ impl Controller {
         };
         context.status.send_replace(Arc::new(status));
     }
-}
-
-/// The events of the policy and those that were added; what is over is deleted.
-async fn events(context: &ControllerContext) -> Result<Vec<Event>, CatalogError> {
-    let now = now_unix_ms();
-    let added = context.catalog.list::<Event>().await?;
-    let (over, added): (Vec<_>, Vec<_>) =
-        added.into_iter().partition(|event| event.record.is_over(now));
-    if !over.is_empty() {
-        let delete = |change: Change, event: &Versioned<Event>| {
-            change.delete(&event.record, Expect::At(event.revision))
-        };
-        context.catalog.commit(over.iter().fold(Change::new(), delete)).await?;
-    }
-    let declared = context.settings.forecast.events.iter().cloned();
-    Ok(declared.chain(added.into_iter().map(|event| event.record)).collect())
-}
-
-/// All moves, oldest first. Finished ones beyond the newest `kept` are deleted.
-async fn list_moves(catalog: &Catalog, kept: usize) -> Result<Vec<Move>, CatalogError> {
-    let mut moves = catalog.list::<Move>().await?;
-    let surplus = moves.len().saturating_sub(kept).min(DELETED_MOVES_MAX);
-    if surplus > 0 {
-        let old = moves[..moves.len() - kept].iter().filter(|m| m.record.is_finished());
-        let delete =
-            |change: Change, m: &Versioned<Move>| change.delete(&m.record, Expect::At(m.revision));
-        let old: Vec<_> = old.take(surplus).cloned().collect();
-        catalog.commit(old.iter().fold(Change::new(), delete)).await?;
-        moves.retain(|m| !old.contains(m));
-    }
-    Ok(moves.into_iter().map(|stored| stored.record).collect())
-}
-
-/// The move that carries out a proposal, with the next free id.
-fn move_of(chosen: &Proposal, decision: &Decision, moves: &[Move]) -> Move {
-    let id = MoveId(moves.iter().map(|m| m.id.0).max().map_or(1, |newest| newest + 1));
-    let cause = Cause::Controller {
-        reason: chosen.reason.clone(),
-        predicted_crossing_unix_ms: decision.predicted_crossing_unix_ms,
-    };
-    let Proposal { shard, from, to, .. } = *chosen;
-    Move::requested(id, shard, from, to, cause, decision.at_unix_ms)
 }

@@ -1,6 +1,7 @@
 //! What the controller knows of load and forecast, for whoever asks: the heatmap, past and to come,
 //! and how good the forecasts were.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -8,9 +9,14 @@ use serde::Serialize;
 
 use super::accuracy::Accuracy;
 use super::planning::Picture;
+use super::probe::{NodeProbe, Probes};
+use crate::backend::NodeAddress;
 use crate::forecast::{Distribution, Forecast, Outcome, Score};
 use crate::ids::ShardId;
-use crate::load::{Columns, Recorder, Resolution};
+use crate::load::{self, Columns, Held, Pair, Recorder, Resolution, ShardDetail, Sketch};
+use crate::placement::{Cut, Division, Halves, HotKey};
+use crate::runtime::Tasks;
+use crate::shard_map::{Bounds, Shard, ShardMap};
 
 /// What of the load is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
@@ -35,6 +41,8 @@ struct Known {
     picture: Arc<Picture>,
     accuracy: Accuracy,
     step_ms: u64,
+    sketch: Sketch,
+    probes: Probes,
 }
 
 /// What of a heatmap is asked for.
@@ -118,6 +126,54 @@ impl Insight {
         known.accuracy = accuracy;
     }
 
+    /// Takes in what sessions have sampled.
+    pub(super) fn take(&self, held: &Held, now_unix_ms: u64) {
+        self.0.lock().sketch.take(held, now_unix_ms, rand::random::<f64>);
+    }
+
+    /// Begins to ask the nodes how they are.
+    pub(super) fn probe(
+        &self,
+        nodes: &[NodeAddress],
+        database: &str,
+        config: &load::Config,
+        tasks: &Tasks,
+    ) {
+        self.0.lock().probes.start(nodes, database, config, tasks);
+    }
+
+    /// What the nodes say of themselves.
+    pub fn nodes(&self) -> Vec<NodeProbe> {
+        let probes = self.0.lock().probes.clone();
+        probes.all()
+    }
+
+    /// What samples show of each shard.
+    pub fn details(&self, map: &ShardMap, only: Option<ShardId>) -> Vec<ShardDetail> {
+        let known = self.0.lock();
+        let shards = map.shards().filter(|(id, _)| only.is_none_or(|only| only == *id));
+        let detail = |(id, shard): (ShardId, &Shard)| {
+            let mut detail = known.sketch.of(id)?;
+            if let Bounds::Hash { modulus, remainder } = &shard.bounds {
+                detail.first_half_share = known.sketch.first_half(id, *modulus, *remainder);
+            }
+            Some(detail)
+        };
+        shards.filter_map(detail).collect()
+    }
+
+    /// How shards divide, as far as their keys are known.
+    pub(super) fn divisions(&self, map: &ShardMap) -> BTreeMap<ShardId, Division> {
+        let known = self.0.lock();
+        let of = |(id, shard): (ShardId, &Shard)| Some((id, division(&known.sketch, id, shard)?));
+        map.shards().filter_map(of).collect()
+    }
+
+    /// Which shards share transactions.
+    pub fn pairs(&self) -> Vec<Pair> {
+        self.0.lock().sketch.pairs()
+    }
+
     /// `past` steps that are over, in a resolution, and `ahead` to come, which are as long as those of
     /// the forecasts; as far as they are known.
     pub fn heatmap(&self, window: &Window) -> Heatmap {
@@ -192,4 +248,38 @@ impl Insight {
         });
         of.collect()
     }
+}
+
+/// How a shard divides by its sampled keys.
+fn division(sketch: &Sketch, id: ShardId, shard: &Shard) -> Option<Division> {
+    let hottest = sketch.hottest(id);
+    match &shard.bounds {
+        Bounds::Hash { modulus, remainder } => {
+            let first_share = sketch.first_half(id, *modulus, *remainder)?;
+            let halves = Halves { cut: Cut::Into(2), first_share, sampled: true };
+            let hot = hottest.map(|(share, hash, _)| HotKey {
+                share,
+                cut: Cut::Into(4),
+                part: quarter(hash, *modulus),
+                part_share: share + (1.0 - share) / 4.0,
+            });
+            Some(Division { halves: Some(halves), hot })
+        }
+        Bounds::Range { .. } => {
+            let cut = Cut::At(sketch.middle(id)?);
+            let halves = Halves { cut, first_share: 0.5, sampled: true };
+            Some(Division { halves: Some(halves), hot: None })
+        }
+        Bounds::List(_) | Bounds::Others(_) => {
+            let (share, _, value) = hottest?;
+            let hot = HotKey { share, cut: Cut::Value(value), part: 1, part_share: share };
+            Some(Division { halves: None, hot: Some(hot) })
+        }
+        Bounds::Nothing => None,
+    }
+}
+
+/// Which of four parts of a shard with this modulus would hold a key with this hash.
+fn quarter(hash: u64, modulus: u32) -> u32 {
+    u32::try_from(hash / u64::from(modulus.max(1)) % 4).unwrap_or_default()
 }

@@ -6,17 +6,21 @@
 mod accuracy;
 mod config;
 mod control;
+mod expectation;
 mod heritage;
 mod insight;
 mod ledger;
 mod metric;
+mod moves;
 mod planning;
+mod probe;
 mod status;
 mod store;
 
 pub use config::Config;
 pub use control::{ControllerContext, Settings, run};
 pub use insight::{HeatRow, Heatmap, Insight, Quantity, ShardAccuracy, Window};
+pub use probe::NodeProbe;
 pub use status::{MoveStatus, NodeStatus, ShardStatus, Status};
 
 #[cfg(test)]

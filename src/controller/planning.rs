@@ -1,17 +1,20 @@
 //! History, map and moves → forecasts, and the scene that a decision looks at. No I/O, no clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::insight::Quantity;
-use crate::forecast::{self, Distribution, Event, Forecast, Model, Study, Timeline};
+use crate::forecast::{self, Distribution, Forecast, Model, Study};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
-use crate::placement::{self, InFlight, NodeLoad, Normal, Scene, ShardLoad};
-use crate::shard_map::{ShardMap, Standing, Table, TableKind};
+use crate::placement::{self, Cut, Division, Halves, InFlight, NodeLoad, Normal, Scene, ShardLoad};
+use crate::shard_map::{Bounds, Shard, ShardMap, Standing};
 use crate::shard_move::{Move, State};
 
 /// Series that the network learns from, at the most.
 const NETWORK_SERIES_MAX: usize = 200;
+/// Recent steps whose reads and writes say what the load is made of.
+const MIX_STEPS: usize = 60;
 /// Moves that say how long the next one will take.
 const MOVES_LEARNED_FROM: usize = 10;
 
@@ -24,10 +27,25 @@ pub(super) struct Past {
     pub(super) nodes: Vec<Vec<f64>>,
     /// Reads and writes by shard id; empty if they are not to be forecast now.
     pub(super) statements: Option<[Vec<Vec<f64>>; 2]>,
+    /// Of the recent statements, by shard id: the share of those that may write.
+    pub(super) writes_shares: Vec<f64>,
+    /// The busy time of each hour, if it is asked for.
+    pub(super) hours: Option<Hours>,
     /// How many steps there are.
     pub(super) steps: usize,
     /// The number of the step after the last one.
     pub(super) end_step: u64,
+}
+
+/// A long past in coarse steps.
+#[derive(Debug, Clone)]
+pub(super) struct Hours {
+    /// Busy time, by shard id.
+    pub(super) shards: Vec<Vec<f64>>,
+    /// The number of the step after the last one.
+    pub(super) end_step: u64,
+    /// The length of a step.
+    pub(super) step_ms: u64,
 }
 
 /// The forecasts of everything.
@@ -37,6 +55,8 @@ pub(super) struct Picture {
     pub(super) shards: Vec<Forecast>,
     /// By node id: what belongs to no shard.
     pub(super) nodes: Vec<Forecast>,
+    /// Those of the shards of whose load clients have announced something, without that.
+    pub(super) plain: BTreeMap<usize, Forecast>,
     /// Of reads and of writes, by shard id; made less often.
     pub(super) statements: [Arc<Vec<Forecast>>; 2],
     /// How many steps of history they rest on.
@@ -68,10 +88,32 @@ impl Past {
             nodes: history.nodes().iter().map(|column| real(column)).collect(),
             statements: with_statements
                 .then(|| [column(|columns| &columns.reads), column(|columns| &columns.writes)]),
+            writes_shares: history.shards().iter().map(writes_share).collect(),
+            hours: None,
             steps: history.len(),
             end_step: history.end_step(),
         }
     }
+}
+
+impl Hours {
+    /// What a history says.
+    pub(super) fn of(history: &History) -> Self {
+        Self {
+            shards: history.shards().iter().map(|columns| real(&columns.busy)).collect(),
+            end_step: history.end_step(),
+            step_ms: history.step_ms(),
+        }
+    }
+}
+
+/// The share of writes among the recent statements of a shard; half, if there were none.
+fn writes_share(columns: &Columns) -> f64 {
+    let recent = |column: &[f32]| -> f64 {
+        column.iter().rev().take(MIX_STEPS).copied().map(f64::from).sum()
+    };
+    let (reads, writes) = (recent(&columns.reads), recent(&columns.writes));
+    if reads + writes > 0.0 { writes / (reads + writes) } else { 0.5 }
 }
 
 impl Picture {
@@ -91,6 +133,7 @@ impl Picture {
         Self {
             shards: studied.collect(),
             nodes: all(&past.nodes),
+            plain: BTreeMap::new(),
             statements: statements
                 .map(|both| both.each_ref().map(all))
                 .unwrap_or_default()
@@ -110,37 +153,6 @@ impl Picture {
     }
 }
 
-impl Picture {
-    /// Shifts what is expected of each shard in the times of the events that touch it.
-    pub(super) fn expect(
-        &mut self,
-        events: &[Event],
-        map: &ShardMap,
-        past: (&[Vec<f64>], &forecast::Config),
-    ) {
-        let (busy, config) = past;
-        let touches = |event: &Event, id: ShardId| {
-            let group = map.shard(id).map(|shard| shard.group);
-            let in_group = |table: &Table| matches!(&table.kind, TableKind::Sharded { group: of, .. } if Some(*of) == group);
-            let named = |table: &Table| {
-                let full = format!("{}.{}", table.name.schema, table.name.name);
-                event.tables.iter().any(|name| *name == table.name.name || *name == full)
-            };
-            event.tables.is_empty()
-                || map.tables().iter().any(|table| in_group(table) && named(table))
-        };
-        for ((id, forecast), values) in (0u32..).map(ShardId).zip(&mut self.shards).zip(busy) {
-            let timeline = Timeline {
-                values,
-                end_step: self.end_step,
-                step_ms: config.step_ms(),
-                day: config.day_steps(),
-            };
-            forecast.expect(events.iter().filter(|event| touches(event, id)), &timeline);
-        }
-    }
-}
-
 impl Studies {
     /// Asks the slow models about every shard; good for `slack` steps. Takes up to a second a
     /// shard.
@@ -154,49 +166,93 @@ impl Studies {
     }
 }
 
+/// What is known for a decision beside map and moves.
+pub(super) struct View<'a> {
+    pub(super) picture: &'a Picture,
+    /// How shards divide, by shard id.
+    pub(super) divisions: &'a BTreeMap<ShardId, Division>,
+    /// The highest load of the last day, by shard id.
+    pub(super) day_peaks: &'a [f64],
+    pub(super) step_ms: u64,
+}
+
 /// What a decision looks at now.
 pub(super) fn scene(
-    picture: &Picture,
+    view: &View<'_>,
     map: &ShardMap,
     moves: &[Move],
-    step_ms: u64,
-    now: (u64, &placement::Config),
+    (now_unix_ms, config): (u64, &placement::Config),
 ) -> Scene {
-    let (now_unix_ms, config) = now;
     let move_ms = expected_move_ms(moves, config);
     let nodes = map.nodes().map(|(id, node)| NodeLoad {
         name: node.name.clone(),
         capacity: config.capacity_of(&node.name),
-        own: loads(picture.nodes.get(id.index())),
+        own: loads(view.picture.nodes.get(id.index())),
         takes_shards: node.standing == Standing::Member,
     });
     let shards = (0u32..).take(map.shard_count()).map(ShardId).map(|id| {
         let Some(shard) = map.shard(id) else { return gone(map) };
-        let forecast = picture.shards.get(id.index());
-        let last = moves.iter().rfind(|m| m.shard == id && m.is_finished());
+        let forecast = view.picture.shards.get(id.index());
+        let last = moves.iter().rfind(|m| m.touches(id) && m.is_finished());
         let ended = last.and_then(|m| m.history.last()).map(|step| step.at_unix_ms);
+        let trusted = forecast.is_some_and(|forecast| forecast.trusted);
+        let plain = view.picture.plain.get(&id.index());
         ShardLoad {
-            node: shard.node,
-            load: loads(forecast),
-            trusted: forecast.is_some_and(|forecast| forecast.trusted),
+            plain: plain.map(|plain| loads(Some(plain))),
             rests_until_unix_ms: ended.map(|at| at + config.shard_rest_ms),
+            division: division(view, id, shard),
+            sibling: sibling(map, id),
+            day_peak: view.day_peaks.get(id.index()).copied().unwrap_or(f64::MAX),
+            ..ShardLoad::new(shard.node, loads(forecast), trusted)
         }
     });
     let under_way = moves.iter().filter(|m| !m.is_finished());
     Scene {
         now_unix_ms,
-        step_ms,
+        step_ms: view.step_ms,
         move_ms,
         nodes: nodes.collect(),
         shards: shards.collect(),
-        in_flight: under_way.map(|m| in_flight(m, now_unix_ms, move_ms)).collect(),
+        in_flight: under_way.flat_map(|m| in_flight(m, now_unix_ms, move_ms)).collect(),
     }
+}
+
+/// How a shard divides: by its sampled keys; a hash shard without any in equal halves.
+fn division(view: &View<'_>, id: ShardId, shard: &Shard) -> Option<Division> {
+    let known = view.divisions.get(&id).cloned();
+    known.or_else(|| match &shard.bounds {
+        Bounds::Hash { .. } => {
+            let halves = Halves { cut: Cut::Into(2), first_share: 0.5, sampled: false };
+            Some(Division { halves: Some(halves), hot: None })
+        }
+        _ => None,
+    })
+}
+
+/// The shard that holds the other half of what was one before a split: of the same group, with the
+/// same modulus, which is not the smallest of the group.
+fn sibling(map: &ShardMap, id: ShardId) -> Option<ShardId> {
+    let shard = map.shard(id)?;
+    let hash = |shard: &Shard| match &shard.bounds {
+        Bounds::Hash { modulus, remainder } => Some((*modulus, *remainder)),
+        _ => None,
+    };
+    let (modulus, remainder) = hash(shard)?;
+    let of_group = || map.shards().filter(|(_, other)| other.group == shard.group);
+    let smallest =
+        of_group().filter_map(|(_, other)| hash(other)).map(|(modulus, _)| modulus).min()?;
+    let half = modulus / 2;
+    if modulus == smallest || !modulus.is_multiple_of(2) {
+        return None;
+    }
+    let other = (modulus, (remainder + half) % modulus);
+    of_group().find(|(_, shard)| hash(shard) == Some(other)).map(|(id, _)| id)
 }
 
 /// The place of a shard that was split or merged away: no load, and nothing to be done.
 fn gone(map: &ShardMap) -> ShardLoad {
     let rests_until_unix_ms = Some(u64::MAX);
-    ShardLoad { node: map.home(), load: Vec::new(), trusted: false, rests_until_unix_ms }
+    ShardLoad { rests_until_unix_ms, ..ShardLoad::new(map.home(), Vec::new(), false) }
 }
 
 /// A forecast as the mean and deviation of each step.
@@ -206,15 +262,29 @@ fn loads(forecast: Option<&Forecast>) -> Vec<Normal> {
     moments.into_iter().flatten().map(normal).collect()
 }
 
-/// When a move's load will be at its destination. A move that is overdue still takes a while; one
-/// that is being undone never gets there.
-fn in_flight(m: &Move, now_unix_ms: u64, move_ms: u64) -> InFlight {
+/// What a move does to each shard that gives rows. A move that is overdue still takes a while; one
+/// that is being undone never gets there. Of a split a part goes to each target.
+fn in_flight(m: &Move, now_unix_ms: u64, move_ms: u64) -> Vec<InFlight> {
     let ends_unix_ms = match m.state {
         State::Undoing | State::Aborted => u64::MAX,
         State::Switched | State::Done => now_unix_ms,
         _ => (m.requested_unix_ms + move_ms).max(now_unix_ms + move_ms / 4),
     };
-    InFlight { shard: m.shard, from: m.from, to: m.to, ends_unix_ms }
+    let of = |source: crate::shard_move::Part| {
+        let lanes = || m.lanes.iter().filter(|lane| lane.source.shard == source.shard);
+        let count = |lanes: usize| f64::from(u32::try_from(lanes).unwrap_or(u32::MAX));
+        let leave = lanes().filter(|lane| lane.target.node != source.node).count();
+        let to = lanes().map(|lane| lane.target.node).find(|node| *node != source.node);
+        InFlight {
+            id: m.id,
+            shard: source.shard,
+            share: count(leave) / count(lanes().count().max(1)),
+            from: source.node,
+            to: to.unwrap_or(source.node),
+            ends_unix_ms,
+        }
+    };
+    m.sources().into_iter().map(of).collect()
 }
 
 /// The median time from request to switch of the last moves; as configured, as long as none was.

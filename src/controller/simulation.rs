@@ -3,13 +3,17 @@
 //! A day lasts 40 seconds, a step one. From second 20 to 32 of each day a rush heats three of the
 //! shards of node n2 until it is above its capacity. The forecaster learns for three days.
 
-use super::planning::{Past, Picture, Studies, scene};
+use std::collections::BTreeMap;
+
+use super::expectation::Expectations;
+use super::planning::{Past, Picture, Studies, View, scene};
 use crate::forecast;
+use crate::forecast::{Credit, Distribution, Event, Forecast, LEVELS};
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
 use crate::placement::{self, decide};
 use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
 };
 use crate::shard_move::{Cause, Move, State};
 
@@ -21,6 +25,8 @@ const DAYS: u64 = 6;
 /// Seconds between two looks: keeps an unoptimised test short.
 const LOOK_SECONDS: u64 = 2;
 const MOVE_SECONDS: u64 = 4;
+/// Worlds in which lies are tried.
+const SEEDS: u64 = 5;
 /// The seconds of the day in which the rush lasts, with its slopes.
 const RUSH: std::ops::Range<u64> = 20..34;
 const HOT: [u32; 3] = [1, 4, 7];
@@ -107,6 +113,8 @@ struct Story {
     overloaded: u64,
     /// When the first such second was.
     first_overload: Option<u64>,
+    /// Busy seconds above the capacity, what moves cost their nodes included.
+    overload: f64,
 }
 
 struct World {
@@ -116,6 +124,9 @@ struct World {
     noise: Noise,
     forecast: forecast::Config,
     placement: placement::Config,
+    known: Expectations,
+    /// Whether yesterday is the forecast, which costs nothing.
+    by_yesterday: bool,
     story: Story,
 }
 
@@ -125,7 +136,9 @@ impl World {
         let noise = Noise(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let (map, placement) = (map(), placement_config());
         let story = Story::default();
-        Self { map, history, moves: Vec::new(), noise, forecast, placement, story }
+        let (moves, known) = (Vec::new(), Expectations::default());
+        let by_yesterday = false;
+        Self { map, history, moves, noise, forecast, placement, known, by_yesterday, story }
     }
 
     fn run(mut self) -> Story {
@@ -137,7 +150,8 @@ impl World {
             self.finish_moves(second);
             if second >= LEARNING_DAYS * DAY {
                 self.judge(second, &busy);
-                if second.is_multiple_of(LOOK_SECONDS) {
+                let looks = if self.by_yesterday { 2 * LOOK_SECONDS } else { LOOK_SECONDS };
+                if second.is_multiple_of(looks) {
                     self.plan(second + 1);
                 }
             }
@@ -164,7 +178,12 @@ impl World {
         for (node, _) in self.map.nodes() {
             let shards = self.map.shards().filter(|(_, shard)| shard.node == node);
             let total: f64 = shards.map(|(id, _)| busy[id.index()]).sum();
-            if total > CAPACITY {
+            let capacity = self.placement.node_capacity;
+            let moving = self.moves.iter().filter(|m| m.state == State::Requested);
+            let ends = moving.filter(|m| m.from == node || m.to == node).count();
+            let overhead = 0.1 * capacity * f64::from(u32::try_from(ends).unwrap());
+            self.story.overload += (total + overhead - capacity).max(0.0);
+            if total > capacity {
                 self.story.overloaded += 1;
                 self.story.first_overload.get_or_insert(second);
             }
@@ -172,10 +191,22 @@ impl World {
     }
 
     fn plan(&mut self, second: u64) {
-        let picture =
-            Picture::of(&Past::of(&self.history, false), &self.forecast, &Studies::default());
+        let past = Past::of(&self.history, false);
+        let mut picture = if self.by_yesterday {
+            yesterday(&past)
+        } else {
+            Picture::of(&past, &self.forecast, &Studies::default())
+        };
+        picture.expect(&self.known, &self.map, (&past, &self.forecast));
+        let day_peaks = self.history.peaks(40);
+        let view = View {
+            picture: &picture,
+            divisions: &BTreeMap::new(),
+            day_peaks: &day_peaks,
+            step_ms: 1000,
+        };
         let now = (second * 1000, &self.placement);
-        let scene = scene(&picture, &self.map, &self.moves, 1000, now);
+        let scene = scene(&view, &self.map, &self.moves, now);
         for decision in decide(&scene, &self.placement) {
             let Some(chosen) = decision.chosen else { continue };
             if self.moves.is_empty() {
@@ -214,4 +245,82 @@ fn without_the_forecast_the_same_rule_reacts_when_it_is_too_late() {
     assert!(story.overloaded > 0, "{story:?}");
     assert!(story.moves[0].0 + MOVE_SECONDS > first, "{story:?}");
     assert!(story.moves.len() <= 6, "{story:?}");
+}
+
+/// Announcements by these clients, that the load of a node will be twenty times as high, or nothing,
+/// from now on for ever. None of it comes.
+fn lies(clients: &[String], node: u16, factor: f64) -> Vec<Event> {
+    let map = map();
+    let on_node = |key: &i64| {
+        let shard = map.shard_of(GroupId(0), &[KeyValue::Int(*key)]).unwrap();
+        map.node_of(shard) == NodeId(node)
+    };
+    let keys: Vec<String> = (0..200).filter(on_node).map(|key| key.to_string()).collect();
+    let lie = |client: &String| Event {
+        name: format!("announced/{client}"),
+        begins: "0".to_owned(),
+        lasts_minutes: 10,
+        factor: Some(factor),
+        keys: keys.clone(),
+        client: Some(client.clone()),
+        ..Event::default()
+    };
+    clients.iter().map(lie).collect()
+}
+
+/// The load of a day ago, give or take a fifth.
+fn yesterday(past: &Past) -> Picture {
+    let day = usize::try_from(DAY).unwrap();
+    let of = |values: &Vec<f64>| {
+        let step = |ahead: usize| {
+            let value = values[values.len() - day + ahead % day];
+            LEVELS.map(|level| value * (0.8 + 0.4 * level))
+        };
+        let steps: Vec<_> = (0..30).map(step).collect();
+        let said: Distribution = serde_json::from_value(serde_json::json!(steps)).unwrap();
+        Forecast {
+            ensemble: said.clone(),
+            persistence: said,
+            backtest: None,
+            weights: Vec::new(),
+            trusted: true,
+            fallback: None,
+            shifted: false,
+        }
+    };
+    let (shards, nodes) =
+        (past.shards.iter().map(of).collect(), past.nodes.iter().map(of).collect());
+    Picture { shards, nodes, steps: past.steps, end_step: past.end_step, ..Picture::default() }
+}
+
+/// The overload of several worlds with less room than usual.
+fn overload(events: &[Event], credits: &[Credit]) -> f64 {
+    let one = |seed: u64| {
+        let mut world = World::new(seed, forecast_config());
+        world.placement.node_capacity = 0.62;
+        world.by_yesterday = true;
+        world.known.events = events.to_vec();
+        let credits = credits.iter().map(|credit| (credit.client.clone(), credit.clone()));
+        world.known.credits = credits.collect();
+        world.run().overload
+    };
+    (1..=SEEDS).map(one).sum()
+}
+
+#[test]
+fn false_announcements_raise_the_overload_by_a_tenth_at_the_most() {
+    let honest = overload(&[], &[]);
+    assert!(honest > 0.3, "{honest}");
+    let many: Vec<String> = (0..30).map(|client| format!("client {client}")).collect();
+    let mut trusted = Credit::of("trusted");
+    (0..20).for_each(|_| trusted.learn(2.0, 2.0));
+    let known = [trusted.client.clone()];
+    for node in 0..3 {
+        for (clients, factor) in [(&many[..], 20.0), (&many[..], 0.0), (&known[..], 20.0)] {
+            let credits = std::slice::from_ref(&trusted);
+            let fooled = overload(&lies(clients, node, factor), credits);
+            let who = clients.len();
+            assert!(fooled <= 1.1 * honest, "{fooled}, not {honest}: {who} of node {node}");
+        }
+    }
 }

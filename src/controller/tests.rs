@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::forecast;
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
-use crate::load::{self, Access, Chunk, Counters, History, Rates, ShardRates};
+use crate::load::{self, Access, Chunk, Counters, History, Rates, Samples, ShardRates};
 use crate::placement::{self, Decision, Mode, Standing};
 use crate::runtime::Tasks;
 use crate::shard_map::{
@@ -151,6 +151,8 @@ async fn start(name: &str, mode: Mode) -> Loop {
         catalog: catalog.clone(),
         live_map: LiveMap::new(map()),
         counters,
+        samples: Samples::default(),
+        nodes: Vec::new(),
         settings: settings(mode),
         status: sender,
         insight: super::Insight::default(),

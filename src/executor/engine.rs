@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{DdlLock, Gates, LiveMap, ReferenceLock};
 use crate::backend::NodeAddress;
 use crate::catalog::Catalog;
-use crate::load::Counters;
+use crate::load::{Counters, Samples};
 use crate::runtime::Failpoints;
 
 /// Deadlines of what the executor does.
@@ -86,6 +86,8 @@ pub struct Engine {
     pub catalog: Catalog,
     /// What statements cost.
     pub counters: Counters,
+    /// One statement in many.
+    pub samples: Samples,
     /// By node id.
     pub nodes: Vec<NodeAddress>,
     /// Deadlines.
@@ -123,6 +125,7 @@ impl Engine {
             reference_lock: ReferenceLock::default(),
             catalog,
             counters,
+            samples: Samples::default(),
             nodes,
             config,
             gid_prefix,

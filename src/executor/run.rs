@@ -11,7 +11,7 @@ use super::pump::{Verdict, pump};
 use super::session::Member;
 use super::{Client, Fault, Session};
 use crate::ids::{NodeId, ShardId};
-use crate::load::Access;
+use crate::load::{Access, Sample};
 use crate::wire::{TransactionStatus, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
@@ -167,7 +167,10 @@ impl Session {
     }
 
     /// Counts a statement's cost: by shard, or by node where it touched none.
-    pub fn record(&self, node: NodeId, cost: &Cost, busy: Duration, bytes: u64) {
+    pub fn record(&mut self, node: NodeId, cost: &Cost, busy: Duration, bytes: u64) {
+        if let Some(sample) = self.sampled.take() {
+            self.engine.samples.offer(Sample { busy, ..*sample });
+        }
         let counters = &self.engine.counters;
         let Some(count) = u32::try_from(cost.shards.len()).ok().filter(|count| *count > 0) else {
             counters.record_node(node, busy);

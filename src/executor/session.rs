@@ -10,6 +10,7 @@ use super::cancel::CancelTarget;
 use super::{Engine, Exclusive, Fault, Pass, Writing};
 use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket};
 use crate::ids::{NodeId, ShardId};
+use crate::load::Sample;
 use crate::router::Leaves;
 use crate::shard_map::ShardMap;
 use crate::sql::TableName;
@@ -43,6 +44,8 @@ pub struct Session {
     pub unreported: Vec<(String, String)>,
     /// Names of settings that no server lists.
     pub(super) custom: BTreeSet<String>,
+    /// The statement under way, if it is one of those that are looked at more closely.
+    pub sampled: Option<Box<Sample>>,
 }
 
 /// A connection that a session holds.
@@ -173,6 +176,7 @@ impl Session {
             reported: Arc::default(),
             unreported: Vec::new(),
             custom,
+            sampled: None,
         }
     }
 
@@ -405,6 +409,10 @@ impl Session {
             }
         }
         self.members = kept;
+        if self.transaction.passes.len() > 1 {
+            let shards = self.transaction.passes.iter().map(|(shard, _)| *shard);
+            self.engine.samples.offer_together(shards);
+        }
         self.transaction = Transaction::default();
     }
 

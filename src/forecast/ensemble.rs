@@ -156,9 +156,11 @@ impl<'a> Ensemble<'a> {
         Some(&self.combined[index])
     }
 
-    /// Quantiles of the past errors of the combination, at each step.
+    /// Quantiles of the past errors of the combination, at each step: as they would be at the level
+    /// that is forecast.
     pub(super) fn spread(&self) -> Vec<[f64; LEVELS.len()]> {
         let horizon = self.shape.horizon;
+        let noise = Noise::of_history(self.history);
         let mut by_level = vec![vec![0.0; horizon]; LEVELS.len()];
         let mut residuals: Vec<(f64, f64)> = Vec::with_capacity(self.origins.len());
         let (dense, every) = QUANTILE_SPARSE;
@@ -168,8 +170,11 @@ impl<'a> Ensemble<'a> {
                 continue;
             }
             residuals.clear();
+            let now = noise.of(self.point()[step]);
             residuals.extend((0..self.origins.len()).map(|origin| {
-                (self.actual(origin)[step] - self.combined[origin][step], self.recency[origin])
+                let said = self.combined[origin][step];
+                let missed = self.actual(origin)[step] - said;
+                (missed * now / noise.of(said), self.recency[origin])
             }));
             residuals.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
             for (level, value) in by_level.iter_mut().zip(weighted_quantiles(&residuals)) {
@@ -223,6 +228,23 @@ impl<'a> Ensemble<'a> {
                 / real(self.shape.horizon)
         };
         self.shape.names().into_iter().enumerate().map(|(i, name)| (name, mean(i))).collect()
+    }
+}
+
+/// How errors grow with the level: as its root, as those of counts do.
+struct Noise {
+    /// Below this level they shrink no more, much.
+    floor: f64,
+}
+
+impl Noise {
+    fn of_history(history: &[f64]) -> Self {
+        let mean = history.iter().sum::<f64>() / real(history.len().max(1));
+        Self { floor: 0.1 * mean + 1e-9 }
+    }
+
+    fn of(&self, level: f64) -> f64 {
+        (level.max(0.0) + self.floor).sqrt()
     }
 }
 

@@ -6,12 +6,14 @@
 //! history, the forecast is persistence with the spread of its own past errors. Step, seasons and
 //! horizon are configuration: nothing here knows what a day is.
 
+mod announce;
 mod calendar;
 mod clean;
 mod components;
 mod config;
 mod distribution;
 mod ensemble;
+mod expect;
 mod members;
 mod persistence;
 mod score;
@@ -19,9 +21,11 @@ mod shift;
 mod solve;
 mod stack;
 
-pub use calendar::{Event, Timeline, parse_time};
+pub use announce::{Announcement, Credit};
+pub use calendar::{Aspect, Event, Repeats, parse_time};
 pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
+pub use expect::{Ahead, Known, Timeline};
 pub use members::Network;
 pub use score::{Outcome, Score, Scorecard};
 
@@ -184,14 +188,15 @@ fn blended(
         actual: ends.iter().map(|end| &history[*end..*end + point.len()]).collect(),
     };
     let mut weights = ensemble.mean_weights();
-    let blend = Blend::of(&baseline, trials);
+    let spread = ensemble.spread();
+    let blend = Blend::of(&baseline, trials, &spread);
     if let Some(blend) = &blend {
         weights.iter_mut().for_each(|(_, weight)| *weight *= blend.ensemble_share);
         weights.extend(blend.shares.iter().map(|(model, share)| (model.name(), *share)));
     }
-    let spread = ensemble.spread().into_iter().enumerate().map(|(step, spread)| {
+    let spread = spread.into_iter().enumerate().map(|(step, spread)| {
         let (point, width) = match &blend {
-            Some(blend) => (blend.point[step], blend.width[step]),
+            Some(blend) => (blend.point[step], blend.width[step] * blend.repair[step]),
             None => (point[step], 1.0),
         };
         spread.map(|residual| point + width * residual)

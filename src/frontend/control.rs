@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::announce;
 use super::session::ClientSession;
 use crate::executor::{Fault, query_message};
 use crate::ids::NodeId;
@@ -30,6 +31,9 @@ impl ClientSession {
                     word.trim_start().to_ascii_lowercase().starts_with("constraint")
                 });
                 self.in_block(text, if constraints { "SET CONSTRAINTS" } else { "SET" }).await
+            }
+            Control::Set { name, values: Some(values), .. } if name == announce::SETTING => {
+                self.announce(values).await
             }
             Control::Set { name, local: false, values: None, .. } => {
                 self.reset(Some(name), text, "SET").await

@@ -4,6 +4,7 @@
 //! connections that it uses: nothing on the way of a statement crosses threads.
 
 mod admission;
+mod announce;
 mod auth;
 mod batch;
 mod cancel;
@@ -18,6 +19,7 @@ mod pools;
 mod rekey;
 mod roles;
 mod rules;
+mod sampling;
 mod seats;
 mod session;
 mod simple;

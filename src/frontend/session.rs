@@ -16,7 +16,7 @@ use super::worker::Worker;
 use crate::backend::{Credential, Login};
 use crate::executor::{Client, ClientError, Cost, Fault, Session};
 use crate::ids::NodeId;
-use crate::load::Access;
+use crate::load::{Access, Sieve};
 use crate::router::Leaves;
 use crate::wire::{
     Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus, as_fatal, frame_at,
@@ -34,6 +34,7 @@ pub(super) struct ClientSession {
     /// The nodes' side.
     pub session: Session,
     pub templates: Arc<Templates>,
+    pub user: String,
     pub database: String,
     /// Prepared statements by the client's names.
     pub statements: HashMap<Vec<u8>, Arc<Prepared>>,
@@ -41,6 +42,8 @@ pub(super) struct ClientSession {
     pub batch: Batch,
     /// Cursors, and portals that are read in portions.
     pub cursors: Cursors,
+    /// Which of its statements are looked at more closely.
+    pub sieve: Sieve,
     _cancel: CancelEntry,
 }
 
@@ -61,6 +64,7 @@ impl ClientSession {
         startup: Startup,
         credential: Credential,
     ) -> Result<Option<Self>, ClientError> {
+        let user = startup.user.clone();
         let login = Login { user: startup.user, database: startup.database.clone(), credential };
         let pools = worker.pools.of(&login);
         let mut session = Session::new(Arc::clone(&worker.engine), pools, startup.settings);
@@ -87,10 +91,12 @@ impl ClientSession {
             client,
             session,
             templates,
+            user,
             database: startup.database,
             statements: HashMap::new(),
             batch: Batch::default(),
             cursors: Cursors::default(),
+            sieve: Sieve::new(rand::random()),
             _cancel: cancel,
         }))
     }

@@ -128,7 +128,11 @@ impl ClientSession {
                     continue;
                 }
             };
+            let picked = self.sieve.picks().then(|| (route.clone(), shards_of(&route, &map)));
             if let Some(way) = self.enter_route(route, &template).await? {
+                if let Some((route, shards)) = picked {
+                    self.look_at(text, &template, &params, &route, &shards);
+                }
                 return Ok((way, template));
             }
             template = self.template(text);

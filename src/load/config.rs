@@ -1,5 +1,7 @@
 //! What can be set about measuring load.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// How often load is sampled and stored. The length of a step of history is the forecast's.
@@ -16,6 +18,10 @@ pub struct Config {
     pub ten_minutes_kept_days: u64,
     /// How long hours are kept.
     pub hours_kept_days: u64,
+    /// Time between two looks at what a node says of itself.
+    pub probe_interval_ms: u64,
+    /// The pages of node exporters, by the node's name: `http://n1:9100/metrics`.
+    pub node_exporters: BTreeMap<String, String>,
 }
 
 impl Default for Config {
@@ -26,6 +32,8 @@ impl Default for Config {
             samples_kept_hours: 1,
             ten_minutes_kept_days: 35,
             hours_kept_days: 400,
+            probe_interval_ms: 15_000,
+            node_exporters: BTreeMap::new(),
         }
     }
 }
@@ -39,6 +47,14 @@ impl Config {
         }
         if !(1_000..=3_600_000).contains(&self.store_interval_ms) {
             faults.push(("store_interval_ms", "must be 1000 to 3600000".to_owned()));
+        }
+        if !(500..=3_600_000).contains(&self.probe_interval_ms) {
+            faults.push(("probe_interval_ms", "must be 500 to 3600000".to_owned()));
+        }
+        for (node, url) in &self.node_exporters {
+            if let Err(error) = super::parts(url) {
+                faults.push(("node_exporters", format!("{node}: {error}")));
+            }
         }
         for (key, kept, most) in [
             ("samples_kept_hours", self.samples_kept_hours, 48),

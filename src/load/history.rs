@@ -183,6 +183,14 @@ impl History {
         })
     }
 
+    /// The highest busy time of each shard over the last `steps`.
+    pub fn peaks(&self, steps: usize) -> Vec<f64> {
+        let of = |columns: &Columns| {
+            columns.busy.iter().rev().take(steps).copied().map(f64::from).fold(0.0, f64::max)
+        };
+        self.shards.iter().map(of).collect()
+    }
+
     /// Gives a shard the past of others, by their shares, up to and without the step `before`.
     pub fn inherit(&mut self, heir: ShardId, from: &[(ShardId, f64)], before: u64) {
         self.widen(heir.index() + 1, 0);

@@ -6,15 +6,25 @@
 
 mod config;
 mod counters;
+mod exporter;
 mod history;
+mod http;
+mod keys;
 mod ladder;
 mod recorder;
+mod samples;
+mod sketch;
 
 pub use config::Config;
 pub use counters::{Access, Counters, NodeTotals, ShardTotals, Snapshot};
+pub use exporter::{Exported, Machine};
 pub use history::{CHUNK_STEPS, Chunk, Columns, History};
+pub use http::{FetchError, get, parts};
 pub use ladder::{Ladder, LadderPlan, Resolution};
 pub use recorder::{Rates, Recorder, ShardRates, sample};
+
+pub use samples::{Class, Held, SAMPLED_ONE_IN, Sample, Samples, Sieve};
+pub use sketch::{Pair, ShardDetail, Sketch, StatementShare};
 
 /// A count as a real number; exact up to 2^52.
 fn real(count: u64) -> f64 {

@@ -43,5 +43,5 @@ pub use context::MoverContext;
 pub use error::MoveError;
 pub use jobs::{JobParts, request_job, run_jobs};
 pub use progress::{Live, Progress, Told};
-pub use request::{HowToSplit, RequestError, Wanted, request, request_any};
+pub use request::{HowToSplit, RequestError, Wanted, lanes, request, request_any};
 pub use run::{recover_before_serving, run};

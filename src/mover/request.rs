@@ -152,8 +152,11 @@ pub async fn request_any(
     Err(conflict.into())
 }
 
-/// The lanes of what is wanted; `taken` says which shards a move under way makes.
-fn lanes(
+/// The lanes of what is wanted at this map; `taken` says which shards a move under way makes.
+///
+/// # Errors
+/// It is not possible.
+pub fn lanes(
     map: &ShardMap,
     wanted: &Wanted,
     taken: impl Fn(ShardId) -> bool,

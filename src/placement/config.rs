@@ -44,6 +44,12 @@ pub struct Config {
     pub risk_min: f64,
     /// How much the forecast errors of shards go together: 0 not at all, 1 entirely.
     pub error_correlation: f64,
+    /// A shard may be split whose load has at least this share of its node's capacity; above 1,
+    /// none is.
+    pub split_share_min: f64,
+    /// Two halves of a former shard are merged whose load together stays below this share of their
+    /// node's capacity for a day; with 0, none are.
+    pub merge_share_max: f64,
     /// Moves under way at once.
     pub concurrent_moves_max: usize,
     /// Moves under way at once of which a node is source or destination.
@@ -68,6 +74,8 @@ impl Default for Config {
             price_overload_seconds: 18.0,
             risk_min: 0.1,
             error_correlation: 0.25,
+            split_share_min: 0.2,
+            merge_share_max: 0.02,
             concurrent_moves_max: 2,
             concurrent_moves_per_node_max: 1,
             shard_rest_ms: 60 * MINUTE_MS,
@@ -106,6 +114,12 @@ impl Config {
         }
         if !positive(self.target_utilization) || self.target_utilization > 2.0 {
             faults.push(("target_utilization", "must be above 0 and 2 at the most".to_owned()));
+        }
+        if !(0.01..=10.0).contains(&self.split_share_min) {
+            faults.push(("split_share_min", "must be from 0.01 to 10".to_owned()));
+        }
+        if !(0.0..=0.5).contains(&self.merge_share_max) {
+            faults.push(("merge_share_max", "must be from 0 to 0.5".to_owned()));
         }
         if !self.price_overload_seconds.is_finite() || self.price_overload_seconds < 0.0 {
             faults.push(("price_overload_seconds", "must be a number from 0 up".to_owned()));

@@ -1,9 +1,11 @@
 //! The rule: expected overload avoided against the price of the move.
 
+use std::collections::BTreeSet;
+
 use super::config::Config;
-use super::decision::{Basis, Candidate, Decision, NotTaken, Proposal, Standing};
+use super::decision::{Basis, Decision, NotTaken, Proposal, Standing};
 use super::overload::{Normal, Sum};
-use super::scene::{NodeLoad, Scene, ShardLoad};
+use super::scene::{InFlight, NodeLoad, Scene, ShardLoad};
 use crate::ids::{NodeId, ShardId};
 
 /// Candidates that a decision keeps.
@@ -11,12 +13,25 @@ const CANDIDATES_MAX: usize = 5;
 
 /// Looks at every node and weighs moves for those that may be overloaded. One decision for each of
 /// these; at the most one has a move chosen. Nothing for a node that is not in danger.
+///
+/// What clients announced comes second: what is worth it without is done first, so that a false
+/// announcement hinders nothing; and for its sake nothing is done that would do harm without.
 pub fn decide(scene: &Scene, config: &Config) -> Vec<Decision> {
-    let outlook = Outlook::new(scene, config);
-    let mut decisions: Vec<Decision> = scene
+    let Some(plain) = scene.plain() else { return decide_on(&Outlook::new(scene, config), None) };
+    let plain = Outlook::new(&plain, config);
+    let decisions = decide_on(&plain, None);
+    if decisions.iter().any(|decision| decision.chosen.is_some()) {
+        return decisions;
+    }
+    decide_on(&Outlook::new(scene, config), Some(&plain))
+}
+
+fn decide_on(outlook: &Outlook<'_>, plain: Option<&Outlook<'_>>) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = outlook
+        .scene
         .nodes()
-        .filter(|(id, _)| outlook.risk(*id) > config.risk_min)
-        .map(|(id, node)| outlook.weigh(id, node))
+        .filter(|(id, _)| outlook.risk(*id) > outlook.config.risk_min)
+        .map(|(id, node)| outlook.weigh(id, node, plain))
         .collect();
     let first = best(&decisions);
     for (index, decision) in decisions.iter_mut().enumerate() {
@@ -37,18 +52,36 @@ pub fn expected_loads(scene: &Scene, error_correlation: f64) -> Vec<Vec<Normal>>
 fn best(decisions: &[Decision]) -> Option<usize> {
     let gain = |decision: &Decision| {
         let best = decision.candidates.first().filter(|_| decision.not_taken.is_none())?;
-        (best.gain > best.cost).then_some(best.gain)
+        (best.gain > best.cost).then_some(best.gain - best.cost)
     };
     let gains = decisions.iter().enumerate().filter_map(|(i, d)| Some((i, gain(d)?)));
     gains.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
 }
 
 impl Scene {
-    fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeLoad)> {
+    /// Moves under way.
+    fn under_way(&self) -> usize {
+        count_moves(self.in_flight.iter())
+    }
+
+    /// The same as if nobody had announced anything; `None` if nobody has.
+    fn plain(&self) -> Option<Self> {
+        self.shards.iter().any(|shard| shard.plain.is_some()).then(|| {
+            let mut plain = self.clone();
+            for shard in &mut plain.shards {
+                if let Some(load) = shard.plain.take() {
+                    shard.load = load;
+                }
+            }
+            plain
+        })
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeLoad)> {
         (0u16..).map(NodeId).zip(&self.nodes)
     }
 
-    fn shards(&self) -> impl Iterator<Item = (ShardId, &ShardLoad)> {
+    pub(super) fn shards(&self) -> impl Iterator<Item = (ShardId, &ShardLoad)> {
         (0u32..).map(ShardId).zip(&self.shards)
     }
 
@@ -59,20 +92,24 @@ impl Scene {
     }
 }
 
+fn count_moves<'f>(in_flight: impl Iterator<Item = &'f InFlight>) -> usize {
+    in_flight.map(|flight| flight.id).collect::<BTreeSet<_>>().len()
+}
+
 /// The load of every node over the steps that count, with the moves under way as if done.
-struct Outlook<'a> {
-    scene: &'a Scene,
-    config: &'a Config,
+pub(super) struct Outlook<'a> {
+    pub(super) scene: &'a Scene,
+    pub(super) config: &'a Config,
     /// Steps until a move that starts now is over.
-    moving: usize,
+    pub(super) moving: usize,
     /// Steps that count: the move's, and the window's.
     steps: usize,
     /// By node, then step.
-    loads: Vec<Vec<Sum>>,
+    pub(super) loads: Vec<Vec<Sum>>,
 }
 
 impl<'a> Outlook<'a> {
-    fn new(scene: &'a Scene, config: &'a Config) -> Self {
+    pub(super) fn new(scene: &'a Scene, config: &'a Config) -> Self {
         let known = scene.shards.iter().map(|shard| shard.load.len()).max().unwrap_or(0);
         let moving = scene.steps_until(scene.now_unix_ms + scene.move_ms).max(1);
         let window = scene.steps_until(scene.now_unix_ms + config.window_ms);
@@ -85,7 +122,7 @@ impl<'a> Outlook<'a> {
         sum.total(self.config.error_correlation)
     }
 
-    fn planned(&self, node: NodeId) -> f64 {
+    pub(super) fn planned(&self, node: NodeId) -> f64 {
         self.scene.nodes[node.index()].capacity * self.config.target_utilization
     }
 
@@ -98,17 +135,24 @@ impl<'a> Outlook<'a> {
     }
 
     /// Busy seconds above the planned capacity that are to be expected of these loads.
-    fn overload(&self, node: NodeId, loads: &[Sum]) -> f64 {
+    pub(super) fn overload(&self, node: NodeId, loads: &[Sum]) -> f64 {
         let planned = self.planned(node);
         let above: f64 = loads.iter().map(|sum| self.total(sum).expected_above(planned)).sum();
         above * seconds(self.scene.step_ms)
     }
 
     /// The decision about one node, with its candidates, best first; nothing is chosen yet.
-    fn weigh(&self, id: NodeId, node: &NodeLoad) -> Decision {
-        let not_taken = self.hindrance(id);
+    fn weigh(&self, id: NodeId, node: &NodeLoad, plain: Option<&Outlook<'_>>) -> Decision {
+        let mut not_taken = self.hindrance(id);
         let mut candidates = if not_taken.is_none() { self.candidates(id) } else { Vec::new() };
-        candidates.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+        if let Some(plain) = plain {
+            let any = !candidates.is_empty();
+            candidates.retain(|candidate| plain.does_no_harm(candidate));
+            if any && candidates.is_empty() {
+                not_taken = Some(NotTaken::OnlyAnnounced);
+            }
+        }
+        candidates.sort_by(|a, b| (b.gain - b.cost).total_cmp(&(a.gain - a.cost)));
         let considered = candidates.len();
         candidates.truncate(CANDIDATES_MAX);
         let totals: Vec<Normal> = self.loads[id.index()].iter().map(|s| self.total(s)).collect();
@@ -138,57 +182,16 @@ impl<'a> Outlook<'a> {
 
     /// Why no move from this node can start, whatever its gain.
     fn hindrance(&self, id: NodeId) -> Option<NotTaken> {
-        if self.scene.in_flight.len() >= self.config.concurrent_moves_max {
+        if self.scene.under_way() >= self.config.concurrent_moves_max {
             return Some(NotTaken::MovesAtLimit);
         }
         (!self.has_slot(id)).then_some(NotTaken::NodeInMove)
     }
 
     /// Whether one more move may have this node as an end.
-    fn has_slot(&self, id: NodeId) -> bool {
-        let touching = self.scene.in_flight.iter().filter(|flight| flight.touches(id)).count();
-        touching < self.config.concurrent_moves_per_node_max
-    }
-
-    /// Every shard of the node that may move, with every node that may take it.
-    fn candidates(&self, from: NodeId) -> Vec<Candidate> {
-        let now = self.scene.now_unix_ms;
-        let before = self.overload(from, &self.loads[from.index()]);
-        let others: Vec<(NodeId, f64)> = self
-            .scene
-            .nodes()
-            .filter(|(to, node)| *to != from && node.takes_shards && self.has_slot(*to))
-            .map(|(to, _)| (to, self.overload(to, &self.loads[to.index()])))
-            .collect();
-        let mut candidates = Vec::new();
-        for (id, shard) in self.scene.shards().filter(|(_, shard)| shard.node == from) {
-            if shard.rests_until_unix_ms.is_some_and(|until| until > now) {
-                continue;
-            }
-            let after = self.overload(from, &self.moved(from, shard, Sum::remove));
-            candidates.extend(others.iter().map(|(to, others_before)| {
-                let others_after = self.overload(*to, &self.moved(*to, shard, Sum::add));
-                Candidate {
-                    shard: id,
-                    to: *to,
-                    gain: before + others_before - after - others_after,
-                    cost: self.config.price_overload_seconds,
-                }
-            }));
-        }
-        candidates
-    }
-
-    /// The node's loads if a move of this shard, of which it is an end, starts now.
-    fn moved(&self, node: NodeId, shard: &ShardLoad, change: fn(&mut Sum, Normal)) -> Vec<Sum> {
-        let mut loads = self.loads[node.index()].clone();
-        add_overhead(&mut loads[..self.moving], self.scene, node, self.config.move_overhead);
-        for (step, sum) in loads.iter_mut().enumerate().skip(self.moving) {
-            if let Some(load) = at(&shard.load, step) {
-                change(sum, load);
-            }
-        }
-        loads
+    pub(super) fn has_slot(&self, id: NodeId) -> bool {
+        let touching = self.scene.in_flight.iter().filter(|flight| flight.touches(id));
+        count_moves(touching) < self.config.concurrent_moves_per_node_max
     }
 
     /// What most of the node's load is forecast by.
@@ -203,22 +206,27 @@ impl<'a> Outlook<'a> {
 
     /// Chooses the best candidate of the decision that goes first; says why of each other one.
     fn settle(&self, decision: &mut Decision, first: bool) {
-        let best = decision.candidates.first().copied();
+        let best = decision.candidates.first().cloned();
         let outlook = self.describe(decision);
         let (why, reason) = match (decision.not_taken, best) {
             (Some(NotTaken::MovesAtLimit), _) => {
-                let count = self.scene.in_flight.len();
+                let count = self.scene.under_way();
                 (NotTaken::MovesAtLimit, format!("{count} moves are under way, the most allowed"))
+            }
+            (Some(why @ NotTaken::OnlyAnnounced), _) => {
+                let reason = "this rests on announcements, and would do harm if they are wrong";
+                (why, reason.to_owned())
             }
             (Some(why), _) => (why, "a move from or to it is under way".to_owned()),
             (None, None) => {
                 (NotTaken::NothingToMove, "no shard of it can move to another node now".to_owned())
             }
             (None, Some(best)) => {
-                let weighed = self.describe_candidate(best);
+                let weighed = self.describe_candidate(&best);
                 if first {
                     decision.chosen = Some(Proposal {
                         shard: best.shard,
+                        action: best.action,
                         from: decision.node,
                         to: best.to,
                         gain: best.gain,
@@ -239,38 +247,7 @@ impl<'a> Outlook<'a> {
         decision.not_taken_reason = Some(format!("{outlook}; {reason}"));
     }
 
-    /// What is expected of the node, in words.
-    fn describe(&self, decision: &Decision) -> String {
-        let Decision { node_name: name, capacity, probability, peak, .. } = decision;
-        let when = match decision.predicted_crossing_unix_ms {
-            Some(at) if at <= decision.at_unix_ms => "exceeds its capacity".to_owned(),
-            Some(_) => "will exceed its capacity".to_owned(),
-            None => "may exceed its capacity".to_owned(),
-        };
-        let wait = match decision.predicted_crossing_unix_ms {
-            Some(at) if at <= decision.at_unix_ms => " now".to_owned(),
-            Some(at) => format!(" in {}", duration(at - decision.at_unix_ms)),
-            None => format!(" within {}", duration(self.horizon_ms())),
-        };
-        let basis = match decision.basis {
-            Basis::Forecast => "forecast",
-            Basis::Persistence => "by persistence, as no forecast is trusted:",
-        };
-        format!(
-            "node {name} {when} of {capacity:.2} busy-s/s{wait} (p={probability:.2}, {basis} {peak:.2})"
-        )
-    }
-
-    fn describe_candidate(&self, candidate: Candidate) -> String {
-        let Candidate { shard, to, gain, cost } = candidate;
-        let to = &self.scene.nodes[to.index()].name;
-        let gain = gain.max(0.0);
-        format!(
-            "moving shard {shard} to {to} avoids {gain:.1} overload-seconds for a cost of {cost:.1}"
-        )
-    }
-
-    fn horizon_ms(&self) -> u64 {
+    pub(super) fn horizon_ms(&self) -> u64 {
         u64::try_from(self.steps).unwrap_or(u64::MAX).saturating_mul(self.scene.step_ms)
     }
 }
@@ -287,8 +264,12 @@ fn sums(scene: &Scene, steps: usize, overhead: f64) -> Vec<Vec<Sum>> {
             None => add(&mut sums[shard.node.index()], 0, &shard.load),
             Some(flight) => {
                 let end = scene.steps_until(flight.ends_unix_ms).min(steps);
+                let part = |share: f64| -> Vec<Normal> {
+                    shard.load.iter().map(|load| load.times(share)).collect()
+                };
                 add(&mut sums[flight.from.index()][..end], 0, &shard.load);
-                add(&mut sums[flight.to.index()][end..], end, &shard.load);
+                add(&mut sums[flight.from.index()][end..], end, &part(1.0 - flight.share));
+                add(&mut sums[flight.to.index()][end..], end, &part(flight.share));
             }
         }
     }
@@ -311,7 +292,7 @@ fn add(sums: &mut [Sum], first: usize, load: &[Normal]) {
 }
 
 /// Adds what a move costs one of its ends while it runs.
-fn add_overhead(sums: &mut [Sum], scene: &Scene, node: NodeId, overhead: f64) {
+pub(super) fn add_overhead(sums: &mut [Sum], scene: &Scene, node: NodeId, overhead: f64) {
     let mean = scene.nodes[node.index()].capacity * overhead;
     for sum in sums {
         sum.add(Normal { mean, deviation: 0.0 });
@@ -319,19 +300,10 @@ fn add_overhead(sums: &mut [Sum], scene: &Scene, node: NodeId, overhead: f64) {
 }
 
 /// The load of a step; past the end the last one.
-fn at(load: &[Normal], step: usize) -> Option<Normal> {
+pub(super) fn at(load: &[Normal], step: usize) -> Option<Normal> {
     load.get(step).or(load.last()).copied()
 }
 
 fn seconds(ms: u64) -> f64 {
     std::time::Duration::from_millis(ms).as_secs_f64()
-}
-
-/// A duration as people say it.
-fn duration(ms: u64) -> String {
-    match ms.div_ceil(1000) {
-        s @ 0..120 => format!("{s} s"),
-        s @ 120..7200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3600),
-    }
 }

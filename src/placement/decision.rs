@@ -52,24 +52,87 @@ pub enum Basis {
     Persistence,
 }
 
-/// A move that was weighed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// What is done to a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Action {
+    /// It goes to another node.
+    #[default]
+    Move,
+    /// It is split; this part stays where it is, the others go to another node.
+    Split {
+        /// Where it is cut.
+        cut: Cut,
+        /// The part that stays, from 0.
+        stays: u32,
+    },
+    /// It is split so that its hottest key is alone, or with as little else as may be.
+    Isolate {
+        /// Where it is cut.
+        cut: Cut,
+        /// The part that stays, from 0.
+        stays: u32,
+    },
+    /// It becomes one with the other half of what was a shard before.
+    Merge {
+        /// The other half.
+        with: ShardId,
+    },
+}
+
+/// How a shard is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// By hash, into so many.
+    Into(u32),
+    /// A range, at this key: it is the first of the second part.
+    At(String),
+    /// A list: this value goes, as the second part.
+    Value(String),
+}
+
+impl Cut {
+    /// How many parts there are then.
+    pub fn parts(&self) -> u32 {
+        match self {
+            Self::Into(parts) => *parts,
+            Self::At(_) | Self::Value(_) => 2,
+        }
+    }
+}
+
+/// Something that was weighed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// What would move.
+    /// Of which shard.
     pub shard: ShardId,
-    /// Where to.
+    /// What would be done.
+    #[serde(default)]
+    pub action: Action,
+    /// Where it, or a part of it, would go.
     pub to: NodeId,
+    /// How much of its load that is.
+    #[serde(default = "all")]
+    pub share: f64,
     /// Overload-seconds (busy seconds above planned capacity) that it avoids.
     pub gain: f64,
     /// Its price, in the same unit.
     pub cost: f64,
 }
 
-/// A move that is worth its price.
+fn all() -> f64 {
+    1.0
+}
+
+/// What is worth its price.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// What should move.
+    /// Of which shard.
     pub shard: ShardId,
+    /// What should be done.
+    #[serde(default)]
+    pub action: Action,
     /// Its owner.
     pub from: NodeId,
     /// Its next owner.
@@ -96,6 +159,8 @@ pub enum NotTaken {
     NotWorthIt,
     /// A move for another node avoids more, and goes first.
     OtherNodeFirst,
+    /// It would only help if what clients announce comes, and do harm if it does not.
+    OnlyAnnounced,
 }
 
 /// What became of a decision.

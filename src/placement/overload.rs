@@ -44,6 +44,12 @@ impl Sum {
 }
 
 impl Normal {
+    /// A part of it.
+    #[must_use]
+    pub fn times(self, share: f64) -> Self {
+        Self { mean: self.mean * share, deviation: self.deviation * share }
+    }
+
     /// The probability that it is above `capacity`.
     pub fn probability_above(&self, capacity: f64) -> f64 {
         let z = (self.mean - capacity) / self.deviation.max(1e-9);

@@ -1,9 +1,10 @@
 //! Scenes and the decisions that they lead to.
 
 use super::{
-    Basis, Config, Decision, InFlight, NodeLoad, Normal, NotTaken, Scene, ShardLoad, decide,
+    Action, Basis, Config, Cut, Decision, Division, Halves, HotKey, InFlight, NodeLoad, Normal,
+    NotTaken, Scene, ShardLoad, decide, merge,
 };
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{MoveId, NodeId, ShardId};
 
 const NOW: u64 = 1_000_000;
 
@@ -15,12 +16,8 @@ fn scene() -> Scene {
         own: Vec::new(),
         takes_shards: true,
     };
-    let shard = |node: u16| ShardLoad {
-        node: NodeId(node),
-        load: vec![Normal { mean: 0.15, deviation: 0.02 }; 30],
-        trusted: true,
-        rests_until_unix_ms: None,
-    };
+    let load = vec![Normal { mean: 0.15, deviation: 0.02 }; 30];
+    let shard = |node: u16| ShardLoad::new(NodeId(node), load.clone(), true);
     Scene {
         now_unix_ms: NOW,
         step_ms: 1000,
@@ -41,6 +38,12 @@ fn rush() -> Scene {
         load.mean = 0.55;
     }
     scene
+}
+
+/// A whole shard on its way.
+fn flight(shard: u32, from: u16, to: u16, ends_unix_ms: u64) -> InFlight {
+    let (from, to) = (NodeId(from), NodeId(to));
+    InFlight { id: MoveId(1), shard: ShardId(shard), share: 1.0, from, to, ends_unix_ms }
 }
 
 fn config() -> Config {
@@ -77,8 +80,7 @@ fn a_rush_that_is_foreseen_moves_a_shard_before_it_and_says_why() {
 #[test]
 fn a_move_that_is_under_way_counts_as_done() {
     let mut scene = rush();
-    let flight =
-        InFlight { shard: ShardId(2), from: NodeId(1), to: NodeId(2), ends_unix_ms: NOW + 2000 };
+    let flight = flight(2, 1, 2, NOW + 2000);
     scene.in_flight.push(flight);
     assert!(decide(&scene, &config()).is_empty());
 }
@@ -86,12 +88,7 @@ fn a_move_that_is_under_way_counts_as_done() {
 #[test]
 fn limits_are_kept_and_named() {
     type Change = fn(&mut Scene, &mut Config);
-    let in_flight = |from, to| InFlight {
-        shard: ShardId(0),
-        from: NodeId(from),
-        to: NodeId(to),
-        ends_unix_ms: NOW + 1000,
-    };
+    let in_flight = |from, to| flight(0, from, to, NOW + 1000);
     let cases: [(Change, NotTaken); 4] = [
         (|_, config| config.price_overload_seconds = 50.0, NotTaken::NotWorthIt),
         (|_, config| config.concurrent_moves_max = 0, NotTaken::MovesAtLimit),
@@ -150,4 +147,100 @@ fn a_decision_reads_back_as_it_was_stored() {
     let reason = |decision: Decision| decision.chosen.map(|chosen| chosen.reason);
     assert_eq!(back.candidates.len(), decision.candidates.len());
     assert_eq!(reason(back), reason(decision));
+}
+
+fn halves(first_share: f64, sampled: bool) -> Division {
+    let halves = Halves { cut: Cut::Into(2), first_share, sampled };
+    Division { halves: Some(halves), hot: None }
+}
+
+/// Everything of node n2 is in one shard, which no other node can take whole.
+fn one_hot_shard() -> Scene {
+    let mut scene = scene();
+    scene.shards[2].load = vec![Normal { mean: 1.0, deviation: 0.05 }; 30];
+    scene.shards[3].load = vec![Normal { mean: 0.01, deviation: 0.01 }; 30];
+    scene
+}
+
+#[test]
+fn a_shard_that_is_too_hot_for_any_node_is_split_by_its_sampled_keys() {
+    let mut scene = one_hot_shard();
+    let moved = only(decide(&scene, &config()));
+    assert!(moved.chosen.is_none(), "whole, it only moves the overload: {moved:#?}");
+    scene.shards[2].division = Some(halves(0.6, true));
+    let chosen = only(decide(&scene, &config())).chosen.unwrap();
+    assert_eq!(
+        (chosen.shard, chosen.action),
+        (ShardId(2), Action::Split { cut: Cut::Into(2), stays: 0 })
+    );
+    assert!(chosen.reason.contains("moving a half (40 % of its load, by its sampled keys)"));
+    let frugal = Config { split_share_min: 2.0, ..config() };
+    assert_eq!(only(decide(&scene, &frugal)).chosen, None);
+    // A rush that moving a small shard can take care of is no reason to split.
+    let mut scene = rush();
+    for shard in &mut scene.shards {
+        shard.division = Some(halves(0.5, false));
+    }
+    assert_eq!(only(decide(&scene, &config())).chosen.unwrap().action, Action::Move);
+}
+
+#[test]
+fn a_key_that_no_split_divides_is_set_apart() {
+    let mut scene = one_hot_shard();
+    for load in &mut scene.shards[2].load {
+        load.mean = 1.2;
+    }
+    let hot = Some(HotKey { share: 0.5, cut: Cut::Into(4), part: 3, part_share: 0.625 });
+    scene.shards[2].division = Some(Division { hot, ..halves(0.26, true) });
+    let config = Config { node_capacity: 0.8, ..config() };
+    let decision = only(decide(&scene, &config));
+    let chosen = decision.chosen.unwrap();
+    assert_eq!(
+        chosen.action,
+        Action::Isolate { cut: Cut::Into(4), stays: 3 },
+        "{:#?}",
+        decision.candidates
+    );
+    assert!(chosen.reason.contains("the hottest key of shard 2 apart (50 % of its load)"));
+}
+
+#[test]
+fn what_only_an_announcement_asks_for_is_not_done_if_it_would_do_harm() {
+    let mut announced = rush();
+    let calm = scene();
+    for (shard, calm) in announced.shards.iter_mut().zip(&calm.shards) {
+        shard.plain = Some(calm.load.clone());
+    }
+    assert!(only(decide(&announced, &config())).chosen.is_some(), "it does no harm");
+    for shard in &mut announced.shards {
+        shard.day_peak = 0.4;
+    }
+    let decision = only(decide(&announced, &config()));
+    assert_eq!(decision.not_taken, Some(NotTaken::OnlyAnnounced), "{decision:#?}");
+}
+
+#[test]
+fn halves_that_stay_cold_are_merged_and_only_when_nothing_moves() {
+    let mut scene = scene();
+    for (shard, sibling) in [(0, 1), (1, 0)] {
+        scene.shards[shard].sibling = Some(ShardId(sibling));
+        scene.shards[shard].load = vec![Normal { mean: 0.002, deviation: 0.001 }; 30];
+        scene.shards[shard].day_peak = 0.005;
+    }
+    let config = config();
+    let chosen = merge(&scene, &config).unwrap().chosen.unwrap();
+    assert_eq!((chosen.shard, chosen.action), (ShardId(0), Action::Merge { with: ShardId(1) }));
+    assert!(chosen.reason.contains("one shard is enough"), "{}", chosen.reason);
+    let cases: [fn(&mut Scene); 5] = [
+        |scene| scene.shards[1].day_peak = 0.5,
+        |scene| scene.shards[0].load[20].mean = 0.3,
+        |scene| scene.shards[0].node = NodeId(1),
+        |scene| scene.shards[0].rests_until_unix_ms = Some(NOW + 1),
+        |scene| scene.in_flight.push(flight(4, 2, 0, NOW)),
+    ];
+    for change in cases {
+        let mut scene = scene.clone();
+        change(&mut scene);
+        assert_eq!(merge(&scene, &config), None);
+    }
 }

@@ -9,7 +9,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::operand::{self, Operand, Use};
 use super::{Declared, Explained, Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
-use crate::shard_map::{Directory, KeyType, KeyValue, Limit, ShardMap};
+use crate::shard_map::{Directory, KeyType, KeyValue, Limit, ShardMap, hash_key};
 use crate::sql::{Constant, ConstantValue};
 use crate::wire::ServerError;
 
@@ -317,6 +317,24 @@ impl Keyed {
         let within = group.directory.shards_within(&known);
         let shards = within.unwrap_or_else(|| group.directory.shards());
         shards.into_iter().filter_map(|shard| self.placed(shard)).collect()
+    }
+}
+
+impl Keyed {
+    /// One of the keys, for the samples of the load: its first column, and the hash of all.
+    pub(super) fn sample(&self, params: &Params<'_>) -> Option<(KeyValue, u64)> {
+        let key = self.keys.first()?;
+        let alone = |number| self.alone.contains(&number);
+        let Bind::Columns(columns) = &key.bind else { return None };
+        let columns = columns.iter().zip(&self.groups[key.group].types);
+        let values = columns.map(|(constants, key_type)| {
+            match operand::read(constants.first()?, *key_type, key.used, params, alone) {
+                Operand::Value(value) => Some(value),
+                _ => None,
+            }
+        });
+        let values: Vec<KeyValue> = values.collect::<Option<_>>()?;
+        Some((values.first()?.clone(), hash_key(&values)))
     }
 }
 

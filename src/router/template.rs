@@ -8,7 +8,7 @@ use super::statement::{Analysis, analyse};
 use super::views;
 use super::{Access, Context, Control, Leaves, Params, Route};
 use crate::ids::{Epoch, GroupId};
-use crate::shard_map::ShardMap;
+use crate::shard_map::{KeyValue, ShardMap};
 use crate::sql::{
     CopyStatement, DdlStatement, Statement, StatementKind, TableName, UseCursor, hint, parse,
 };
@@ -302,6 +302,15 @@ impl Template {
             && self.leaves < Leaves::State
             && !self.moves_transaction;
         plain && self.statement_count == 1 && self.depends_on_params()
+    }
+
+    /// One of the keys that it is bound by, for the samples of the load: its first column, and the
+    /// hash of all. Only where they are parameters, or literals of a shape.
+    pub fn sample_key(&self, params: &Params<'_>) -> Option<(KeyValue, u64)> {
+        match &self.target {
+            Target::Keyed(keyed) => keyed.sample(params),
+            _ => None,
+        }
     }
 
     /// Where the text goes with these parameters, at the template's epoch.

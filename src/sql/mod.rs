@@ -16,6 +16,7 @@ mod cursor;
 mod cursors;
 mod ddl;
 mod derived;
+mod fingerprint;
 mod from;
 mod hint;
 mod insert;
@@ -37,6 +38,7 @@ pub use ddl::{
     CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
     TableElement, ViewStatement, ViewVerb,
 };
+pub use fingerprint::fingerprint;
 pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;

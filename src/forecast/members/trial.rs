@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::distribution::LEVELS;
 use super::super::real;
 use super::{Model, Task};
 
@@ -24,6 +25,14 @@ const POWER: i32 = 4;
 const FLOOR_SHARE: f64 = 0.5;
 /// How much of the gain in error is believed to narrow the spread.
 const NARROWING: f64 = 0.7;
+/// An 80 % interval that held this share is left as it is.
+const HELD_ENOUGH: std::ops::RangeInclusive<f64> = 0.65..=0.92;
+/// How much narrower and wider the intervals are made, and how many origins make that half believed.
+const REPAIR: (f64, f64) = (0.6, 2.5);
+const REPAIR_DOUBT: f64 = 10.0;
+/// Of the levels of a distribution.
+const P10: usize = 1;
+const P90: usize = 9;
 /// Steps of the first block of steps that share their weights; the later ones are longer.
 const BLOCK: usize = 12;
 const BLOCK_MAX: usize = 48;
@@ -82,6 +91,9 @@ impl Trial {
     }
 }
 
+/// Quantiles of past errors, at one step.
+pub(in super::super) type Residuals = [f64; LEVELS.len()];
+
 /// The ensemble and the models that earned a part.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Blend {
@@ -89,6 +101,9 @@ pub(in super::super) struct Blend {
     pub(in super::super) point: Vec<f64>,
     /// How wide the spread is at each step, relative to the ensemble's.
     pub(in super::super) width: Vec<f64>,
+    /// By how much the intervals are to be wider, at each step, than the errors at the recent origins
+    /// say: 1 where they held about as often as they should.
+    pub(in super::super) repair: Vec<f64>,
     /// What the ensemble has of the whole, and each model.
     pub(in super::super) ensemble_share: f64,
     pub(in super::super) shares: Vec<(Model, f64)>,
@@ -107,7 +122,11 @@ pub(in super::super) struct Baseline<'a> {
 impl Blend {
     /// Weighs the ensemble and the models for each block of steps; `None` if there are too few
     /// origins or no models.
-    pub(in super::super) fn of(baseline: &Baseline<'_>, trials: &[Trial]) -> Option<Self> {
+    pub(in super::super) fn of(
+        baseline: &Baseline<'_>,
+        trials: &[Trial],
+        spread: &[Residuals],
+    ) -> Option<Self> {
         let usable: Vec<usize> =
             (0..baseline.actual.len()).filter(|i| baseline.past[*i].is_some()).collect();
         if usable.len() < ORIGINS_MIN || trials.is_empty() {
@@ -117,12 +136,14 @@ impl Blend {
         let mut blend = Self {
             point: Vec::with_capacity(horizon),
             width: Vec::with_capacity(horizon),
+            repair: Vec::with_capacity(horizon),
             ensemble_share: 0.0,
             shares: trials.iter().map(|trial| (trial.model, 0.0)).collect(),
         };
         for block in blocks(horizon) {
             let contest = Contest { baseline, trials, usable: &usable, block: block.clone() };
             let (weights, width) = contest.weigh();
+            let repair = contest.repair(&weights, width, spread);
             let part = real(block.len()) / real(horizon);
             blend.ensemble_share += weights[0] * part;
             for ((_, share), weight) in blend.shares.iter_mut().zip(&weights[1..]) {
@@ -133,6 +154,7 @@ impl Blend {
                 let models: f64 = models.map(|(trial, weight)| weight * trial.point[step]).sum();
                 blend.point.push(weights[0] * baseline.point[step] + models);
                 blend.width.push(width);
+                blend.repair.push(repair);
             }
         }
         Some(blend)
@@ -206,5 +228,37 @@ impl Contest<'_> {
         });
         let ratio = ((together + 1e-12) / errors[0]).clamp(0.5, 1.1);
         (weights, 1.0 + (ratio - 1.0) * NARROWING)
+    }
+
+    /// Split-conformal repair of the intervals (Romano et al., "Conformalized quantile regression",
+    /// 2019, in its multiplicative form): where the 80 % interval round the blend would have held
+    /// far too few or too many of the outcomes at recent origins, the factor that it lacked, shrunk
+    /// to 1 as these are few.
+    fn repair(&self, weights: &[f64], width: f64, spread: &[Residuals]) -> f64 {
+        let mut missed: Vec<f64> = Vec::new();
+        for origin in self.usable {
+            let actual = self.baseline.actual[*origin];
+            for step in self.block.clone() {
+                let parts = weights.iter().enumerate();
+                let said: f64 =
+                    parts.map(|(who, weight)| weight * self.said(who, *origin)[step]).sum();
+                let error = actual[step] - said;
+                let (low, high) = (spread[step][P10], spread[step][P90]);
+                let limit = if error > 0.0 { high } else { -low };
+                missed.push(error.abs() / (width * limit).max(1e-12));
+            }
+        }
+        let place = missed.len() * 4 / 5;
+        if place == 0 {
+            return 1.0;
+        }
+        let held = missed.iter().filter(|missed| **missed <= 1.0).count();
+        let held = real(held) / real(missed.len());
+        if HELD_ENOUGH.contains(&held) {
+            return 1.0;
+        }
+        let (_, lacked, _) = missed.select_nth_unstable_by(place, f64::total_cmp);
+        let origins = real(self.usable.len());
+        lacked.clamp(REPAIR.0, REPAIR.1).powf(origins / (origins + REPAIR_DOUBT))
     }
 }

@@ -96,6 +96,11 @@ impl Network {
 
     /// Trains a network on these series; `None` if they are too short. Takes seconds.
     pub(in super::super) fn train(series: &[Task<'_>]) -> Option<Self> {
+        Self::train_for(series, STEPS)
+    }
+
+    /// The same with so many steps of training.
+    fn train_for(series: &[Task<'_>], steps: u16) -> Option<Self> {
         let windows: Vec<Window> = series.iter().flat_map(|task| windows(*task)).collect();
         if windows.len() < BATCH {
             return None;
@@ -106,14 +111,14 @@ impl Network {
         let mut network = Self { weights };
         let (mut slopes, mut first, mut second) =
             (vec![0.0; size], vec![0.0f32; size], vec![0.0f32; size]);
-        for step in 0..STEPS {
+        for step in 0..steps {
             slopes.fill(0.0);
             for _ in 0..BATCH {
                 network.learn(&windows[chance.below(windows.len())], &mut slopes);
             }
             let length = dot(&slopes, &slopes).sqrt();
             let shorten = (SLOPE_MAX / length.max(1e-9)).min(1.0);
-            let done = f32::from(step) / f32::from(STEPS);
+            let done = f32::from(step) / f32::from(steps);
             let rate = RATE * 0.5 * (1.0 + (std::f32::consts::PI * done).cos()) + 1e-5;
             let power = i32::from(step) + 1;
             let (unbias_first, unbias_second) =
@@ -171,7 +176,47 @@ impl Chance {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::real;
     use super::{Network, Task};
+
+    /// A wave of each day that is twice as high on days after a high evening: what only the last
+    /// values tell.
+    fn swinging(days: usize, shift: usize) -> Vec<f64> {
+        let at = |step: usize| {
+            let (day, hour) = (step / 24, step % 24);
+            let wave = 2.0 + (std::f64::consts::TAU * real(hour) / 24.0).sin();
+            let high = (day * 7 + shift) % 5 < 2;
+            // The evening before a high day is high already.
+            let next_high = ((day + 1) * 7 + shift) % 5 < 2;
+            let scale = if high { 2.0 } else { 1.0 };
+            let evening = if hour >= 18 && next_high { 1.5 } else { 0.0 };
+            wave * scale + evening
+        };
+        (0..days * 24).map(at).collect()
+    }
+
+    #[test]
+    fn it_learns_what_the_usual_day_does_not_tell() {
+        let all: Vec<Vec<f64>> = (0..4).map(|shift| swinging(60, shift)).collect();
+        let task = |history| Task { history, horizon: 16, day: 24, week: None };
+        let series: Vec<Task<'_>> = all.iter().map(|history| task(&history[..40 * 24])).collect();
+        let network = Network::train_for(&series, 50).unwrap();
+        let (mut error, mut usual_error) = (0.0, 0.0);
+        for history in &all {
+            for day in 42..58 {
+                let origin = day * 24;
+                let said = network.predict(task(&history[..origin])).unwrap();
+                for (step, said) in said.into_iter().enumerate() {
+                    let back = |days: usize| history[origin + step - 24 * days];
+                    let usual = (back(1) + back(2) + back(3)) / 3.0;
+                    error += (history[origin + step] - said).abs();
+                    usual_error += (history[origin + step] - usual).abs();
+                }
+            }
+        }
+        assert!(error < 0.8 * usual_error, "{error} of {usual_error}");
+        assert_eq!(Network::train_for(&series, 2), Network::train_for(&series, 2));
+    }
 
     #[test]
     fn series_that_are_too_short_train_nothing() {
