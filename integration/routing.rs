@@ -9,7 +9,7 @@ use foreshard::ids::{Epoch, GroupId, NodeId};
 use foreshard::planner;
 use foreshard::router::{Context, Params, Route, Shape, template};
 use foreshard::shard_map::{
-    Bounds, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use foreshard::sql::TableName;
 use proptest::prelude::*;
@@ -45,6 +45,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "g".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1), shard(2, 0), shard(3, 1)],
         tables: vec![table("t", &sharded), table("u", &sharded), table("r", &TableKind::Reference)],
+        derived: Derived::default(),
     };
     ShardMap::try_from(parts).unwrap()
 }

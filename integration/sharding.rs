@@ -310,3 +310,71 @@ async fn prepared_point_statements_get_their_plans_on_leaves_and_nothing_else_ch
     client.batch_execute("ALTER TABLE tenants DISABLE ROW LEVEL SECURITY").await.unwrap();
     eventually("they are on leaves again", soon, on_leaves).await;
 }
+
+#[tokio::test]
+async fn indexes_are_made_concurrently_partition_by_partition_and_taken_back_on_error() {
+    let (database, _proxy, client) = shop().await;
+    client
+        .batch_execute("INSERT INTO tenants SELECT i, 't' FROM generate_series(1, 20) i")
+        .await
+        .unwrap();
+    client
+        .batch_execute("INSERT INTO orders SELECT i, i, 'n' FROM generate_series(1, 20) i")
+        .await
+        .unwrap();
+    let made = "CREATE INDEX CONCURRENTLY by_note ON orders (note, id DESC) WHERE id > 3";
+    client.batch_execute(made).await.unwrap();
+    let error = client.batch_execute(made).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "42P07");
+    let quiet = "CREATE INDEX CONCURRENTLY IF NOT EXISTS by_note ON orders (note)";
+    client.batch_execute(quiet).await.unwrap();
+    client.batch_execute("CREATE INDEX CONCURRENTLY ON orders (id)").await.unwrap();
+    client.batch_execute("CREATE UNIQUE INDEX CONCURRENTLY named ON plans (name)").await.unwrap();
+    let indexes = "SELECT c.relname, i.indisvalid, (SELECT count(*) FROM pg_inherits h \
+        JOIN pg_index l ON l.indexrelid = h.inhrelid AND l.indisvalid WHERE h.inhparent = c.oid) \
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid \
+        WHERE t.relname IN ('orders', 'plans') AND NOT i.indisprimary ORDER BY 1";
+    for node in 0..2 {
+        let found = rows(&database.client(node).await, indexes).await;
+        assert_eq!(found, ["by_note|t|2", "named|t|0", "orders_id_idx|t|2"], "node {node}");
+    }
+    let error = client.batch_execute(&format!("BEGIN; {made}")).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "0A000");
+    client.batch_execute("BEGIN").await.unwrap();
+    let error =
+        client.batch_execute("CREATE INDEX CONCURRENTLY x ON orders (note)").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "25001");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    // Rows that are not unique on one node: nothing stays on any.
+    client
+        .batch_execute("INSERT INTO orders VALUES (7, 100, 'same'), (7, 101, 'same')")
+        .await
+        .unwrap();
+    let unique = "CREATE UNIQUE INDEX CONCURRENTLY once ON orders (tenant_id, note)";
+    let error = client.batch_execute(unique).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23505");
+    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'once%'";
+    for node in 0..2 {
+        assert_eq!(rows(&database.client(node).await, left).await, ["0"], "node {node}");
+    }
+    for sql in [
+        "REINDEX INDEX by_note",
+        "REINDEX TABLE CONCURRENTLY orders",
+        "VACUUM (ANALYZE) orders, plans",
+        "VACUUM",
+        "DROP INDEX CONCURRENTLY by_note",
+        "DROP INDEX CONCURRENTLY named",
+        "DROP INDEX CONCURRENTLY IF EXISTS named",
+    ] {
+        client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    for node in 0..2 {
+        let found = rows(&database.client(node).await, indexes).await;
+        assert_eq!(found, ["orders_id_idx|t|2"], "node {node}");
+        let vacuumed =
+            "SELECT count(*) > 0 FROM pg_class WHERE relname = 'plans' AND reltuples >= 0";
+        assert_eq!(rows(&database.client(node).await, vacuumed).await, ["t"]);
+    }
+    let error = client.batch_execute("REINDEX INDEX nothing").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "42P01");
+}

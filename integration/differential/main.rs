@@ -31,6 +31,7 @@ async fn run(fixture: &Fixture, name: &str, text: &str) -> Report {
 #[tokio::test]
 async fn ordinary_queries_give_what_one_postgresql_gives() {
     let fixture = Fixture::shop().await;
+    fixture.define(include_str!("shop/views.sql")).await;
     let mut wrong = Vec::new();
     for (name, text) in [
         ("plain", include_str!("statements/plain.sql")),
@@ -41,6 +42,7 @@ async fn ordinary_queries_give_what_one_postgresql_gives() {
         ("sets", include_str!("statements/sets.sql")),
         ("types", include_str!("statements/types.sql")),
         ("errors", include_str!("statements/errors.sql")),
+        ("views", include_str!("statements/views.sql")),
     ] {
         wrong.extend(run(&fixture, name, text).await.wrong);
     }

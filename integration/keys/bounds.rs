@@ -2,7 +2,7 @@
 
 use foreshard::ids::{Epoch, GroupId, NodeId};
 use foreshard::shard_map::{
-    Bounds, Declared, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -26,6 +26,7 @@ fn map(types: &[KeyType], bounds: &[Bounds]) -> ShardMap {
         groups: vec![Group { name: "g".to_owned(), key: types.to_vec() }],
         shards: bounds.iter().map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

@@ -19,8 +19,8 @@ use foreshard::catalog::{Catalog, EmbeddedKv, Expect};
 use foreshard::ids::{Epoch, GroupId, NodeId, ShardId};
 use foreshard::mover::Wanted;
 use foreshard::shard_map::{
-    Bounds, Column, Declared, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table,
-    TableKind,
+    Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Table, TableKind,
 };
 use foreshard::sql::TableName;
 use parking_lot::RwLock;
@@ -256,6 +256,7 @@ fn map(database: &str) -> ShardMap {
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..4).map(shard).collect(),
         tables: TABLES.map(table).to_vec(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

@@ -16,7 +16,7 @@ use crate::executor::LiveMap;
 use crate::forecast::Credit;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::shard_map::{
-    Bounds, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
 use crate::shard_move::{Cause, Move};
 use crate::sql::TableName;
@@ -99,6 +99,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1)],
         tables: vec![table],
+        derived: Derived::default(),
     };
     ShardMap::try_from(parts).unwrap()
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use super::{FunctionPolicy, GroupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Declared, Group, KeyedFunction, MapParts, Method, Node, Shard, ShardMap, Standing,
-    Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyedFunction, MapParts, Method, Node, Shard, ShardMap,
+    Standing, Table, TableKind,
 };
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
@@ -35,6 +35,7 @@ impl Policy {
             groups: Vec::new(),
             shards: Vec::new(),
             tables: Vec::new(),
+            derived: Derived::default(),
             declared: Declared::default(),
         };
         for group in &self.groups {

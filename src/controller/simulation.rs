@@ -13,7 +13,7 @@ use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
 use crate::placement::{self, decide};
 use crate::shard_map::{
-    Bounds, Declared, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
 };
 use crate::shard_move::{Cause, Move, State};
 
@@ -71,6 +71,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..SHARDS).map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

@@ -15,7 +15,9 @@ use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::load::{self, Access, Chunk, Counters, History, Rates, Samples, ShardRates};
 use crate::placement::{self, Decision, Mode, Standing};
 use crate::runtime::Tasks;
-use crate::shard_map::{Bounds, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
+};
 use crate::shard_move::{Cause, Move};
 
 const SHARDS: u32 = 4;
@@ -94,6 +96,7 @@ fn map() -> ShardMap {
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..SHARDS).map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

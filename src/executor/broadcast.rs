@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::pump::{Verdict, pump};
 use super::run::Cost;
-use super::{Client, Fault, Session};
+use super::{Client, Exclusive, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
 use crate::planner::DdlPlan;
+use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState, command_tag, put_query};
 
 impl Session {
@@ -47,8 +48,7 @@ impl Session {
         for node in self.nodes_home_last() {
             let started = Instant::now();
             let is_home = node == self.engine.live_map.load().home();
-            let member = self.member(node).await?;
-            member.send(messages).await?;
+            let member = self.ask(node, messages).await?;
             let (mut tag, mut error) = (String::new(), None);
             let bytes = pump(&mut member.guard, client, |kind, frame| match kind {
                 b'T' if is_home && describe => Verdict::Forward,
@@ -88,24 +88,44 @@ impl Session {
     /// Runs DDL on every node; waits for moves under way first. Leaves `ReadyForQuery` to the
     /// caller. Commits, unless the client has a transaction block.
     pub async fn run_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<(), Fault> {
+        if let Some(apart) = &plan.apart
+            && self.is_apart(apart).await?
+        {
+            return self.run_apart(plan, apart, client).await;
+        }
         if self.transaction.ddl.is_none() {
-            let limit = self.engine.config.ddl_timeout();
-            let lock = self.engine.ddl_lock.exclusive(limit).await;
-            self.transaction.ddl = Some(lock.ok_or_else(|| move_under_way(limit))?);
+            self.transaction.ddl = Some(self.no_moves().await?);
         }
         let implicit = self.begin_implicit();
         self.transaction.varies |= plan.varies;
         self.transaction.changed_tables.extend(plan.tables.iter().cloned());
+        self.transaction.changed_views.extend(plan.views.iter().cloned());
         let tag = self.try_ddl(plan, client).await;
         self.end_broadcast(implicit, tag, client).await
     }
 
+    /// Keeps moves away; waits for those under way.
+    pub(super) async fn no_moves(&self) -> Result<Exclusive, ServerError> {
+        let limit = self.engine.config.ddl_timeout();
+        let lock = self.engine.ddl_lock.exclusive(limit).await;
+        lock.ok_or_else(|| move_under_way(limit))
+    }
+
     async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {
+        self.try_statements(|node, map| plan.statements_for(node, map), client).await
+    }
+
+    /// Runs each node's statements; the tag of the home node's first, whose notices pass.
+    pub(super) async fn try_statements(
+        &mut self,
+        statements: impl Fn(NodeId, &ShardMap) -> Vec<String>,
+        client: &mut Client,
+    ) -> Result<String, Fault> {
         let map = self.engine.live_map.snapshot();
         let (mut first_tag, mut verifier) = (String::new(), None);
         for node in self.nodes_home_last() {
             let is_home = node == map.home();
-            for (index, sql) in plan.statements_for(node, &map).into_iter().enumerate() {
+            for (index, sql) in statements(node, &map).into_iter().enumerate() {
                 let sql = self.with_one_verifier(node, sql, &mut verifier).await?;
                 let mut query = BytesMut::new();
                 put_query(&sql, &mut query);
@@ -120,15 +140,14 @@ impl Session {
     }
 
     /// Runs one statement; its command tag. The client gets the notices of the one that is shown.
-    async fn run_ddl_statement(
+    pub(super) async fn run_ddl_statement(
         &mut self,
         node: NodeId,
         query: &[u8],
         shown: bool,
         client: &mut Client,
     ) -> Result<String, Fault> {
-        let member = self.member(node).await?;
-        member.send(query).await?;
+        let member = self.ask(node, query).await?;
         let (mut tag, mut error) = (String::new(), None);
         pump(&mut member.guard, client, |kind, frame| match kind {
             b'N' if shown => Verdict::Forward,

@@ -1,12 +1,18 @@
 //! Keeps the map's knowledge of columns equal to the home node's catalog.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use super::{Engine, Session};
+use crate::backend::NodeAddress;
 use crate::backend::RaiseError;
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, Identity, ShardMap};
 use crate::sql::TableName;
+
+/// How long a node's catalog may take to be read.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The columns of one table, in order.
 const COLUMNS: &str = "\
@@ -43,11 +49,8 @@ impl Engine {
             return Ok(());
         }
         let map = self.live_map.snapshot();
-        let home = &self.nodes[map.home().index()];
-        let work = async |client: &Client| {
+        let look = async |client: &Client| {
             let mut found = Vec::new();
-            // So that defaults are shown with all names qualified.
-            client.batch_execute("SET search_path = ''").await?;
             for table in tables {
                 let rows = client.query(COLUMNS, &[&table.schema, &table.name]).await?;
                 let columns = rows.iter().map(|row| Column {
@@ -65,7 +68,7 @@ impl Engine {
             }
             Ok(found)
         };
-        let found = home.ask(map.database(), work).await?;
+        let found = ask(&self.nodes[map.home().index()], &map, look).await?;
         self.store_columns(&found).await
     }
 
@@ -93,6 +96,29 @@ impl Engine {
     }
 }
 
+/// Does `work` on a service connection to a node; names are shown with their schemas there.
+pub(super) async fn ask<T>(
+    node: &NodeAddress,
+    map: &ShardMap,
+    work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, ColumnsError> {
+    let asked = node.ask(map.database(), async |client: &Client| {
+        client.batch_execute("SET search_path = ''").await?;
+        work(client).await
+    });
+    match tokio::time::timeout(DEADLINE, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(late()),
+    }
+}
+
+fn late() -> ColumnsError {
+    ColumnsError::Catalog(CatalogError::Store {
+        doing: "reading columns",
+        source: Box::new(std::io::Error::from(std::io::ErrorKind::TimedOut)),
+    })
+}
+
 impl Session {
     /// After a transaction with DDL: the map learns the new columns. If it can't, statements that
     /// need them are refused until it can.
@@ -100,6 +126,11 @@ impl Session {
         let tables = std::mem::take(&mut self.transaction.changed_tables);
         if let Err(error) = self.engine.refresh_columns(&tables).await {
             tracing::error!(%error, "the columns of changed tables could not be read");
+        }
+        if self.transaction.ddl.is_some()
+            && let Err(error) = self.engine.refresh_derived().await
+        {
+            tracing::error!(%error, "views over sharded tables could not be read");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
@@ -110,6 +110,9 @@ pub struct Engine {
     pub(super) failpoints: Failpoints,
     /// The prepared transactions that a session is at work on.
     pub(super) live_gids: Mutex<HashSet<String>>,
+    /// Names of tables and views of the home node that were looked at: the map says what it must of
+    /// them.
+    pub(super) relations: RwLock<HashSet<String>>,
 }
 
 impl Engine {
@@ -141,6 +144,7 @@ impl Engine {
             gid_count: AtomicU64::new(0),
             failpoints: Failpoints::from_env(),
             live_gids,
+            relations: RwLock::default(),
         })
     }
 

@@ -97,8 +97,7 @@ impl Session {
         messages: &[u8],
         answers: usize,
     ) -> Result<Vec<Vec<Option<String>>>, Fault> {
-        let member = self.member(node).await?;
-        member.send(messages).await?;
+        let member = self.ask(node, messages).await?;
         let (mut rows, mut failure) = (Vec::new(), None);
         for _ in 0..answers {
             match member.guard.finish_command().await {

@@ -3,6 +3,7 @@
 //! It knows clients only as a socket to answer ([`Client`]); the protocol's states are the
 //! frontend's.
 
+mod apart;
 mod broadcast;
 mod cancel;
 mod client;
@@ -12,6 +13,7 @@ mod copy_relay;
 mod copy_out;
 mod commit;
 mod ddl_lock;
+mod derived;
 mod direct;
 mod engine;
 mod enter;
@@ -21,6 +23,7 @@ mod gate;
 mod leave;
 mod live_map;
 mod merge_session;
+mod open_pull;
 mod outside;
 mod pull;
 mod pump;
@@ -32,6 +35,7 @@ mod run;
 mod scatter;
 mod session;
 mod spread;
+mod viewed;
 
 pub use cancel::CancelTarget;
 pub use client::{Client, ClientError};
@@ -46,8 +50,9 @@ pub use evaluate::Bound;
 pub use fault::Fault;
 pub use gate::{ClosedGate, Gates, Pass};
 pub use live_map::LiveMap;
+pub use open_pull::{OpenPull, Portion};
 pub use outside::OutsideCommit;
-pub use pull::{BindFrames, PullRun};
+pub use pull::{BindFrames, PullMode, PullRun};
 pub use pump::{Verdict, pump};
 pub use reference_lock::{ReferenceLock, Still, Writing};
 pub use run::{Cost, query_message};

@@ -17,7 +17,7 @@ use super::merge_session::{
 use super::pump::{Verdict, pump};
 use super::reduce::Question;
 use super::run::{Cost, query_message};
-use super::{Client, Fault, Session};
+use super::{Client, Fault, OpenPull, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
@@ -44,6 +44,26 @@ pub struct PullRun<'a> {
     pub params: Params<'a>,
     /// In the extended protocol its `Bind`; without it, results are text and described.
     pub bind: Option<BindFrames>,
+    /// What is done with its rows.
+    pub mode: PullMode,
+}
+
+/// What a pull does with the rows of its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullMode {
+    /// The client gets all.
+    All,
+    /// It gets so many, the others later.
+    First(i32),
+    /// They are those of a cursor, which the statement declares.
+    Declare,
+}
+
+impl PullRun<'_> {
+    /// The statement with the queries of its views.
+    fn expanded_text(&self) -> &str {
+        self.pull.expanded.as_ref().map_or(self.text, |expanded| &expanded.text)
+    }
 }
 
 /// A `Bind` of the unnamed statement as frames.
@@ -79,13 +99,30 @@ struct Lane {
 impl Session {
     /// Runs a SELECT by a merge session. Leaves `ReadyForQuery` to the caller.
     pub async fn pull(&mut self, run: &PullRun<'_>, client: &mut Client) -> Result<(), Fault> {
+        if let Some(open) = self.open_pull(run, client).await? {
+            open.end().await?;
+        }
+        if self.in_transaction() { Ok(()) } else { self.finish().await }
+    }
+
+    /// The same, but what it leaves open lives on: the other rows, or a cursor. `None` if it failed
+    /// and the client was told.
+    pub async fn open_pull(
+        &mut self,
+        run: &PullRun<'_>,
+        client: &mut Client,
+    ) -> Result<Option<OpenPull>, Fault> {
         self.check_definitions()?;
         let limit = self.engine.config.pull_timeout();
         let merge = MergeSession::begin(self).await?;
         let done = timeout(limit, self.pull_with(run, merge, client)).await;
-        let failed = match done {
-            Ok(Ok(failed)) => failed,
-            Ok(Err(fault)) => return Err(fault),
+        match done {
+            Ok(Ok(None)) => {
+                self.fail();
+                Ok(None)
+            }
+            Ok(Ok(Some(merge))) => Ok(Some(OpenPull::new(merge))),
+            Ok(Err(fault)) => Err(fault),
             Err(_) => {
                 for node in self.nodes() {
                     if self.is_busy(node) {
@@ -94,15 +131,11 @@ impl Session {
                 }
                 let message =
                     format!("bringing rows of several nodes together took over {limit:?}");
-                return Err(ServerError::new(SqlState::QUERY_CANCELED, message)
+                Err(ServerError::new(SqlState::QUERY_CANCELED, message)
                     .with_hint("Restrict the statement, or raise executor.pull_timeout_ms.")
-                    .into());
+                    .into())
             }
-        };
-        if failed {
-            self.fail();
         }
-        if self.in_transaction() { Ok(()) } else { self.finish().await }
     }
 
     /// The merge session would wait for the locks of definitions that are not committed, or not know
@@ -127,14 +160,14 @@ impl Session {
         Ok(prepared?.plan)
     }
 
-    /// Whether the statement failed where the client was already told.
+    /// `None` if the statement failed where the client was already told.
     async fn pull_with(
         &mut self,
         run: &PullRun<'_>,
         mut merge: MergeSession,
         client: &mut Client,
-    ) -> Result<bool, Fault> {
-        let Prepared { described, plan, all } = match self.prepare(run, &mut merge).await {
+    ) -> Result<Option<MergeSession>, Fault> {
+        let Prepared { described, mut plan, all } = match self.prepare(run, &mut merge).await {
             Ok(prepared) => prepared,
             Err(fault) => {
                 merge.end().await?;
@@ -143,15 +176,21 @@ impl Session {
         };
         let map = self.engine.live_map.snapshot();
         self.gather(&plan, &map, all, &mut merge).await?;
-        if run.bind.is_none() {
+        if run.mode == PullMode::Declare && !plan.has_params {
+            let head = run.expanded_text().get(..run.start).unwrap_or_default();
+            plan.text = format!("{head}{}", plan.text);
+        }
+        if run.bind.is_none() && run.mode != PullMode::Declare {
             client.relay(&described.columns).await?;
         }
         if run.pull.groups_rows && plan.has_params {
             merge.give_keys(&plan, run.params.types).await?;
         }
-        let failed = finish_on(&mut merge, &plan, run, client).await?;
-        merge.end().await?;
-        Ok(failed)
+        if finish_on(&mut merge, &plan, run, client).await? {
+            merge.end().await?;
+            return Ok(None);
+        }
+        Ok(Some(merge))
     }
 
     /// Has the statement checked by PostgreSQL, and plans.
@@ -160,7 +199,8 @@ impl Session {
         run: &PullRun<'_>,
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
-        let statement = run.text.get(run.start..).unwrap_or_default();
+        let text = run.expanded_text();
+        let statement = text.get(run.start..).unwrap_or_default();
         let home = self.engine.live_map.load().home();
         let home_is_pinned = self.held(home).is_some_and(|member| member.is_pinned());
         let described = match merge.describe(statement, run.params.types).await {
@@ -175,10 +215,13 @@ impl Session {
             described => described?,
         };
         merge.check_functions(&run.pull.unknown_functions).await?;
+        if let Some(expanded) = &run.pull.expanded {
+            merge.check_views(run, expanded, &described).await?;
+        }
         let all = self.in_transaction() || home_is_pinned;
         if let Some(reduction) = &run.pull.reduction {
             let question = Question {
-                text: run.text,
+                text,
                 reduction,
                 params: &run.params,
                 param_types: &described.param_types,
@@ -188,7 +231,7 @@ impl Session {
                 return Ok(Prepared { described, plan, all });
             }
         }
-        let plan = planner::pull(run.text, &run.pull, &run.params, all);
+        let plan = planner::pull(text, &run.pull, &run.params, all);
         Ok(Prepared { described, plan, all })
     }
 
@@ -403,7 +446,11 @@ async fn finish_on(
             let types = if plan.has_params { run.params.types } else { &[] };
             put_parse(b"", plan.text.as_bytes(), types, &mut out);
             out.extend_from_slice(if plan.has_params { &bind.full } else { &bind.bare });
-            put_frame(b'E', &mut out, |out| out.extend_from_slice(b"\0\0\0\0\0"));
+            let limit = if let PullMode::First(limit) = run.mode { limit } else { 0 };
+            put_frame(b'E', &mut out, |out| {
+                out.extend_from_slice(b"\0");
+                out.extend_from_slice(&limit.to_be_bytes());
+            });
             put_frame(b'S', &mut out, |_| ());
             out
         }
@@ -411,7 +458,7 @@ async fn finish_on(
     merge.guard.send(&out).await?;
     let mut failed = false;
     pump(&mut merge.guard, client, |tag, _| match tag {
-        b'D' | b'N' | b'C' | b'H' | b'd' | b'c' => Verdict::Forward,
+        b'D' | b'N' | b'C' | b'H' | b'd' | b'c' | b's' => Verdict::Forward,
         b'E' => {
             failed = true;
             Verdict::Forward

@@ -13,7 +13,7 @@ use crate::wire::Reader;
 
 /// A column of a `RowDescription`.
 #[derive(Debug, PartialEq, Eq)]
-struct Field {
+pub(super) struct Field {
     name: Vec<u8>,
     type_oid: u32,
     modifier: u32,
@@ -120,7 +120,7 @@ impl MergeSession {
 }
 
 /// The columns that a `RowDescription` tells of.
-fn fields(frame: &Bytes) -> Vec<Field> {
+pub(super) fn fields(frame: &Bytes) -> Vec<Field> {
     let mut reader = Reader::new(frame.get(5..).unwrap_or_default());
     let mut fields = Vec::new();
     let Ok(count) = reader.i16() else { return fields };

@@ -27,6 +27,9 @@ impl Engine {
         let interval = Duration::from_secs(self.config.resolve_interval_s.max(1));
         loop {
             self.resolve().await;
+            if let Err(error) = self.refresh_derived().await {
+                tracing::warn!(%error, "views over sharded tables could not be read");
+            }
             tokio::select! {
                 () = tasks.token().cancelled() => return,
                 () = tokio::time::sleep(interval) => {}

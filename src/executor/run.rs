@@ -64,6 +64,29 @@ impl Member {
 }
 
 impl Session {
+    /// Sends messages to a node, in the session's transaction; what comes next answers them.
+    pub(super) async fn ask(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+    ) -> Result<&mut Member, Fault> {
+        let member = self.member(node).await?;
+        member.send(messages).await?;
+        Ok(member)
+    }
+
+    /// The same; the client hears of reported settings first that are others on this connection.
+    async fn ask_for(
+        &mut self,
+        client: &mut Client,
+        node: NodeId,
+        messages: &[u8],
+    ) -> Result<&mut Member, Fault> {
+        self.member(node).await?;
+        self.tell_reports(client);
+        self.ask(node, messages).await
+    }
+
     /// Runs a simple `Query` frame on one node and relays the answer, `ReadyForQuery` included.
     pub async fn run_query(
         &mut self,
@@ -73,10 +96,7 @@ impl Session {
         cost: &Cost,
     ) -> Result<(), Fault> {
         let started = Instant::now();
-        self.member(node).await?;
-        self.tell_reports(client);
-        let member = self.member(node).await?;
-        member.send(query).await?;
+        let member = self.ask_for(client, node, query).await?;
         let mut bytes = query.len() as u64;
         loop {
             let mut copy_in = false;
@@ -106,16 +126,40 @@ impl Session {
         text: &str,
         client: &mut Client,
     ) -> Result<(), Fault> {
-        self.member(node).await?;
-        self.tell_reports(client);
-        let member = self.member(node).await?;
-        member.send(&query_message(text)).await?;
+        let member = self.ask_for(client, node, &query_message(text)).await?;
         let relayed = pump(&mut member.guard, client, |tag, _| match tag {
             b'Z' => Verdict::DropLast,
             _ => Verdict::Forward,
         });
         relayed.await?;
         self.settle(node).await
+    }
+
+    /// Runs messages on one node and relays rows, notices, errors and how it ended; whether it did
+    /// so without an error.
+    pub async fn run_one(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+        cost: &Cost,
+        client: &mut Client,
+    ) -> Result<bool, Fault> {
+        let started = Instant::now();
+        let member = self.ask_for(client, node, messages).await?;
+        let mut failed = false;
+        let bytes = pump(&mut member.guard, client, |tag, _| match tag {
+            b'D' | b'N' | b'C' | b's' => Verdict::Forward,
+            b'E' => {
+                failed = true;
+                Verdict::Forward
+            }
+            b'Z' => Verdict::DropLast,
+            _ => Verdict::Drop,
+        })
+        .await?;
+        self.record(node, cost, started.elapsed(), bytes);
+        self.settle(node).await?;
+        Ok(!failed)
     }
 
     /// Makes `node` part of the transaction block now, not only with its first statement.

@@ -178,8 +178,7 @@ impl Session {
         node: NodeId,
         messages: &[u8],
     ) -> Result<Option<BytesMut>, Fault> {
-        let member = self.member(node).await?;
-        member.send(messages).await?;
+        let member = self.ask(node, messages).await?;
         let mut error = None;
         loop {
             let (tag, frame) = member.guard.frame().await?;

@@ -111,6 +111,10 @@ pub(super) struct Transaction {
     pub varies: bool,
     /// Tables whose columns are to be read again after it.
     pub changed_tables: Vec<TableName>,
+    /// Names of views that its DDL has made, changed or dropped.
+    pub changed_views: BTreeSet<String>,
+    /// Names of relations that it has asked for and that were not there.
+    pub absent: BTreeSet<String>,
 }
 
 impl Member {

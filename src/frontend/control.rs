@@ -83,9 +83,15 @@ impl ClientSession {
         let failed_unseen = failed && !self.session.failed_on_node();
         if let ([node], false) = (nodes.as_slice(), failed_unseen) {
             let node = *node;
+            if !commit || failed {
+                self.cursors.clear();
+            }
             self.session.run_text(node, text, &mut self.client).await?;
         } else {
             let commit = commit && !failed;
+            if !commit {
+                self.cursors.clear();
+            }
             if nodes.is_empty() {
                 self.session.forget_block();
             } else if commit {
@@ -201,6 +207,7 @@ impl ClientSession {
         }
         self.session.run_discard_all(node, text, &mut self.client).await?;
         self.statements.clear();
+        self.cursors.clear();
         self.batch.portals.clear();
         let startup = Arc::clone(&self.session.startup_settings);
         self.session.change_settings(startup, &mut self.client).await?;

@@ -64,6 +64,7 @@ impl ClientSession {
             self.batch.reset(false);
             self.tell(fault).await?;
         }
+        self.end_cursors().await;
         self.client.put(Reply::Ready(self.session.status()));
         Ok(())
     }
@@ -212,6 +213,7 @@ impl ClientSession {
 
     /// Keeps a portal that the proxy runs in steps of its own.
     fn keep_portal(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>, body: &[u8]) {
+        self.cursors.close_portal(bind.portal);
         let portal = Portal::Ours(prepared, Bytes::copy_from_slice(body));
         self.batch.portals.insert(bind.portal.into(), portal);
     }
@@ -224,6 +226,10 @@ impl ClientSession {
                     self.answer(&Reply::NoParameters);
                     self.answer(&Reply::NoData);
                     return Ok(());
+                }
+                let template = self.template(&prepared.text);
+                if let Some(used) = self.cursors.of(&template) {
+                    return self.describe_cursor(&used, &prepared, None).await;
                 }
                 let node = self.node_of(&prepared);
                 self.go_to(node).await?;
@@ -257,7 +263,9 @@ impl ClientSession {
                 self.batch.executed = true;
                 Ok(())
             }
-            Portal::Ours(prepared, bind) => self.execute_ours(&prepared, &bind, limit).await,
+            Portal::Ours(prepared, bind) => {
+                self.execute_ours(&prepared, (name, &bind), limit).await
+            }
         }
     }
 
@@ -268,6 +276,7 @@ impl ClientSession {
                 self.statements.remove(name);
             }
             Target::Portal(name) => {
+                self.cursors.close_portal(name);
                 if let Some(Portal::Native(node)) = self.batch.portals.remove(name) {
                     self.go_to(node).await?;
                     self.batch.out.extend_from_slice(message);
@@ -394,6 +403,10 @@ impl ClientSession {
         let map = self.worker.engine.live_map.snapshot();
         match template.route(&Params::default()) {
             Ok(Route::Home | Route::Pull(_)) => map.home(),
+            Ok(Route::Cursor(used)) => {
+                let known = used.name.as_deref().and_then(|name| self.cursors.node_of(name));
+                known.unwrap_or_else(|| map.home())
+            }
             _ => self.batch.node.unwrap_or_else(|| self.session.any_node()),
         }
     }

@@ -6,9 +6,11 @@ use super::capture::Answer;
 use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
-use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter, query_message};
-use crate::planner::{literal, renumbered};
+use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter, query_message};
+use crate::ids::NodeId;
+use crate::planner::{is_bare_string, literal, renumbered};
 use crate::router::InsertRows;
+use crate::sql::{Item, Statement, StatementKind, Strings, parse};
 use crate::wire::{Bind, Reader, Reply, ServerError, SqlState, body};
 
 /// Rows of one INSERT.
@@ -26,8 +28,8 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let layout = &insert.layout;
         let source = insert.text.get(layout.source.clone()).unwrap_or_default();
-        let selected = self.fetch(source, bound).await?;
-        let rows = self.literals(&selected).await?;
+        let (selected, node) = self.fetch(source, bound).await?;
+        let rows = self.literals(&selected, node, &bare_strings(source)).await?;
         let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
         if rows.is_empty() {
             // The same without rows: checks it, and describes what RETURNING gives.
@@ -36,7 +38,7 @@ impl ClientSession {
             let cost = crate::executor::Cost::none(crate::load::Access::Write);
             return self.write_way(Way::Node(home, cost), &text, bound).await;
         }
-        let whole = tail.to_ascii_lowercase().contains("conflict");
+        let whole = layout.conflict;
         if whole && rows.len() > ROWS_MAX {
             return Err(too_many().into());
         }
@@ -100,28 +102,33 @@ impl ClientSession {
         }
     }
 
-    /// Runs a query and keeps its rows, as text.
+    /// Runs a query and keeps its rows, as text; the node that has described them.
     async fn fetch(
         &mut self,
         source: &str,
         bound: Option<&Bound<'_, '_>>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<(Answer, NodeId), Fault> {
+        let mut node = self.worker.engine.live_map.load().home();
         let Some(bound) = bound else {
-            return self.capture(async |session| session.read(source, None).await).await;
+            let read = async |session: &mut Self| {
+                node = session.read(source, None).await?;
+                Ok(())
+            };
+            return Ok((self.capture(read).await?, node));
         };
         let (text, numbers) = renumbered(source);
-        let mut frame = BytesMut::new();
-        bound.bind.put_part(&numbers, Some(&[0, 0]), &mut frame);
+        let (frame, types) = text_results(&numbers, bound);
         let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
-        let declared = |number: &u16| {
-            bound.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
-        };
-        let types: Vec<u32> = numbers.iter().map(declared).collect();
         let part = Bound { types: &types, bind: &bind };
-        self.capture(async |session| session.read(&text, Some(&part)).await).await
+        let read = async |session: &mut Self| {
+            node = session.read(&text, Some(&part)).await?;
+            Ok(())
+        };
+        Ok((self.capture(read).await?, node))
     }
 
-    async fn read(&mut self, text: &str, bound: Option<&Bound<'_, '_>>) -> Result<(), Fault> {
+    /// Runs a query; the node whose types its columns have.
+    async fn read(&mut self, text: &str, bound: Option<&Bound<'_, '_>>) -> Result<NodeId, Fault> {
         let template = self.template(text);
         let params = params_of(bound);
         let (way, _) = self.way(text, params, template).await?;
@@ -133,11 +140,14 @@ impl ClientSession {
             Way::Node(node, cost) => {
                 let nodes = [(node, cost)];
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
-                self.session.scatter(&scatter, &mut self.client).await
+                self.session.scatter(&scatter, &mut self.client).await?;
+                Ok(node)
             }
             Way::Scatter(nodes) => {
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
-                self.session.scatter(&scatter, &mut self.client).await
+                self.session.scatter(&scatter, &mut self.client).await?;
+                // The first of them describes the columns.
+                nodes.first().map(|(node, _)| *node).ok_or_else(|| no_node().into())
             }
             Way::Pull(pull) => {
                 let bind = bound.map(|bound| {
@@ -146,8 +156,9 @@ impl ClientSession {
                     bound.bind.put_part(&[], None, &mut frames.bare);
                     frames
                 });
-                let run = PullRun { pull, text, start: 0, params, bind };
-                self.session.pull(&run, &mut self.client).await
+                let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
+                self.session.pull(&run, &mut self.client).await?;
+                Ok(self.worker.engine.live_map.load().home())
             }
             Way::Steps(_) => Err(ServerError::refused(
                 "the rows of this query can't be inserted",
@@ -158,20 +169,27 @@ impl ClientSession {
         }
     }
 
-    /// Each row as `(…)` of literals, with the types of the query's columns.
-    async fn literals(&mut self, selected: &Answer) -> Result<Vec<String>, Fault> {
+    /// Each row as `(…)` of literals, with the types of the query's columns, which are those of
+    /// `node`; a column that is a string without a type, by `untyped`, has none here either.
+    pub(super) async fn literals(
+        &mut self,
+        selected: &Answer,
+        node: NodeId,
+        untyped: &[bool],
+    ) -> Result<Vec<String>, Fault> {
         if selected.rows.is_empty() {
             return Ok(Vec::new());
         }
         let types = match &selected.columns {
-            Some(columns) => self.type_names(&type_oids(columns)?).await?,
+            Some(columns) => self.type_names(&type_oids(columns)?, node).await?,
             None => Vec::new(),
         };
         let mut rows = Vec::with_capacity(selected.rows.len());
         for row in &selected.rows {
             let values = values(row)?;
             let value = |(index, value): (usize, Option<String>)| {
-                let kind = types.get(index).cloned().unwrap_or_else(|| "unknown".to_owned());
+                let kind = types.get(index).filter(|_| untyped.get(index) != Some(&true));
+                let kind = kind.cloned().unwrap_or_else(|| "unknown".to_owned());
                 literal(&value.map(|value| (value, kind)))
             };
             let values: Vec<String> = values.into_iter().enumerate().map(value).collect();
@@ -180,17 +198,16 @@ impl ClientSession {
         Ok(rows)
     }
 
-    /// The names of types.
-    async fn type_names(&mut self, oids: &[u32]) -> Result<Vec<String>, Fault> {
+    /// The names of types of `node`: what users make has another OID on each.
+    async fn type_names(&mut self, oids: &[u32], node: NodeId) -> Result<Vec<String>, Fault> {
         let list: Vec<String> = oids.iter().map(ToString::to_string).collect();
         let text = format!(
             "SELECT pg_catalog.format_type(o, -1) FROM pg_catalog.unnest(ARRAY[{}]::oid[]) \
              WITH ORDINALITY AS x(o, n) ORDER BY n",
             list.join(", ")
         );
-        let home = self.worker.engine.live_map.load().home();
         let session = async |session: &mut Self| {
-            let run = session.session.run_text(home, &text, &mut session.client);
+            let run = session.session.run_text(node, &text, &mut session.client);
             run.await
         };
         let answer = self.capture(session).await?;
@@ -198,6 +215,40 @@ impl ClientSession {
             |row: &bytes::Bytes| Ok(values(row)?.into_iter().flatten().next().unwrap_or_default());
         answer.rows.iter().map(name).collect()
     }
+}
+
+/// A `Bind` of the unnamed statement with some of the parameters and results as text, and their
+/// types.
+fn text_results(numbers: &[u16], bound: &Bound<'_, '_>) -> (BytesMut, Vec<u32>) {
+    let mut frame = BytesMut::new();
+    bound.bind.put_part(numbers, Some(&[0, 0]), &mut frame);
+    let declared = |number: &u16| {
+        bound.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
+    };
+    (frame, numbers.iter().map(declared).collect())
+}
+
+/// The messages that run a text whose rows are kept: described, and as text.
+pub(super) fn described_as_text(
+    text: &str,
+    bound: Option<&Bound<'_, '_>>,
+) -> Result<BytesMut, Fault> {
+    let Some(bound) = bound else { return Ok(query_message(text)) };
+    let (text, numbers) = renumbered(text);
+    let (frame, types) = text_results(&numbers, bound);
+    let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
+    Ok(Bound { types: &types, bind: &bind }.described(&text))
+}
+
+/// Which columns of a single SELECT are bare strings: INSERT gives them the types of its columns.
+fn bare_strings(source: &str) -> Vec<bool> {
+    let parsed = parse(source, Strings::Standard);
+    let [Statement { kind: StatementKind::Query(query), .. }] = parsed.statements.as_slice() else {
+        return Vec::new();
+    };
+    let is_bare = |item: &Item| is_bare_string(&source[item.expression.clone()]);
+    let items = query.shape.as_ref().map(|shape| shape.items.as_slice()).unwrap_or_default();
+    items.iter().map(is_bare).collect()
 }
 
 /// The types of the columns that a `RowDescription` describes.
@@ -228,6 +279,10 @@ pub(super) fn values(frame: &[u8]) -> Result<Vec<Option<String>>, Fault> {
             .collect::<Result<_, crate::wire::Malformed>>()
     };
     read().map_err(|error| crate::executor::ClientError::from(error).into())
+}
+
+fn no_node() -> ServerError {
+    ServerError::new(SqlState::INTERNAL_ERROR, "no node owns a shard of the group")
 }
 
 fn too_many() -> ServerError {

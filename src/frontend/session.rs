@@ -7,6 +7,7 @@ use foldhash::HashMap;
 
 use super::batch::{Batch, Name};
 use super::cancel::CancelEntry;
+use super::cursors::Cursors;
 use super::greeting::Startup;
 use super::simple::utf8;
 use super::statements::Prepared;
@@ -37,6 +38,8 @@ pub(super) struct ClientSession {
     pub statements: HashMap<Name, Arc<Prepared>>,
     /// The extended protocol's exchange under way.
     pub batch: Batch,
+    /// Cursors, and portals that are read in portions.
+    pub cursors: Cursors,
     /// Which of its statements are looked at more closely.
     pub sieve: Sieve,
     _cancel: CancelEntry,
@@ -90,6 +93,7 @@ impl ClientSession {
             database: startup.database,
             statements: HashMap::default(),
             batch: Batch::default(),
+            cursors: Cursors::default(),
             sieve: Sieve::new(rand::random()),
             _cancel: cancel,
         }))
@@ -202,6 +206,7 @@ impl ClientSession {
             self.tell(fault).await?;
             self.client.put(Reply::Ready(self.session.status()));
         }
+        self.end_cursors().await;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::session::ClientSession;
-use crate::executor::{Cost, Entered, Fault, PullRun, Scatter};
+use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
@@ -61,8 +61,12 @@ impl ClientSession {
                 }
                 (Way::Pull(pull), _) => {
                     let params = Params::default();
-                    let run = PullRun { pull, text, start: 0, params, bind: None };
+                    let run =
+                        PullRun { pull, text, start: 0, params, bind: None, mode: PullMode::All };
                     self.session.pull(&run, &mut self.client).await?;
+                }
+                (Way::Steps(Route::Cursor(used)), _) => {
+                    self.use_cursor(&used, message, true).await?;
                 }
                 (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
             }
@@ -84,6 +88,25 @@ impl ClientSession {
         template.serves_shape().then_some((template, params))
     }
 
+    /// The same as [`ClientSession::way`] for rows that are taken in portions.
+    pub(super) async fn way_together(
+        &mut self,
+        text: &str,
+        params: Params<'_>,
+        mut template: Arc<Template>,
+    ) -> Result<(Way, Arc<Template>), Fault> {
+        loop {
+            let epoch = self.worker.engine.live_map.load().epoch();
+            if template.epoch == epoch {
+                let route = template.route(&params)?;
+                if let Some(way) = self.enter_route(route, &template).await? {
+                    return Ok((way, template));
+                }
+            }
+            template = self.templates.together(text, &self.worker.engine.live_map.load());
+        }
+    }
+
     /// Routes a text and passes the gates of its shards; again if the map changes meanwhile. A shape
     /// that does not lead to shards of one node is not relied on: its text is routed as it is.
     pub(super) async fn way(
@@ -93,6 +116,7 @@ impl ClientSession {
         mut template: Arc<Template>,
     ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
+            self.session.check_relations(&template).await?;
             let map = self.worker.engine.live_map.snapshot();
             let current = template.epoch == map.epoch();
             let route = match template.route(&params) {
@@ -104,30 +128,47 @@ impl ClientSession {
                     continue;
                 }
             };
-            let shards = shards_of(&route, &map);
-            if self.session.enter(&shards, template.epoch).await? == Entered::Stale {
-                template = self.template(text);
-                params.literals = &[];
-                continue;
-            }
-            if self.sieve.picks() {
-                self.look_at(text, &template, &params, &route, &shards);
-            }
-            let access = access(template.access);
-            let way = match route {
-                Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),
-                Route::Home => Way::Node(map.home(), Cost::none(access)),
-                Route::Shards(shards) => {
-                    let node = map.node_of(shards[0]);
-                    Way::Node(node, Cost { shards, access })
+            let picked = self.sieve.picks().then(|| (route.clone(), shards_of(&route, &map)));
+            if let Some(way) = self.enter_route(route, &template).await? {
+                if let Some((route, shards)) = picked {
+                    self.look_at(text, &template, &params, &route, &shards);
                 }
-                Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
-                Route::ScatterOver(shards) => Way::Scatter(nodes_of(&map, &shards, access)),
-                Route::Pull(pull) => Way::Pull(pull),
-                steps => Way::Steps(steps),
-            };
-            return Ok((way, template));
+                return Ok((way, template));
+            }
+            template = self.template(text);
+            params.literals = &[];
         }
+    }
+
+    /// Passes the gates of a route's shards; `None` if the map has changed meanwhile.
+    async fn enter_route(
+        &mut self,
+        route: Route,
+        template: &Template,
+    ) -> Result<Option<Way>, Fault> {
+        let map = self.worker.engine.live_map.snapshot();
+        let shards = shards_of(&route, &map);
+        if self.session.enter(&shards, template.epoch).await? == Entered::Stale {
+            return Ok(None);
+        }
+        let access = access(template.access);
+        let way = match route {
+            Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),
+            Route::Home => Way::Node(map.home(), Cost::none(access)),
+            Route::Shards(shards) => {
+                let node = map.node_of(shards[0]);
+                Way::Node(node, Cost { shards, access })
+            }
+            Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
+            Route::ScatterOver(shards) => Way::Scatter(nodes_of(&map, &shards, access)),
+            Route::Pull(pull) => Way::Pull(pull),
+            Route::Cursor(used) if !self.cursors.is_ours(&used) => {
+                let known = used.name.as_deref().and_then(|name| self.cursors.node_of(name));
+                Way::Node(known.unwrap_or_else(|| map.home()), Cost::none(access))
+            }
+            steps => Way::Steps(steps),
+        };
+        Ok(Some(way))
     }
 
     /// Does what must come before a statement on its node: keeps the session there if it leaves
@@ -173,7 +214,8 @@ impl ClientSession {
         };
         let params = Params::default();
         let pull = Arc::clone(pull);
-        let run = PullRun { pull, text, start: explained.start, params, bind: None };
+        let run =
+            PullRun { pull, text, start: explained.start, params, bind: None, mode: PullMode::All };
         let plan = self.session.plan_pull(&run).await?;
         Ok(planner::explain_pull(&plan, explained.start, map))
     }
@@ -190,6 +232,9 @@ impl ClientSession {
 
     /// Does what must come after a statement that ran.
     pub(super) async fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
+        if template.closes_cursors {
+            self.cursors.clear();
+        }
         if template.changes_reading || template.leaves >= Leaves::Unknown {
             if self.session.in_transaction() && template.changes_reading {
                 self.session.refresh_search_path().await?;
@@ -220,9 +265,12 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
-            Route::Write(_) | Route::Insert(..) | Route::Evaluate(_) | Route::Select(_) => {
-                self.write(route.clone(), text, None).await
-            }
+            Route::Write(_)
+            | Route::Insert(..)
+            | Route::Evaluate(_)
+            | Route::Select(_)
+            | Route::Rekey(_) => self.write(route.clone(), text, None).await,
+            Route::Declare(declared) => self.declare(declared, text, None).await,
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
                 self.session.run_ddl(&plan, &mut self.client).await
@@ -270,8 +318,10 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
             shards.dedup();
             return shards;
         }
+        Route::Declare(declared) => return shards_of(&declared.route, map),
         Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
         Route::Scatter(group) => Some(*group),
+        Route::Rekey(rekey) => Some(rekey.group),
         Route::CopyOut(copy) => Some(copy.group),
         Route::CopyIn(copy) => map.table(&copy.table).and_then(|table| match &table.kind {
             crate::shard_map::TableKind::Sharded { group, .. } => Some(*group),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 
-use crate::router::{Context, Template, template};
+use crate::router::{Context, Template, template, template_together};
 use crate::shard_map::ShardMap;
 use crate::sql::Strings;
 
@@ -33,6 +33,13 @@ struct Kept {
 impl Templates {
     pub(super) fn new(database: String, search_path: Vec<String>, strings: Strings) -> Self {
         Self { database, search_path, strings, kept: Mutex::default() }
+    }
+
+    /// The same for rows that are taken in portions; not kept.
+    pub(super) fn together(&self, text: &str, map: &ShardMap) -> Arc<Template> {
+        let (database, search_path) = (&self.database, &self.search_path);
+        let context = Context { database, search_path, strings: self.strings };
+        Arc::new(template_together(text, &context, map))
     }
 
     /// The routed `text` at the epoch of `map`.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::batch::Due;
+use super::cursors::frames;
 use super::extended::invalid;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours};
 use super::statements::Prepared;
-use crate::executor::{BindFrames, Bound, Fault, PullRun, Scatter};
+use super::writes::params_of;
+use crate::executor::{Bound, Fault, PullMode, PullRun, Scatter};
 use crate::router::{Params, Route};
 use crate::wire::{Bind, Reply, ServerError, put_frame, put_parse};
 
@@ -23,6 +25,10 @@ impl ClientSession {
         if self.is_done_here(&self.template(&prepared.text)) {
             self.answer(&Reply::NoData);
             return Ok(());
+        }
+        let template = self.template(&prepared.text);
+        if let Some(used) = self.cursors.of(&template) {
+            return self.describe_cursor(&used, prepared, Some(bind)).await;
         }
         let node = self.node_of(prepared);
         self.go_to(node).await?;
@@ -38,7 +44,7 @@ impl ClientSession {
     pub(super) async fn execute_ours(
         &mut self,
         prepared: &Arc<Prepared>,
-        bind: &Bytes,
+        (portal, bind): (&[u8], &Bytes),
         limit: i32,
     ) -> Result<(), Fault> {
         let text = &*prepared.text;
@@ -58,6 +64,9 @@ impl ClientSession {
             return self.control(&template.control, text).await;
         }
         self.session.check_not_failed()?;
+        if self.next_rows(portal, limit).await? {
+            return Ok(());
+        }
         let bind = Bind::read(bind).map_err(invalid)?;
         let params = Params {
             types: &prepared.types,
@@ -65,24 +74,48 @@ impl ClientSession {
             values: &bind.values,
             literals: &[],
         };
-        let messages = execute_messages(prepared, &bind, limit);
         let (way, _) = self.way(text, params, template).await?;
+        if limit > 0 && matches!(way, Way::Scatter(_) | Way::Pull(_)) {
+            return self.first_rows(portal, prepared, &bind, limit).await;
+        }
+        let written = matches!(
+            way,
+            Way::Steps(
+                Route::EveryNode
+                    | Route::Write(_)
+                    | Route::Insert(..)
+                    | Route::Evaluate(_)
+                    | Route::Select(_)
+                    | Route::Rekey(_)
+            )
+        );
+        if let (true, true, Way::Steps(route)) = (written, limit > 0, &way) {
+            let types = prepared.types_of_all();
+            let bound = Bound { types: &types, bind: &bind };
+            return self.first_written((portal, limit), (route.clone(), text), &bound).await;
+        }
+        self.execute_way(way, prepared, &bind, limit).await
+    }
+
+    async fn execute_way(
+        &mut self,
+        way: Way,
+        prepared: &Arc<Prepared>,
+        bind: &Bind<'_>,
+        limit: i32,
+    ) -> Result<(), Fault> {
+        let text = &*prepared.text;
+        let messages = execute_messages(prepared, bind, limit);
+        let types = prepared.types_of_all();
+        let bound = Bound { types: &types, bind };
         match way {
             Way::Scatter(nodes) => {
-                if limit > 0 {
-                    return Err(limited());
-                }
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
-                if limit > 0 {
-                    return Err(limited());
-                }
-                let mut frames = BindFrames::default();
-                bind.put_unnamed(&mut frames.full);
-                bind.put_part(&[], None, &mut frames.bare);
-                let run = PullRun { pull, text, start: 0, params, bind: Some(frames) };
+                let (params, bind) = (params_of(Some(&bound)), Some(frames(bind)));
+                let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
@@ -92,15 +125,13 @@ impl ClientSession {
                 route @ (Route::Write(_)
                 | Route::Insert(..)
                 | Route::Evaluate(_)
-                | Route::Select(_)),
-            ) => {
-                if limit > 0 {
-                    return Err(limited());
-                }
-                let types = prepared.types_of_all();
-                let bound = Bound { types: &types, bind: &bind };
-                self.write(route, text, Some(&bound)).await
+                | Route::Select(_)
+                | Route::Rekey(_)),
+            ) => self.write(route, text, Some(&bound)).await,
+            Way::Steps(Route::Declare(declared)) => {
+                self.declare(&declared, text, Some(&bound)).await
             }
+            Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, &messages, false).await,
             Way::Steps(route) => self.steps(&route, text, None).await,
             Way::Node(node, cost) => {
                 // The map has changed since Bind: one node is enough now.
@@ -126,7 +157,7 @@ impl ClientSession {
     }
 }
 
-fn limited() -> Fault {
+pub(super) fn limited() -> Fault {
     ServerError::refused(
         "a row limit on a portal over several nodes is not supported",
         "Its rows would have to be kept between two fetches.",
@@ -144,7 +175,7 @@ fn not_alone() -> ServerError {
 }
 
 /// The messages that run a portal on a node in an exchange of its own.
-fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
+pub(super) fn execute_messages(prepared: &Prepared, bind: &Bind<'_>, limit: i32) -> BytesMut {
     let mut out = BytesMut::new();
     put_parse(b"", prepared.text.as_bytes(), &prepared.types_of_all(), &mut out);
     bind.put_unnamed(&mut out);

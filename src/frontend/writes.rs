@@ -30,6 +30,9 @@ impl ClientSession {
             if let Route::Select(insert) = &route {
                 return Box::pin(self.insert_selected(&Arc::clone(insert), bound)).await;
             }
+            if let Route::Rekey(rekey) = &route {
+                return Box::pin(self.rekey(&Arc::clone(rekey), bound)).await;
+            }
             let Route::Evaluate(first) = &route else {
                 let way = Way::Steps(route);
                 return self.write_way(way, &text, bound).await;
@@ -39,7 +42,7 @@ impl ClientSession {
             let params = params_of(bound);
             let (way, _) = self.way(&completed, params, template).await?;
             match way {
-                Way::Steps(next @ Route::Evaluate(_)) => route = next,
+                Way::Steps(next @ (Route::Evaluate(_) | Route::Rekey(_))) => route = next,
                 way => return self.write_way(way, &completed, bound).await,
             }
             text = completed.into();
@@ -91,8 +94,7 @@ impl ClientSession {
             }
             Way::Steps(Route::Insert(insert, shards)) => {
                 let fragments = planner::insert(&insert, &shards, &map);
-                let at_once = insert.layout.source.end == insert.text.trim_end().len()
-                    || !has_conflict(&insert.text[insert.layout.source.end..]);
+                let at_once = !insert.layout.conflict;
                 (fragments.into_iter().map(|f| of_fragment(f, bound)).collect(), at_once)
             }
             Way::Steps(Route::EveryNode) => {
@@ -120,12 +122,12 @@ pub(super) fn params_of<'a, 'b: 'a>(bound: Option<&'a Bound<'a, 'b>>) -> Params<
     })
 }
 
-fn part(node: NodeId, cost: Cost, messages: BytesMut) -> SpreadPart {
+pub(super) fn part(node: NodeId, cost: Cost, messages: BytesMut) -> SpreadPart {
     SpreadPart { node, cost, messages, rows: Vec::new() }
 }
 
 /// The messages that run a whole text, with those parameters that it uses.
-fn whole(text: &str, bound: Option<&Bound<'_, '_>>) -> BytesMut {
+pub(super) fn whole(text: &str, bound: Option<&Bound<'_, '_>>) -> BytesMut {
     match bound {
         None => query_message(text),
         Some(bound) => {
@@ -142,8 +144,4 @@ fn of_fragment(fragment: Fragment, bound: Option<&Bound<'_, '_>>) -> SpreadPart 
         Some(bound) => bound.messages(&text, &params, None),
     };
     SpreadPart { node, cost: Cost { shards, access: crate::load::Access::Write }, messages, rows }
-}
-
-fn has_conflict(tail: &str) -> bool {
-    tail.to_ascii_lowercase().contains("conflict")
 }

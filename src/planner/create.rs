@@ -1,7 +1,8 @@
 //! CREATE TABLE of a sharded table: a partitioned parent, its leaves, and foreign keys from leaf to
 //! leaf; of a reference table: the same everywhere. CREATE INDEX.
 
-use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, concurrently, splice};
+use super::concurrent;
+use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, splice};
 use crate::router::is_pure_function;
 use crate::shard_map::{KeyType, Method, TableKind};
 use crate::sql::{
@@ -383,12 +384,14 @@ pub(super) fn foreign_key(
         let columns: Vec<String> = columns.iter().map(|c| Ident::new(c).to_string()).collect();
         format!("({})", columns.join(", "))
     };
-    let constraint = match name {
-        Some(name) => {
-            format!("CONSTRAINT {} FOREIGN KEY {}", Ident::new(name), list(&foreign.columns))
-        }
-        None => format!("FOREIGN KEY {}", list(&foreign.columns)),
+    // Without a name it gets the one that the table's own key would have: every partition has it.
+    let made_up = || {
+        let mut made = format!("{}_{}_fkey", key.table.name.name, foreign.columns.join("_"));
+        made.truncate(made.floor_char_boundary(63));
+        made
     };
+    let name = Ident::new(name.cloned().unwrap_or_else(made_up));
+    let constraint = format!("CONSTRAINT {name} FOREIGN KEY {}", list(&foreign.columns));
     let target_columns = foreign.target_columns.as_deref().map(list);
     let actions = scope.slice(&foreign.actions).trim();
     let rest = match (target_columns, actions) {
@@ -417,11 +420,8 @@ pub(super) fn whole_target(foreign: &ForeignKey, scope: &Scope<'_>) -> Result<()
 /// Plans CREATE INDEX on a table of the policy.
 ///
 /// # Errors
-/// CONCURRENTLY; a unique index without the shard key.
+/// A unique index without the shard key.
 pub(super) fn index(index: &CreateIndex, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
-    if index.concurrently {
-        return Err(concurrently());
-    }
     let key = scope.sharded(&index.table);
     if let Some(key) = &key {
         if index.only {
@@ -434,6 +434,9 @@ pub(super) fn index(index: &CreateIndex, scope: &Scope<'_>) -> Result<DdlPlan, S
         if index.unique {
             check_unique("UNIQUE", &index.columns, key)?;
         }
+    }
+    if index.concurrently {
+        return Ok(concurrent::created(index, scope));
     }
     let name = scope.table(&index.table).map(|table| table.name.to_string());
     let edit = (index.table.span.clone(), name.unwrap_or_default());

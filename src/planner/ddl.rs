@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::{alter, create};
+use super::{Apart, alter, concurrent, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
-use crate::sql::{DdlStatement, Literal, Name, TableName};
+use crate::sql::{
+    DdlStatement, Ident, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
+};
 use crate::wire::ServerError;
 
 /// What runs where, in one transaction over all nodes.
@@ -17,6 +19,10 @@ pub struct DdlPlan {
     /// A default in it would give another value on each node's copy of a reference table: rows may
     /// come only once the proxy has read the new columns.
     pub varies: bool,
+    /// Names of views that it makes, changes or drops: what they mean is known once it is committed.
+    pub views: Vec<String>,
+    /// What follows outside of any transaction.
+    pub apart: Option<Apart>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -24,6 +30,8 @@ pub struct DdlPlan {
 pub(super) enum Step {
     /// On every node.
     Nodes(String),
+    /// On the home node.
+    Home(String),
     /// On the home node one, on the others the other.
     HomeAndOthers { home: String, others: String },
     /// On every node but the home node: its sequence of this column stays clear of the home node's.
@@ -42,6 +50,18 @@ pub(super) enum ShardStep {
         /// `WITH (…)`, or nothing
         with: String,
     },
+    /// `CREATE INDEX CONCURRENTLY index ON leaf …`
+    CreateIndex {
+        table: TableName,
+        index: TableName,
+        unique: bool,
+        /// What follows the table.
+        rest: String,
+    },
+    /// `ALTER INDEX parent ATTACH PARTITION index`
+    AttachIndex { index: TableName },
+    /// `DROP INDEX CONCURRENTLY IF EXISTS index`
+    DropIndex { index: TableName },
     /// `ALTER TABLE leaf ADD … REFERENCES …`
     ForeignKey {
         table: TableName,
@@ -64,33 +84,39 @@ pub(super) enum Target {
 
 impl DdlPlan {
     pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
-        Self { tables, varies: false, steps }
+        Self { tables, varies: false, views: Vec::new(), apart: None, steps }
     }
 
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
     /// each shard is changed and the node owns none.
     pub fn statements_for(&self, node: NodeId, map: &ShardMap) -> Vec<String> {
-        let mut statements = Vec::new();
-        for step in &self.steps {
-            match step {
-                Step::Nodes(text) => statements.push(text.clone()),
-                Step::HomeAndOthers { home, others } => {
-                    let text = if node == map.home() { home } else { others };
-                    statements.push(text.clone());
-                }
-                Step::Sequence { table, column, limit } => {
-                    if node != map.home() {
-                        statements.push(set_apart(table, column, *limit, node));
-                    }
-                }
-                Step::Shards { group, step } => {
-                    let shards = map.shards_on(node, *group);
-                    statements.extend(shards.map(|shard| step.statement(shard, map)));
+        statements(&self.steps, node, map)
+    }
+}
+
+pub(super) fn statements(steps: &[Step], node: NodeId, map: &ShardMap) -> Vec<String> {
+    let mut statements = Vec::new();
+    for step in steps {
+        match step {
+            Step::Nodes(text) => statements.push(text.clone()),
+            Step::Home(text) if node == map.home() => statements.push(text.clone()),
+            Step::Home(_) => {}
+            Step::HomeAndOthers { home, others } => {
+                let text = if node == map.home() { home } else { others };
+                statements.push(text.clone());
+            }
+            Step::Sequence { table, column, limit } => {
+                if node != map.home() {
+                    statements.push(set_apart(table, column, *limit, node));
                 }
             }
+            Step::Shards { group, step } => {
+                let shards = map.shards_on(node, *group);
+                statements.extend(shards.map(|shard| step.statement(shard, map)));
+            }
         }
-        statements
     }
+    statements
 }
 
 /// Where the sequence of a column stands at first on a node that is not the home node; `limit` is
@@ -131,6 +157,20 @@ impl ShardStep {
                 let bounds = bounds.for_values(key.len());
                 format!("CREATE TABLE {exists}{leaf} PARTITION OF {table}{check} {bounds}{with}")
             }
+            Self::CreateIndex { table, index, unique, rest } => {
+                let unique = if *unique { "UNIQUE " } else { "" };
+                let (leaf, index) = (leaf_name(table, shard), leaf_name(index, shard));
+                format!(
+                    "CREATE {unique}INDEX CONCURRENTLY {} ON {leaf}{rest}",
+                    Ident::new(index.name)
+                )
+            }
+            Self::AttachIndex { index } => {
+                format!("ALTER INDEX {index} ATTACH PARTITION {}", leaf_name(index, shard))
+            }
+            Self::DropIndex { index } => {
+                format!("DROP INDEX CONCURRENTLY IF EXISTS {}", leaf_name(index, shard))
+            }
             Self::ForeignKey { table, constraint, target, rest } => {
                 let target = match target {
                     Target::Leaf(target) => leaf_name(target, shard),
@@ -157,7 +197,10 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         DdlStatement::DropTable(named) => {
             Ok(DdlPlan::new(scope.policy_tables(&named.names), as_written()))
         }
-        DdlStatement::DropIndex(named) if named.concurrently => Err(concurrently()),
+        DdlStatement::DropIndex(named) if named.concurrently => {
+            Ok(concurrent::dropped(named, &scope))
+        }
+        DdlStatement::Maintenance(of) => Ok(concurrent::maintenance(of, &scope)),
         DdlStatement::DropIndex(named) => Ok(DdlPlan::new(
             Vec::new(),
             // An index of a home table is at home only.
@@ -166,6 +209,7 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
                 others: drop_if_exists(&ddl.text, named),
             }],
         )),
+        DdlStatement::View(view) => Ok(views(view, ddl)),
         DdlStatement::Global { object, .. } if object == "sequence" => Ok(sequence(&ddl.text)),
         DdlStatement::Truncate(_)
         | DdlStatement::Analyze(_)
@@ -173,6 +217,27 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         | DdlStatement::Comment
         | DdlStatement::Global { .. } => Ok(DdlPlan::new(Vec::new(), as_written())),
     }
+}
+
+/// A view stands where its tables are; nodes that lack it have nothing to change.
+fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
+    let home = ddl.text.trim().to_owned();
+    let step = match view.verb {
+        ViewVerb::Create if ddl.home_only => Step::Home(home),
+        ViewVerb::Create => Step::Nodes(home),
+        ViewVerb::Alter | ViewVerb::Drop => {
+            let first = view.names.first().filter(|_| !view.if_exists);
+            let edits = first.map(|n| (n.span.start..n.span.start, "IF EXISTS ".to_owned()));
+            let others = splice(&ddl.text, edits.as_slice());
+            Step::HomeAndOthers { home, others }
+        }
+    };
+    let mut plan = DdlPlan::new(Vec::new(), vec![step]);
+    plan.views = match view.verb {
+        ViewVerb::Alter => identifiers(&ddl.text),
+        ViewVerb::Create | ViewVerb::Drop => view.names.iter().map(|n| n.name.clone()).collect(),
+    };
+    plan
 }
 
 /// A sequence of a home table is at home only.
@@ -189,20 +254,18 @@ fn sequence(text: &str) -> DdlPlan {
     DdlPlan::new(Vec::new(), vec![Step::HomeAndOthers { home, others }])
 }
 
+/// Every identifier of a statement: also the new name of what is renamed.
+fn identifiers(text: &str) -> Vec<String> {
+    let parsed = parse(text, Strings::Standard);
+    parsed.statements.into_iter().flat_map(|statement| statement.identifiers).collect()
+}
+
 fn drop_if_exists(text: &str, named: &crate::sql::Named) -> String {
     if named.if_exists {
         return text.trim().to_owned();
     }
     let Some(first) = named.names.first() else { return text.trim().to_owned() };
     splice(text, &[(first.span.start..first.span.start, "IF EXISTS ".to_owned())])
-}
-
-pub(super) fn concurrently() -> ServerError {
-    ServerError::refused(
-        "CONCURRENTLY is not yet supported for sharded and reference tables",
-        "All nodes change in one transaction, and CONCURRENTLY can't run in one.",
-        "Leave CONCURRENTLY out: writes to the table wait meanwhile.",
-    )
 }
 
 /// The statement's text with its names' meaning.

@@ -7,18 +7,22 @@
 
 mod alter;
 mod copy;
+mod concurrent;
 mod create;
 mod ddl;
 mod explain;
 mod insert;
 mod pull;
 mod reduce;
+mod rekey;
 #[cfg(test)]
 mod tests;
 
+pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, ddl, sequence_start};
 pub use explain::{explain, explain_pull};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use pull::{PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
+pub use rekey::{RekeySteps, is_bare_string, rekey};

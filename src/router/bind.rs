@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use super::names::Meaning;
 use crate::ids::GroupId;
 use crate::shard_map::{Limit, Table};
-use crate::sql::{ColumnRef, Condition, Constant, ConstantValue, Level, Query, Source, Test};
+use crate::sql::{
+    ColumnRef, Condition, Constant, ConstantValue, Level, Query, Source, TableRef, Test,
+};
 
 /// A column of a shard key: level, table of the level, position in the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +20,22 @@ pub(super) struct KeyColumn {
     pub(super) level: usize,
     pub(super) table: usize,
     pub(super) position: usize,
+}
+
+/// A key column as a level names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) column: KeyColumn,
+    /// The table of the level that has it, itself or in the subquery that it is; `None` if it is of
+    /// a level around.
+    pub(super) table: Option<usize>,
+}
+
+impl Reach {
+    /// It is of a table of the level whose rows `condition` filters.
+    fn is_filtered(&self, condition: &Condition) -> bool {
+        self.table.is_some_and(|table| condition.tables.contains(&table))
+    }
 }
 
 /// A reference to a sharded table.
@@ -91,7 +109,8 @@ impl<'a> Bound<'a> {
     }
 
     fn bind_constants(&mut self, index: usize, level: &Level) {
-        for condition in &level.conditions {
+        // What was written around a subquery is read there.
+        for condition in level.conditions.iter().filter(|condition| !condition.pushed) {
             let (column, constants, limit) = match &condition.test {
                 Test::OneOf(column, constants) => (column, constants.as_slice(), None),
                 Test::Compares(column, operator, constant) => match limit(operator) {
@@ -100,21 +119,18 @@ impl<'a> Bound<'a> {
                 },
                 _ => continue,
             };
-            let columns = self.columns(index, column);
-            if !columns.is_empty() {
+            let reached = self.columns(index, column);
+            if !reached.is_empty() {
                 self.count_uses(constants);
             }
-            for column in columns {
-                if column.level != index || !condition.tables.contains(&column.table) {
-                    continue;
-                }
+            for reach in reached.iter().filter(|reach| reach.is_filtered(condition)) {
                 match limit {
                     None => {
-                        self.constants.entry(column).or_insert_with(|| constants.to_vec());
+                        self.constants.entry(reach.column).or_insert_with(|| constants.to_vec());
                     }
                     Some(limit) => {
                         let limits = constants.iter().map(|constant| (limit, constant.clone()));
-                        self.limits.entry(column).or_default().extend(limits);
+                        self.limits.entry(reach.column).or_default().extend(limits);
                     }
                 }
             }
@@ -134,36 +150,29 @@ impl<'a> Bound<'a> {
         let mut grown = false;
         for condition in &level.conditions {
             for (left, right) in self.pairs(index, level, condition) {
-                grown |= self.propagate_to(index, condition, left, right);
-                grown |= self.propagate_to(index, condition, right, left);
+                grown |= self.propagate_to(condition, left, right);
+                grown |= self.propagate_to(condition, right, left);
             }
         }
         grown
     }
 
-    fn propagate_to(
-        &mut self,
-        index: usize,
-        condition: &Condition,
-        from: KeyColumn,
-        to: KeyColumn,
-    ) -> bool {
-        let drops = to.level == index && condition.tables.contains(&to.table);
-        if !drops {
+    fn propagate_to(&mut self, condition: &Condition, from: Reach, to: Reach) -> bool {
+        if !to.is_filtered(condition) {
             return false;
         }
         let mut grown = false;
-        if let Some(limits) = self.limits.get(&from).cloned()
-            && !self.limits.contains_key(&to)
+        if let Some(limits) = self.limits.get(&from.column).cloned()
+            && !self.limits.contains_key(&to.column)
         {
-            self.limits.insert(to, limits);
+            self.limits.insert(to.column, limits);
             grown = true;
         }
-        if self.constants.contains_key(&to) {
+        if self.constants.contains_key(&to.column) {
             return grown;
         }
-        let Some(constants) = self.constants.get(&from).cloned() else { return grown };
-        self.constants.insert(to, constants);
+        let Some(constants) = self.constants.get(&from.column).cloned() else { return grown };
+        self.constants.insert(to.column, constants);
         true
     }
 
@@ -173,7 +182,7 @@ impl<'a> Bound<'a> {
         index: usize,
         level: &Level,
         condition: &Condition,
-    ) -> Vec<(KeyColumn, KeyColumn)> {
+    ) -> Vec<(Reach, Reach)> {
         match &condition.test {
             Test::OneOf(..) | Test::Compares(..) | Test::IsNull(..) => Vec::new(),
             Test::Same(left, right) => {
@@ -189,7 +198,10 @@ impl<'a> Bound<'a> {
                 let all = self.named(index, name);
                 let side = |range: &std::ops::Range<usize>| {
                     let range = range.clone();
-                    all.iter().copied().filter(move |column| range.contains(&column.table))
+                    let inside = move |reach: &Reach| {
+                        reach.table.is_some_and(|table| range.contains(&table))
+                    };
+                    all.iter().copied().filter(inside)
                 };
                 side(&join.left)
                     .flat_map(|left| side(&join.right).map(move |right| (left, right)))
@@ -199,7 +211,7 @@ impl<'a> Bound<'a> {
     }
 
     /// The key columns that `column` can be: several only where USING makes them one.
-    fn columns(&self, index: usize, column: &ColumnRef) -> Vec<KeyColumn> {
+    fn columns(&self, index: usize, column: &ColumnRef) -> Vec<Reach> {
         if column.table.is_some() {
             return self.qualified(index, column).into_iter().collect();
         }
@@ -216,14 +228,14 @@ impl<'a> Bound<'a> {
     }
 
     /// A column with a table before it, of this level or one around it.
-    fn qualified(&self, index: usize, column: &ColumnRef) -> Option<KeyColumn> {
+    fn qualified(&self, index: usize, column: &ColumnRef) -> Option<Reach> {
         let mut at = Some(index);
-        while let Some(index) = at {
-            let level = &self.query.levels[index];
-            let is_it = |table: &crate::sql::TableRef| {
+        while let Some(place) = at {
+            let level = &self.query.levels[place];
+            let is_it = |table: &TableRef| {
                 let schema = match &table.source {
                     Source::Table(name) => name.schema.as_ref(),
-                    Source::Cte | Source::Other => None,
+                    Source::Cte | Source::Derived(_) | Source::Other => None,
                 };
                 table.alias == column.table
                     && column.schema.as_ref().is_none_or(|wanted| schema == Some(wanted))
@@ -231,10 +243,9 @@ impl<'a> Bound<'a> {
             let mut found = (0..level.tables.len()).filter(|table| is_it(&level.tables[*table]));
             match (found.next(), found.next()) {
                 (Some(table), None) => {
-                    return self
-                        .named(index, &column.column)
-                        .into_iter()
-                        .find(|c| c.table == table);
+                    let named = self.named(place, &column.column).into_iter();
+                    let reach = named.into_iter().find(|reach| reach.table == Some(table))?;
+                    return Some(Reach { table: reach.table.filter(|_| place == index), ..reach });
                 }
                 // PostgreSQL knows which is visible.
                 (Some(_), Some(_)) => return None,
@@ -244,17 +255,27 @@ impl<'a> Bound<'a> {
         None
     }
 
-    /// The key columns of this name among the sharded tables of a level.
-    fn named(&self, index: usize, name: &str) -> Vec<KeyColumn> {
-        let tables = &self.query.levels[index].tables;
-        self.sharded
-            .iter()
-            .filter(|table| table.level == index && !tables[table.index].renamed)
-            .filter_map(|table| {
-                let position = table.key.iter().position(|column| column == name)?;
-                Some(KeyColumn { level: index, table: table.index, position })
-            })
-            .collect()
+    /// The key columns of this name among the tables of a level.
+    fn named(&self, index: usize, name: &str) -> Vec<Reach> {
+        let tables = self.query.levels[index].tables.iter().enumerate();
+        let reach = |(place, table): (usize, &TableRef)| match &table.source {
+            _ if table.renamed => None,
+            Source::Table(_) => {
+                let this =
+                    |sharded: &&Sharded<'_>| sharded.level == index && sharded.index == place;
+                let sharded = self.sharded.iter().find(this)?;
+                let position = sharded.key.iter().position(|column| column == name)?;
+                let column = KeyColumn { level: index, table: place, position };
+                Some(Reach { column, table: Some(place) })
+            }
+            Source::Derived(derived) => {
+                let inner = self.columns(derived.level, derived.origin(name)?);
+                let own = inner.into_iter().find(|reach| reach.table.is_some())?;
+                Some(Reach { table: Some(place), ..own })
+            }
+            Source::Cte | Source::Other => None,
+        };
+        tables.filter_map(reach).collect()
     }
 }
 

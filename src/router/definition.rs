@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, CopyOut, Ddl, hint, query};
+use super::{Access, CopyIn, CopyOut, Ddl, hint, query, view};
 use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
@@ -25,12 +25,15 @@ pub(super) fn analyse(
     let place = if names.active() { place(ddl, statement, names) } else { Ok(Place::Home) };
     let part = place.map(|place| match place {
         Place::Home => Part::Home,
-        Place::Nodes => {
+        Place::Nodes | Place::HomeOnly => {
+            let home_only = place == Place::HomeOnly;
             let first = statement.span.start;
             let text = &text[statement.span.clone()];
             // The positions are those of the whole text: keep what is before it as blanks.
             let text = format!("{}{text}", " ".repeat(first));
-            Part::Ddl(Arc::new(Ddl { text, statement: ddl.clone(), search_path: names.path() }))
+            let search_path = names.path();
+            let statement = ddl.clone();
+            Part::Ddl(Arc::new(Ddl { text, statement, search_path, home_only }))
         }
     });
     Analysis::new(Access::Ddl, part)
@@ -38,8 +41,11 @@ pub(super) fn analyse(
 
 /// Where a definition belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
+    /// An ordinary statement of the home node.
     Home,
+    /// The home node, by a plan.
+    HomeOnly,
     Nodes,
 }
 
@@ -56,6 +62,9 @@ fn place(
         | DdlStatement::Truncate(named)
         | DdlStatement::Analyze(named) => of_tables(&named.names, names),
         DdlStatement::DropIndex(_) => Ok(Place::Nodes),
+        DdlStatement::Maintenance(of) => of_tables(&of.tables, names)
+            .map(|place| if of.tables.is_empty() { Place::Nodes } else { place }),
+        DdlStatement::View(view) => view::place(view, statement, names),
         DdlStatement::Grant(grant) if grant.sequences => Ok(Place::Home),
         DdlStatement::Grant(grant) => match &grant.tables {
             Some(tables) => of_tables(tables, names),
@@ -76,7 +85,8 @@ fn of_tables(tables: &[Name], names: &Names<'_>) -> Result<Place, ServerError> {
     let mut places = Vec::with_capacity(tables.len());
     for table in tables {
         places.push(match names.meaning(table)? {
-            Meaning::Home => Place::Home,
+            Meaning::View(view) if view.everywhere => Place::Nodes,
+            Meaning::View(_) | Meaning::Home => Place::Home,
             Meaning::Sharded(..) | Meaning::Reference(_) => Place::Nodes,
         });
     }
@@ -98,14 +108,16 @@ fn created(
 ) -> Result<Place, ServerError> {
     let name = &table.name.name;
     if table.temporary {
-        if names.map.tables().iter().any(|known| known.name.name == *name) {
+        let views = names.map.derived().views.iter().map(|view| &view.name);
+        if names.map.tables().iter().map(|known| &known.name).chain(views).any(|k| k.name == *name)
+        {
             return Err(ServerError::refused(
                 format!("a temporary table can't be named \"{name}\""),
                 "It would hide a table of the policy in a way that the proxy can't see.",
                 "Choose another name.",
             ));
         }
-    } else if !matches!(names.made(&table.name)?, Meaning::Home) {
+    } else if !matches!(names.made(&table.name)?, Meaning::Home | Meaning::View(_)) {
         return Ok(Place::Nodes);
     }
     let Some(elements) = &table.elements else {
@@ -144,7 +156,7 @@ fn foreign(kind: &ConstraintKind, names: &Names<'_>) -> Result<(), ServerError> 
 fn sharded_is_refused(what: &str, name: &Name, names: &Names<'_>) -> Result<(), ServerError> {
     match names.meaning(name)? {
         Meaning::Sharded(table, ..) => Err(of_sharded(what, &table.name.name)),
-        Meaning::Reference(_) | Meaning::Home => Ok(()),
+        Meaning::Reference(_) | Meaning::View(_) | Meaning::Home => Ok(()),
     }
 }
 
@@ -157,6 +169,13 @@ fn of_sharded(what: &str, table: &str) -> ServerError {
 }
 
 fn altered(table: &AlterTable, names: &Names<'_>) -> Result<Place, ServerError> {
+    if let Meaning::View(view) = names.meaning(&table.name)? {
+        return Err(ServerError::refused(
+            format!("ALTER TABLE can't change the view \"{}\"", view.name.name),
+            "It reads sharded tables, and is on every node.",
+            "Use ALTER VIEW.",
+        ));
+    }
     let place = of_tables(std::slice::from_ref(&table.name), names)?;
     if place == Place::Nodes {
         return Ok(place);
@@ -267,7 +286,8 @@ pub(super) fn copy(
 ) -> Result<Part, ServerError> {
     let Some(table) = &copy.table else { return copy_query(text, copy, statement, names) };
     let table = match names.meaning(table)? {
-        Meaning::Home => return Ok(Part::Home),
+        // A view takes no COPY: PostgreSQL says so.
+        Meaning::View(_) | Meaning::Home => return Ok(Part::Home),
         Meaning::Reference(_) if !copy.from && copy.by_client => return Ok(Part::Anywhere),
         Meaning::Reference(table) | Meaning::Sharded(table, ..) => table,
     };
@@ -342,7 +362,8 @@ fn copy_query(
         | Part::EveryNode
         | Part::Write(_)
         | Part::Evaluate(_)
-        | Part::Select(_) => Err(ServerError::refused(
+        | Part::Select(_)
+        | Part::Rekey(_) => Err(ServerError::refused(
             "COPY of a query over several nodes is not yet supported",
             "Its rows are on several nodes.",
             "Bind the shard key in the query.",

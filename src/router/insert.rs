@@ -383,6 +383,7 @@ pub(super) fn still_clock(text: &str) -> Option<Arc<Evaluation>> {
         source: 0..0,
         rows: Vec::new(),
         default_values: false,
+        conflict: false,
         params: Vec::new(),
     };
     let mut build = Build::new(text, &layout);

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
 use super::operand::{self, Operand, Use};
-use super::{Explained, Params, Route};
+use super::{Declared, Explained, Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::shard_map::{Directory, KeyType, KeyValue, Limit, ShardMap, hash_key};
 use crate::sql::{Constant, ConstantValue};
@@ -36,6 +36,8 @@ pub(super) struct Keyed {
     over: Over,
     /// Where it goes if one node is not enough.
     otherwise: Option<Route>,
+    /// It is the query of this cursor.
+    declared: Option<Arc<Declared>>,
 }
 
 /// How a write runs on several nodes.
@@ -155,6 +157,11 @@ impl Keyed {
         self.otherwise = self.otherwise.take().and_then(explain);
     }
 
+    /// Says that it is the query of a cursor.
+    pub(super) fn declare(&mut self, declared: Arc<Declared>) {
+        self.declared = Some(declared);
+    }
+
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
         self.several = true;
@@ -177,7 +184,7 @@ impl Keyed {
 
     /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
-        match (self.one_node(params), &self.otherwise) {
+        let route = match (self.one_node(params), &self.otherwise) {
             (Err(_), Some(Route::Scatter(group))) => Ok(self.scatter(*group, params)),
             (Err(_), Some(Route::Explain(explained))) => match explained.route {
                 Route::Scatter(group) => {
@@ -188,7 +195,9 @@ impl Keyed {
             },
             (Err(_), Some(route)) => Ok(route.clone()),
             (route, _) => route,
-        }
+        };
+        let Some(declared) = &self.declared else { return route };
+        route.map(|route| Route::Declare(Arc::new(Declared { route, ..(**declared).clone() })))
     }
 
     /// A scatter over the shards of the keys; over all where these can't be told.

@@ -2,7 +2,7 @@
 //! writes: that decides whether another session may have the connection next.
 
 use super::functions;
-use crate::sql::{ConstantValue, Control, DdlStatement, Query, Statement, StatementKind};
+use crate::sql::{ConstantValue, Control, DdlStatement, Query, Statement, StatementKind, ViewVerb};
 
 /// What a statement may leave in its server session. Of several statements the last in this order
 /// counts.
@@ -29,11 +29,22 @@ pub(super) fn leaves(statement: &Statement) -> Leaves {
     let of_kind = match &statement.kind {
         StatementKind::Control(control) => of_control(control),
         StatementKind::Query(query) | StatementKind::Explain { query, .. } => of_query(query),
+        StatementKind::Declare(declare) => {
+            let held = if declare.hold { Leaves::State } else { Leaves::Nothing };
+            of_query(&declare.query).max(held)
+        }
+        StatementKind::UseCursor(used) if used.closes => Leaves::State,
+        StatementKind::UseCursor(_) => Leaves::Unknown,
         StatementKind::Copy(copy) if copy.from => Leaves::Sequences,
         StatementKind::Copy(copy) => copy.query.as_deref().map_or(Leaves::Unknown, of_query),
         StatementKind::Ddl(DdlStatement::CreateTable(table)) if table.temporary => Leaves::State,
         // DROP of a temporary table, for one.
         StatementKind::Ddl(DdlStatement::DropTable(_)) => Leaves::State,
+        StatementKind::Ddl(DdlStatement::View(view))
+            if view.temporary || view.verb != ViewVerb::Create =>
+        {
+            Leaves::State
+        }
         StatementKind::Ddl(_) => Leaves::Nothing,
         StatementKind::Other { verb, .. } => of_other(verb, statement),
     };

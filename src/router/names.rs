@@ -2,15 +2,23 @@
 
 use super::Context;
 use crate::ids::{GroupId, ShardId};
-use crate::shard_map::{ShardMap, Table, TableKind, leaf_name};
-use crate::sql::{Name, Statement, TableName};
+use crate::shard_map::{ShardMap, Table, TableKind, View, leaf_name};
+use crate::sql::{
+    CopyStatement, DdlStatement, DeclareCursor, Name, Query, Source, Statement, StatementKind,
+    Strings, TableName,
+};
 use crate::wire::ServerError;
+
+/// The schemas of the system catalog.
+const CATALOG: [&str; 2] = ["information_schema", "pg_catalog"];
 
 /// The session's names against the map's tables.
 #[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
-    context: &'a Context<'a>,
+    pub(super) context: &'a Context<'a>,
     pub(super) map: &'a ShardMap,
+    /// What needs several nodes is brought together, never only concatenated.
+    pub(super) together: bool,
 }
 
 /// What a name means.
@@ -20,13 +28,15 @@ pub(super) enum Meaning<'a> {
     Sharded(&'a Table, GroupId, &'a [String]),
     /// A reference table.
     Reference(&'a Table),
-    /// A home table, a view, or the system catalog.
+    /// A view that reads sharded tables.
+    View(&'a View),
+    /// A home table, another view, or the system catalog.
     Home,
 }
 
 impl<'a> Names<'a> {
     pub(super) fn new(context: &'a Context<'a>, map: &'a ShardMap) -> Self {
-        Self { context, map }
+        Self { context, map, together: false }
     }
 
     /// Whether any name can mean a table of the policy.
@@ -62,14 +72,20 @@ impl<'a> Names<'a> {
         self.meaning(&Name { schema: schema.cloned(), ..name.clone() })
     }
 
+    /// How strings are read.
+    pub(super) fn strings(&self) -> Strings {
+        self.context.strings
+    }
+
     /// The schemas of the path, in order.
     pub(super) fn path(&self) -> Vec<String> {
         self.context.search_path.to_vec()
     }
 
     fn qualified(&self, schema: &str, name: &str) -> Meaning<'a> {
-        match self.map.table(&TableName::new(schema, name)) {
-            None => Meaning::Home,
+        let name = TableName::new(schema, name);
+        match self.map.table(&name) {
+            None => self.map.view(&name).map_or(Meaning::Home, Meaning::View),
             Some(table) => match &table.kind {
                 TableKind::Sharded { group, key } => Meaning::Sharded(table, *group, key),
                 TableKind::Reference => Meaning::Reference(table),
@@ -118,6 +134,46 @@ impl<'a> Names<'a> {
             .any(|table| leaf_name(&table.name, ShardId(shard)).name == name)
     }
 
+    /// The names of tables and views in statements that are not tables of the policy.
+    pub(super) fn relations(&self, statements: &[Statement]) -> Vec<String> {
+        if !self.active() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for statement in statements {
+            match &statement.kind {
+                StatementKind::Query(query)
+                | StatementKind::Explain { query, .. }
+                | StatementKind::Declare(DeclareCursor { query, .. })
+                | StatementKind::Copy(CopyStatement { query: Some(query), .. }) => {
+                    self.add_relations(query, &mut found);
+                }
+                StatementKind::Ddl(DdlStatement::View(view)) => {
+                    found.extend(view.names.iter().map(|name| name.name.clone()));
+                    if let Some(query) = &view.query {
+                        self.add_relations(query, &mut found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    fn add_relations(&self, query: &Query, found: &mut Vec<String>) {
+        for table in query.levels.iter().flat_map(|level| &level.tables) {
+            let Source::Table(name) = &table.source else { continue };
+            let catalog = name.schema.as_deref().is_some_and(|schema| CATALOG.contains(&schema))
+                || name.schema.is_none() && name.name.starts_with("pg_");
+            let known = self.meaning(name);
+            if !catalog && matches!(known, Ok(Meaning::Home | Meaning::View(_))) {
+                found.push(name.name.clone());
+            }
+        }
+    }
+
     /// The first sharded table, or partition of one, that a statement that was not read may name;
     /// else the first reference table.
     pub(super) fn mentioned(&self, statement: &Statement) -> Option<Mention<'a>> {
@@ -129,6 +185,10 @@ impl<'a> Names<'a> {
         let tables = self.map.tables().iter();
         if let Some(table) = tables.clone().filter(sharded).find(named) {
             return Some(Mention::Sharded(&table.name.name));
+        }
+        let view = self.map.derived().views.iter().map(|view| &view.name.name);
+        if let Some(view) = view.into_iter().find(|view| statement.may_name(view)) {
+            return Some(Mention::Sharded(view));
         }
         if statement.identifiers.iter().any(|name| self.is_leaf(name)) {
             return Some(Mention::Sharded("a partition of a sharded table"));

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, CopyOut, Ddl, Explained, Pull};
+use super::{CopyIn, CopyOut, Ddl, Explained, Pull, Rekey, Route};
 use crate::ids::{GroupId, ShardId};
+use crate::sql::UseCursor;
 
 /// Where one statement goes.
 #[derive(Debug, Clone)]
@@ -25,7 +26,11 @@ pub(super) enum Part {
     Write(GroupId),
     Evaluate(Arc<Evaluation>),
     Select(Arc<InsertRows>),
+    Rekey(Arc<Rekey>),
     Ddl(Arc<Ddl>),
+    /// A cursor, as [`Route::Declare`].
+    Declare(Route),
+    Cursor(Arc<UseCursor>),
     CopyIn(Arc<CopyIn>),
     CopyOut(Arc<CopyOut>),
 }

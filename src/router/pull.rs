@@ -5,9 +5,10 @@
 //! statement, and the rows that pass the plain tests of its own level.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::functions;
 use super::names::{Meaning, Names};
+use super::{Expanded, functions};
 use crate::ids::GroupId;
 use crate::shard_map::Table;
 use crate::sql::{
@@ -30,6 +31,8 @@ pub struct Pull {
     pub unknown_functions: Vec<(Option<String>, String)>,
     /// Bytes that are left out: schemas before tables that have an alias now.
     pub left_out: Vec<Range<usize>>,
+    /// The statement with the queries of its views, if it has any: all places are those in this.
+    pub expanded: Option<Arc<Expanded>>,
 }
 
 /// A SELECT whose FROM and WHERE each node can do with its own rows.
@@ -110,6 +113,7 @@ pub(super) fn plan(
         reduction: None,
         unknown_functions: Vec::new(),
         left_out: Vec::new(),
+        expanded: None,
     };
     for (level, meanings) in query.levels.iter().zip(meanings) {
         for (index, (table, meaning)) in level.tables.iter().zip(meanings).enumerate() {
@@ -143,7 +147,7 @@ pub(super) fn plan(
 /// What the nodes can do of `query`, whose tables are joined where they are.
 pub(super) fn reduction(
     query: &Query,
-    meanings: &[Option<Meaning<'_>>],
+    meanings: &[Vec<Option<Meaning<'_>>>],
     group: GroupId,
 ) -> Option<Reduction> {
     let shape = query.shape.as_deref()?;
@@ -156,22 +160,29 @@ pub(super) fn reduction(
         return None;
     }
     let mut columns = Vec::new();
-    for meaning in meanings {
-        let table = match meaning {
-            Some(Meaning::Sharded(table, ..) | Meaning::Reference(table)) => table,
-            Some(Meaning::Home) | None => return None,
-        };
-        if table.columns.is_empty() {
+    let (first, inner) = (query.levels.first()?, meanings.iter().skip(1).flatten());
+    for (table, meaning) in first.tables.iter().zip(meanings.first()?) {
+        let before = columns.len();
+        match (meaning, &table.source) {
+            (Some(Meaning::Sharded(table, ..) | Meaning::Reference(table)), _) => {
+                columns.extend(table.columns.iter().map(|column| column.name.clone()));
+            }
+            (None, Source::Derived(derived)) => {
+                columns.extend(derived.columns.iter().map(|(name, _)| name.clone()));
+            }
+            _ => return None,
+        }
+        if columns.len() == before {
             return None;
         }
-        columns.extend(table.columns.iter().map(|column| column.name.clone()));
     }
-    if query.levels.first()?.tables.iter().any(|table| table.renamed) {
+    let at_home = |meaning: &Option<Meaning<'_>>| matches!(meaning, Some(Meaning::Home));
+    if first.tables.iter().any(|table| table.renamed) || { inner }.any(at_home) {
         return None;
     }
     columns.sort();
     columns.dedup();
-    Some(Reduction { shape: shape.clone(), group, tables: meanings.len(), columns })
+    Some(Reduction { shape: shape.clone(), group, tables: first.tables.len(), columns })
 }
 
 /// What a merge session can't do.
@@ -213,13 +224,13 @@ impl Place<'_> {
     fn table(&self, table: &TableRef, name: &Name, meaning: &Meaning<'_>) -> PullTable {
         let known = match meaning {
             Meaning::Sharded(known, ..) | Meaning::Reference(known) => Some(*known),
-            Meaning::Home => None,
+            Meaning::View(_) | Meaning::Home => None,
         };
         let known = known.filter(|table| !table.columns.is_empty());
         let kind = match meaning {
             Meaning::Sharded(table, group, _) => PullKind::Sharded(*group, table.name.clone()),
             Meaning::Home if is_catalog(name) => PullKind::Catalog,
-            Meaning::Reference(_) | Meaning::Home => PullKind::Whole,
+            Meaning::Reference(_) | Meaning::View(_) | Meaning::Home => PullKind::Whole,
         };
         PullTable {
             span: name.span.clone(),

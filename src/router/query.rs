@@ -9,10 +9,10 @@ use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, hint, pull, scatter, write};
+use super::{Route, hint, pull, rekey, scatter, views, write};
 use crate::shard_map::{KeyType, Method, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
-use crate::wire::ServerError;
+use crate::wire::{ServerError, SqlState};
 
 /// What the names of each table of each level mean; `None` for what is no table.
 type Meanings<'a> = Vec<Vec<Option<Meaning<'a>>>>;
@@ -34,6 +34,43 @@ pub(super) fn route(
             "Use SET.",
         ));
     }
+    let whole = text.get(..statement.span.end).unwrap_or(text);
+    let Some((expanded, read)) = views::expand(whole, query, names)? else {
+        return routed((text, statement), query, names);
+    };
+    if let Some(select) = insert::select(query, whole) {
+        // Its query is routed on its own.
+        return Ok(Part::Select(select));
+    }
+    let expanded = Arc::new(expanded);
+    let inner =
+        views::inner(&read).map_err(|fault| ServerError::new(SqlState::INTERNAL_ERROR, fault))?;
+    views::check_functions(inner, names)?;
+    let with_text = |part| match part {
+        Part::Pull(pull) => match views::with_text(Route::Pull(pull), &expanded) {
+            Route::Pull(pull) => Part::Pull(pull),
+            _ => Part::Home,
+        },
+        Part::Keyed(mut keyed) => {
+            keyed.explain_otherwise(|route| Some(views::with_text(route, &expanded)));
+            Part::Keyed(keyed)
+        }
+        other => other,
+    };
+    let part = routed((&expanded.text, &read), inner, names).map(with_text)?;
+    views::part(part, inner, &expanded, || {
+        let meanings = meanings(inner, names)?;
+        let spread = Spread { query: inner, statement: &read, names, meanings: &meanings };
+        spread.pull().map(with_text)
+    })
+}
+
+/// Routes a query that reads no views over sharded tables.
+fn routed(
+    (text, statement): (&str, &Statement),
+    query: &Query,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
     let meanings = meanings(query, names)?;
     let kinds = Kinds::of(&meanings);
     if query.features.only && kinds.reference && !kinds.sharded {
@@ -85,7 +122,7 @@ impl Kinds {
             match meaning {
                 Meaning::Sharded(..) => kinds.sharded = true,
                 Meaning::Reference(_) => kinds.reference = true,
-                Meaning::Home => kinds.home = true,
+                Meaning::View(_) | Meaning::Home => kinds.home = true,
             }
         }
         kinds
@@ -95,7 +132,7 @@ impl Kinds {
 fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, ServerError> {
     let meaning = |source: &Source| match source {
         Source::Table(name) => names.meaning(name).map(Some),
-        Source::Cte | Source::Other => Ok(None),
+        Source::Cte | Source::Derived(_) | Source::Other => Ok(None),
     };
     let level =
         |level: &crate::sql::Level| level.tables.iter().map(|t| meaning(&t.source)).collect();
@@ -136,6 +173,12 @@ fn sharded(
     let mut bound = Bound::new(query, meanings);
     let mut keyed = Keyed::default();
     let mut free = None;
+    if let Some(table) = rekey::table(query, &bound) {
+        let types = &names.map.groups()[table.group.index()].key;
+        check_functions(query, meanings)?;
+        let rekey = rekey::plan(query, (text, statement), table, types)?;
+        return Ok(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate));
+    }
     if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
     {
         return evaluate(evaluation, bound.sharded.len() > 1);
@@ -160,15 +203,10 @@ fn sharded(
         None if !reads => Ok(Part::Keyed(keyed)),
         // What is read at home need not be where the shard is, and ONLY would read nothing there.
         None if kinds.home || query.features.only => spread.pull(),
-        None => {
-            if let Some(first) = bound.sharded.first()
-                && let Ok(route) = spread.route(&bound, first)
-            {
-                keyed.set_otherwise(route);
-            }
-            Ok(Part::Keyed(keyed))
+        None => Ok(Part::Keyed(spread.keyed(keyed, &bound))),
+        Some(table) if !reads || query.features.locking => {
+            scatter::locked(query, statement, &bound, meanings, &table)
         }
-        Some(table) if !reads => scatter::route(query, statement, &bound, meanings, &table),
         Some(table) => spread.route(&bound, &table).map(|route| match route {
             Route::Scatter(group) => Part::Scatter(group),
             Route::Pull(pull) => Part::Pull(pull),
@@ -187,7 +225,6 @@ fn bind_tables<'a>(
     for table in bound.sharded.clone() {
         let level = &query.levels[table.level];
         let target = level.target.as_ref().filter(|_| table.index == 0);
-        check_key_unchanged(target, &table)?;
         if let Some(Target::Insert(insert)) = target {
             let types = &names.map.groups()[table.group.index()].key;
             let keys = match insert::keys(insert, query, text, &table, types)? {
@@ -257,18 +294,31 @@ struct Spread<'a, 'b> {
 }
 
 impl Spread<'_, '_> {
+    /// What is bound to shards, with what to do where one node is not enough.
+    fn keyed(&self, mut keyed: Keyed, bound: &Bound<'_>) -> Keyed {
+        let Some(first) = bound.sharded.first() else { return keyed };
+        if self.query.features.locking {
+            let locked = scatter::locked(self.query, self.statement, bound, self.meanings, first);
+            if locked.is_ok() {
+                keyed.set_over(Over::Write);
+            }
+        } else if let Ok(route) = self.route(bound, first) {
+            keyed.set_otherwise(route);
+        }
+        keyed
+    }
+
     /// The cheaper of the ways that are right.
     fn route(&self, bound: &Bound<'_>, free: &Sharded<'_>) -> Result<Route, ServerError> {
-        if let Ok(Part::Scatter(group)) =
-            scatter::route(self.query, self.statement, bound, self.meanings, free)
+        if !self.names.together
+            && let Ok(Part::Scatter(group)) =
+                scatter::route(self.query, self.statement, bound, self.meanings, free)
         {
             return Ok(Route::Scatter(group));
         }
         let mut pull = pull::plan(self.query, self.statement, self.names, self.meanings)?;
-        if let [meanings] = self.meanings.as_slice()
-            && scatter::apart(self.query, bound, self.meanings, free).is_none()
-        {
-            pull.reduction = pull::reduction(self.query, meanings, free.group);
+        if scatter::apart(self.query, bound, self.meanings, free).is_none() {
+            pull.reduction = pull::reduction(self.query, self.meanings, free.group);
         }
         Ok(Route::Pull(Arc::new(pull)))
     }
@@ -356,23 +406,6 @@ fn mixed(query: &Query, meanings: &Meanings<'_>) -> ServerError {
         ),
         "Declare it as a reference table in the policy, or use two statements.",
     )
-}
-
-/// An UPDATE of the key could move the row to another shard.
-fn check_key_unchanged(target: Option<&Target>, table: &Sharded<'_>) -> Result<(), ServerError> {
-    let columns = match target {
-        Some(Target::Update { columns }) => columns,
-        Some(Target::Insert(insert)) => &insert.updates,
-        _ => return Ok(()),
-    };
-    match columns.iter().find(|column| table.key.contains(column)) {
-        None => Ok(()),
-        Some(column) => Err(ServerError::refused(
-            format!("the shard key column \"{column}\" can't be updated"),
-            "The row could belong to another node afterwards.",
-            "Insert the row with the new key and delete the old one.",
-        )),
-    }
 }
 
 /// A reference table that some level writes.

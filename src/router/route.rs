@@ -5,9 +5,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, CopyOut, Ddl, Pull};
+use super::{CopyIn, CopyOut, Ddl, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
-use crate::sql::{ConstantValue, Strings};
+use crate::sql::{ConstantValue, Strings, UseCursor};
 
 /// A statement for several nodes behind EXPLAIN.
 #[derive(Debug, Clone)]
@@ -15,6 +15,19 @@ pub struct Explained {
     /// Where it starts in the text.
     pub start: usize,
     /// Where it would go.
+    pub route: Route,
+}
+
+/// A cursor that is declared.
+#[derive(Debug, Clone)]
+pub struct Declared {
+    /// Its name, as stored.
+    pub name: String,
+    /// It lives on after its transaction.
+    pub hold: bool,
+    /// Where its query starts in the text.
+    pub start: usize,
+    /// Where its rows are: one node's shards, the home node, or brought together.
     pub route: Route,
 }
 
@@ -83,6 +96,12 @@ pub enum Route {
     Insert(Arc<InsertRows>, Vec<ShardId>),
     /// An INSERT of a query's rows: the query is run as any other, then its rows are inserted.
     Select(Arc<InsertRows>),
+    /// An UPDATE of the shard key, which may move rows.
+    Rekey(Arc<Rekey>),
+    /// DECLARE of a cursor.
+    Declare(Arc<Declared>),
+    /// FETCH, MOVE or CLOSE of a cursor: where it was declared, else the home node.
+    Cursor(Arc<UseCursor>),
     /// Parts of the statement are to be evaluated first; the statement with their values in their
     /// places is routed anew.
     Evaluate(Arc<Evaluation>),

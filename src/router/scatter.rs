@@ -4,7 +4,7 @@ use super::bind::{Bound, KeyColumn, Sharded};
 use super::functions;
 use super::names::Meaning;
 use super::part::Part;
-use crate::sql::{JoinKind, Level, Query, Statement, Verb};
+use crate::sql::{JoinKind, Level, Query, Source, Statement, TableRef, Verb};
 use crate::wire::ServerError;
 
 /// Columns whose values tell where a row is stored.
@@ -21,6 +21,35 @@ pub(super) fn route(
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Result<Part, ServerError> {
+    let locks = (query.features.locking, "a row lock");
+    check(query, statement, (bound, meanings), free, locks).map(|()| Part::Scatter(free.group))
+}
+
+/// The same for a SELECT that locks rows: each node locks its own, one node after the other.
+///
+/// # Errors
+/// Why not.
+pub(super) fn locked(
+    query: &Query,
+    statement: &Statement,
+    bound: &Bound<'_>,
+    meanings: &[Vec<Option<Meaning<'_>>>],
+    free: &Sharded<'_>,
+) -> Result<Part, ServerError> {
+    check(query, statement, (bound, meanings), free, (false, ""))?;
+    Ok(Part::Write(free.group))
+}
+
+/// What a query's result is bound to, and what its names mean.
+type Meant<'a, 'b> = (&'a Bound<'b>, &'a [Vec<Option<Meaning<'b>>>]);
+
+fn check(
+    query: &Query,
+    statement: &Statement,
+    (bound, meanings): Meant<'_, '_>,
+    free: &Sharded<'_>,
+    unwanted: (bool, &'static str),
+) -> Result<(), ServerError> {
     let key = free.key.join(", ");
     let refuse = |why: &str| {
         ServerError::refused(
@@ -36,12 +65,12 @@ pub(super) fn route(
     {
         return Err(refuse("it reads more than whole sharded tables"));
     }
-    if let Some(why) = not_plain(query, statement) {
+    if let Some(why) = not_plain(query, statement, unwanted) {
         return Err(refuse(&why));
     }
     match apart(query, bound, meanings, free) {
         Some(why) => Err(refuse(why)),
-        None => Ok(Part::Scatter(free.group)),
+        None => Ok(()),
     }
 }
 
@@ -52,17 +81,75 @@ pub(super) fn apart(
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Option<&'static str> {
-    let ([level], [meanings]) = (query.levels.as_slice(), meanings) else {
-        return Some("a query with others inside of it is not yet spread over nodes");
-    };
     if bound.sharded.iter().any(|table| table.group != free.group) {
         return Some("tables of different groups are not stored together");
     }
-    (!joined(level, meanings, bound)).then_some("its tables are not joined on the whole shard key")
+    let join = Whole { query, meanings, bound };
+    if join.inner(0).len() + 1 != query.levels.len() {
+        return Some("a query with others inside of it is not yet spread over nodes");
+    }
+    (!join.is_joined(0)).then_some("its tables are not joined on the whole shard key")
+}
+
+/// A query's joins, with the plain subqueries among their tables.
+pub(super) struct Whole<'a> {
+    pub(super) query: &'a Query,
+    pub(super) meanings: &'a [Vec<Option<Meaning<'a>>>],
+    pub(super) bound: &'a Bound<'a>,
+}
+
+impl Whole<'_> {
+    /// The levels that are subqueries in FROM of this level, at any depth.
+    fn inner(&self, level: usize) -> Vec<usize> {
+        let mut found = Vec::new();
+        for table in &self.query.levels[level].tables {
+            if let Source::Derived(derived) = &table.source {
+                found.push(derived.level);
+                found.extend(self.inner(derived.level));
+            }
+        }
+        found
+    }
+
+    /// Whether a table of a level has rows of sharded tables.
+    fn is_sharded(&self, level: usize, table: usize) -> bool {
+        match &self.query.levels[level].tables[table].source {
+            Source::Derived(derived) => {
+                let inside = [derived.level].into_iter().chain(self.inner(derived.level));
+                let inside: Vec<usize> = inside.collect();
+                self.bound.sharded.iter().any(|sharded| inside.contains(&sharded.level))
+            }
+            _ => matches!(self.meanings[level][table], Some(Meaning::Sharded(..))),
+        }
+    }
+
+    /// Whether every row of a level is made on one node, those of its subqueries, too.
+    pub(super) fn is_joined(&self, level: usize) -> bool {
+        let tables = &self.query.levels[level].tables;
+        let holds = |(index, table): (usize, &TableRef)| match &table.source {
+            Source::Derived(derived) if self.is_sharded(level, index) => {
+                self.is_plain(derived.level) && self.is_joined(derived.level)
+            }
+            Source::Derived(_) => true,
+            _ => self.meanings[level][index].is_some(),
+        };
+        tables.iter().enumerate().all(holds) && joined(self, level)
+    }
+
+    /// Neither grouped nor aggregated: each row comes of one row of its join.
+    fn is_plain(&self, level: usize) -> bool {
+        let level = &self.query.levels[level];
+        let calls = self.query.functions.get(level.calls.clone()).unwrap_or_default();
+        !level.groups && calls.iter().all(functions::is_pure)
+    }
 }
 
 /// What in a query makes its result more than a concatenation.
-fn not_plain(query: &Query, statement: &Statement) -> Option<String> {
+fn not_plain(
+    query: &Query,
+    statement: &Statement,
+    unwanted: (bool, &'static str),
+) -> Option<String> {
     let features = &query.features;
     if query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some()) {
         return Some("writes are not yet spread over nodes".to_owned());
@@ -75,7 +162,7 @@ fn not_plain(query: &Query, statement: &Statement) -> Option<String> {
         (features.window, "a window function"),
         (features.set_operation, "a set operation"),
         (features.cte, "WITH"),
-        (features.locking, "a row lock"),
+        unwanted,
         (features.sample, "TABLESAMPLE"),
     ];
     if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {
@@ -91,11 +178,12 @@ fn not_plain(query: &Query, statement: &Statement) -> Option<String> {
     Some(format!("{column} has another meaning on each node"))
 }
 
-/// Whether every row of the join is made on one node: all sharded tables joined on the whole key,
-/// and no row kept for want of a partner that another node could have.
-pub(super) fn joined(level: &Level, meanings: &[Option<Meaning<'_>>], bound: &Bound<'_>) -> bool {
-    let is_sharded = |table: &usize| matches!(meanings[*table], Some(Meaning::Sharded(..)));
-    if level.natural || meanings.iter().any(Option::is_none) {
+/// Whether every row of a level's join is made on one node: all sharded tables joined on the whole
+/// key, and no row kept for want of a partner that another node could have.
+fn joined(whole: &Whole<'_>, index: usize) -> bool {
+    let level = &whole.query.levels[index];
+    let is_sharded = |table: &usize| whole.is_sharded(index, *table);
+    if level.natural {
         return false;
     }
     let mut optional = vec![false; level.tables.len()];
@@ -111,11 +199,11 @@ pub(super) fn joined(level: &Level, meanings: &[Option<Meaning<'_>>], bound: &Bo
             JoinKind::Left | JoinKind::Right | JoinKind::Full => return false,
         }
     }
-    let mut joined = Joined::new(level, bound);
-    for (index, condition) in level.conditions.iter().enumerate() {
+    let mut joined = Joined::new(whole, index);
+    for (at, condition) in level.conditions.iter().enumerate() {
         let kind = condition.join.map_or(JoinKind::Inner, |join| level.joins[join].kind);
         if kind == JoinKind::Inner {
-            joined.add(index, |_, _| true);
+            joined.add(at, |_, _| true);
         }
     }
     let firm: Vec<usize> =
@@ -124,15 +212,15 @@ pub(super) fn joined(level: &Level, meanings: &[Option<Meaning<'_>>], bound: &Bo
         return false;
     }
     // Each kept side is whole by now: its optional tables come with their own conditions only.
-    for (index, join) in level.joins.iter().enumerate() {
+    for (at, join) in level.joins.iter().enumerate() {
         let right = join.right.start;
         if join.kind != JoinKind::Left || !is_sharded(&right) {
             continue;
         }
         let mut own = joined.clone();
-        for (at, condition) in level.conditions.iter().enumerate() {
-            if condition.join == Some(index) {
-                own.add(at, |a, b| (a == right) != (b == right));
+        for (place, condition) in level.conditions.iter().enumerate() {
+            if condition.join == Some(at) {
+                own.add(place, |a, b| (a == right) != (b == right));
             }
         }
         let with_right: Vec<usize> = firm.iter().copied().chain([right]).collect();
@@ -143,35 +231,51 @@ pub(super) fn joined(level: &Level, meanings: &[Option<Meaning<'_>>], bound: &Bo
     true
 }
 
-/// Classes of equal key columns.
+/// Classes of equal key columns, each with the level's table that has it.
 #[derive(Clone)]
 struct Joined<'a> {
     level: &'a Level,
+    index: usize,
     bound: &'a Bound<'a>,
-    classes: Vec<Vec<KeyColumn>>,
+    classes: Vec<Vec<(KeyColumn, usize)>>,
     key_length: usize,
 }
 
 impl<'a> Joined<'a> {
-    fn new(level: &'a Level, bound: &'a Bound<'a>) -> Self {
+    fn new(whole: &Whole<'a>, index: usize) -> Self {
+        let (level, bound) = (&whole.query.levels[index], whole.bound);
         let key_length = bound.sharded.first().map_or(0, |table| table.key.len());
-        let column = |table: &Sharded<'_>, position| KeyColumn {
-            level: table.level,
-            table: table.index,
-            position,
-        };
-        let columns = bound.sharded.iter();
-        let classes =
-            columns.flat_map(|t| (0..t.key.len()).map(move |p| vec![column(t, p)])).collect();
-        Self { level, bound, classes, key_length }
+        let mut classes = Vec::new();
+        for (place, table) in level.tables.iter().enumerate() {
+            let inside = match &table.source {
+                Source::Derived(derived) => {
+                    let mut inside = whole.inner(derived.level);
+                    inside.push(derived.level);
+                    inside
+                }
+                _ => vec![index],
+            };
+            for sharded in bound.sharded.iter().filter(|s| inside.contains(&s.level)) {
+                if sharded.level == index && sharded.index != place {
+                    continue;
+                }
+                let column =
+                    |position| KeyColumn { level: sharded.level, table: sharded.index, position };
+                classes.extend((0..sharded.key.len()).map(|p| vec![(column(p), place)]));
+            }
+        }
+        Self { level, index, bound, classes, key_length }
     }
 
     /// Joins the classes that a condition equates, if `wanted` of the tables.
     fn add(&mut self, condition: usize, wanted: impl Fn(usize, usize) -> bool) {
-        for (a, b) in self.bound.pairs(0, self.level, &self.level.conditions[condition]) {
-            let class = |of: KeyColumn| self.classes.iter().position(|c| c.contains(&of));
-            let (Some(at), Some(other)) = (class(a), class(b)) else { continue };
-            if at != other && wanted(a.table, b.table) {
+        let condition = &self.level.conditions[condition];
+        for (a, b) in self.bound.pairs(self.index, self.level, condition) {
+            let class =
+                |of: KeyColumn| self.classes.iter().position(|c| c.iter().any(|(c, _)| *c == of));
+            let (Some(at), Some(other)) = (class(a.column), class(b.column)) else { continue };
+            let (Some(left), Some(right)) = (a.table, b.table) else { continue };
+            if at != other && wanted(left, right) {
                 let (low, high) = (at.min(other), at.max(other));
                 let moved = self.classes.swap_remove(high);
                 self.classes[low].extend(moved);
@@ -182,11 +286,11 @@ impl<'a> Joined<'a> {
     /// Whether the key columns of all of `tables` are equal, position by position.
     fn all_one(&self, tables: &[usize]) -> bool {
         (0..self.key_length).all(|position| {
-            self.classes.iter().any(|class| {
-                tables
-                    .iter()
-                    .all(|table| class.iter().any(|c| c.table == *table && c.position == position))
-            })
+            let has = |class: &Vec<(KeyColumn, usize)>, table: &usize| {
+                class.iter().any(|(column, of)| of == table && column.position == position)
+            };
+            tables.is_empty()
+                || self.classes.iter().any(|class| tables.iter().all(|table| has(class, table)))
         })
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::names::{Mention, Names};
 use super::part::Part;
 use super::{
-    Access, Control, Explained, Leaves, Route, definition, functions, hint, leaves, query,
+    Access, Control, Declared, Explained, Leaves, Route, definition, functions, hint, leaves, query,
 };
-use crate::sql::{CopyStatement, Query, Statement, StatementKind, Verb};
+use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb};
 use crate::wire::ServerError;
 
 /// One statement, analysed.
@@ -46,6 +46,12 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
             inner.part = inner.part.and_then(|part| explained(part, spread));
             let access = if *analyze { inner.access } else { Access::Read };
             Analysis { access, ..inner }
+        }
+        StatementKind::Declare(declare) => declared(text, declare, statement, names),
+        StatementKind::UseCursor(used) => {
+            let ours = || Part::Cursor(Arc::new(used.clone()));
+            let part = if names.active() { ours() } else { Part::Home };
+            Analysis::new(Access::Read, Ok(part))
         }
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
         StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
@@ -95,6 +101,38 @@ fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>)
     Analysis::new(access(query), query::route(text, query, statement, names))
 }
 
+/// A cursor stands where its query's rows are: on one node, or where they are brought together.
+fn declared(
+    text: &str,
+    declare: &DeclareCursor,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Analysis {
+    let names = Names { together: true, ..*names };
+    let part = query::route(text, &declare.query, statement, &names);
+    let made = |route| {
+        let DeclareCursor { name, hold, start, .. } = declare;
+        Route::Declare(Arc::new(Declared { name: name.clone(), hold: *hold, start: *start, route }))
+    };
+    let part = part.and_then(|part| match part {
+        Part::Pull(pull) => Ok(Part::Declare(made(Route::Pull(pull)))),
+        Part::Anywhere | Part::Home => Ok(Part::Home),
+        Part::Keyed(keyed) => {
+            let mut keyed = keyed.on_one_node();
+            if let Route::Declare(declared) = made(Route::Home) {
+                keyed.declare(declared);
+            }
+            Ok(Part::Keyed(keyed))
+        }
+        _ => Err(ServerError::refused(
+            "this cursor can't be declared",
+            "Its query needs several nodes, and does not only read.",
+            "Run the query without a cursor.",
+        )),
+    });
+    Analysis::new(access(&declare.query), part)
+}
+
 /// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text and the
 /// statement is not to run; `start` is where the statement starts then.
 fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
@@ -108,7 +146,9 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
         Part::Scatter(group) => Route::Scatter(group),
         Part::Pull(pull) => Route::Pull(pull),
         Part::EveryNode => Route::EveryNode,
-        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) => return Err(only_text()),
+        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) | Part::Rekey(_) => {
+            return Err(only_text());
+        }
         other => return Ok(other),
     };
     wrap(route).map(Part::Explain).ok_or_else(only_text)
@@ -142,6 +182,8 @@ fn of_other(
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
         Some(Mention::Reference(_)) if verb == "lock" => Ok(Part::Home),
+        // Each node locks its own part.
+        Some(Mention::Sharded(_)) if verb == "lock" => Ok(Part::EveryNode),
         // A view of whole tables is a view at home.
         Some(Mention::Reference(_))
             if verb == "create" && statement.has("view") && !statement.has("rule") =>

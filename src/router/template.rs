@@ -5,10 +5,13 @@ use super::keyed::Keyed;
 use super::names::Names;
 use super::part::Part;
 use super::statement::{Analysis, analyse};
+use super::views;
 use super::{Access, Context, Control, LeafSite, Leaves, Params, Route};
 use crate::ids::{Epoch, GroupId};
 use crate::shard_map::{KeyValue, ShardMap};
-use crate::sql::{CopyStatement, DdlStatement, Statement, StatementKind, TableName, hint, parse};
+use crate::sql::{
+    CopyStatement, DdlStatement, Statement, StatementKind, TableName, UseCursor, hint, parse,
+};
 use crate::wire::ServerError;
 
 /// A text that was analysed against one map: what does not depend on parameters is decided.
@@ -33,6 +36,11 @@ pub struct Template {
     pub moves_transaction: bool,
     /// Where a leaf could stand for the table of a point statement.
     pub leaf: Option<LeafSite>,
+    /// Names of tables and views, without their schemas, of which the map says nothing or that they
+    /// are views.
+    pub relations: Vec<String>,
+    /// It closes all cursors.
+    pub closes_cursors: bool,
     target: Target,
 }
 
@@ -52,6 +60,8 @@ pub struct Ddl {
     pub statement: DdlStatement,
     /// The schemas in which unqualified names are looked up, in order.
     pub search_path: Vec<String>,
+    /// It is for the home node alone.
+    pub home_only: bool,
 }
 
 /// `COPY … FROM STDIN` with its table resolved: goes to `planner::copy_in`.
@@ -80,8 +90,16 @@ pub struct CopyOut {
 
 /// Analyses a text.
 pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
-    let parsed = parse(text, context.strings);
-    let names = Names::new(context, map);
+    analysed(text, context, Names::new(context, map))
+}
+
+/// The same for rows that are fetched in portions: what needs several nodes is brought together.
+pub fn template_together(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
+    analysed(text, context, Names { together: true, ..Names::new(context, map) })
+}
+
+fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
+    let (parsed, map) = (parse(text, context.strings), names.map);
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
     if let Some(hint) = names.active().then(|| hint(text)).flatten() {
@@ -90,6 +108,9 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
             ([], _) => {}
             ([first, ..], _) => first.part = Err(hint::before_several()),
         }
+    }
+    if hint(text).is_none() {
+        check_functions(&mut analyses, &parsed.statements, &names);
     }
     let several = analyses.len() > 1;
     let control = match analyses.as_mut_slice() {
@@ -110,6 +131,8 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
             several && moves_transaction(statement) || prepares_transaction(statement)
         }),
         leaf: leaf(text, &parsed.statements, &names),
+        relations: names.relations(&parsed.statements),
+        closes_cursors: parsed.statements.iter().any(closes_cursors),
         target: target(analyses, &parsed.statements, &names),
     }
 }
@@ -117,6 +140,26 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
 fn leaf(text: &str, statements: &[Statement], names: &Names<'_>) -> Option<LeafSite> {
     let [Statement { kind: StatementKind::Query(query), .. }] = statements else { return None };
     super::leaf::site(text, query, &statements[0], names)
+}
+
+/// Functions that are known to name sharded tables run where a hint or the policy says only.
+fn check_functions(analyses: &mut [Analysis], statements: &[Statement], names: &Names<'_>) {
+    for (analysis, statement) in analyses.iter_mut().zip(statements) {
+        let (StatementKind::Query(query) | StatementKind::Explain { query, .. }) = &statement.kind
+        else {
+            continue;
+        };
+        if analysis.part.is_ok()
+            && let Err(error) = views::check_functions(query, names)
+        {
+            analysis.part = Err(error);
+        }
+    }
+}
+
+fn closes_cursors(statement: &Statement) -> bool {
+    let all = UseCursor { name: None, closes: true };
+    matches!(&statement.kind, StatementKind::UseCursor(used) if *used == all)
 }
 
 fn rank(access: Access) -> u8 {
@@ -216,8 +259,11 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
                 |(id, shard): (_, &crate::shard_map::Shard)| (shard.group == group).then_some(id);
             Target::Fixed(Route::Write(names.map.shards().filter_map(of_group).collect()))
         }
+        Part::Declare(route) => Target::Fixed(route),
+        Part::Cursor(used) => Target::Fixed(Route::Cursor(used)),
         Part::CopyOut(copy) => Target::Fixed(Route::CopyOut(copy)),
         Part::Select(insert) => Target::Fixed(Route::Select(insert)),
+        Part::Rekey(rekey) => Target::Fixed(Route::Rekey(rekey)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),
@@ -233,6 +279,8 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
 fn combine(parts: Vec<Part>, map: &ShardMap) -> Result<Part, ServerError> {
     let mut all = Part::Anywhere;
     for part in parts {
+        // Among others only the home node's own cursors are used.
+        let part = if let Part::Cursor(_) = part { Part::Home } else { part };
         all = match (all, part) {
             (Part::Anywhere, part @ (Part::Home | Part::Keyed(_) | Part::Anywhere)) => part,
             (all @ (Part::Home | Part::Keyed(_)), Part::Anywhere) => all,

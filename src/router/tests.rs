@@ -8,8 +8,8 @@ mod plain;
 use super::{Context, Params, Route, Shape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Column, Declared, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table,
-    TableKind, hash_key,
+    Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
+    Table, TableKind, hash_key,
 };
 use crate::sql::{Strings, TableName};
 
@@ -64,6 +64,7 @@ pub(super) fn map() -> ShardMap {
                 columns: Vec::new(),
             },
         ],
+        derived: Derived::default(),
     };
     ShardMap::try_from(parts).unwrap()
 }
@@ -95,6 +96,9 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
         }
         Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
         Ok(Route::Select(_)) => "select".to_owned(),
+        Ok(Route::Rekey(_)) => "rekey".to_owned(),
+        Ok(Route::Declare(declared)) => format!("cursor {}", show(Ok(declared.route.clone()))),
+        Ok(Route::Cursor(_)) => "use cursor".to_owned(),
         Ok(Route::Evaluate(first)) => {
             let pieces: Vec<_> = first.pieces.iter().map(|p| p.expression.as_str()).collect();
             format!("evaluate {}", pieces.join(", "))
@@ -171,6 +175,9 @@ fn check(cases: &[(&str, &str)]) {
         let route = route_in(&["public"], "shop", sql);
         let as_wanted = match wanted.strip_prefix('t').and_then(|id| id.parse().ok()) {
             Some(id) => route == tenant(id),
+            None if wanted.starts_with("cursor t") => {
+                route == format!("cursor {}", tenant(wanted[8..].parse().unwrap()))
+            }
             None if *wanted == "spread" => {
                 route.starts_with("pull") || route.starts_with("scatter")
             }

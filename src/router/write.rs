@@ -51,7 +51,7 @@ pub(super) fn check_spread(
     if bound.sharded.iter().any(|table| table.group != target.group) {
         return refuse("tables of different groups are not stored together");
     }
-    if !scatter::joined(&query.levels[0], &meanings[0], bound) {
+    if !(scatter::Whole { query, meanings, bound }).is_joined(0) {
         return refuse("its tables are not joined on the whole shard key");
     }
     if !together(query, bound, target) {
@@ -80,7 +80,8 @@ fn together(query: &Query, bound: &Bound<'_>, target: &Sharded<'_>) -> bool {
         for condition in &level.conditions {
             let inner = condition.join.is_none_or(|join| level.joins[join].kind == JoinKind::Inner);
             if inner {
-                pairs.extend(bound.pairs(index, level, condition));
+                let found = bound.pairs(index, level, condition).into_iter();
+                pairs.extend(found.map(|(a, b)| (a.column, b.column)));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bounds, Directory, KeyType, KeyValue, Method, Node, Standing};
+use super::{Bounds, Derived, Directory, KeyType, KeyValue, Method, Node, Standing, View};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
 
@@ -38,6 +38,9 @@ pub struct MapParts {
     pub shards: Vec<Shard>,
     /// Sharded and reference tables. A table that is not here is a home table.
     pub tables: Vec<Table>,
+    /// Views and functions that read them.
+    #[serde(default)]
+    pub derived: Derived,
     /// What the policy declares beside tables.
     #[serde(default)]
     pub declared: Declared,
@@ -333,6 +336,16 @@ impl ShardMap {
         self.tables.get(name).map(|index| &self.parts.tables[*index])
     }
 
+    /// Views and functions that read sharded tables.
+    pub fn derived(&self) -> &Derived {
+        &self.parts.derived
+    }
+
+    /// The view of this name, if it reads sharded tables.
+    pub fn view(&self, name: &TableName) -> Option<&View> {
+        self.parts.derived.view(name)
+    }
+
     /// The sharded tables of a group, in the order of the policy.
     pub fn tables_of(&self, group: GroupId) -> impl Iterator<Item = &Table> {
         self.parts.tables.iter().filter(
@@ -389,6 +402,15 @@ impl ShardMap {
         if let Some(index) = self.tables.get(table) {
             changed.parts.tables[*index].columns = columns;
         }
+        changed.parts.epoch = changed.parts.epoch.next();
+        changed
+    }
+
+    /// This map with other views and functions, at the next epoch. No change of placement.
+    #[must_use]
+    pub fn with_derived(&self, derived: Derived) -> Self {
+        let mut changed = self.clone();
+        changed.parts.derived = derived;
         changed.parts.epoch = changed.parts.epoch.next();
         changed
     }

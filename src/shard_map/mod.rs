@@ -4,6 +4,7 @@
 //! is a new map with the next epoch.
 
 mod bounds;
+mod derived;
 mod directory;
 mod hash;
 mod time;
@@ -15,6 +16,7 @@ mod node;
 mod tests;
 
 pub use bounds::{Bounds, Cut, OTHERS_CHECK};
+pub use derived::{Derived, View};
 pub use directory::{Directory, Limit, Method};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::{Bounds, Declared, Group, KeyType, KeyValue, Limit, MapParts, Node, Shard, ShardMap};
+use super::{
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, Limit, MapParts, Node, Shard, ShardMap,
+};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 
 fn map(shards: u32) -> ShardMap {
@@ -20,6 +22,7 @@ fn map(shards: u32) -> ShardMap {
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..shards).map(shard).collect(),
         tables: Vec::new(),
+        derived: Derived::default(),
     };
     parts.try_into().unwrap()
 }

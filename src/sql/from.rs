@@ -9,6 +9,7 @@ use sqlparser::tokenizer::Span;
 
 use super::constants::demands;
 use super::cursor::Name;
+use super::derived;
 use super::statement::{Condition, Join, JoinKind, Level, Source, TableRef, Test};
 
 /// Which WITH queries are visible where a level stands.
@@ -52,7 +53,7 @@ pub(super) fn filter(selection: Option<&Expr>, level: &mut Level) {
     let mut tests = Vec::new();
     demands(selection, &mut tests);
     let tables = 0..level.tables.len();
-    let condition = |test| Condition { tables: tables.clone(), join: None, test };
+    let condition = |test| Condition { tables: tables.clone(), join: None, test, pushed: false };
     level.conditions.extend(tests.into_iter().map(condition));
 }
 
@@ -73,7 +74,8 @@ fn constrain(
         JoinConstraint::Natural => level.natural = true,
         JoinConstraint::None => {}
     }
-    let condition = |test| Condition { tables: effect.clone(), join: Some(join), test };
+    let condition =
+        |test| Condition { tables: effect.clone(), join: Some(join), test, pushed: false };
     level.conditions.extend(tests.into_iter().map(condition));
     Ok(())
 }
@@ -119,6 +121,11 @@ fn factor(factor: &TableFactor, level: &mut Level, ctes: &dyn Visible) -> Result
         TableFactor::Function { name, alias, .. } => {
             let name = parts(name)?.2;
             push(level, Source::Other, alias.as_ref(), Some(name));
+        }
+        TableFactor::Derived { lateral: false, subquery, alias, .. } => {
+            let address = derived::address(subquery);
+            level.pending.extend(address.map(|address| (level.tables.len(), address)));
+            push(level, Source::Other, alias.as_ref(), None);
         }
         TableFactor::Derived { alias, .. }
         | TableFactor::TableFunction { alias, .. }

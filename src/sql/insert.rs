@@ -20,6 +20,8 @@ pub struct InsertLayout {
     pub rows: Vec<RowLayout>,
     /// The source is DEFAULT VALUES.
     pub default_values: bool,
+    /// ON CONFLICT follows it.
+    pub conflict: bool,
     /// Each parameter of the statement with its place.
     pub params: Vec<(u16, Range<usize>)>,
 }
@@ -64,6 +66,7 @@ pub(super) fn layout(text: &str, tokens: &[Token]) -> Option<InsertLayout> {
         source: start..start,
         rows: Vec::new(),
         default_values: false,
+        conflict: false,
         params: params(tokens),
     };
     if cursor.eat_all(&["default", "values"]) {
@@ -83,6 +86,7 @@ pub(super) fn layout(text: &str, tokens: &[Token]) -> Option<InsertLayout> {
         skip_query(&mut cursor);
     }
     layout.source.end = tokens.get(cursor.at.checked_sub(1)?)?.end;
+    layout.conflict = cursor.eat_all(&["on", "conflict"]);
     Some(layout)
 }
 

@@ -7,12 +7,15 @@
 //! are PostgreSQL's. Queries go on to the grammar (`bridge`, then `walk`); everything that it
 //! misreads or does not know is read by hand (`control`, `copy`, `ddl`).
 
+mod assign;
 mod bridge;
 mod constants;
 mod control;
 mod copy;
 mod cursor;
+mod cursors;
 mod ddl;
+mod derived;
 mod fingerprint;
 mod from;
 mod hint;
@@ -23,14 +26,17 @@ mod quote;
 mod role_password;
 mod shape;
 mod statement;
+mod update;
 mod walk;
 
 pub use control::{Control, Discard};
 pub use copy::{CopyFormat, CopyOptions, CopyStatement, OtherOption};
 pub use cursor::Name;
+pub use cursors::{DeclareCursor, UseCursor};
 pub use ddl::{
     AlterAction, AlterTable, ColumnConstraint, ColumnDefinition, ConstraintKind, CreateIndex,
-    CreateTable, DdlStatement, ForeignKey, Grant, Named, TableConstraint, TableElement,
+    CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
+    TableElement, ViewStatement, ViewVerb,
 };
 pub use fingerprint::fingerprint;
 pub use hint::{Hint, hint};
@@ -41,7 +47,8 @@ pub use quote::{Ident, Literal, TableName};
 pub use role_password::{RolePassword, role_password};
 pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};
 pub use statement::{
-    Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, Features, Insert, Join,
-    JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef, Target,
-    Test, Verb,
+    Call, ColumnRef, ColumnUse, Condition, Constant, ConstantValue, DerivedTable, Features, Insert,
+    Join, JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef,
+    Target, Test, Verb,
 };
+pub use update::UpdateLayout;

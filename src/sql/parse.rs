@@ -103,6 +103,14 @@ fn kind(text: &str, tokens: &[Token]) -> StatementKind {
             Some(explain) => explain,
             None => other(Some("EXPLAIN of something other than a query".to_owned())),
         },
+        "declare" => match super::cursors::declare(text, tokens) {
+            Some(declare) => StatementKind::Declare(declare),
+            None => other(Some("a cursor of a query that could not be read".to_owned())),
+        },
+        "fetch" | "move" | "close" => match super::cursors::used(text, tokens) {
+            Some(used) => StatementKind::UseCursor(used),
+            None => other(None),
+        },
         "copy" => match copy::read(text, tokens) {
             Some(copy) => StatementKind::Copy(copy),
             None => other(Some("COPY in a form that is not known".to_owned())),
@@ -140,12 +148,14 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         let (ast, removed) = bridge::parse(text, tokens)?;
         let mut query = walk::query(&ast)?;
         query.layout = super::insert::layout(text, tokens);
+        query.update = super::update::layout(text, tokens).map(Box::new);
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
         query.columns.rows = names_row(&query);
         query.columns.all = has_wildcard(text, tokens) || query.columns.rows;
         let features = &query.features;
-        if query.levels.len() == 1 && !features.set_operation && !features.cte && !features.window {
+        let single = super::derived::are_all_derived(&query.levels);
+        if single && !features.set_operation && !features.cte && !features.window {
             let (places, aliases) = (&query.columns.places, &query.columns.aliases);
             query.shape = shape::shape(text, tokens, places, aliases).map(Box::new);
         }

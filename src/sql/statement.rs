@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Control, CopyStatement, DdlStatement, InsertLayout, Name, Shape};
+use super::{
+    Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Name, Shape, UpdateLayout,
+    UseCursor,
+};
 
 /// A text, read.
 #[derive(Debug, Clone)]
@@ -46,6 +49,10 @@ pub enum StatementKind {
         /// The query.
         query: Box<Query>,
     },
+    /// DECLARE of a cursor.
+    Declare(DeclareCursor),
+    /// FETCH, MOVE, CLOSE.
+    UseCursor(UseCursor),
     /// COPY.
     Copy(CopyStatement),
     /// A definition that the planner can spread over nodes.
@@ -85,6 +92,8 @@ pub struct Query {
     pub functions: Vec<Call>,
     /// The places of an INSERT's parts, where it is the outermost.
     pub layout: Option<InsertLayout>,
+    /// The places of an UPDATE's parts, likewise.
+    pub update: Option<Box<UpdateLayout>>,
     /// How it uses columns.
     pub columns: ColumnUse,
     /// Its clauses, if it is a single SELECT.
@@ -104,7 +113,7 @@ pub struct ColumnUse {
     pub(super) names: BTreeSet<String>,
     /// Each place of a column.
     pub(super) places: Vec<(Range<usize>, ColumnRef)>,
-    /// The aliases of the innermost select list, with their places.
+    /// The aliases of the outermost select list, with their places.
     pub(super) aliases: Vec<Option<(String, Range<usize>)>>,
 }
 
@@ -177,6 +186,12 @@ pub struct Level {
     pub natural: bool,
     /// What it does to its first table.
     pub target: Option<Target>,
+    /// It groups its rows, or drops doubles.
+    pub groups: bool,
+    /// The functions that are called in it, at any depth, as indices of [`Query::functions`].
+    pub calls: Range<usize>,
+    /// Its subqueries in FROM that are not read yet: the table, and the address of the SELECT.
+    pub(super) pending: Vec<(usize, usize)>,
 }
 
 /// A table in FROM, or anything else that has columns there.
@@ -200,8 +215,21 @@ pub enum Source {
     Table(Name),
     /// A query of WITH.
     Cte,
-    /// A subquery or function.
+    /// A subquery whose rows depend on those of its tables one by one, or group by group.
+    Derived(DerivedTable),
+    /// Another subquery, or a function.
     Other,
+}
+
+/// A subquery in FROM without LIMIT, windows and the like: which of its rows pass a filter on a
+/// plain column depends only on the rows of its tables that pass it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DerivedTable {
+    /// Its level.
+    pub level: usize,
+    /// The names of its columns, where all are known; those that are plain columns of its tables
+    /// with these.
+    pub columns: Vec<(String, Option<ColumnRef>)>,
 }
 
 /// A join that is not inner, or whose condition is ON/USING.
@@ -237,6 +265,8 @@ pub struct Condition {
     pub join: Option<usize>,
     /// What it demands.
     pub test: Test,
+    /// It was written around the subquery that this level is.
+    pub pushed: bool,
 }
 
 /// What a [`Condition`] demands.

@@ -3,13 +3,16 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, Distinct, Expr, FromTable, FunctionArg, FunctionArgExpr,
-    FunctionArguments, GroupByExpr, Ident, OnConflictAction, OnInsert, OrderBy, Query as AstQuery,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor,
-    TableObject, Update, UpdateTableFromKind, Visit, Visitor,
+    Delete, Distinct, Expr, FromTable, FunctionArg, FunctionArgExpr, FunctionArguments,
+    GroupByExpr, Ident, OnConflictAction, OnInsert, OrderBy, Query as AstQuery, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableObject, Update,
+    UpdateTableFromKind, Visit, Visitor,
 };
 
+use super::assign::{assigned, changed, first_part, rows};
 use super::constants::constant;
+use super::cursor::Name;
+use super::derived;
 use super::from::{self, Visible};
 use super::statement::{
     Call, ColumnRef, ColumnUse, Features, Insert, Level, Qualifier, Query, Source, TableRef,
@@ -30,17 +33,20 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
     };
     let mut walk = Walk::default();
     match ast.visit(&mut walk) {
-        ControlFlow::Break(fault) => Err(*fault),
-        ControlFlow::Continue(()) => Ok(Query {
-            verb,
-            levels: walk.levels,
-            features: walk.features,
-            functions: walk.functions,
-            layout: None,
-            columns: walk.columns,
-            shape: None,
-        }),
+        ControlFlow::Break(fault) => return Err(*fault),
+        ControlFlow::Continue(()) => {}
     }
+    derived::finish(&mut walk.levels, walk.features.window);
+    Ok(Query {
+        verb,
+        levels: walk.levels,
+        features: walk.features,
+        functions: walk.functions,
+        layout: None,
+        update: None,
+        columns: walk.columns,
+        shape: None,
+    })
 }
 
 /// `WITH … INSERT` is a query whose body inserts.
@@ -112,7 +118,9 @@ impl Visitor for Walk {
     }
 
     fn post_visit_select(&mut self, _select: &Select) -> Flow {
-        self.open.pop();
+        if let Some(index) = self.open.pop() {
+            self.levels[index].calls.end = self.functions.len();
+        }
         ControlFlow::Continue(())
     }
 
@@ -230,7 +238,8 @@ impl Walk {
             _ => None,
         };
         let arguments = arguments.iter().map(argument).collect();
-        self.functions.push(Call { name: name.name, schema: name.schema, arguments });
+        let Name { name, schema, .. } = name;
+        self.functions.push(Call { name, schema, arguments });
         Ok(())
     }
 
@@ -294,18 +303,21 @@ impl Walk {
         if odd {
             return Err("a clause that PostgreSQL does not have".to_owned());
         }
-        self.features.distinct |=
-            matches!(&select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
-        self.features.group |= select.having.is_some()
+        let distinct = matches!(&select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
+        let group = select.having.is_some()
             || !matches!(&select.group_by, GroupByExpr::Expressions(by, with)
                 if by.is_empty() && with.is_empty());
+        self.features.distinct |= distinct;
+        self.features.group |= group;
         self.features.window |= !select.named_window.is_empty();
         if let Some(into) = &select.into {
             self.features.into = true;
             self.features.into_temp |= into.temporary;
         }
         self.check_projection(select);
-        let mut level = Level::default();
+        let calls = self.functions.len()..self.functions.len();
+        let mut level = Level { groups: group || distinct, calls, ..Level::default() };
+        derived::link(&mut self.levels, select);
         for table in &select.from {
             from::read(table, &mut level, &self.scopes)?;
         }
@@ -322,7 +334,9 @@ impl Walk {
             }
             _ => None,
         };
-        self.columns.aliases = select.projection.iter().map(alias).collect();
+        if self.levels.is_empty() {
+            self.columns.aliases = select.projection.iter().map(alias).collect();
+        }
         for item in &select.projection {
             if let SelectItem::QualifiedWildcard(
                 SelectItemQualifiedWildcardKind::ObjectName(name),
@@ -366,7 +380,7 @@ impl Walk {
         }
         let updates = match &insert.on {
             Some(OnInsert::OnConflict(conflict)) => match &conflict.action {
-                OnConflictAction::DoUpdate(update) => assigned(&update.assignments)?,
+                OnConflictAction::DoUpdate(update) => changed(&update.assignments)?,
                 OnConflictAction::DoNothing => Vec::new(),
             },
             Some(_) => return Err("a clause that PostgreSQL does not have".to_owned()),
@@ -445,42 +459,4 @@ impl Visible for NoCte {
     fn is_cte(&self, _name: &str) -> bool {
         false
     }
-}
-
-/// The rows of a plain VALUES.
-fn rows(source: &AstQuery) -> Option<Vec<Vec<Option<super::Constant>>>> {
-    let plain = source.with.is_none()
-        && source.order_by.is_none()
-        && source.limit_clause.is_none()
-        && source.fetch.is_none();
-    match &*source.body {
-        SetExpr::Values(values) if plain => {
-            let row = |row: &sqlparser::ast::Parens<Vec<Expr>>| {
-                row.content.iter().map(constant).collect()
-            };
-            Some(values.rows.iter().map(row).collect())
-        }
-        _ => None,
-    }
-}
-
-fn assigned(assignments: &[Assignment]) -> Result<Vec<String>, String> {
-    let mut columns = Vec::new();
-    for assignment in assignments {
-        match &assignment.target {
-            AssignmentTarget::ColumnName(name) => columns.push(first_part(name)?),
-            AssignmentTarget::Tuple(names) => {
-                for name in names {
-                    columns.push(first_part(name)?);
-                }
-            }
-        }
-    }
-    Ok(columns)
-}
-
-/// The column in `column.field`.
-fn first_part(name: &sqlparser::ast::ObjectName) -> Result<String, String> {
-    let first = name.0.first().and_then(|part| part.as_ident());
-    first.map(|ident| ident.value.clone()).ok_or_else(|| "a name that is computed".to_owned())
 }

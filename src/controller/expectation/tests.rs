@@ -30,6 +30,7 @@ fn map() -> ShardMap {
     let parts = MapParts {
         epoch: Epoch(1),
         declared: crate::shard_map::Declared::default(),
+        derived: crate::shard_map::Derived::default(),
         database: "shop".to_owned(),
         home: NodeId(0),
         nodes: vec![Node::named("n1")],

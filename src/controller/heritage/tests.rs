@@ -6,7 +6,9 @@ use super::super::planning::Past;
 use super::{Heritage, from_siblings};
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::load::{Ladder, LadderPlan, Rates, Recorder, ShardRates, Snapshot};
-use crate::shard_map::{Bounds, Declared, Group, KeyType, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{
+    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
+};
 use crate::shard_move::{Cause, Lane, Move, Part};
 
 /// Shard 0 had a load of 4 for 100 seconds.
@@ -69,6 +71,7 @@ fn a_new_shard_gets_the_shape_of_its_siblings_at_its_own_level() {
         groups: vec![group("old"), group("new")],
         shards: [(0, 0), (0, 1), (1, 0), (1, 1)].map(shard).to_vec(),
         tables: Vec::new(),
+        derived: Derived::default(),
     }
     .try_into()
     .unwrap();

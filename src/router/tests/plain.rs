@@ -106,7 +106,7 @@ fn whole_groups_are_scattered_only_as_plain_concatenations() {
         ("SELECT row_number() OVER () FROM orders", "spread"),
         ("SELECT id FROM orders UNION ALL SELECT 1", "spread"),
         ("WITH x AS (SELECT 1) SELECT * FROM orders", "spread"),
-        ("SELECT * FROM orders FOR UPDATE", "refused"),
+        ("SELECT * FROM orders FOR UPDATE", "write s0 s1 s2 s3"),
         ("SELECT random() FROM orders", "spread"),
         ("SELECT my_function(id) FROM orders", "spread"),
         ("SELECT now() FROM orders", "spread"),

@@ -40,6 +40,7 @@ pub enum TableElement {
 
 /// CREATE INDEX.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent words")]
 pub struct CreateIndex {
     /// UNIQUE
     pub unique: bool,
@@ -51,6 +52,10 @@ pub struct CreateIndex {
     pub table: Name,
     /// Its plain columns.
     pub columns: Vec<String>,
+    /// Its name, if it is written.
+    pub name: Option<Name>,
+    /// IF NOT EXISTS
+    pub if_not_exists: bool,
 }
 
 /// Behind CREATE; `None` if it is no table.
@@ -135,9 +140,10 @@ pub(super) fn index(cursor: &mut Cursor<'_>) -> Option<CreateIndex> {
         return None;
     }
     let concurrently = cursor.eat("concurrently");
-    cursor.eat_all(&["if", "not", "exists"]);
+    let if_not_exists = cursor.eat_all(&["if", "not", "exists"]);
+    let mut name = None;
     if !cursor.eat("on") {
-        cursor.name()?;
+        name = Some(cursor.name()?);
         if !cursor.eat("on") {
             return None;
         }
@@ -160,5 +166,5 @@ pub(super) fn index(cursor: &mut Cursor<'_>) -> Option<CreateIndex> {
         }
     }
     cursor.at = cursor.tokens.len();
-    Some(CreateIndex { unique, concurrently, only, table, columns })
+    Some(CreateIndex { unique, concurrently, only, table, columns, name, if_not_exists })
 }

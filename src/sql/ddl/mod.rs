@@ -5,11 +5,13 @@ mod alter;
 mod column;
 mod create;
 mod object;
+mod view;
 
 pub use alter::{AlterAction, AlterTable};
 pub use column::{ColumnConstraint, ColumnDefinition, ConstraintKind, ForeignKey, TableConstraint};
 pub use create::{CreateIndex, CreateTable, TableElement};
-pub use object::{Grant, Named};
+pub use object::{Grant, Maintenance, Named};
+pub use view::{ViewStatement, ViewVerb};
 
 use super::cursor::{Cursor, Name};
 use super::lexer::Token;
@@ -23,6 +25,8 @@ pub enum DdlStatement {
     AlterTable(AlterTable),
     /// CREATE INDEX
     CreateIndex(CreateIndex),
+    /// CREATE, ALTER, DROP VIEW
+    View(ViewStatement),
     /// DROP TABLE
     DropTable(Named),
     /// DROP INDEX
@@ -31,6 +35,8 @@ pub enum DdlStatement {
     Truncate(Named),
     /// ANALYZE of named tables
     Analyze(Named),
+    /// VACUUM, REINDEX
+    Maintenance(Maintenance),
     /// GRANT, REVOKE
     Grant(Grant),
     /// COMMENT ON
@@ -54,12 +60,22 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
         "alter" if cursor.eat("table") => alter::read(&mut cursor).map(DdlStatement::AlterTable),
         "drop" if cursor.eat("table") => object::named(&mut cursor).map(DdlStatement::DropTable),
         "drop" if cursor.eat("index") => object::named(&mut cursor).map(DdlStatement::DropIndex),
-        "alter" | "drop" => object::global(&cursor),
+        "alter" | "drop" => {
+            let start = cursor.at;
+            let kind = if verb == "drop" { ViewVerb::Drop } else { ViewVerb::Alter };
+            if let Some(view) = view::changed(&mut cursor, kind) {
+                return Some(DdlStatement::View(view));
+            }
+            cursor.at = start;
+            object::global(&cursor)
+        }
         "truncate" => {
             cursor.eat("table");
             object::named(&mut cursor).map(DdlStatement::Truncate)
         }
         "analyze" | "analyse" => object::analyzed(&mut cursor).map(DdlStatement::Analyze),
+        "vacuum" => object::vacuumed(&mut cursor).map(DdlStatement::Maintenance),
+        "reindex" => object::reindexed(&mut cursor).map(DdlStatement::Maintenance),
         "grant" | "revoke" => object::grant(&mut cursor).map(DdlStatement::Grant),
         "comment" => Some(DdlStatement::Comment),
         _ => None,
@@ -77,5 +93,10 @@ fn created(cursor: &mut Cursor<'_>) -> Option<DdlStatement> {
     }
     cursor.at = start;
     cursor.eat_all(&["or", "replace"]);
+    let start = cursor.at;
+    if let Some(view) = view::created(cursor) {
+        return Some(DdlStatement::View(view));
+    }
+    cursor.at = start;
     object::global(cursor)
 }

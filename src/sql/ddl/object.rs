@@ -14,6 +14,15 @@ pub struct Named {
     pub if_exists: bool,
 }
 
+/// VACUUM and REINDEX: what can't run in a transaction block.
+#[derive(Debug, Clone)]
+pub struct Maintenance {
+    /// The tables; none where it is about an index, or all tables.
+    pub tables: Vec<Name>,
+    /// The index, likewise.
+    pub index: Option<Name>,
+}
+
 /// GRANT and REVOKE.
 #[derive(Debug, Clone)]
 pub struct Grant {
@@ -96,6 +105,36 @@ pub(super) fn analyzed(cursor: &mut Cursor<'_>) -> Option<Named> {
         }
     }
     Some(Named { names, concurrently: false, if_exists: false })
+}
+
+/// Behind VACUUM.
+pub(super) fn vacuumed(cursor: &mut Cursor<'_>) -> Option<Maintenance> {
+    if cursor.symbol_ahead(0, "(") {
+        cursor.parenthesized()?;
+    }
+    while cursor.eat_any(&["full", "freeze", "verbose", "analyze", "analyse"]) {}
+    if cursor.at_end() {
+        return Some(Maintenance { tables: Vec::new(), index: None });
+    }
+    let named = analyzed(&mut *cursor)?;
+    Some(Maintenance { tables: named.names, index: None })
+}
+
+/// Behind REINDEX.
+pub(super) fn reindexed(cursor: &mut Cursor<'_>) -> Option<Maintenance> {
+    if cursor.symbol_ahead(0, "(") {
+        cursor.parenthesized()?;
+    }
+    let object = cursor.word()?;
+    cursor.at += 1;
+    cursor.eat("concurrently");
+    let name = cursor.name().filter(|_| cursor.at_end());
+    Some(match object {
+        "table" => Maintenance { tables: vec![name?], index: None },
+        "index" => Maintenance { tables: Vec::new(), index: Some(name?) },
+        "schema" | "database" | "system" => Maintenance { tables: Vec::new(), index: None },
+        _ => return None,
+    })
 }
 
 /// `… ON … TO | FROM …`; a grant of roles has no ON.

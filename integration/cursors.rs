@@ -1,0 +1,158 @@
+//! Cursors and portals that are read in portions, over several nodes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod support;
+
+use futures_util::TryStreamExt;
+use support::{TestDatabase, TestProxy, rows};
+use tokio_postgres::{Client, Row};
+
+const POLICY: &str = "
+groups:
+  shop:
+    key: bigint
+    shards: 6
+    tables:
+      tenants: id
+";
+
+async fn shop() -> (TestProxy, Client) {
+    let database = TestDatabase::create(3).await;
+    let proxy = TestProxy::start(&database, POLICY).await;
+    let client = proxy.client().await;
+    for sql in [
+        "CREATE TABLE tenants (id bigint PRIMARY KEY, name text)",
+        "CREATE TABLE journal (id int)",
+        "INSERT INTO tenants SELECT i, 'tenant ' || i FROM generate_series(1, 100) i",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    (proxy, client)
+}
+
+async fn code(client: &Client, sql: &str) -> String {
+    let error = client.batch_execute(sql).await.unwrap_err();
+    error.code().unwrap().code().to_owned()
+}
+
+#[tokio::test]
+async fn cursors_stand_on_one_node_or_where_rows_were_brought_together() {
+    let (_proxy, client) = shop().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("DECLARE a CURSOR FOR SELECT id FROM tenants ORDER BY id").await.unwrap();
+    client
+        .batch_execute("DECLARE b SCROLL CURSOR FOR SELECT name FROM tenants WHERE id = 7")
+        .await
+        .unwrap();
+    client.batch_execute("DECLARE \"C\" CURSOR FOR SELECT id % 2 AS odd, count(*) FROM tenants GROUP BY 1 ORDER BY 1").await.unwrap();
+    client
+        .batch_execute(
+            "DECLARE d SCROLL CURSOR FOR SELECT id FROM tenants WHERE id > 95 ORDER BY id",
+        )
+        .await
+        .unwrap();
+    client.batch_execute("DECLARE e CURSOR FOR SELECT id FROM journal").await.unwrap();
+    assert_eq!(rows(&client, "FETCH 3 FROM a").await, ["1", "2", "3"]);
+    assert_eq!(rows(&client, "FETCH NEXT IN b").await, ["tenant 7"]);
+    assert_eq!(rows(&client, "FETCH ALL \"C\"").await, ["0|50", "1|50"]);
+    assert_eq!(rows(&client, "FETCH FORWARD 2 FROM a").await, ["4", "5"]);
+    assert_eq!(rows(&client, "FETCH ALL FROM e").await, Vec::<String>::new());
+    client.batch_execute("MOVE 90 IN a").await.unwrap();
+    assert_eq!(rows(&client, "FETCH ALL a").await, ["96", "97", "98", "99", "100"]);
+    assert_eq!(rows(&client, "FETCH LAST d").await, ["100"]);
+    assert_eq!(rows(&client, "FETCH PRIOR d").await, ["99"]);
+    assert_eq!(rows(&client, "FETCH FIRST d").await, ["96"]);
+    client.batch_execute("CLOSE a").await.unwrap();
+    assert_eq!(rows(&client, "SELECT count(*) FROM tenants").await, ["100"]);
+    client.batch_execute("COMMIT").await.unwrap();
+    // They are gone with their transaction.
+    assert_eq!(code(&client, "FETCH d").await, "34000");
+    assert_eq!(code(&client, "FETCH b").await, "34000");
+    assert_eq!(code(&client, "DECLARE f CURSOR FOR SELECT id FROM tenants").await, "25P01");
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("DECLARE g CURSOR FOR SELECT id FROM tenants").await.unwrap();
+    assert_eq!(code(&client, "DECLARE g CURSOR FOR SELECT id FROM tenants").await, "42P03");
+    assert_eq!(code(&client, "FETCH g").await, "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    client
+        .batch_execute("DECLARE h CURSOR FOR SELECT 1 / (id - 50) FROM tenants ORDER BY id")
+        .await
+        .unwrap();
+    assert_eq!(code(&client, "FETCH ALL h").await, "22012");
+    assert_eq!(code(&client, "SELECT 1").await, "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test]
+async fn cursors_with_hold_outlive_a_commit_and_no_rollback() {
+    let (_proxy, client) = shop().await;
+    let held = "DECLARE held CURSOR WITH HOLD FOR SELECT id FROM tenants ORDER BY id DESC";
+    client.batch_execute(held).await.unwrap();
+    assert_eq!(rows(&client, "FETCH 2 held").await, ["100", "99"]);
+    client.batch_execute("DELETE FROM tenants WHERE id > 50").await.unwrap();
+    assert_eq!(rows(&client, "FETCH 2 held").await, ["98", "97"]);
+    client.batch_execute("CLOSE held").await.unwrap();
+    assert_eq!(code(&client, "FETCH held").await, "34000");
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(held).await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(code(&client, "FETCH held").await, "34000");
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute(held).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(rows(&client, "FETCH 1 held").await, ["50"]);
+    client.batch_execute("CLOSE ALL").await.unwrap();
+    assert_eq!(code(&client, "FETCH held").await, "34000");
+}
+
+#[tokio::test]
+async fn cursors_of_the_extended_protocol_have_parameters_and_columns() {
+    let (_proxy, mut client) = shop().await;
+    let transaction = client.transaction().await.unwrap();
+    let declare = "DECLARE c CURSOR FOR SELECT id, name FROM tenants WHERE id > $1 ORDER BY id";
+    // A utility statement's parameter has no type of its own; its query's has.
+    let declared = transaction.prepare_typed(declare, &[tokio_postgres::types::Type::INT8]).await;
+    transaction.execute(&declared.unwrap(), &[&97_i64]).await.unwrap();
+    let found = transaction.query("FETCH 2 FROM c", &[]).await.unwrap();
+    let pair = |row: &Row| (row.get::<_, i64>(0), row.get::<_, String>(1));
+    let found: Vec<_> = found.iter().map(pair).collect();
+    assert_eq!(found, [(98, "tenant 98".to_owned()), (99, "tenant 99".to_owned())]);
+    assert_eq!(transaction.execute("MOVE ALL FROM c", &[]).await.unwrap(), 1);
+    transaction.execute("CLOSE c", &[]).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn portals_give_their_rows_in_portions() {
+    let (_proxy, mut client) = shop().await;
+    let transaction = client.transaction().await.unwrap();
+    for (sql, ordered) in [
+        ("SELECT id FROM tenants WHERE id > $1", false),
+        ("SELECT id FROM tenants WHERE id > $1 ORDER BY id", true),
+        ("SELECT id FROM tenants WHERE id > $1 GROUP BY id ORDER BY id", true),
+        ("SELECT id FROM (SELECT id, row_number() OVER () FROM tenants) t WHERE id > $1", false),
+    ] {
+        let portal = transaction.bind(sql, &[&90_i64]).await.unwrap();
+        let other = transaction.bind(sql, &[&98_i64]).await.unwrap();
+        let mut found = Vec::new();
+        for expected in [4, 4, 2, 0] {
+            let portion = transaction.query_portal(&portal, 4).await.unwrap();
+            assert_eq!(portion.len(), expected, "{sql}");
+            found.extend(portion.iter().map(|row| row.get::<_, i64>(0)));
+            // Others stand beside it.
+            let count = transaction.query_one("SELECT count(*) FROM tenants", &[]).await.unwrap();
+            assert_eq!(count.get::<_, i64>(0), 100);
+        }
+        assert_eq!(transaction.query_portal(&other, 0).await.unwrap().len(), 2);
+        if !ordered {
+            found.sort_unstable();
+        }
+        assert_eq!(found, (91..=100).collect::<Vec<_>>(), "{sql}");
+    }
+    let portal = transaction.bind("SELECT id FROM tenants", &[]).await.unwrap();
+    let slow = transaction.query_portal_raw(&portal, 1);
+    let slow: Vec<Row> = slow.await.unwrap().try_collect().await.unwrap();
+    assert_eq!(slow.len(), 1);
+    transaction.commit().await.unwrap();
+}

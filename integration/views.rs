@@ -1,0 +1,208 @@
+//! Views over sharded tables: where they are, who knows them, and what is refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod support;
+
+use support::{TestDatabase, TestProxy, rows};
+use tokio_postgres::Client;
+
+const POLICY: &str = "
+groups:
+  shop:
+    key: bigint
+    shards: 6
+    tables:
+      tenants: id
+      orders: tenant_id
+reference_tables: [plans]
+";
+
+const ROWS: &str = "INSERT INTO tenants SELECT i, 'tenant ' || i FROM generate_series(1, 40) i";
+
+async fn shop() -> (TestDatabase, TestProxy, Client) {
+    let database = TestDatabase::create(3).await;
+    let proxy = TestProxy::start(&database, POLICY).await;
+    let client = proxy.client().await;
+    for sql in [
+        "CREATE TABLE plans (id int PRIMARY KEY, name text)",
+        "CREATE TABLE tenants (id bigint PRIMARY KEY, name text)",
+        "CREATE TABLE orders (tenant_id bigint, id bigint, total int, PRIMARY KEY (tenant_id, id))",
+        "CREATE TABLE journal (id int)",
+        ROWS,
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    (database, proxy, client)
+}
+
+/// The SQLSTATE of an error.
+async fn error(client: &Client, sql: &str) -> String {
+    match client.batch_execute(sql).await {
+        Ok(()) => panic!("no error: {sql}"),
+        Err(error) => {
+            let error = error.as_db_error().unwrap();
+            if error.code().code() == "0A000" {
+                assert!(error.hint().is_some() && error.detail().is_some(), "{sql}: {error:?}");
+            }
+            error.code().code().to_owned()
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_view_is_made_on_every_node_changed_there_and_known_after_a_restart() {
+    let (database, proxy, client) = shop().await;
+    client.batch_execute("CREATE VIEW named AS SELECT id, name FROM tenants").await.unwrap();
+    let there = "SELECT count(*) FROM pg_views WHERE viewname IN ('named', 'called')";
+    for node in 0..3 {
+        assert_eq!(rows(&database.client(node).await, there).await, ["1"]);
+    }
+    let count = "SELECT count(*) FROM named";
+    assert_eq!(rows(&client, count).await, ["40"]);
+    let proxy = proxy.restart().await;
+    let client = proxy.client().await;
+    assert_eq!(rows(&client, count).await, ["40"]);
+    assert_eq!(rows(&client, "SELECT name FROM named WHERE id = 7").await, ["tenant 7"]);
+    for sql in [
+        "ALTER VIEW named RENAME TO called",
+        "CREATE OR REPLACE VIEW called AS SELECT id, name, id % 2 AS odd FROM tenants",
+        "ALTER TABLE tenants RENAME COLUMN name TO title",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let odd = "SELECT odd, count(name) FROM called GROUP BY odd ORDER BY odd";
+    assert_eq!(rows(&client, odd).await, ["0|20", "1|20"]);
+    assert_eq!(error(&client, count).await, "42P01");
+    client.batch_execute("DROP VIEW called").await.unwrap();
+    for node in 0..3 {
+        assert_eq!(rows(&database.client(node).await, there).await, ["0"]);
+    }
+    assert_eq!(error(&client, "SELECT * FROM called").await, "42P01");
+    // The name is free for something else.
+    client.batch_execute("CREATE VIEW called AS SELECT 1 AS one").await.unwrap();
+    assert_eq!(rows(&client, "SELECT one FROM called").await, ["1"]);
+}
+
+#[tokio::test]
+async fn views_that_were_made_on_the_home_node_directly_are_right_at_once() {
+    let (database, _proxy, client) = shop().await;
+    let home = database.client(0).await;
+    for sql in [
+        "CREATE VIEW direct AS SELECT id FROM tenants",
+        "CREATE VIEW upon AS SELECT count(*) AS n FROM direct",
+        "CREATE VIEW of_leaf AS SELECT id FROM tenants_s0",
+        "CREATE MATERIALIZED VIEW kept AS SELECT id FROM tenants",
+        "CREATE VIEW harmless AS SELECT id FROM journal",
+        "CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM tenants'",
+        "CREATE FUNCTION other() RETURNS bigint LANGUAGE sql AS 'SELECT 7::bigint'",
+        "CREATE VIEW by_function AS SELECT counted() AS n",
+        "INSERT INTO journal VALUES (1)",
+    ] {
+        home.batch_execute(sql).await.unwrap();
+    }
+    assert_eq!(rows(&client, "SELECT count(*) FROM direct").await, ["40"]);
+    assert_eq!(rows(&client, "SELECT n FROM upon").await, ["40"]);
+    // Only the home node has the view.
+    for id in [1, 2, 3, 4, 5, 6] {
+        let sql = format!("SELECT id FROM direct WHERE id = {id}");
+        assert_eq!(rows(&client, &sql).await, [id.to_string()]);
+    }
+    assert_eq!(error(&client, "SELECT * FROM of_leaf").await, "0A000");
+    assert_eq!(error(&client, "SELECT * FROM kept").await, "0A000");
+    assert_eq!(error(&client, "SELECT counted()").await, "0A000");
+    assert_eq!(error(&client, "SELECT n FROM by_function").await, "0A000");
+    assert_eq!(rows(&client, "SELECT other()").await, ["7"]);
+    assert_eq!(rows(&client, "SELECT id FROM harmless").await, ["1"]);
+}
+
+#[tokio::test]
+async fn what_a_view_can_t_be_is_refused() {
+    let (database, _proxy, client) = shop().await;
+    for sql in [
+        "CREATE MATERIALIZED VIEW m AS SELECT id FROM tenants",
+        "CREATE TEMP VIEW t AS SELECT id FROM tenants",
+        "CREATE RECURSIVE VIEW r (n) AS SELECT 1 UNION ALL SELECT id FROM tenants, r",
+        "CREATE VIEW s AS SELECT id FROM tenants_s1",
+        "CREATE VIEW orders AS SELECT id FROM tenants",
+    ] {
+        assert_eq!(error(&client, sql).await, "0A000", "{sql}");
+    }
+    client.batch_execute("CREATE VIEW named AS SELECT id, name FROM tenants").await.unwrap();
+    for sql in [
+        "INSERT INTO named VALUES (100, 'x')",
+        "UPDATE named SET name = 'x' WHERE id = 1",
+        "DELETE FROM named",
+        "SELECT * FROM named FOR UPDATE",
+        "ALTER TABLE named RENAME TO renamed",
+        "CREATE TABLE copied AS SELECT * FROM named",
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM named",
+        "CREATE TEMP TABLE named (id int)",
+    ] {
+        assert_eq!(error(&client, sql).await, "0A000", "{sql}");
+    }
+    // What reads a home table, too, is a view of the home node, and right.
+    client.batch_execute("CREATE VIEW mixed AS SELECT t.id FROM tenants t, journal").await.unwrap();
+    client.batch_execute("INSERT INTO journal VALUES (1), (2)").await.unwrap();
+    assert_eq!(rows(&client, "SELECT count(*) FROM mixed").await, ["80"]);
+    let there = "SELECT count(*) FROM pg_views WHERE viewname = 'mixed'";
+    assert_eq!(rows(&database.client(1).await, there).await, ["0"]);
+    // In the transaction that makes it, nobody knows yet what it reads.
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("CREATE VIEW fresh AS SELECT id FROM tenants").await.unwrap();
+    assert_eq!(error(&client, "SELECT count(*) FROM fresh").await, "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(error(&client, "SELECT count(*) FROM fresh").await, "42P01");
+}
+
+#[tokio::test]
+async fn writes_read_views_where_one_node_is_enough_and_inserts_read_any() {
+    let (_database, _proxy, client) = shop().await;
+    let view = "CREATE VIEW named AS SELECT id, name FROM tenants";
+    client.batch_execute(view).await.unwrap();
+    let filled = "INSERT INTO orders SELECT id, 1, id * 10 FROM named WHERE id <= 20";
+    assert_eq!(client.execute(filled, &[]).await.unwrap(), 20);
+    let one = "DELETE FROM orders o USING named n WHERE n.id = o.tenant_id AND o.tenant_id = 5";
+    assert_eq!(client.execute(one, &[]).await.unwrap(), 1);
+    let all = "DELETE FROM orders WHERE tenant_id IN (SELECT id FROM named)";
+    assert_eq!(error(&client, all).await, "0A000");
+    assert_eq!(rows(&client, "SELECT count(*) FROM orders").await, ["19"]);
+}
+
+#[tokio::test]
+async fn the_rights_to_a_view_and_row_security_are_those_of_one_postgresql() {
+    let (database, proxy, client) = shop().await;
+    let role = format!("reader_{}", database.name);
+    for sql in [
+        "CREATE VIEW named AS SELECT id, name FROM tenants".to_owned(),
+        "CREATE VIEW hidden AS SELECT id FROM tenants".to_owned(),
+        format!("CREATE ROLE {role} LOGIN"),
+        format!("GRANT SELECT ON named TO {role}"),
+        format!("GRANT SELECT ON tenants TO {role}"),
+    ] {
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    let mut config = proxy.config();
+    config.user(&role);
+    let (reader, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    drop(foreshard::runtime::Tasks::new().spawn("reader", connection));
+    let max = "SELECT id, max(name) OVER () FROM named ORDER BY id LIMIT 1";
+    assert_eq!(rows(&reader, max).await, ["1|tenant 9"]);
+    for sql in [
+        "SELECT id, max(id) OVER () FROM hidden",
+        "SELECT id FROM hidden WHERE id = 4",
+        "SELECT count(*) FROM hidden",
+    ] {
+        assert_eq!(error(&reader, sql).await, "42501", "{sql}");
+    }
+    for sql in [
+        "ALTER TABLE tenants ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY few ON tenants USING (id < 10)",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    // The view's owner sees all rows, the reader some.
+    assert_eq!(error(&reader, max).await, "0A000");
+    assert_eq!(rows(&reader, "SELECT id FROM named WHERE id = 33").await, ["33"]);
+    assert_eq!(rows(&reader, "SELECT id FROM tenants WHERE id = 33").await, Vec::<String>::new());
+    client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.ok();
+}

@@ -1,0 +1,240 @@
+//! Keeps the map's knowledge of views and functions that read sharded tables equal to the nodes'
+//! catalogs, also where they were made on a node directly.
+
+use futures_util::future::join_all;
+
+use super::columns::{ColumnsError, ask};
+use super::{Engine, Fault, Session};
+use crate::backend::NodeAddress;
+use crate::catalog::{CatalogError, Expect};
+use crate::router::Template;
+use crate::shard_map::{Derived, ShardMap, TableKind, View};
+use crate::sql::{Statement, Strings, TableName, parse};
+use crate::wire::ServerError;
+use tokio_postgres::Client;
+
+/// Views that depend on these tables (schemas, names), their partitions, or functions (OIDs).
+const VIEWS: &str = "\
+    WITH RECURSIVE base AS ( \
+      SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) t (s, n) \
+      JOIN pg_catalog.pg_namespace ns ON ns.nspname = t.s \
+      JOIN pg_catalog.pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n \
+    ), parts AS ( \
+      SELECT oid FROM base UNION \
+      SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN base ON i.inhparent = base.oid \
+    ), rules AS ( \
+      SELECT r.ev_class, d.refclassid, d.refobjid FROM pg_catalog.pg_rewrite r \
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+      AND d.objid = r.oid AND d.refobjid <> r.ev_class \
+    ), dependent AS ( \
+      SELECT ev_class AS oid FROM rules \
+      WHERE refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+      AND refobjid IN (SELECT oid FROM parts) \
+      OR refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND refobjid = ANY ($3::oid[]) \
+      UNION \
+      SELECT rules.ev_class FROM dependent JOIN rules ON rules.refobjid = dependent.oid \
+      AND rules.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+    ) \
+    SELECT n.nspname::text, c.relname::text, c.relkind = 'm', pg_catalog.pg_get_viewdef(c.oid) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.oid IN (SELECT oid FROM dependent) AND c.relkind IN ('v', 'm') \
+    AND c.relpersistence <> 't' ORDER BY 1, 2";
+
+/// Functions that users made, with their code.
+const FUNCTIONS: &str = "\
+    SELECT p.oid, n.nspname::text, p.proname::text, \
+    CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END \
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+    JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'foreshard') \
+    AND l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'p') \
+    AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype ORDER BY 2, 3";
+
+/// The names of all that can be read like a table.
+const RELATIONS: &str = "\
+    SELECT c.relname::text, c.relkind IN ('v', 'm') FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+    AND ($1::text[] IS NULL OR c.relname = ANY ($1))";
+
+/// A function: OID, name, code.
+type Function = (u32, TableName, String);
+
+impl Engine {
+    /// Reads the views and functions over sharded tables; stores and publishes the map if they
+    /// differ from what it says.
+    pub async fn refresh_derived(&self) -> Result<(), ColumnsError> {
+        let map = self.live_map.snapshot();
+        let sharded =
+            |table: &&crate::shard_map::Table| matches!(table.kind, TableKind::Sharded { .. });
+        let tables: Vec<&TableName> =
+            map.tables().iter().filter(sharded).map(|table| &table.name).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        let home = &self.nodes[map.home().index()];
+        let look = async |client: &Client| {
+            let functions = functions(client).await?;
+            let naming: Vec<u32> =
+                functions.iter().filter(|f| mentions(f, &names)).map(|f| f.0).collect();
+            let views = views(client, &tables, &naming).await?;
+            Ok((functions, views, relations(client, None).await?))
+        };
+        let (functions, mut views, relations) = ask(home, &map, look).await?;
+        let all: Vec<&str> = names.into_iter().chain(views.iter().map(|v| &*v.name.name)).collect();
+        let mut functions: Vec<TableName> =
+            functions.iter().filter(|f| mentions(f, &all)).map(|f| f.1.clone()).collect();
+        functions.dedup();
+        if !views.is_empty() {
+            let others = map.nodes().filter(|(id, _)| *id != map.home());
+            let found = join_all(
+                others.map(|(id, _)| views_on(&self.nodes[id.index()], &map, &tables, &functions)),
+            );
+            for found in found.await {
+                views.iter_mut().for_each(|view| view.everywhere &= found.contains(view));
+            }
+        }
+        *self.relations.write() = relations.into_iter().map(|(name, _)| name).collect();
+        self.store_derived(&Derived { views, functions }).await
+    }
+
+    async fn store_derived(&self, derived: &Derived) -> Result<(), ColumnsError> {
+        loop {
+            let Some(stored) = self.catalog.get::<ShardMap>("").await? else { return Ok(()) };
+            if stored.record.derived() == derived {
+                return Ok(());
+            }
+            let map = stored.record.with_derived(derived.clone());
+            match self.catalog.put(&map, Expect::At(stored.revision)).await {
+                Ok(_) => {
+                    self.live_map.publish(map);
+                    return Ok(());
+                }
+                Err(CatalogError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Looks at relations that have not been seen yet: what is new and a view may read sharded
+    /// tables. Names that do not exist yet stay unknown.
+    async fn look_at(&self, names: &[String]) -> Result<(), ColumnsError> {
+        let map = self.live_map.snapshot();
+        let look = async |client: &Client| relations(client, Some(names)).await;
+        let found = ask(&self.nodes[map.home().index()], &map, look).await?;
+        if found.iter().any(|(_, is_view)| *is_view) {
+            return self.refresh_derived().await;
+        }
+        self.relations.write().extend(found.into_iter().map(|(name, _)| name));
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Makes sure that the map says what it should of every relation that a statement names.
+    ///
+    /// # Errors
+    /// It can't be told, or a view of this transaction is named, which the map does not know yet.
+    pub async fn check_relations(&mut self, template: &Template) -> Result<(), Fault> {
+        if template.relations.is_empty() {
+            return Ok(());
+        }
+        let named = |name: &&String| self.transaction.changed_views.contains(*name);
+        if let Some(view) = template.relations.iter().find(named) {
+            return Err(ServerError::refused(
+                format!("the view \"{view}\" can't be used in the transaction that defines it"),
+                "Which rows it reads is known once it is committed.",
+                "Commit first.",
+            )
+            .into());
+        }
+        let unknown: Vec<String> = {
+            let known = self.engine.relations.read();
+            let looked_at = &self.transaction.absent;
+            let is_new = |name: &&String| !known.contains(*name) && !looked_at.contains(*name);
+            template.relations.iter().filter(is_new).cloned().collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.engine.look_at(&unknown).await {
+            tracing::warn!(%error, "what tables are could not be looked up");
+            return Err(ServerError::refused(
+                format!("it can't be told what \"{}\" is", unknown.join("\", \"")),
+                "The home node did not answer, and views over sharded tables need care.",
+                "Try again.",
+            )
+            .into());
+        }
+        if self.in_transaction() {
+            self.transaction.absent.extend(unknown);
+        }
+        Ok(())
+    }
+}
+
+/// The views that `node` has; none if it can't be asked.
+async fn views_on(
+    node: &NodeAddress,
+    map: &ShardMap,
+    tables: &[&TableName],
+    functions: &[TableName],
+) -> Vec<View> {
+    let look = async |client: &Client| {
+        let all = self::functions(client).await?;
+        let naming: Vec<u32> =
+            all.iter().filter(|(_, name, _)| functions.contains(name)).map(|f| f.0).collect();
+        views(client, tables, &naming).await
+    };
+    ask(node, map, look).await.unwrap_or_else(|error| {
+        tracing::warn!(node = %node.name, %error, "the views of a node could not be read");
+        Vec::new()
+    })
+}
+
+/// Whether a function's code has one of `names` in it.
+fn mentions((_, _, code): &Function, names: &[&str]) -> bool {
+    let parsed = parse(code, Strings::Standard);
+    let in_it = |name: &&str| parsed.statements.iter().any(|s: &Statement| s.may_name(name));
+    names.iter().any(in_it)
+}
+
+async fn views(
+    client: &Client,
+    tables: &[&TableName],
+    functions: &[u32],
+) -> Result<Vec<View>, tokio_postgres::Error> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let rows = client.query(VIEWS, &[&schemas, &names, &functions]).await?;
+    let view = |row: &tokio_postgres::Row| {
+        let definition: String = row.get(3);
+        View {
+            name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+            definition: definition.trim().trim_end_matches(';').to_owned(),
+            everywhere: true,
+            materialized: row.get(2),
+        }
+    };
+    Ok(rows.iter().map(view).collect())
+}
+
+async fn functions(client: &Client) -> Result<Vec<Function>, tokio_postgres::Error> {
+    let rows = client.query(FUNCTIONS, &[]).await?;
+    let function = |row: &tokio_postgres::Row| {
+        let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+        (row.get(0), name, row.get::<_, Option<String>>(3).unwrap_or_default())
+    };
+    Ok(rows.iter().map(function).collect())
+}
+
+/// Names with whether they are views; of these names only, or all.
+async fn relations(
+    client: &Client,
+    names: Option<&[String]>,
+) -> Result<Vec<(String, bool)>, tokio_postgres::Error> {
+    let rows = client.query(RELATIONS, &[&names]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}

@@ -1,0 +1,116 @@
+//! UPDATE of the shard key: rows that get another key are deleted and inserted in the same
+//! transaction, the others are updated where they are.
+
+use bytes::BytesMut;
+
+use super::capture::Answer;
+use super::select::described_as_text;
+use super::session::ClientSession;
+use super::writes::{part, whole};
+use crate::executor::{Bound, Cost, Fault, Spread};
+use crate::ids::NodeId;
+use crate::load::Access;
+use crate::planner::{self, RekeySteps};
+use crate::router::Rekey;
+use crate::wire::{Reply, ServerError};
+
+/// Moved rows of one INSERT.
+const ROWS_A_STATEMENT: usize = 1_000;
+
+impl ClientSession {
+    /// Runs an UPDATE that may move rows; leaves `ReadyForQuery` to the caller.
+    pub(super) async fn rekey(
+        &mut self,
+        rekey: &Rekey,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let implicit = self.session.begin_unless_begun();
+        match self.try_rekey(rekey, bound).await {
+            Ok(count) => {
+                if implicit {
+                    self.session.commit().await?;
+                }
+                self.client.put(Reply::CommandComplete(&format!("UPDATE {count}")));
+                Ok(())
+            }
+            Err(fault) => {
+                if implicit {
+                    self.session.rollback().await?;
+                } else {
+                    self.session.fail();
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    async fn try_rekey(
+        &mut self,
+        rekey: &Rekey,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<u64, Fault> {
+        let steps = planner::rekey(rekey);
+        let map = self.worker.engine.live_map.snapshot();
+        let owns = |node: &NodeId| map.shards_on(*node, rekey.group).next().is_some();
+        let nodes: Vec<NodeId> = map.nodes().map(|(node, _)| node).filter(owns).collect();
+        let cost = |node| Cost {
+            shards: map.shards_on(node, rekey.group).collect(),
+            access: Access::Write,
+        };
+        let spread = |messages: &BytesMut| {
+            let part = |node: &NodeId| part(*node, cost(*node), messages.clone());
+            let parts = nodes.iter().map(part).collect();
+            Spread { parts, describe: true, at_once: false }
+        };
+        let take = spread(&described_as_text(&steps.take, bound)?);
+        let taken = self.captured(&take).await?;
+        if !taken.rows.is_empty() {
+            self.check_obstacles(&steps, nodes[0]).await?;
+        }
+        let mut update = spread(&whole(&steps.update, bound));
+        update.describe = bound.is_none();
+        let updated = self.captured(&update).await?;
+        if let Some(columns) = &updated.columns {
+            self.client.relay(columns).await?;
+        }
+        for row in &updated.rows {
+            self.client.relay(row).await?;
+        }
+        let rows = self.literals(&taken, nodes[0], &steps.untyped).await?;
+        let mut count = updated.count();
+        for rows in rows.chunks(ROWS_A_STATEMENT) {
+            let text =
+                format!("{}VALUES {}{}", steps.insert_head, rows.join(", "), steps.insert_tail);
+            let inserted =
+                self.capture(async |session| session.rewritten(&text, bound).await).await?;
+            count += inserted.count();
+            for row in &inserted.rows {
+                self.client.relay(row).await?;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn captured(&mut self, spread: &Spread) -> Result<Answer, Fault> {
+        let run = async |session: &mut Self| {
+            session.session.run_spread(spread, &mut session.client).await
+        };
+        self.capture(run).await
+    }
+
+    /// Refuses what would go by another way than an UPDATE does.
+    async fn check_obstacles(&mut self, steps: &RekeySteps, node: NodeId) -> Result<(), Fault> {
+        let ask = async |session: &mut Self| {
+            session.session.run_text(node, &steps.obstacles, &mut session.client).await
+        };
+        let found = self.capture(ask).await?;
+        let Some(row) = found.rows.first() else { return Ok(()) };
+        let what = super::select::values(row)?.into_iter().flatten().next().unwrap_or_default();
+        Err(ServerError::refused(
+            "rows can't get another shard key here",
+            format!("They move by DELETE and INSERT, and the table has {what}."),
+            "Insert the rows with the new key, their dependents too, and delete the old ones.",
+        )
+        .into())
+    }
+}

@@ -1,0 +1,96 @@
+//! UPDATE of the shard key → its steps: rows that get another key are deleted and inserted, the
+//! others are updated where they are.
+
+use std::ops::Range;
+
+use crate::router::Rekey;
+use crate::sql::{Ident, Literal};
+
+/// The statements of an UPDATE that may move rows, with the client's parameters where they stood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RekeySteps {
+    /// Takes the rows away whose key changes, and gives them as they are to be.
+    pub take: String,
+    /// Which of its columns are bare strings, which have no type.
+    pub untyped: Vec<bool>,
+    /// Updates the others.
+    pub update: String,
+    /// What stands before the rows that are inserted.
+    pub insert_head: String,
+    /// What stands behind them.
+    pub insert_tail: String,
+    /// Asks a node what of the table forbids to delete and insert instead: a word for each.
+    pub obstacles: String,
+}
+
+/// The steps.
+pub fn rekey(rekey: &Rekey) -> RekeySteps {
+    let part = |span: &Range<usize>| rekey.text.get(span.clone()).unwrap_or_default();
+    let alias = rekey.layout.alias.as_deref().unwrap_or(&rekey.table.name);
+    let alias = Ident::new(alias).to_string();
+    let target = format!("{} AS {alias}", rekey.table);
+    let own = |column: &String| format!("{alias}.{}", Ident::new(column));
+    let differs = |(column, span, kind): &(String, Range<usize>, crate::shard_map::KeyType)| {
+        format!("{} IS DISTINCT FROM CAST(({}) AS {})", own(column), part(span), kind.name())
+    };
+    let changed = rekey.key.iter().map(differs).collect::<Vec<_>>().join(" OR ");
+    let condition = rekey.layout.condition.as_ref();
+    let condition = condition.map_or("true".to_owned(), |span| format!("({})", part(span)));
+    let is_key = |column: &String| rekey.key.iter().any(|(key, ..)| key == column);
+    let value = |(column, span): &(String, Option<Range<usize>>)| match span {
+        Some(span) => format!("({})", part(span)),
+        None => own(column),
+    };
+    let values: Vec<_> = rekey.columns.iter().map(value).collect();
+    let untyped = |(_, span): &(String, Option<Range<usize>>)| {
+        span.as_ref().is_some_and(|span| is_bare_string(part(span)))
+    };
+    let assign = |(column, span): &(String, Range<usize>)| {
+        let value = if is_key(column) { own(column) } else { part(span).to_owned() };
+        format!("{} = {value}", Ident::new(column))
+    };
+    let assignments: Vec<_> = rekey.layout.assignments.iter().map(assign).collect();
+    let returning = rekey.layout.returning.as_ref().map(part).unwrap_or_default();
+    let names: Vec<_> =
+        rekey.columns.iter().map(|(column, _)| Ident::new(column).to_string()).collect();
+    RekeySteps {
+        take: format!(
+            "DELETE FROM {target} WHERE {condition} AND ({changed}) RETURNING {}",
+            values.join(", ")
+        ),
+        untyped: rekey.columns.iter().map(untyped).collect(),
+        update: format!(
+            "UPDATE {target} SET {} WHERE {condition} AND NOT ({changed}) {returning}",
+            assignments.join(", ")
+        ),
+        insert_head: format!(
+            "INSERT INTO {target} ({}) OVERRIDING SYSTEM VALUE ",
+            names.join(", ")
+        ),
+        insert_tail: format!(" {returning}"),
+        obstacles: obstacles(rekey),
+    }
+}
+
+/// A string that stands alone takes the type of what it is assigned to.
+pub fn is_bare_string(expression: &str) -> bool {
+    let inside = expression.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    inside.is_some_and(|inside| !inside.replace("''", "").contains('\''))
+}
+
+/// Triggers that would see an UPDATE, row security, and keys of other rows that would follow.
+fn obstacles(rekey: &Rekey) -> String {
+    let table = Literal(&rekey.table.to_string()).to_string();
+    format!(
+        "SELECT 'a trigger' FROM pg_catalog.pg_trigger WHERE NOT tgisinternal \
+         AND tgrelid = {table}::pg_catalog.regclass \
+         UNION SELECT 'row security' FROM pg_catalog.pg_class \
+         WHERE relrowsecurity AND oid = {table}::pg_catalog.regclass \
+         UNION SELECT 'a foreign key of other rows that follows their changes' \
+         FROM pg_catalog.pg_constraint WHERE contype = 'f' \
+         AND (confdeltype NOT IN ('a', 'r') OR confupdtype NOT IN ('a', 'r')) \
+         AND (confrelid = {table}::pg_catalog.regclass OR confrelid IN \
+         (SELECT inhrelid FROM pg_catalog.pg_inherits \
+         WHERE inhparent = {table}::pg_catalog.regclass))"
+    )
+}

@@ -1,0 +1,81 @@
+//! Where CREATE, ALTER and DROP VIEW belong.
+
+use super::definition::Place;
+use super::names::{Meaning, Mention, Names};
+use crate::sql::{Query, Source, Statement, ViewStatement, ViewVerb};
+use crate::wire::ServerError;
+
+/// A view over sharded and reference tables is on every node, one that reads home tables, too, at
+/// home only.
+///
+/// # Errors
+/// It can't be had over rows of several nodes.
+pub(super) fn place(
+    view: &ViewStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Place, ServerError> {
+    let known = view.names.iter().map(|name| Ok(matches!(names.made(name)?, Meaning::View(_))));
+    let known = known.collect::<Result<Vec<_>, ServerError>>()?.contains(&true);
+    if view.verb != ViewVerb::Create {
+        // The planner sees to it that nodes that lack the view are left alone.
+        return Ok(if known { Place::Nodes } else { Place::Home });
+    }
+    let mention = names.mentioned(statement);
+    let Some(table) = mention.filter(|m| known || matches!(m, Mention::Sharded(_))) else {
+        return Ok(Place::Home);
+    };
+    let table = table.name();
+    let refuse = |what: &str, why: &str, hint: &str| {
+        ServerError::refused(
+            format!("{what} that names the sharded table \"{table}\" is not supported"),
+            why,
+            hint,
+        )
+    };
+    if view.materialized {
+        return Err(refuse(
+            "a materialized view",
+            "Each node would fill it from its own rows.",
+            "Create a table and fill it by INSERT … SELECT, or create a plain view.",
+        ));
+    }
+    if view.temporary {
+        return Err(refuse(
+            "a temporary view",
+            "It would be on one node only, in a way that the proxy can't see.",
+            "Create a plain view.",
+        ));
+    }
+    let Some(query) = &view.query else {
+        return Err(refuse(
+            "a view",
+            "Its query could not be read.",
+            "Write it in a simpler form, not recursive.",
+        ));
+    };
+    let name = &view.names[0];
+    if matches!(names.made(name)?, Meaning::Sharded(..) | Meaning::Reference(_)) {
+        return Err(refuse("a view", "It has the name of a table.", "Choose another name."));
+    }
+    // What only the home node has makes a view of the home node.
+    let only_home = meanings(query, names)?.iter().any(|meaning| match meaning {
+        Meaning::Home => true,
+        Meaning::View(view) => !view.everywhere,
+        Meaning::Sharded(..) | Meaning::Reference(_) => false,
+    });
+    Ok(if only_home { Place::HomeOnly } else { Place::Nodes })
+}
+
+fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Vec<Meaning<'a>>, ServerError> {
+    let mut found = Vec::new();
+    for table in query.levels.iter().flat_map(|level| &level.tables) {
+        match &table.source {
+            Source::Table(name) if name.schema.as_deref() != Some("pg_catalog") => {
+                found.push(names.meaning(name)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
