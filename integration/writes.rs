@@ -320,7 +320,7 @@ async fn what_would_differ_from_node_to_node_is_refused() {
 }
 
 #[tokio::test]
-async fn types_that_have_another_oid_on_each_node_are_told_by_the_node_that_answers() {
+async fn types_that_have_another_oid_on_each_node_are_told_by_their_names() {
     let pair = Pair::start().await;
     for node in 0..3 {
         // The same OIDs mean other types here and there.

@@ -76,7 +76,7 @@ impl ClientSession {
         for row in &updated.rows {
             self.client.relay(row).await?;
         }
-        let rows = self.literals(&taken, nodes[0], &steps.untyped).await?;
+        let rows = self.literals(&taken, &steps.untyped).await?;
         let mut count = updated.count();
         for rows in rows.chunks(ROWS_A_STATEMENT) {
             let text =

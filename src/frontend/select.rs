@@ -7,7 +7,6 @@ use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
 use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter, query_message};
-use crate::ids::NodeId;
 use crate::planner::{is_bare_string, literal, renumbered};
 use crate::router::InsertRows;
 use crate::sql::{Item, Statement, StatementKind, Strings, parse};
@@ -28,8 +27,8 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let layout = &insert.layout;
         let source = insert.text.get(layout.source.clone()).unwrap_or_default();
-        let (selected, node) = self.fetch(source, bound).await?;
-        let rows = self.literals(&selected, node, &bare_strings(source)).await?;
+        let selected = self.fetch(source, bound).await?;
+        let rows = self.literals(&selected, &bare_strings(source)).await?;
         let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
         if rows.is_empty() {
             // The same without rows: checks it, and describes what RETURNING gives.
@@ -102,33 +101,24 @@ impl ClientSession {
         }
     }
 
-    /// Runs a query and keeps its rows, as text; the node that has described them.
+    /// Runs a query and keeps its rows, as text.
     async fn fetch(
         &mut self,
         source: &str,
         bound: Option<&Bound<'_, '_>>,
-    ) -> Result<(Answer, NodeId), Fault> {
-        let mut node = self.worker.engine.live_map.load().home();
+    ) -> Result<Answer, Fault> {
         let Some(bound) = bound else {
-            let read = async |session: &mut Self| {
-                node = session.read(source, None).await?;
-                Ok(())
-            };
-            return Ok((self.capture(read).await?, node));
+            return self.capture(async |session: &mut Self| session.read(source, None).await).await;
         };
         let (text, numbers) = renumbered(source);
         let (frame, types) = text_results(&numbers, bound);
         let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
         let part = Bound { types: &types, bind: &bind };
-        let read = async |session: &mut Self| {
-            node = session.read(&text, Some(&part)).await?;
-            Ok(())
-        };
-        Ok((self.capture(read).await?, node))
+        self.capture(async |session: &mut Self| session.read(&text, Some(&part)).await).await
     }
 
-    /// Runs a query; the node whose types its columns have.
-    async fn read(&mut self, text: &str, bound: Option<&Bound<'_, '_>>) -> Result<NodeId, Fault> {
+    /// Runs a query.
+    async fn read(&mut self, text: &str, bound: Option<&Bound<'_, '_>>) -> Result<(), Fault> {
         let template = self.template(text);
         let params = params_of(bound);
         let (way, _) = self.way(text, params, template).await?;
@@ -140,14 +130,11 @@ impl ClientSession {
             Way::Node(node, cost) => {
                 let nodes = [(node, cost)];
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
-                self.session.scatter(&scatter, &mut self.client).await?;
-                Ok(node)
+                self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Scatter(nodes) => {
                 let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
-                self.session.scatter(&scatter, &mut self.client).await?;
-                // The first of them describes the columns.
-                nodes.first().map(|(node, _)| *node).ok_or_else(|| no_node().into())
+                self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
                 let bind = bound.map(|bound| {
@@ -157,8 +144,7 @@ impl ClientSession {
                     frames
                 });
                 let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
-                self.session.pull(&run, &mut self.client).await?;
-                Ok(self.worker.engine.live_map.load().home())
+                self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(_) => Err(ServerError::refused(
                 "the rows of this query can't be inserted",
@@ -169,19 +155,18 @@ impl ClientSession {
         }
     }
 
-    /// Each row as `(…)` of literals, with the types of the query's columns, which are those of
-    /// `node`; a column that is a string without a type, by `untyped`, has none here either.
+    /// Each row as `(…)` of literals, with the types of the query's columns; a column that is a
+    /// string without a type, by `untyped`, has none here either.
     pub(super) async fn literals(
         &mut self,
         selected: &Answer,
-        node: NodeId,
         untyped: &[bool],
     ) -> Result<Vec<String>, Fault> {
         if selected.rows.is_empty() {
             return Ok(Vec::new());
         }
         let types = match &selected.columns {
-            Some(columns) => self.type_names(&type_oids(columns)?, node).await?,
+            Some(columns) => self.type_names(&type_oids(columns)?).await?,
             None => Vec::new(),
         };
         let mut rows = Vec::with_capacity(selected.rows.len());
@@ -198,8 +183,9 @@ impl ClientSession {
         Ok(rows)
     }
 
-    /// The names of types of `node`: what users make has another OID on each.
-    async fn type_names(&mut self, oids: &[u32], node: NodeId) -> Result<Vec<String>, Fault> {
+    /// The names of types: whatever node has described them, they have the home node's ids.
+    async fn type_names(&mut self, oids: &[u32]) -> Result<Vec<String>, Fault> {
+        let home = self.worker.engine.live_map.load().home();
         let list: Vec<String> = oids.iter().map(ToString::to_string).collect();
         let text = format!(
             "SELECT pg_catalog.format_type(o, -1) FROM pg_catalog.unnest(ARRAY[{}]::oid[]) \
@@ -207,7 +193,7 @@ impl ClientSession {
             list.join(", ")
         );
         let session = async |session: &mut Self| {
-            let run = session.session.run_text(node, &text, &mut session.client);
+            let run = session.session.run_text(home, &text, &mut session.client);
             run.await
         };
         let answer = self.capture(session).await?;
@@ -279,10 +265,6 @@ pub(super) fn values(frame: &[u8]) -> Result<Vec<Option<String>>, Fault> {
             .collect::<Result<_, crate::wire::Malformed>>()
     };
     read().map_err(|error| crate::executor::ClientError::from(error).into())
-}
-
-fn no_node() -> ServerError {
-    ServerError::new(SqlState::INTERNAL_ERROR, "no node owns a shard of the group")
 }
 
 fn too_many() -> ServerError {
