@@ -40,8 +40,15 @@ pub(crate) struct Day {
 impl Day {
     /// A day whose rush will be at its height in `ms`, with the same rates on any machine.
     pub(crate) fn trial(hot_tenants: Vec<i64>, ms: u64) -> Self {
-        let origin_unix_ms = now_unix_ms() + ms - RUSH_MS - DAY_MS;
-        Self { origin_unix_ms, hot_tenants, rush_rate: FIRST_RUSH_RATE }
+        Self { origin_unix_ms: peak_in(ms), hot_tenants, rush_rate: FIRST_RUSH_RATE }
+    }
+
+    /// The next trial, whose rush will be at its height in `ms`, at the rate that the last suggests;
+    /// `None` if that came near enough to what is wanted.
+    pub(crate) fn next_trial(&self, busy: f64, capacity: f64, ms: u64) -> Option<Self> {
+        let missed = busy / (RUSH_OVERLOAD * capacity);
+        let near = (0.7..1.4).contains(&missed);
+        (!near).then(|| self.clone().overloading(busy, capacity, peak_in(ms)))
     }
 
     /// A day whose rush overloads the hot node, whose load was `busy` at the height of this one.
@@ -111,3 +118,8 @@ COMMIT;
 }
 
 const _: () = assert!((TENANTS + 1) * ORDER_STRIDE * ITEMS < LIVE_ITEMS_FROM);
+
+/// When a day began whose rush will be at its height in `ms`.
+fn peak_in(ms: u64) -> u64 {
+    now_unix_ms() + ms - RUSH_MS - DAY_MS
+}

@@ -25,6 +25,8 @@ const WARM_UP_ENDS_MS: u64 = 31_000;
 const AFTER_WARM_UP_MS: u64 = 2 * DAY_MS + 1_000;
 /// How long the height of a rush is tried before.
 const TRIAL_MS: u64 = 7_000;
+/// How many more trials there are at the most.
+const TRIALS_MORE: u64 = 3;
 /// How often the proxy is asked.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a move that is under way at the end of the load may take.
@@ -40,7 +42,14 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
     let hot_tenants = shop::tenants_to_heat(hot, HOT_SHARDS).await?;
     say(format!("the rush will heat {} tenants on node {}", hot_tenants.len(), hot.name));
 
-    let (trial, busy, capacity) = try_out(foreshard, hot_tenants, &hot.name).await?;
+    let mut trial = Day::trial(hot_tenants, TRIAL_MS / 2);
+    let (mut busy, capacity) = try_out(foreshard, &trial, &hot.name, 0).await?;
+    // The first one meets cold nodes, and one that was busy to the brim says little of less.
+    for run in 1..=TRIALS_MORE {
+        let Some(next) = trial.next_trial(busy, capacity, TRIAL_MS / 2) else { break };
+        (busy, _) = try_out(foreshard, &next, &hot.name, run).await?;
+        trial = next;
+    }
     let before = census::take(&nodes, &admin).await.context("counting before the load")?;
     let warm_up_ms = warm_up_ms(&admin).await?;
     let first_unix_ms = now_unix_ms();
@@ -55,7 +64,7 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
         RUSH_MS / 1_000,
         day.rush_rate
     ));
-    let mut pgbench = Pgbench::start(foreshard, &day, run_ms / 1_000, 1)?;
+    let mut pgbench = Pgbench::start(foreshard, &day, run_ms / 1_000, TRIALS_MORE + 1)?;
     let mut live = Live {
         observer: Observer::new(admin.clone()),
         admin: admin.clone(),
@@ -81,25 +90,26 @@ pub(crate) async fn run(foreshard: &mut Foreshard) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-/// Plays the height of a rush, to see how busy the hot node is with it on this machine: the day, the
-/// load of the node and what it can bear, in busy seconds a second.
+/// Plays the height of a rush, to see how busy the hot node is with it on this machine: the load of
+/// the node and what it can bear, in busy seconds a second.
 async fn try_out(
     foreshard: &Foreshard,
-    hot_tenants: Vec<i64>,
+    day: &Day,
     hot: &str,
-) -> anyhow::Result<(Day, f64, f64)> {
+    run: u64,
+) -> anyhow::Result<(f64, f64)> {
     say(format!(
-        "trying a rush for {} s, to find a rate that suits this machine",
+        "trying a rush of {} transactions a second for {} s, to find a rate that suits this machine",
+        day.rush_rate,
         TRIAL_MS / 1_000
     ));
-    let day = Day::trial(hot_tenants, TRIAL_MS / 2);
-    let mut pgbench = Pgbench::start(foreshard, &day, TRIAL_MS / 1_000, 0)?;
+    let mut pgbench = Pgbench::start(foreshard, day, TRIAL_MS / 1_000, run)?;
     let (admin, mut loads) = (foreshard.admin()?, Loads::default());
     let first_unix_ms = now_unix_ms();
     let status = loop {
         let look = tokio::time::timeout(LOOK, pgbench.wait()).await;
         let status = admin.get("/api/v1/status").await?;
-        loads.note(&status["controller"], &day, first_unix_ms);
+        loads.note(&status["controller"], day, first_unix_ms);
         if let Ok(ended) = look {
             break ended?;
         }
@@ -110,7 +120,7 @@ async fn try_out(
     }
     let busy = loads.peak(hot).filter(|busy| *busy > 0.0).context("no load was measured")?;
     say(format!("  node {hot} was busy for {busy:.2} s a second; it can bear {}", loads.capacity));
-    Ok((day, busy, loads.capacity))
+    Ok((busy, loads.capacity))
 }
 
 /// How long the controller still only watches.
