@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod expectation;
 mod heritage;
+mod import;
 mod insight;
 mod ledger;
 mod metric;

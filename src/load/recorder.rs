@@ -196,6 +196,10 @@ pub async fn sample(
             metrics::gauge!("foreshard_load_busy_ratio", "shard" => shard.to_string())
                 .set(rates.busy);
         }
+        for (node, busy) in recorder.now().nodes.iter().enumerate() {
+            metrics::gauge!("foreshard_load_node_busy_ratio", "node" => node.to_string())
+                .set(*busy);
+        }
     }
 }
 
