@@ -252,7 +252,8 @@ fn sibling(map: &ShardMap, id: ShardId) -> Option<ShardId> {
 /// The place of a shard that was split or merged away: no load, and nothing to be done.
 fn gone(map: &ShardMap) -> ShardLoad {
     let rests_until_unix_ms = Some(u64::MAX);
-    ShardLoad { rests_until_unix_ms, ..ShardLoad::new(map.home(), Vec::new(), false) }
+    let exists = false;
+    ShardLoad { exists, rests_until_unix_ms, ..ShardLoad::new(map.home(), Vec::new(), false) }
 }
 
 /// A forecast as the mean and deviation of each step.
