@@ -72,6 +72,15 @@ impl Accuracy {
         Ok(())
     }
 
+    /// Begins anew with shards that came to be, whose ids others may have had.
+    pub(super) fn forget(&mut self, shards: &[ShardId]) {
+        for shard in shards {
+            if let Some(card) = self.cards.get_mut(shard.index()) {
+                card.clear();
+            }
+        }
+    }
+
     /// By shard id.
     pub(super) fn cards(&self) -> &[Scorecard] {
         &self.cards

@@ -214,9 +214,11 @@ impl Controller {
         context.insight.take(&context.samples.take(), now);
         let kept = settings.controller.moves_kept;
         let mut moves = self.moves.renew(&context.catalog, kept).await?;
-        let inherited = self.heritage.settle(&moves, &self.recorder);
+        let heirs = self.heritage.settle(&moves, &self.recorder, &context.insight);
+        let inherited = !heirs.is_empty();
         if inherited {
             self.stored.forget();
+            self.accuracy.forget(&heirs);
         }
         let store_interval_ms = settings.load.store_interval_ms;
         if inherited || now.saturating_sub(self.stored_unix_ms) >= store_interval_ms {

@@ -131,6 +131,12 @@ impl Insight {
         self.0.lock().sketch.take(held, now_unix_ms, rand::random::<f64>);
     }
 
+    /// Hands on what samples show when shards were split or merged; of each lane the share of the
+    /// load that goes with it, where the keys are known.
+    pub(super) fn inherit(&self, lanes: &[(ShardId, ShardId, &Bounds)]) -> Vec<Option<f64>> {
+        self.0.lock().sketch.inherit(lanes)
+    }
+
     /// Begins to ask the nodes how they are.
     pub(super) fn probe(
         &self,

@@ -163,6 +163,13 @@ impl Scorecard {
         Self { horizons: steps_scored(horizon_steps).into_iter().map(horizon).collect() }
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for horizon in &mut self.horizons {
+            *horizon = Horizon { steps: horizon.steps, ..Horizon::default() };
+        }
+    }
+
     /// Whether it is about forecasts of so many steps.
     pub fn is_for(&self, horizon: usize) -> bool {
         self.horizons.iter().map(|horizon| horizon.steps).eq(steps_scored(horizon))

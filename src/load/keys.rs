@@ -1,6 +1,6 @@
 //! The keys of a shard, sampled: heavy hitters, a split point, the direction of inserts.
 
-use crate::shard_map::KeyValue;
+use crate::shard_map::{Bounds, Cut, KeyValue};
 
 /// Keys of the sample that split points come from.
 const SAMPLE_MAX: usize = 256;
@@ -140,8 +140,50 @@ impl Keys {
         enough.then(|| first / f64::max(all, 1.0))
     }
 
+    /// Those that `holds` says yes to, by key and hash; and what share of the sample they are, if it
+    /// is large enough to say.
+    pub(super) fn part(&self, holds: impl Fn(&KeyValue, u64) -> bool) -> (Self, Option<f64>) {
+        let mut part = self.clone();
+        part.sample.retain(|sampled| holds(&sampled.key, sampled.hash));
+        part.counts.retain(|count| holds(&count.key, count.hash));
+        part.last_insert = None;
+        let (some, all) = (part.sample.len(), self.sample.len());
+        let real = |count: usize| u32::try_from(count).map_or(0.0, f64::from);
+        let share = (all >= DIFFERENT_MIN).then(|| real(some) / real(all));
+        (part, share)
+    }
+
+    /// Takes in what is known of another shard's keys.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.sample.extend(other.sample);
+        self.sample.sort_by(|a, b| b.priority.total_cmp(&a.priority));
+        self.sample.truncate(SAMPLE_MAX);
+        self.counts.extend(other.counts);
+        self.counts.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+        self.counts.truncate(COUNTED_MAX);
+    }
+
     pub(super) fn direction(&self) -> f64 {
         self.direction
+    }
+}
+
+/// Whether bounds hold a key, as far as its first column and its hash say.
+pub(super) fn holds(bounds: &Bounds, key: &KeyValue, hash: u64) -> bool {
+    let is = |cut: &Option<Cut>, wanted: fn(std::cmp::Ordering) -> bool| {
+        let limit = cut.as_ref().and_then(|cut| cut.first());
+        limit.is_none_or(|limit| order(key, limit).is_none_or(wanted))
+    };
+    match bounds {
+        Bounds::Hash { modulus, remainder } => {
+            hash % u64::from(*modulus).max(1) == u64::from(*remainder)
+        }
+        Bounds::Range { from, to } => {
+            is(from, std::cmp::Ordering::is_ge) && is(to, std::cmp::Ordering::is_lt)
+        }
+        Bounds::List(values) => values.contains(key),
+        Bounds::Others(values) => !values.contains(key),
+        Bounds::Nothing => false,
     }
 }
 
