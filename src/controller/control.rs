@@ -309,9 +309,12 @@ impl Controller {
         if !slow || now.saturating_sub(self.studied_unix_ms) < config.study_interval_ms {
             return;
         }
-        let past = Past::of(self.recorder.lock().history(), false);
+        let mut past = Past::of(self.recorder.lock().history(), false);
         if past.steps == 0 {
             return;
+        }
+        if !config.holidays.is_empty() {
+            past.hours = self.recorder.lock().ladder().of(Resolution::Hour).map(Hours::of);
         }
         self.studied_unix_ms = now;
         let (config, studies) = (config.clone(), Arc::clone(&self.studies));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::insight::Quantity;
-use crate::forecast::{self, Distribution, Forecast, Model, Study};
+use crate::forecast::{self, Distribution, Forecast, Model, Study, Timeline};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, Cut, Division, Halves, InFlight, NodeLoad, Normal, Scene, ShardLoad};
@@ -161,9 +161,27 @@ impl Studies {
         let series = past.shards.iter().take(NETWORK_SERIES_MAX);
         let series: Vec<_> = series.map(|history| (history.as_slice(), config)).collect();
         let network = if wanted { forecast::train(&series, slack) } else { None };
-        let study = |history: &Vec<f64>| forecast::study(history, config, slack, network.as_ref());
-        Self { shards: past.shards.iter().map(study).collect(), end_step: past.end_step }
+        let study = |(shard, history): (usize, &Vec<f64>)| {
+            let hours = past.hours.as_ref();
+            let coarse = hours.and_then(|hours| {
+                Some(timeline(hours.shards.get(shard)?, (hours.end_step, hours.step_ms), config))
+            });
+            let fine = timeline(history, (past.end_step, config.step_ms()), config);
+            forecast::study(&fine, coarse.as_ref(), config, slack, network.as_ref())
+        };
+        let shards = past.shards.iter().enumerate().map(study).collect();
+        Self { shards, end_step: past.end_step }
     }
+}
+
+/// Values that end with the step before `end_step`, in time.
+pub(super) fn timeline<'a>(
+    values: &'a [f64],
+    (end_step, step_ms): (u64, u64),
+    config: &forecast::Config,
+) -> Timeline<'a> {
+    let day = usize::try_from(config.day_ms / step_ms.max(1)).unwrap_or_default();
+    Timeline { values, end_step, step_ms, day }
 }
 
 /// What is known for a decision beside map and moves.

@@ -38,6 +38,13 @@ impl Distribution {
         Self::new(self.steps.iter().zip(point).map(moved).collect(), f64::MAX)
     }
 
+    /// This, so many times as high at each step.
+    pub(super) fn times(&self, factors: &[f64]) -> Self {
+        let steps = self.steps.iter().zip(factors.iter().chain(std::iter::repeat(&1.0)));
+        let times = |(quantiles, factor): (&[f64; LEVELS.len()], &f64)| quantiles.map(|q| q * factor);
+        Self::new(steps.map(times).collect(), f64::MAX)
+    }
+
     /// The quantiles of each step.
     pub fn steps(&self) -> &[[f64; LEVELS.len()]] {
         &self.steps
