@@ -289,6 +289,7 @@ impl Controller {
         };
         if !with_statements {
             picture.statements.clone_from(&self.picture.statements);
+            picture.statements_step = self.picture.statements_step;
         }
         let config = &context.settings.forecast;
         let turns = self.accuracy.judge(&mut picture, self.recorder.lock().history(), config);

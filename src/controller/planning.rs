@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::insight::Quantity;
+use super::heatmap::Quantity;
 use crate::forecast::{self, Distribution, Forecast, Model, Study, Timeline};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
@@ -59,6 +59,8 @@ pub(super) struct Picture {
     pub(super) plain: BTreeMap<usize, Forecast>,
     /// Of reads and of writes, by shard id; made less often.
     pub(super) statements: [Arc<Vec<Forecast>>; 2],
+    /// The number of the first step of those.
+    pub(super) statements_step: u64,
     /// How many steps of history they rest on.
     pub(super) steps: usize,
     /// The number of their first step.
@@ -138,17 +140,18 @@ impl Picture {
                 .map(|both| both.each_ref().map(all))
                 .unwrap_or_default()
                 .map(Arc::new),
+            statements_step: past.end_step,
             steps: past.steps,
             end_step: past.end_step,
         }
     }
 
-    /// The forecasts of one quantity, by shard id.
-    pub(super) fn forecasts_of(&self, quantity: Quantity) -> &[Forecast] {
+    /// The forecasts of one quantity, by shard id, and the number of their first step.
+    pub(super) fn forecasts_of(&self, quantity: Quantity) -> (&[Forecast], u64) {
         match quantity {
-            Quantity::Busy => &self.shards,
-            Quantity::Reads => &self.statements[0],
-            Quantity::Writes => &self.statements[1],
+            Quantity::Busy => (&self.shards, self.end_step),
+            Quantity::Reads => (&self.statements[0], self.statements_step),
+            Quantity::Writes => (&self.statements[1], self.statements_step),
         }
     }
 }

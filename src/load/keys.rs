@@ -1,5 +1,7 @@
 //! The keys of a shard, sampled: heavy hitters, a split point, the direction of inserts.
 
+use serde::Serialize;
+
 use crate::shard_map::{Bounds, Cut, KeyValue};
 
 /// Keys of the sample that split points come from.
@@ -12,6 +14,17 @@ const COUNTED_MAX: usize = 64;
 const HOT_SHARE: f64 = 0.01;
 /// How much the newest insert says about the direction.
 const DIRECTION_STEP: f64 = 0.05;
+
+/// A range of a shard's keys, by their sample.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KeyRange {
+    /// Its first key, as text.
+    pub first: String,
+    /// Its last key; the same, if it is a hot key.
+    pub last: String,
+    /// The share that it has of the shard's load, from 0 to 1.
+    pub share: f64,
+}
 
 /// Bounded: a weighted random sample (Efraimidis and Spirakis, 2006, with forward decay: Cormode et
 /// al., 2009), and counts of the keys that come most (Metwally et al., space saving, 2005).
@@ -126,6 +139,33 @@ impl Keys {
         // Below the first key there is nothing to cut off.
         let cut = if Some(&middle) == different.first() { different[1] } else { middle };
         Some(text(cut))
+    }
+
+    /// The keys in order, cut where each part has about an equal share of the load: of each part the
+    /// first key, the last one, and its share. Nothing if there are too few different ones.
+    pub(super) fn ranges(&self, parts: usize) -> Vec<KeyRange> {
+        let mut keys: Vec<&KeyValue> = self.sample.iter().map(|sampled| &sampled.key).collect();
+        keys.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Equal));
+        let real = |count: usize| u32::try_from(count).map_or(0.0, f64::from);
+        let all = real(keys.len());
+        let mut ranges: Vec<(&KeyValue, &KeyValue, usize)> = Vec::new();
+        for same in keys.chunk_by(|a, b| a == b) {
+            let full = |count: usize| count * parts >= keys.len();
+            match ranges.last_mut() {
+                // A key that is hot is told apart.
+                Some((_, last, count)) if !full(*count) && !full(same.len()) => {
+                    (*last, *count) = (same[0], *count + same.len());
+                }
+                _ => ranges.push((same[0], same[0], same.len())),
+            }
+        }
+        let range = |(first, last, count): (&KeyValue, &KeyValue, usize)| KeyRange {
+            first: text(first),
+            last: text(last),
+            share: real(count) / all,
+        };
+        let enough = keys.len() >= DIFFERENT_MIN;
+        ranges.into_iter().filter(|_| enough).map(range).collect()
     }
 
     /// The share of keys whose hash leaves this remainder also by twice the modulus.

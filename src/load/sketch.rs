@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use super::keys::{Keys, holds};
+use super::keys::{KeyRange, Keys, holds};
 use super::samples::{Class, Held, Sample};
 use crate::ids::ShardId;
 use crate::shard_map::Bounds;
@@ -14,6 +14,8 @@ use crate::shard_map::Bounds;
 pub(super) const HALF_LIFE_S: f64 = 1_800.0;
 /// Texts of a shard that are kept.
 const TEXTS_MAX: usize = 64;
+/// Ranges of a shard's keys that are told, about.
+const RANGES: usize = 8;
 /// Pairs of shards that are kept.
 const PAIRS_MAX: usize = 10_000;
 /// What weighs less than this is forgotten.
@@ -211,6 +213,11 @@ impl Sketch {
     /// The key that halves the load of a shard; `None` if too few are known.
     pub fn middle(&self, id: ShardId) -> Option<String> {
         self.shards.get(&id)?.keys.middle()
+    }
+
+    /// Ranges of a shard's keys with about equal shares of its load, in the order of the keys.
+    pub fn ranges(&self, id: ShardId) -> Vec<KeyRange> {
+        self.shards.get(&id).map(|shard| shard.keys.ranges(RANGES)).unwrap_or_default()
     }
 
     /// All shards that anything is known of.

@@ -188,3 +188,18 @@ fn ranges_and_lists_are_divided_by_their_keys() {
         assert!((share - expected).abs() < 1e-9, "{bounds:?}: {share}");
     }
 }
+
+#[test]
+fn ranges_of_keys_have_about_equal_shares_and_a_hot_key_is_told_apart() {
+    let (mut sketch, mut chance) = (Sketch::default(), chance());
+    let keys = (0..240).map(|at| if at % 3 == 0 { 50 } else { at % 100 });
+    sketch.take(&held(keys.map(|key| sample(key, "q", 1, false)).collect()), 1_000, &mut chance);
+    let ranges = sketch.ranges(ShardId(3));
+    let sum: f64 = ranges.iter().map(|range| range.share).sum();
+    assert!((sum - 1.0).abs() < 1e-9 && (6..=10).contains(&ranges.len()), "{ranges:?}");
+    let hot = ranges.iter().find(|range| range.first == "50").unwrap();
+    assert!(hot.last == "50" && hot.share > 0.33, "{ranges:?}");
+    let numbers: Vec<i64> = ranges.iter().map(|range| range.first.parse().unwrap()).collect();
+    assert!(numbers.is_sorted(), "{ranges:?}");
+    assert_eq!(sketch.ranges(ShardId(4)), []);
+}
