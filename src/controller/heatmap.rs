@@ -26,6 +26,10 @@ pub enum Quantity {
     Reads,
     /// Statements a second that may write.
     Writes,
+    /// Rows a second that statements returned or changed; only of the past.
+    Rows,
+    /// Bytes a second, both ways; only of the past.
+    Bytes,
     /// Busy seconds a second.
     #[default]
     Busy,
@@ -120,6 +124,8 @@ impl Heatmap {
             let now = match window.quantity {
                 Quantity::Reads => rates.reads,
                 Quantity::Writes => rates.writes,
+                Quantity::Rows => rates.rows,
+                Quantity::Bytes => rates.bytes,
                 Quantity::Busy => rates.busy,
             };
             let since = base.shards().get(id.index()).map(|columns| window.quantity.of(columns));
@@ -162,6 +168,8 @@ impl Quantity {
         match self {
             Self::Reads => &columns.reads,
             Self::Writes => &columns.writes,
+            Self::Rows => &columns.rows,
+            Self::Bytes => &columns.bytes,
             Self::Busy => &columns.busy,
         }
     }

@@ -53,7 +53,7 @@ struct Series {
 type Put = fn(&mut Rates, usize, f64);
 
 /// What is asked for, and where it goes. `W` stands for the window.
-const QUERIES: [(&str, &str, Put); 5] = [
+const QUERIES: [(&str, &str, Put); 6] = [
     ("shard", "sum by (shard) (avg_over_time(foreshard_load_busy_ratio[W]))", |r, at, v| {
         shard(r, at).busy = v;
     }),
@@ -67,6 +67,9 @@ const QUERIES: [(&str, &str, Put); 5] = [
         "sum by (shard) (rate(foreshard_load_statements_total{access=\"write\"}[W]))",
         |r, at, v| shard(r, at).writes = v,
     ),
+    ("shard", "sum by (shard) (rate(foreshard_load_rows_total[W]))", |r, at, v| {
+        shard(r, at).rows = v;
+    }),
     ("shard", "sum by (shard) (rate(foreshard_load_bytes_total[W]))", |r, at, v| {
         shard(r, at).bytes = v;
     }),

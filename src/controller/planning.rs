@@ -152,6 +152,7 @@ impl Picture {
             Quantity::Busy => (&self.shards, self.end_step),
             Quantity::Reads => (&self.statements[0], self.statements_step),
             Quantity::Writes => (&self.statements[1], self.statements_step),
+            Quantity::Rows | Quantity::Bytes => (&[], self.end_step),
         }
     }
 }

@@ -16,7 +16,7 @@ mod samples;
 mod sketch;
 
 pub use config::Config;
-pub use counters::{Access, Counters, NodeTotals, ShardTotals, Snapshot};
+pub use counters::{Access, Counters, NodeTotals, ShardTotals, Snapshot, Work};
 pub use exporter::{Exported, Machine};
 pub use history::{CHUNK_STEPS, Chunk, Columns, History};
 pub use http::{FetchError, get, parts};
