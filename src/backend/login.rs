@@ -74,7 +74,6 @@ impl Connection {
             notifications: Vec::new(),
             reports: 0,
             rows: 0,
-        rows: 0,
             settings: Arc::default(),
             prepared: PreparedNumbers::default(),
             trace: Trace::default(),
