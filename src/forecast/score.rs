@@ -135,7 +135,44 @@ struct Horizon {
     promises: VecDeque<Promise>,
     sums: Sums,
     /// Only of the middle one.
+    #[serde(with = "written")]
     outcomes: VecDeque<Outcome>,
+}
+
+/// Outcomes as they are written down: short, in single precision.
+mod written {
+    use std::collections::VecDeque;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Outcome;
+
+    type Row = (u64, f32, f32, f32, f32);
+
+    #[expect(clippy::cast_possible_truncation, reason = "to single precision, on purpose")]
+    fn row(outcome: &Outcome) -> Row {
+        let [a, b, c, d] =
+            [outcome.said_p10, outcome.said_median, outcome.said_p90, outcome.came].map(|v| v as f32);
+        (outcome.step, a, b, c, d)
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        outcomes: &VecDeque<Outcome>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        outcomes.iter().map(row).collect::<Vec<Row>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(
+        from: D,
+    ) -> Result<VecDeque<Outcome>, D::Error> {
+        let rows = Vec::<Row>::deserialize(from)?;
+        let outcome = |(step, p10, median, p90, came): Row| {
+            let [said_p10, said_median, said_p90, came] = [p10, median, p90, came].map(f64::from);
+            Outcome { step, said_p10, said_median, said_p90, came }
+        };
+        Ok(rows.into_iter().map(outcome).collect())
+    }
 }
 
 impl Horizon {
@@ -317,13 +354,17 @@ mod tests {
         let card = played(&history(), 0.0);
         let text = serde_json::to_string(&card).unwrap();
         let back: Scorecard = serde_json::from_str(&text).unwrap();
-        assert_eq!(back.outcomes(), card.outcomes());
+        let ((_, back_outcomes), (_, outcomes)) = (back.outcomes(), card.outcomes());
+        assert_eq!(back_outcomes.len(), outcomes.len());
+        for (back, outcome) in back_outcomes.iter().zip(&outcomes) {
+            assert!(back.step == outcome.step && (back.came - outcome.came).abs() < 1e-5);
+        }
         for (back, score) in back.scores().iter().zip(card.scores()) {
             assert_eq!((back.steps, back.resolved), (score.steps, score.resolved));
             assert!((back.coverage_80 - score.coverage_80).abs() < 1e-9);
         }
         assert!(back.is_for(16) && !back.is_for(17));
-        assert!(text.len() < 20_000, "{} bytes a shard", text.len());
+        assert!(text.len() < 12_000, "{} bytes a shard", text.len());
     }
 
     #[test]

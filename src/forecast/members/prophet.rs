@@ -79,7 +79,10 @@ pub(in super::super) fn holiday_factors(
     }
     let kinds = marks.iter().map(|mark| mark.kinds()).max().unwrap_or(0);
     let curve = Curve { steps, day: task.day, week, kinds };
-    let (scaled, mean, spread) = scaled(task.history);
+    // Holidays multiply the load rather than adding to it.
+    let least = 0.05 * task.history.iter().sum::<f64>() / real(steps) + 1e-12;
+    let logarithms: Vec<f64> = task.history.iter().map(|value| (value + least).ln()).collect();
+    let (scaled, _, spread) = scaled(&logarithms);
     // A stride with a factor of the day's would always see the same hours.
     let mut every = (steps / HOLIDAY_ROWS_MAX).max(1);
     while every > 1 && shares_factor(every, task.day) {
@@ -94,13 +97,11 @@ pub(in super::super) fn holiday_factors(
     let mut row = vec![0.0; curve.size()];
     let mut value = |place: Place| {
         curve.fill(place, &mut row);
-        mean + spread * dot(&coefficients, &row)
+        spread * dot(&coefficients, &row)
     };
-    // Where there is hardly any load a ratio says nothing.
-    let least = 0.1 * mean + 1e-12;
     let factors = marks.iter().enumerate().map(|(step, mark)| match mark {
         Mark::Usual => 1.0,
-        mark => value(Place { step, mark: *mark }).max(least) / value(Place::usual(step)).max(least),
+        mark => (value(Place { step, mark: *mark }) - value(Place::usual(step))).exp(),
     });
     Some(factors.collect())
 }
