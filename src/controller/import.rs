@@ -119,11 +119,14 @@ async fn fetch(
     while from < steps.end {
         let to = steps.end.min(from + STEPS_MAX);
         for (label, query, put) in QUERIES {
-            let page = load::get(&range_url(url, query, from..to, step_ms), ANSWER_BYTES_MAX).await?;
+            let page =
+                load::get(&range_url(url, query, from..to, step_ms), ANSWER_BYTES_MAX).await?;
             let answer: Answer = serde_json::from_str(&page)?;
             for series in answer.data.result {
                 let index = series.metric.get(label).and_then(|index| index.parse().ok());
-                let Some(index) = index.filter(|index: &usize| *index < INDEX_MAX) else { continue };
+                let Some(index) = index.filter(|index: &usize| *index < INDEX_MAX) else {
+                    continue;
+                };
                 for (at, value) in &series.values {
                     let (Some(step), Ok(value)) = (step_of(*at, step_ms), value.parse::<f64>())
                     else {

@@ -53,7 +53,8 @@ impl Distribution {
     /// This, so many times as high at each step.
     pub(super) fn times(&self, factors: &[f64]) -> Self {
         let steps = self.steps.iter().zip(factors.iter().chain(std::iter::repeat(&1.0)));
-        let times = |(quantiles, factor): (&[f64; LEVELS.len()], &f64)| quantiles.map(|q| q * factor);
+        let times =
+            |(quantiles, factor): (&[f64; LEVELS.len()], &f64)| quantiles.map(|q| q * factor);
         Self::new(steps.map(times).collect(), f64::MAX)
     }
 

@@ -193,10 +193,8 @@ struct Lesson<'a> {
 impl Lesson<'_> {
     /// The factors of the days of one kind; nothing if they do not prove right.
     fn learn(&self, holidays: &Holidays) -> Vec<(u64, [f64; 24])> {
-        let mut days: Vec<(u64, Range<usize>)> = holidays
-            .begins()
-            .filter_map(|begin| Some((begin, self.steps_of(begin)?)))
-            .collect();
+        let mut days: Vec<(u64, Range<usize>)> =
+            holidays.begins().filter_map(|begin| Some((begin, self.steps_of(begin)?))).collect();
         days.sort_by_key(|(begin, _)| *begin);
         days.dedup();
         if !days.iter().any(|(begin, _)| self.wanted.contains(begin)) {
@@ -210,13 +208,18 @@ impl Lesson<'_> {
             marks[steps.clone()].fill(holidays.like.map_or(Mark::Kind(0), like));
         }
         let known = self.task.history.len();
-        let over: Vec<Range<usize>> =
-            days.iter().map(|(_, steps)| steps.clone()).filter(|steps| steps.end <= known).collect();
+        let over: Vec<Range<usize>> = days
+            .iter()
+            .map(|(_, steps)| steps.clone())
+            .filter(|steps| steps.end <= known)
+            .collect();
         let belief = self.belief(&marks, &over, holidays.like.is_some());
         if belief == 0.0 {
             return Vec::new();
         }
-        let Some(factors) = holiday_factors(self.task, &marks, &|_| true) else { return Vec::new() };
+        let Some(factors) = holiday_factors(self.task, &marks, &|_| true) else {
+            return Vec::new();
+        };
         let hour = |steps: &Range<usize>, hour: usize| {
             let at = |hour: usize| steps.start + steps.len() * hour / 24;
             let of = &factors[at(hour)..at(hour + 1)];

@@ -151,8 +151,8 @@ mod written {
 
     #[expect(clippy::cast_possible_truncation, reason = "to single precision, on purpose")]
     fn row(outcome: &Outcome) -> Row {
-        let [a, b, c, d] =
-            [outcome.said_p10, outcome.said_median, outcome.said_p90, outcome.came].map(|v| v as f32);
+        let [a, b, c, d] = [outcome.said_p10, outcome.said_median, outcome.said_p90, outcome.came]
+            .map(|v| v as f32);
         (outcome.step, a, b, c, d)
     }
 

@@ -44,7 +44,8 @@ fn split() -> Move {
 fn children_inherit_once_and_only_after_the_switch() {
     let (recorder, mut heritage, mut split) = (recorder(), Heritage::default(), split());
     let insight = Insight::default();
-    let mut settle = |moves: &[Move]| (heritage.settle(moves, &recorder, &insight), heritage.clone());
+    let mut settle =
+        |moves: &[Move]| (heritage.settle(moves, &recorder, &insight), heritage.clone());
     assert!(settle(&[split.clone()]).0.is_empty());
     split.switched_unix_ms = Some(80_000);
     let (heirs, known) = settle(&[split.clone()]);
