@@ -95,7 +95,8 @@ async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() 
 
     let told = reload("entries: tenant_id", "entries: tenant_id, plain: id").await;
     assert!(
-        told.contains("public.plain is on node") && told.contains("nothing was changed"),
+        told.contains("\"public\".\"plain\" is on node n1 already")
+            && told.contains("nothing was changed"),
         "{told}"
     );
     let told = reload("key: bigint", "key: integer").await;
@@ -133,8 +134,9 @@ async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() 
         carts += here;
     }
     assert_eq!(carts, 100);
-    let mode =
-        || async { (deployment.admin("/api/v1/status").await["mode"] == "advise").then_some(()) };
+    let mode = || async {
+        (deployment.admin("/api/v1/status").await["controller"]["mode"] == "advise").then_some(())
+    };
     eventually("the controller works in the new mode", LIMIT, mode).await;
     // The next start finds the map that the policy now makes.
     serving.stop(&deployment).await;
