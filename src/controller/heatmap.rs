@@ -186,8 +186,8 @@ fn caught_up(said: &Distribution, since: &[f32], now: f64) -> Distribution {
             sums = (sums.0 + weight * (came - said), sums.1 + weight);
         }
     };
-    for step in over.saturating_sub(RECENT_MAX)..over {
-        take(f64::from(since[step]), medians.get(step), 1.0);
+    for (step, came) in since.iter().enumerate().skip(over.saturating_sub(RECENT_MAX)) {
+        take(f64::from(*came), medians.get(step), 1.0);
     }
     take(now, medians.get(over), SAMPLE_WEIGHT);
     // The sample alone is too little to say where the load is.

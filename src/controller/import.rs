@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 use crate::load::{self, FetchError, Ladder, Rates, ShardRates};
 
 /// How long all of it may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// Steps of one query: Prometheus gives no more than 11,000 points of a series.
 const STEPS_MAX: u64 = 5_000;
 /// Bytes of one answer.
@@ -47,6 +48,18 @@ struct Data {
 struct Series {
     metric: BTreeMap<String, String>,
     values: Vec<(f64, String)>,
+}
+
+impl Series {
+    /// Its values by step, as far as they are asked for.
+    fn steps(&self, wanted: Range<u64>, step_ms: u64) -> impl Iterator<Item = (u64, f64)> + '_ {
+        let known = self.values.iter().filter_map(move |(at, value)| {
+            Some((step_of(*at, step_ms)?, value.parse::<f64>().ok().filter(|v| v.is_finite())?))
+        });
+        known
+            .filter(move |(step, _)| wanted.contains(step))
+            .map(|(step, value)| (step, value.max(0.0)))
+    }
 }
 
 /// Puts a value into its place in the rates of a step.
@@ -111,7 +124,7 @@ pub(super) async fn import(
 
 async fn fetch(
     url: &str,
-    steps: std::ops::Range<u64>,
+    steps: Range<u64>,
     step_ms: u64,
 ) -> Result<BTreeMap<u64, Rates>, ImportError> {
     let mut found: BTreeMap<u64, Rates> = BTreeMap::new();
@@ -127,14 +140,8 @@ async fn fetch(
                 let Some(index) = index.filter(|index: &usize| *index < INDEX_MAX) else {
                     continue;
                 };
-                for (at, value) in &series.values {
-                    let (Some(step), Ok(value)) = (step_of(*at, step_ms), value.parse::<f64>())
-                    else {
-                        continue;
-                    };
-                    if (from..to).contains(&step) && value.is_finite() {
-                        put(found.entry(step).or_default(), index, value.max(0.0));
-                    }
+                for (step, value) in series.steps(from..to, step_ms) {
+                    put(found.entry(step).or_default(), index, value);
                 }
             }
         }
@@ -152,7 +159,7 @@ fn step_of(at: f64, step_ms: u64) -> Option<u64> {
 }
 
 /// The URL of a query over steps, each value at the end of its step.
-fn range_url(url: &str, query: &str, steps: std::ops::Range<u64>, step_ms: u64) -> String {
+fn range_url(url: &str, query: &str, steps: Range<u64>, step_ms: u64) -> String {
     let seconds = |ms: u64| format!("{}.{:03}", ms / 1000, ms % 1000);
     let window = format!("{}ms", step_ms.max(15_000));
     format!(
@@ -243,7 +250,7 @@ mod tests {
         assert_eq!(import(&mut ladder, &url, 12_000, now).await.unwrap(), 12_000);
         assert_eq!((ladder.base().first_step(), ladder.base().end_step()), (8_000, 20_000));
         assert_eq!(ladder.base().shards()[1].busy, vec![0.5f32; 12_000]);
-        assert_eq!(ladder.base().nodes()[1][7], 0.5);
+        assert_eq!(ladder.base().nodes()[1][7..8], [0.5]);
         let hours = ladder.of(Resolution::Hour).unwrap();
         assert_eq!(hours.shards()[1].busy.last(), Some(&0.5));
         assert!(hours.len() >= 199);
