@@ -93,7 +93,7 @@ impl<'a> Ensemble<'a> {
     }
 
     /// Weights by step and component, from the errors at these origins.
-    fn weigh(&self, origins: std::ops::Range<usize>) -> Vec<f64> {
+    fn weigh(&self, origins: Range<usize>) -> Vec<f64> {
         let (count, horizon) = (self.shape.count(), self.shape.horizon);
         let mut errors = vec![vec![0.0; horizon]; count];
         let mut total = 0.0;
