@@ -69,6 +69,10 @@ pub(super) struct Applier<'a> {
     /// Begun, but from the target on: not looked at yet.
     ahead: Option<Message>,
     marker: Option<String>,
+    /// Of a way back: what came before the mark of the switch does not count.
+    awaits_mark: bool,
+    /// The mark was found, and is not noted at the destination.
+    found_mark: bool,
     /// Everything that committed before it is safe at the destination.
     applied: Lsn,
     /// The stream was read up to here.
@@ -116,6 +120,8 @@ impl<'a> Applier<'a> {
             skipping: false,
             ahead: None,
             marker: None,
+            awaits_mark: applied == Lsn(0),
+            found_mark: false,
             applied,
             seen: applied,
             shown: Arc::new(AtomicU64::new(applied.0)),
@@ -238,13 +244,17 @@ impl<'a> Applier<'a> {
                     return Ok(());
                 }
                 self.inside = true;
-                self.skipping = final_lsn < self.applied.0;
+                self.skipping = self.awaits_mark || final_lsn < self.applied.0;
             }
             Message::Commit { end_lsn, .. } => {
                 self.inside = false;
                 self.see(Lsn(end_lsn));
-                if !self.skipping {
+                if !self.skipping || self.found_mark {
                     self.batch_end = Some(Lsn(end_lsn));
+                }
+                if self.found_mark {
+                    self.context.pass("mark_found")?;
+                    self.flush().await?;
                 }
             }
             Message::Relation { relation_id, .. } => {
@@ -253,7 +263,11 @@ impl<'a> Applier<'a> {
                 }
             }
             Message::Message { prefix, content, .. } if prefix == names::MARKER_PREFIX => {
-                self.marker = Some(String::from_utf8_lossy(&content).into_owned());
+                let marker = String::from_utf8_lossy(&content).into_owned();
+                if self.awaits_mark && marker == self.slot {
+                    (self.awaits_mark, self.found_mark) = (false, true);
+                }
+                self.marker = Some(marker);
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
             message if self.skipping => drop(message),
@@ -353,11 +367,16 @@ impl<'a> Applier<'a> {
         if !self.pending.is_empty() {
             self.send().await?;
         }
+        if self.found_mark && !self.open {
+            self.destination.run("opening a batch", "BEGIN").await?;
+            self.open = true;
+        }
         if self.open {
             let sql = format!("{}; COMMIT", position::advance(&self.slot, end));
             self.destination.run("committing a batch", &sql).await?;
             self.open = false;
-            self.context.pass("batch_applied")?;
+            self.context.pass(if self.found_mark { "mark_noted" } else { "batch_applied" })?;
+            self.found_mark = false;
         }
         self.applied = self.applied.max(end);
         Ok(())
