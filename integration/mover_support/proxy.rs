@@ -50,6 +50,8 @@ impl Shop {
             assert!(unsettled.is_empty());
             *serving.write() = Some(running.clone());
             mover::run(Arc::clone(&context), running.tasks.clone()).await;
+            // Other moves end with the process, too.
+            running.tasks.token().cancel();
             running.dead.cancel();
         }));
         proxy

@@ -22,7 +22,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Lane, Move, Object, ObjectKind, Proof, Step};
+use super::record::{Cause, Lane, Move, Object, ObjectKind, Proof, Step};
+use crate::ids::MoveId;
 
 /// How far a move is. Stored before it is acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
