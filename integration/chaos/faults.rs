@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use foreshard::runtime::{BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, MOVE_FAILPOINTS};
+use foreshard::runtime::{
+    BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, MOVE_FAILPOINTS,
+};
 use nix::sys::signal::Signal;
 use rand::Rng;
 use rand::rngs::StdRng;

@@ -65,15 +65,7 @@ async fn a_move_goes_back_and_forth_under_load_and_nothing_written_since_is_lost
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_any_failpoint_of_a_way_back_is_survived() {
     let before = ["armed", "switched", "cleaned", "mark_found", "mark_noted"];
-    let after = [
-        "recalled",
-        "restored",
-        "verified",
-        "detached",
-        "attached",
-        "switched",
-        "cleaned",
-    ];
+    let after = ["recalled", "restored", "verified", "detached", "attached", "switched", "cleaned"];
     for name in BACK_FAILPOINTS {
         assert!(before.contains(&name) || after.contains(&name), "{name} is not tested");
     }
@@ -304,7 +296,8 @@ async fn a_new_owner_that_was_away_is_followed_again_from_where_it_was_left() {
             shop.client(node).await.batch_execute(sql).await.unwrap();
         }
         let again = async || {
-            let sql = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
+            let sql =
+                "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
             let node = shop.client(1).await;
             (!node.query(sql, &[]).await.unwrap().is_empty()).then_some(())
         };

@@ -113,5 +113,9 @@ async fn until_finished(admin: &AdminClient, id: &Value) -> Result<ExitCode, Htt
 
 fn outcome(found: &Value) -> ExitCode {
     say(view::move_line(found));
-    if found["state"] == "done" || found["state"] == "lapsed" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if found["state"] == "done" || found["state"] == "lapsed" {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

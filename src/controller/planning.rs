@@ -293,8 +293,7 @@ fn expected_move_ms(moves: &[Move], config: &placement::Config) -> u64 {
     // A way back waited to be asked for, and copied nothing.
     let moves = moves.iter().filter(|m| m.reverses.is_none());
     let took = |m: &Move| Some(m.switched_unix_ms?.saturating_sub(m.requested_unix_ms));
-    let mut times: Vec<u64> =
-        moves.rev().filter_map(took).take(MOVES_LEARNED_FROM).collect();
+    let mut times: Vec<u64> = moves.rev().filter_map(took).take(MOVES_LEARNED_FROM).collect();
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or(config.expected_move_ms).max(1)
 }

@@ -61,7 +61,8 @@ pub(super) fn objects(mv: &Move, kept_ms: u64) -> Vec<Object> {
         objects.push(Object { node: old, kind: ObjectKind::Position(slot()) });
         let whole = lane.tables.iter().filter(|table| table.whole_row_identity);
         for table in whole {
-            let object = Object { node: new, kind: ObjectKind::FullIdentity(table.new_leaf.clone()) };
+            let object =
+                Object { node: new, kind: ObjectKind::FullIdentity(table.new_leaf.clone()) };
             if !objects.contains(&object) {
                 objects.push(object);
             }
@@ -263,7 +264,8 @@ pub(super) async fn statements(
     let (mut before, mut after) = (vec!["SELECT 1".to_owned()], Vec::new());
     for table in &lane.lane.tables {
         let leaf = &table.new_leaf;
-        let (new, old) = (look::oid(source, &table.leaf).await?, look::oid(destination, leaf).await?);
+        let (new, old) =
+            (look::oid(source, &table.leaf).await?, look::oid(destination, leaf).await?);
         let doing = "looking at foreign keys";
         for row in destination.rows(doing, FOREIGN_KEYS, &[&old]).await? {
             let name = quoted(&row.get::<_, String>(0));

@@ -87,7 +87,11 @@ pub(super) async fn undo(context: &MoverContext, mv: &Move) -> Result<Event, Mov
 }
 
 /// Takes from a leaf what the move gave it.
-pub(super) async fn put_back(mv: &Move, source: &Session, object: &Object) -> Result<(), MoveError> {
+pub(super) async fn put_back(
+    mv: &Move,
+    source: &Session,
+    object: &Object,
+) -> Result<(), MoveError> {
     let sql = match &object.kind {
         ObjectKind::HelperCheck { leaf, name } => {
             let sql = "SELECT FROM pg_constraint WHERE conname = $1";

@@ -43,9 +43,8 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
         };
         wanted.iter().for_each(|mv| context.saw(mv.record.id));
         // A move that only has to tidy up makes room: it may wait long for a node that is down.
-        let tidies = |mv: &Move| {
-            matches!(mv.state, State::Keeping | State::Switched | State::Undoing)
-        };
+        let tidies =
+            |mv: &Move| matches!(mv.state, State::Keeping | State::Switched | State::Undoing);
         let at_work =
             |mv: &&Versioned<Move>| under_way.contains(&mv.record.id) && !tidies(&mv.record);
         let mut room = context
@@ -94,7 +93,10 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
 /// has to wait.
 async fn make_way(context: &MoverContext, aside: &[Versioned<Move>], wanted: &Move) -> bool {
     let of_wanted = |mv: &Move| {
-        wanted.lanes.iter().any(|lane| mv.touches(lane.source.shard) || mv.touches(lane.target.shard))
+        wanted
+            .lanes
+            .iter()
+            .any(|lane| mv.touches(lane.source.shard) || mv.touches(lane.target.shard))
     };
     let mut waits = false;
     for mv in aside.iter().filter(|mv| of_wanted(&mv.record)) {

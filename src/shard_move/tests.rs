@@ -43,7 +43,11 @@ fn checked() -> Event {
     let mut lanes = requested().lanes;
     lanes[0].tables = vec![table()];
     let slot = ObjectKind::Slot("b".to_owned());
-    Event::Checked { lanes, objects, objects_for_back: vec![Object { node: NodeId(1), kind: slot }] }
+    Event::Checked {
+        lanes,
+        objects,
+        objects_for_back: vec![Object { node: NodeId(1), kind: slot }],
+    }
 }
 
 fn verified() -> Event {
@@ -133,19 +137,14 @@ fn a_move_goes_from_its_request_to_done_and_keeps_what_it_learnt() {
 #[test]
 fn after_the_switch_the_old_copy_is_what_has_to_go() {
     let copied = Event::Copied { rows: 0, bytes: 0 };
-    let mv = after(vec![
-        checked(),
-        Event::Prepared,
-        copied,
-        Event::Built,
-        Event::CaughtUp,
-        verified(),
-    ]);
+    let mv =
+        after(vec![checked(), Event::Prepared, copied, Event::Built, Event::CaughtUp, verified()]);
     let leaves = |mv: &Move| -> Vec<NodeId> {
         let leaves = mv.objects.iter().filter(|o| matches!(o.kind, ObjectKind::Leaf(_)));
         leaves.map(|leaf| leaf.node).collect()
     };
-    let has_slot = |mv: &Move| mv.objects.iter().any(|o| o.kind == ObjectKind::Slot("b".to_owned()));
+    let has_slot =
+        |mv: &Move| mv.objects.iter().any(|o| o.kind == ObjectKind::Slot("b".to_owned()));
     let gone = mv.clone().on_event(switched(), 200).unwrap();
     assert_eq!((leaves(&gone), has_slot(&gone)), (vec![NodeId(0)], true));
     let kept = mv.on_event(Event::Switched { way_back: Some(MoveId(2)) }, 200).unwrap();
@@ -156,9 +155,13 @@ fn after_the_switch_the_old_copy_is_what_has_to_go() {
 #[test]
 fn a_way_back_is_taken_or_lapses_and_is_a_move_once_it_is_taken() {
     let keeping = keeping();
-    assert_eq!((keeping.from, keeping.to, keeping.kept_until_unix_ms), (NodeId(1), NodeId(0), Some(1_100)));
+    assert_eq!(
+        (keeping.from, keeping.to, keeping.kept_until_unix_ms),
+        (NodeId(1), NodeId(0), Some(1_100))
+    );
     assert!(keeping.is_aside() && !keeping.is_under_way() && !keeping.is_finished());
-    let lapsed = keeping.clone().on_event(Event::Lapsed { reason: "late".to_owned() }, 200).unwrap();
+    let lapsed =
+        keeping.clone().on_event(Event::Lapsed { reason: "late".to_owned() }, 200).unwrap();
     assert!(lapsed.is_aside() && lapsed.next_action() == Action::Undo);
     let lapsed = lapsed.on_event(Event::Undone, 201).unwrap();
     assert_eq!((lapsed.state, lapsed.is_aside()), (State::Lapsed, false));
