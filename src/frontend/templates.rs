@@ -52,11 +52,17 @@ impl Templates {
         let (database, search_path) = (&self.database, &self.search_path);
         let context = Context { database, search_path, strings: self.strings };
         let made = Arc::new(template(text, &context, map));
-        if text.len() <= TEXT_BYTES_MAX {
+        if text.len() <= TEXT_BYTES_MAX && !may_hold_secret(text) {
             self.kept.lock().keep(text.into(), Arc::clone(&made));
         }
         made
     }
+}
+
+/// Whether a password may be in a text, which is not kept in memory longer than needed then.
+fn may_hold_secret(text: &str) -> bool {
+    let word = b"password";
+    text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 impl Kept {
