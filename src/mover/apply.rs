@@ -44,6 +44,18 @@ pub(super) enum Target {
     Never,
 }
 
+/// The mark that the switch wrote where it attached the shard: what comes before it were the changes
+/// of the move itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Nothing counts yet.
+    Awaited,
+    /// The transaction that wrote it is under way.
+    Found,
+    /// The destination knows of it; or the stream needs none.
+    Noted,
+}
+
 /// A stream under way.
 pub(super) struct Applier<'a> {
     context: &'a MoverContext,
@@ -69,10 +81,8 @@ pub(super) struct Applier<'a> {
     /// Begun, but from the target on: not looked at yet.
     ahead: Option<Message>,
     marker: Option<String>,
-    /// Of a way back: what came before the mark of the switch does not count.
-    awaits_mark: bool,
-    /// The mark was found, and is not noted at the destination.
-    found_mark: bool,
+    /// Of a way back: where its stream begins to count.
+    mark: Mark,
     /// Everything that committed before it is safe at the destination.
     applied: Lsn,
     /// The stream was read up to here.
@@ -120,8 +130,7 @@ impl<'a> Applier<'a> {
             skipping: false,
             ahead: None,
             marker: None,
-            awaits_mark: applied == Lsn(0),
-            found_mark: false,
+            mark: if applied == Lsn(0) { Mark::Awaited } else { Mark::Noted },
             applied,
             seen: applied,
             shown: Arc::new(AtomicU64::new(applied.0)),
@@ -244,15 +253,15 @@ impl<'a> Applier<'a> {
                     return Ok(());
                 }
                 self.inside = true;
-                self.skipping = self.awaits_mark || final_lsn < self.applied.0;
+                self.skipping = self.mark == Mark::Awaited || final_lsn < self.applied.0;
             }
             Message::Commit { end_lsn, .. } => {
                 self.inside = false;
                 self.see(Lsn(end_lsn));
-                if !self.skipping || self.found_mark {
+                if !self.skipping || self.mark == Mark::Found {
                     self.batch_end = Some(Lsn(end_lsn));
                 }
-                if self.found_mark {
+                if self.mark == Mark::Found {
                     self.context.pass("mark_found")?;
                     self.flush().await?;
                 }
@@ -264,8 +273,8 @@ impl<'a> Applier<'a> {
             }
             Message::Message { prefix, content, .. } if prefix == names::MARKER_PREFIX => {
                 let marker = String::from_utf8_lossy(&content).into_owned();
-                if self.awaits_mark && marker == self.slot {
-                    (self.awaits_mark, self.found_mark) = (false, true);
+                if self.mark == Mark::Awaited && marker == self.slot {
+                    self.mark = Mark::Found;
                 }
                 self.marker = Some(marker);
             }
@@ -367,7 +376,7 @@ impl<'a> Applier<'a> {
         if !self.pending.is_empty() {
             self.send().await?;
         }
-        if self.found_mark && !self.open {
+        if self.mark == Mark::Found && !self.open {
             self.destination.run("opening a batch", "BEGIN").await?;
             self.open = true;
         }
@@ -375,8 +384,8 @@ impl<'a> Applier<'a> {
             let sql = format!("{}; COMMIT", position::advance(&self.slot, end));
             self.destination.run("committing a batch", &sql).await?;
             self.open = false;
-            self.context.pass(if self.found_mark { "mark_noted" } else { "batch_applied" })?;
-            self.found_mark = false;
+            let noted = std::mem::replace(&mut self.mark, Mark::Noted) == Mark::Found;
+            self.context.pass(if noted { "mark_noted" } else { "batch_applied" })?;
         }
         self.applied = self.applied.max(end);
         Ok(())

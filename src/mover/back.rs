@@ -249,7 +249,7 @@ pub(super) async fn is_as_it_was(
         if let Some(before) = before.clone().find(|before| before.leaf == table.leaf) {
             // The way back may have changed it itself.
             table.whole_row_identity = before.whole_row_identity;
-            table.identity = before.identity.clone();
+            table.identity.clone_from(&before.identity);
         }
     }
     Ok(())

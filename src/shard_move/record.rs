@@ -275,6 +275,7 @@ impl Move {
 
     /// The move back, over [`Self::back`], which keeps the old copies current from the switch at
     /// `now_unix_ms` on. What it makes is not filled in.
+    #[must_use]
     pub fn going_back(&self, id: MoveId, now_unix_ms: u64, kept_ms: u64) -> Self {
         let state = State::Keeping;
         Self {
