@@ -1,4 +1,5 @@
 //! Switches that are reversed while the old copies are kept, and what ends the keeping.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::time::Duration;
 
