@@ -170,7 +170,7 @@ async fn without_room_there_is_no_move_and_one_under_way_tells_how_long_it_takes
          SELECT tenant_id, 0, n, repeat('x', 500) FROM accounts, generate_series(1, 6) n";
     client.batch_execute(filler).await.unwrap();
     let output = deployment.run(&["move", "0", &nodes[1].name, "--wait"]).await;
-    let said = process_support::said(&output);
+    let said = said(&output);
     assert!(!output.status.success(), "{said}");
     let why = format!("node {} lacks room: about", nodes[1].name);
     assert!(said.contains(&why) && said.contains("allows 1000 bytes (mover.node_bytes"), "{said}");
