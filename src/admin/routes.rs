@@ -13,8 +13,8 @@ use super::jobs;
 use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
-use crate::ids::ShardId;
-use crate::mover::HowToSplit;
+use crate::ids::{MoveId, ShardId};
+use crate::mover::{HowToSplit, Switched};
 use crate::shard_move::Move;
 
 /// How many moves or decisions are listed when the client does not say.
@@ -35,6 +35,8 @@ POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split; of a range\n\
                          with \"at\": [\"1000\"], of a list with \"values\": [\"eu\"] instead of \"into\"\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
+POST /api/v1/reversals   {\"shard\": 3} or {\"move\": 1} goes back from the last switch, while old copies are kept\n\
+POST /api/v1/confirmations  {\"shard\": 3} or {\"move\": 1} gives the old copies up before their time\n\
 POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
 POST /api/v1/nodes/n3/add    brings schema and reference tables to a configured node\n\
 POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
@@ -44,6 +46,8 @@ GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads
 GET  /api/v1/load        kinds of statements, texts, hot keys, split points; shards used together; nodes (?shard=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
+GET  /api/v1/clients     who is connected, and what pins a client to its servers\n\
+GET  /api/v1/pools       the connections to the nodes\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
 GET  /api/v1/announcements  what clients announce of themselves, and how far each is believed;\n\
                             POST adds one; /socket is the same over a WebSocket\n\
@@ -58,6 +62,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/moves", get(moves).post(request_move))
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
+        .route("/reversals", post(reverse))
+        .route("/confirmations", post(confirm))
         .route("/verifications", post(jobs::request_verification))
         .route("/nodes/{name}/add", post(jobs::add_node))
         .route("/nodes/{name}/drain", post(jobs::drain_node))
@@ -70,6 +76,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/events", get(load::events).post(load::add_event).delete(load::delete_event))
         .route("/announcements", get(load::announcements).post(load::announce))
         .route("/announcements/socket", get(load::announce_socket))
+        .route("/clients", get(clients))
+        .route("/pools", get(pools))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()
@@ -199,6 +207,41 @@ async fn request_merge(
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shards": shards }))))
 }
 
+/// What `POST /api/v1/reversals` and `confirmations` take: one of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum SwitchedRequest {
+    /// Whose last switch is meant.
+    Shard(ShardId),
+    /// The move that switched.
+    Move(MoveId),
+}
+
+impl From<SwitchedRequest> for Switched {
+    fn from(wanted: SwitchedRequest) -> Self {
+        match wanted {
+            SwitchedRequest::Shard(shard) => Self::Shard(shard),
+            SwitchedRequest::Move(id) => Self::Move(id),
+        }
+    }
+}
+
+async fn reverse(
+    State(service): State<Service>,
+    body: Result<Json<SwitchedRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let id = service.reverse(read(body, "{\"shard\": 3}")?.into()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))))
+}
+
+async fn confirm(
+    State(service): State<Service>,
+    body: Result<Json<SwitchedRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let id = service.confirm(read(body, "{\"shard\": 3}")?.into()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))))
+}
+
 /// The body of a request, which has to look like `example`.
 pub(super) fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Result<T, ApiError> {
     let bad = |error: JsonRejection| {
@@ -206,6 +249,14 @@ pub(super) fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Re
             .with_hint(format!("send {example} as application/json"))
     };
     body.map(|Json(wanted)| wanted).map_err(bad)
+}
+
+async fn clients(State(service): State<Service>) -> Json<Value> {
+    Json(json!({ "clients": service.directory.clients() }))
+}
+
+async fn pools(State(service): State<Service>) -> Json<Value> {
+    Json(json!({ "pools": service.directory.pools() }))
 }
 
 async fn reload(State(service): State<Service>) -> Result<Json<Value>, ApiError> {
