@@ -102,16 +102,10 @@ async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() 
     let told = reload("key: bigint", "key: integer").await;
     assert!(told.contains("the key of group \"shop\" is"), "{told}");
 
-    let advise = "switch_backoff_ms: 100 }\n  reference_tables: [plans]\n";
-    let more = "  placement: { mode: advise }\n";
+    let more = "  placement: { mode: advise }\n  reference_tables: [plans]\n";
     let placed = started_with.replace("  placement: { mode: 'off' }\n", more);
-    std::fs::write(
-        &deployment.config,
-        placed
-            .replace("switch_backoff_ms: 100 }\n", advise)
-            .replace("entries: tenant_id", "entries: tenant_id, carts: tenant"),
-    )
-    .unwrap();
+    let tabled = placed.replace("entries: tenant_id", "entries: tenant_id, carts: tenant");
+    std::fs::write(&deployment.config, tabled).unwrap();
     let told = said(&deployment.run(&["reload"]).await);
     let expected =
         "in force now: policy: what is sharded, policy.placement\nneeds a restart: nothing\n";
