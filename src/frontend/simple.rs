@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::session::ClientSession;
-use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter};
+use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
@@ -51,6 +51,8 @@ impl ClientSession {
             match self.way(text, params, template).await? {
                 (Way::Node(node, cost), template) => {
                     self.prepare_node(&template, node).await?;
+                    let shown = self.shown(&template).await?.map(query_message);
+                    let message = shown.as_ref().unwrap_or(message);
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
                     run.await?;
                     return self.after_statement(&template).await;
@@ -78,6 +80,14 @@ impl ClientSession {
     /// The routed text at the epoch in force.
     pub(super) fn template(&self, text: &str) -> Arc<Template> {
         self.templates.get(text, &self.worker.engine.live_map.load())
+    }
+
+    /// What the home node is sent instead of a text, if that is not as it was written.
+    pub(super) async fn shown<'a>(&self, template: &'a Template) -> Result<Option<&'a str>, Fault> {
+        match template.shown.as_deref() {
+            Some(shown) if self.worker.engine.has_catalog_views().await? => Ok(Some(shown)),
+            _ => Ok(None),
+        }
     }
 
     /// The routed text of a shape, with the literals as its parameters, if it tells where a text
@@ -261,7 +271,7 @@ impl ClientSession {
                 Ok(())
             }
             Route::EveryNode => {
-                let made = crate::executor::query_message(text);
+                let made = query_message(text);
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }

@@ -1,7 +1,7 @@
 //! ALTER TABLE of a table of the policy: the same on every node, or from leaf to leaf.
 
 use super::create::{check_column, check_constraint, foreign_key, whole_target};
-use super::ddl::{DdlPlan, Scope, ShardedTable, Step, splice};
+use super::ddl::{DdlPlan, OnLeaves, Scope, ShardStep, ShardedTable, Step, splice};
 use crate::router::is_pure_function;
 use crate::sql::{AlterAction, AlterTable, ConstraintKind};
 use crate::wire::{ServerError, SqlState};
@@ -15,16 +15,16 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         return Err(ServerError::new(SqlState::INTERNAL_ERROR, "not a table of the policy"));
     };
     let key = scope.sharded(&alter.name);
-    if alter.only {
-        return Err(refused(alter, "ONLY", "Leave ONLY out."));
-    }
     let mut steps = Vec::new();
     for action in &alter.actions {
         steps.extend(check(action, alter, key.as_ref(), scope)?);
     }
     if steps.is_empty() {
-        let edit = (alter.name.span.clone(), table.name.to_string());
-        steps.push(Step::Nodes(splice(scope.text, &[edit])));
+        let mut edits = vec![(alter.name.span.clone(), table.name.to_string())];
+        // To the application it is a plain table, of which ONLY says nothing.
+        edits.extend(alter.only.clone().map(|only| (only, String::new())));
+        edits.sort_by_key(|(range, _)| range.start);
+        steps.push(Step::Nodes(splice(scope.text, &edits)));
     } else if alter.actions.len() > 1 {
         let hint = "Add the foreign key in a statement of its own.";
         return Err(refused(alter, "a foreign key among other actions", hint));
@@ -34,7 +34,26 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         _ => false,
     };
     let varies = key.is_none() && alter.actions.iter().any(default);
-    Ok(DdlPlan { varies, ..DdlPlan::new(vec![table.name.clone()], steps) })
+    let on_leaves = key.and_then(|key| on_leaves(alter, &key, scope));
+    Ok(DdlPlan { varies, on_leaves, ..DdlPlan::new(vec![table.name.clone()], steps) })
+}
+
+/// Foreign keys of a sharded table are on its leaves: so is what changes one of them.
+fn on_leaves(alter: &AlterTable, key: &ShardedTable<'_>, scope: &Scope<'_>) -> Option<OnLeaves> {
+    let named = |action: &AlterAction| match action {
+        AlterAction::OtherConstraint(name) => Some(name.clone()),
+        _ => None,
+    };
+    let constraints: Vec<String> = alter.actions.iter().filter_map(named).collect();
+    let table = key.table.name.clone();
+    let rest = scope.slice(&alter.all).to_owned();
+    let step = ShardStep::Alter { table: table.clone(), rest };
+    (!constraints.is_empty()).then(|| OnLeaves {
+        table,
+        constraints,
+        alone: alter.actions.len() == 1,
+        steps: vec![Step::Shards { group: key.group, step }],
+    })
 }
 
 fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {

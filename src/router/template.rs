@@ -41,6 +41,9 @@ pub struct Template {
     pub relations: Vec<String>,
     /// It closes all cursors.
     pub closes_cursors: bool,
+    /// What the home node is sent instead: the same with the system catalog as the application
+    /// thinks of its tables.
+    pub shown: Option<Box<str>>,
     target: Target,
 }
 
@@ -133,6 +136,7 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
         leaf: leaf(text, &parsed.statements, &names),
         relations: names.relations(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
+        shown: None,
         target: target(analyses, &parsed.statements, &names),
     }
 }
@@ -300,6 +304,17 @@ fn together(why: &str) -> ServerError {
 }
 
 impl Template {
+    /// Whether it can go to the home node as it is.
+    pub fn is_for_home(&self) -> bool {
+        matches!(self.target, Target::Fixed(Route::Anywhere | Route::Home))
+    }
+
+    /// The same, sent to the home node as `shown`.
+    #[must_use]
+    pub fn showing(self, shown: String) -> Self {
+        Self { shown: Some(shown.into()), target: Target::Fixed(Route::Home), ..self }
+    }
+
     /// Whether [`Template::route`] looks at its parameters.
     pub fn depends_on_params(&self) -> bool {
         matches!(self.target, Target::Keyed(_))
