@@ -57,24 +57,38 @@ impl ClientSession {
                     run.await?;
                     return self.after_statement(&template).await;
                 }
-                (Way::Scatter(nodes), _) => {
-                    let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
-                    self.session.scatter(&scatter, &mut self.client).await?;
-                }
-                (Way::Pull(pull), _) => {
-                    let params = Params::default();
-                    let run =
-                        PullRun { pull, text, start: 0, params, bind: None, mode: PullMode::All };
-                    self.session.pull(&run, &mut self.client).await?;
-                }
-                (Way::Steps(Route::Cursor(used)), _) => {
-                    self.use_cursor(&used, message, true).await?;
-                }
-                (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
+                (Way::Steps(Route::Several(spans)), _) => self.several(text, &spans).await?,
+                (way, _) => self.run_ways(way, text, message).await?,
             }
         }
         self.client.put(Reply::Ready(self.session.status()));
         Ok(())
+    }
+
+    /// Runs a text that does not go to one node as it is; leaves `ReadyForQuery` to the caller.
+    pub(super) async fn run_ways(
+        &mut self,
+        way: Way,
+        text: &str,
+        message: &BytesMut,
+    ) -> Result<(), Fault> {
+        match way {
+            Way::Node(..) => {
+                let message = "a route to one node with steps";
+                Err(ServerError::new(SqlState::INTERNAL_ERROR, message).into())
+            }
+            Way::Scatter(nodes) => {
+                let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
+                self.session.scatter(&scatter, &mut self.client).await
+            }
+            Way::Pull(pull) => {
+                let params = Params::default();
+                let run = PullRun { pull, text, start: 0, params, bind: None, mode: PullMode::All };
+                self.session.pull(&run, &mut self.client).await
+            }
+            Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, message, true).await,
+            Way::Steps(route) => self.steps(&route, text, Some(message)).await,
+        }
     }
 
     /// The routed text at the epoch in force.

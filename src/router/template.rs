@@ -232,8 +232,15 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     let several = analyses.len() > 1;
     // What comes last changes them for nobody: drivers end the reset of a connection so.
     let others = statements.split_last().map_or(&[][..], |(_, others)| others);
+    let controls = |statement: &Statement| {
+        moves_transaction(statement) || prepares_transaction(statement)
+    };
+    let alone = several && !statements.iter().any(controls);
     if several && names.active() && others.iter().any(moves_names) {
-        return Target::Refused(together("One of them changes what names mean for the others."));
+        return match alone {
+            true => one_by_one(statements),
+            false => Target::Refused(together("One changes what names mean for the others.")),
+        };
     }
     let mut parts = Vec::with_capacity(analyses.len());
     for analysis in analyses {
@@ -247,6 +254,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         1 => parts.remove(0),
         _ => match combine(parts, names.map) {
             Ok(part) => part,
+            Err(_) if alone => return one_by_one(statements),
             Err(error) => return Target::Refused(error),
         },
     };
@@ -277,6 +285,12 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
             Err(error) => Target::Refused(error),
         },
     }
+}
+
+/// Each statement on its own.
+fn one_by_one(statements: &[Statement]) -> Target {
+    let spans = statements.iter().map(|statement| statement.span.clone());
+    Target::Fixed(Route::Several(spans.collect()))
 }
 
 /// The one node of several statements.
