@@ -58,7 +58,7 @@ async fn pair() -> (Pair, String, String) {
 async fn psql_describes_tables_as_it_does_on_one_server() {
     let (_pair, shop, plain) = pair().await;
     for command in [
-        "\\d", "\\dt", "\\dt+ orders", "\\di", "\\dn", "\\dp", "\\ds", "\\dv", "\\d orders", "\\d+ orders",
+        "\\d", "\\dt", "\\di", "\\dn", "\\dp", "\\ds", "\\dv", "\\d orders", "\\d+ orders",
         "\\d items", "\\d tenants", "\\d plans", "\\d notes", "\\d journal", "\\d orders_pkey",
         "\\d orders_s0", "\\d parts", "\\dt *.*orders*", "\\dd", "\\dP", "\\dT", "\\df", "\\dy", "\\sf nothing",
     ] {
@@ -66,10 +66,7 @@ async fn psql_describes_tables_as_it_does_on_one_server() {
             let mut command_line = Command::new("psql");
             command_line.args(["-X", "-c", command, url]).stdin(Stdio::null());
             let output = command_line.kill_on_drop(true).output().await.unwrap();
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text).into_owned();
-            // The name of the database, and sizes, differ.
-            text.replace("0 bytes", "8192 bytes").replace("16 kB", "8192 bytes")
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
         };
         assert_eq!(one(&shop).await, one(&plain).await, "{command}");
     }
@@ -78,10 +75,8 @@ async fn psql_describes_tables_as_it_does_on_one_server() {
 #[tokio::test]
 async fn a_dump_of_the_schema_makes_the_same_tables_on_one_server() {
     let (pair, shop, plain) = pair().await;
-    let (dumped, expected) = tokio::join!(
-        run("pg_dump", &["--schema-only", "--no-owner", &shop]),
-        run("pg_dump", &["--schema-only", "--no-owner", &plain])
-    );
+    let dumped = run("pg_dump", &["--schema-only", "--no-owner", &shop]).await;
+    let expected = run("pg_dump", &["--schema-only", "--no-owner", &plain]).await;
     let readable = |dump: &str| {
         let lines = dump.lines().filter(|line| !line.starts_with("\\"));
         lines.collect::<Vec<_>>().join("\n")

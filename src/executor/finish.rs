@@ -38,13 +38,13 @@ pub(super) async fn finish_on(
     merge.guard.send(&messages(plan, run)).await?;
     let (mut ending, ended) = (Ending::Done, AtomicBool::new(false));
     let (node, key) = (merge.guard.node, merge.guard.key);
-    let mut late = pin!(async {
+    let late = async {
         sleep_until(deadline).await;
         if !ended.load(Ordering::Relaxed) {
             pass_on(engine, node, key).await;
         }
-    });
-    let mut pumping = pin!(pump(&mut merge.guard, client, |tag, _| match tag {
+    };
+    let pumping = pump(&mut merge.guard, client, |tag, _| match tag {
         b'D' | b'N' | b'H' | b'd' | b'c' => Verdict::Forward,
         b'E' | b'C' | b's' if Instant::now() >= deadline => {
             ending = Ending::Late;
@@ -59,13 +59,20 @@ pub(super) async fn finish_on(
         }
         b'Z' => Verdict::DropLast,
         _ => Verdict::Drop,
-    }));
+    });
+    until(pumping, late).await?;
+    Ok(ending)
+}
+
+/// Awaits `work`, and does `late` meanwhile.
+async fn until<T>(work: impl Future<Output = T>, late: impl Future<Output = ()>) -> T {
+    let (mut work, mut late) = (pin!(work), pin!(late));
     tokio::select! {
         biased;
-        pumped = &mut pumping => pumped?,
-        () = &mut late => pumping.await?,
-    };
-    Ok(ending)
+        done = &mut work => return done,
+        () = &mut late => {}
+    }
+    work.await
 }
 
 /// The messages that run the statement on the rows.

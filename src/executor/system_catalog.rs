@@ -45,10 +45,11 @@ impl Engine {
         }
         let made = self.catalog_views.get_or_try_init(|| self.make_catalog_views()).await;
         made.copied().map_err(|error| {
+            let error = &error;
             tracing::warn!(%error, "the views of the system catalog could not be made");
             ServerError::refused(
                 "the system catalog can't be shown now",
-                "The home node did not make the views by which it is shown.",
+                format!("The home node did not make the views for it: {}", said(error)),
                 "Try again, or set executor.hide_partitions to false.",
             )
             .into()
@@ -75,6 +76,16 @@ impl Engine {
             Err(error) => Err(error),
             Ok(()) => Ok(true),
         }
+    }
+}
+
+/// What a node has said.
+fn said(error: &ColumnsError) -> String {
+    match error {
+        ColumnsError::Node(node) => {
+            node.as_db_error().map_or_else(|| node.to_string(), |error| error.message().to_owned())
+        }
+        other => other.to_string(),
     }
 }
 

@@ -144,11 +144,11 @@ impl ClientSession {
         self.session.check_not_failed()?;
         let body = format!("BEGIN {text}; EXCEPTION WHEN undefined_object THEN NULL; END");
         let lenient = format!("DO {}", Literal(&body));
+        let message = query_message(&lenient);
         let home = self.worker.engine.live_map.load().home();
         self.session.join_block(home).await?;
         for node in self.session.begun_nodes().into_iter().filter(|node| *node != home) {
-            let run = self.session.run_unseen(node, &query_message(&lenient));
-            if let Some(error) = run.await? {
+            if let Some(error) = self.session.run_unseen(node, &message).await? {
                 return Err(Fault::Reported(error.freeze()));
             }
         }

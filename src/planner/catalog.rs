@@ -22,14 +22,18 @@ const INFORMATION: &str = "foreshard_information";
 pub const CATALOG_SCHEMAS: [&str; 3] = [CATALOG, SYSTEM, INFORMATION];
 
 /// Tables of the catalog that have views of their own.
-pub const CATALOG_TABLES: [&str; 7] = [
-    "pg_attribute",
+pub const CATALOG_TABLES: [&str; 11] = [
     "pg_class",
     "pg_constraint",
+    "pg_depend",
     "pg_index",
     "pg_inherits",
     "pg_namespace",
     "pg_partitioned_table",
+    "pg_proc",
+    "pg_rewrite",
+    "pg_trigger",
+    "pg_type",
 ];
 /// Views of `pg_catalog` that are made anew upon those.
 pub const CATALOG_VIEWS: [&str; 3] = ["pg_indexes", "pg_tables", "pg_views"];
@@ -57,19 +61,35 @@ pub const INFORMATION_VIEWS: [&str; 21] = [
     "view_table_usage",
     "views",
 ];
+/// A setting with which `pg_dump` protects itself against views; to it, the server has none.
+const FORBIDS_VIEWS: &str = "restrict_nonsystem_relation_kind";
 /// Functions that would name partitions, or show that there are some.
 const FUNCTIONS: [&str; 2] = ["pg_get_constraintdef", "pg_get_indexdef"];
 
 /// The text as it is sent to the home node; `None` if that is as it was written. Names without a
 /// schema mean the catalog if `pg_catalog` comes first in the search path, as `unqualified` says.
 pub fn shown(text: &str, strings: Strings, unqualified: bool) -> Option<String> {
+    rewritten(text, strings, unqualified, &[])
+}
+
+/// The same, but for the tables `kept`.
+fn rewritten(text: &str, strings: Strings, unqualified: bool, kept: &[&str]) -> Option<String> {
     let folded = text.to_ascii_lowercase();
     if !folded.contains("pg_") && !folded.contains("information_schema") {
         return None;
     }
     let found = places(text, strings);
+    // A client that forbids itself views of users would see no catalog.
+    let forbids = folded.contains(FORBIDS_VIEWS);
     let edit = |place: &Place| {
-        let schema = schema_of(place, found.system_columns, unqualified)?;
+        if kept.contains(&place.name.as_str()) {
+            return None;
+        }
+        let forbids = forbids && place.use_ == PlaceUse::Table && place.name == "pg_settings";
+        let schema = match schema_of(place, found.system_columns, unqualified) {
+            None if forbids => CATALOG,
+            schema => schema?,
+        };
         Some((place.span.clone(), format!("{schema}.{}", Ident::new(&place.name))))
     };
     let edits: Vec<(Range<usize>, String)> = found.places.iter().filter_map(edit).collect();
@@ -117,6 +137,10 @@ pub fn catalog_tables(tables: &[CatalogTable], sharded: &[&TableName]) -> Vec<St
             all.push(format!("CREATE VIEW {schema}.{} AS {query}", table.name));
         }
     }
+    all.push(format!(
+        "CREATE VIEW {CATALOG}.pg_settings AS SELECT * FROM pg_catalog.pg_settings \
+         WHERE name <> '{FORBIDS_VIEWS}'"
+    ));
     all.extend(FUNCTION_DEFINITIONS.map(str::to_owned));
     all
 }
@@ -125,7 +149,8 @@ pub fn catalog_tables(tables: &[CatalogTable], sharded: &[&TableName]) -> Vec<St
 pub fn catalog_view(schema: &str, name: &str, definition: &str) -> String {
     let own = if schema == "pg_catalog" { CATALOG } else { INFORMATION };
     let definition = definition.trim().trim_end_matches(';');
-    let query = shown(definition, Strings::Standard, true);
+    // Functions take whole rows of these.
+    let query = rewritten(definition, Strings::Standard, true, &["pg_proc", "pg_type"]);
     let query = query.unwrap_or_else(|| definition.to_owned());
     format!("CREATE VIEW {own}.{} AS {query}", Ident::new(name))
 }
@@ -145,9 +170,6 @@ fn helpers(sharded: &[&TableName]) -> Vec<String> {
         format!("({}, {})", Literal(&table.schema), Literal(&table.name))
     };
     let names: Vec<String> = sharded.iter().map(name).collect();
-    let own: Vec<String> =
-        ["foreshard"].iter().chain(&CATALOG_SCHEMAS).map(|s| Literal(s).to_string()).collect();
-    let own = own.join(", ");
     vec![
         format!(
             "CREATE VIEW {CATALOG}.sharded AS SELECT c.oid, c.relnamespace, c.relname \
@@ -174,8 +196,8 @@ fn helpers(sharded: &[&TableName]) -> Vec<String> {
             "CREATE VIEW {CATALOG}.hidden AS SELECT oid FROM {CATALOG}.hidden_tables \
              UNION ALL SELECT indexrelid FROM pg_catalog.pg_index \
              WHERE indrelid IN (SELECT oid FROM {CATALOG}.hidden_tables) \
-             UNION ALL SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace IN \
-             (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname IN ({own}))"
+             UNION ALL SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace IN ({})",
+            own_schemas()
         ),
     ]
 }
@@ -201,9 +223,10 @@ fn query_of(table: &CatalogTable, system: bool) -> String {
     };
     match name {
         "pg_class" => hidden("oid"),
-        "pg_attribute" => hidden("attrelid"),
         "pg_index" => hidden("indrelid"),
         "pg_inherits" => hidden("inhrelid"),
+        "pg_rewrite" => hidden("ev_class"),
+        "pg_trigger" => hidden("tgrelid"),
         "pg_constraint" => format!(
             "{} UNION ALL SELECT {} FROM pg_catalog.pg_constraint t \
              JOIN {CATALOG}.leaves l ON l.oid = t.conrelid \
@@ -215,12 +238,25 @@ fn query_of(table: &CatalogTable, system: bool) -> String {
         "pg_partitioned_table" => {
             format!("{from} WHERE t.partrelid NOT IN (SELECT s.oid FROM {CATALOG}.sharded s)")
         }
-        _ => {
-            let own: Vec<String> =
-                CATALOG_SCHEMAS.iter().map(|schema| Literal(schema).to_string()).collect();
-            format!("{from} WHERE t.nspname NOT IN ('foreshard', {})", own.join(", "))
-        }
+        "pg_proc" => format!("{from} WHERE t.pronamespace NOT IN ({})", own_schemas()),
+        "pg_type" => format!(
+            "{from} WHERE t.typnamespace NOT IN ({}) AND NOT (t.typrelid <> 0 \
+             AND t.typrelid IN (SELECT h.oid FROM {CATALOG}.hidden_tables h)) \
+             AND NOT (t.typelem <> 0 AND t.typcategory = 'A' AND EXISTS (SELECT \
+             FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid \
+             AND e.typrelid <> 0 AND e.typrelid IN (SELECT h.oid FROM {CATALOG}.hidden_tables h)))",
+            own_schemas()
+        ),
+        "pg_depend" => from,
+        _ => format!("{from} WHERE t.oid NOT IN ({})", own_schemas()),
     }
+}
+
+/// The OIDs of the proxy's own schemas, as a query.
+fn own_schemas() -> String {
+    let own = ["foreshard"].into_iter().chain(CATALOG_SCHEMAS);
+    let own: Vec<String> = own.map(|schema| Literal(schema).to_string()).collect();
+    format!("SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname IN ({})", own.join(", "))
 }
 
 /// What a column shows instead of its value; `lifted` of a foreign key that only partitions have.
@@ -229,6 +265,10 @@ fn value(table: &str, column: &str, lifted: bool) -> Option<String> {
         let is = format!("t.oid IN (SELECT s.oid FROM {CATALOG}.sharded s)");
         Some(format!("CASE WHEN {is} THEN {then} ELSE t.{column} END"))
     };
+    let indexes = format!(
+        "SELECT x.indexrelid FROM pg_catalog.pg_index x \
+         JOIN {CATALOG}.sharded s ON s.oid = x.indrelid"
+    );
     let of_leaves = |what: &str, which: &str| {
         format!(
             "(SELECT {what} FROM pg_catalog.pg_class p JOIN {CATALOG}.leaves l ON l.oid = p.oid \
@@ -249,12 +289,13 @@ fn value(table: &str, column: &str, lifted: bool) -> Option<String> {
     match (table, column) {
         ("pg_class", "relkind") => Some(format!(
             "CASE WHEN t.relkind = 'p' AND t.oid IN (SELECT s.oid FROM {CATALOG}.sharded s) \
-             THEN 'r' WHEN t.relkind = 'I' AND t.oid IN (SELECT x.indexrelid \
-             FROM pg_catalog.pg_index x JOIN {CATALOG}.sharded s ON s.oid = x.indrelid) \
-             THEN 'i' ELSE t.relkind END"
+             THEN 'r' WHEN t.relkind = 'I' AND t.oid IN ({indexes}) THEN 'i' ELSE t.relkind END"
         )),
         ("pg_class", "relam") => sharded("2"),
-        ("pg_class", "relhassubclass") => sharded("false"),
+        ("pg_class", "relhassubclass") => Some(format!(
+            "t.relhassubclass AND t.oid NOT IN (SELECT s.oid FROM {CATALOG}.sharded s) \
+             AND t.oid NOT IN ({indexes})"
+        )),
         ("pg_class", "relhastriggers") => sharded(&format!(
             "t.relhastriggers OR coalesce({}, false)",
             of_leaves("pg_catalog.bool_or(p.relhastriggers)", "")
@@ -263,6 +304,15 @@ fn value(table: &str, column: &str, lifted: bool) -> Option<String> {
         ("pg_class", "reloptions") => sharded(&format!(
             "coalesce(t.reloptions, {})",
             of_leaves("p.reloptions", " ORDER BY p.oid LIMIT 1")
+        )),
+        // A foreign key depends on the index of what it references.
+        ("pg_depend", "refobjid") => Some(format!(
+            "CASE WHEN t.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass \
+             AND t.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN \
+             coalesce((SELECT i.inhparent FROM pg_catalog.pg_inherits i \
+             JOIN pg_catalog.pg_index x ON x.indexrelid = i.inhparent \
+             JOIN {CATALOG}.sharded s ON s.oid = x.indrelid WHERE i.inhrelid = t.refobjid), \
+             t.refobjid) ELSE t.refobjid END"
         )),
         ("pg_constraint", "conrelid") if lifted => Some("l.parent".to_owned()),
         ("pg_constraint", "confrelid") if lifted => Some(target),
