@@ -53,3 +53,41 @@ async fn foreign_keys_on_partitions_are_changed_by_the_name_of_their_table() {
         assert_eq!(rows(&pair.database.client(node).await, left).await, ["0"], "node {node}");
     }
 }
+
+#[tokio::test]
+async fn a_text_of_several_statements_is_one_transaction_wherever_they_go() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO tenants (id) VALUES (1), (2), (3), (4), (5); INSERT INTO journal (what) VALUES ('a')",
+        "INSERT INTO orders (tenant_id, id) VALUES (1, 1); INSERT INTO orders (tenant_id, id) \
+         VALUES (2, 1); SELECT count(*) FROM orders; UPDATE orders SET note = 'b'",
+        // All or nothing.
+        "INSERT INTO tenants (id) VALUES (10); INSERT INTO tenants (id) VALUES (11); \
+         INSERT INTO tenants (id) VALUES (1)",
+        "INSERT INTO journal (what) VALUES ('c'); DELETE FROM tenants WHERE id = 1; SELECT 1",
+        "SELECT what FROM journal",
+        "BEGIN; INSERT INTO tenants (id) VALUES (20); INSERT INTO tenants (id) VALUES (21); \
+         INSERT INTO journal (what) VALUES ('d'); COMMIT",
+        "BEGIN; INSERT INTO tenants (id) VALUES (30), (31); INSERT INTO journal (what) VALUES ('e'); ROLLBACK",
+        "BEGIN",
+        "INSERT INTO tenants (id) VALUES (40); INSERT INTO journal (what) VALUES ('f'); SELECT 1 / 0",
+        "SELECT 1",
+        "ROLLBACK; BEGIN",
+        "INSERT INTO tenants (id) VALUES (50); INSERT INTO tenants (id) VALUES (51); \
+         SAVEPOINT s; DELETE FROM orders; DELETE FROM tenants; ROLLBACK TO s; SELECT count(*) FROM orders",
+        "COMMIT",
+        "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE orders ADD COLUMN plan int \
+         CONSTRAINT its_plan REFERENCES plans (id) DEFERRABLE INITIALLY DEFERRED; \
+         SET CONSTRAINTS its_plan IMMEDIATE; CREATE INDEX by_plan ON orders (plan)",
+        "UPDATE orders SET plan = 77",
+        "SET CONSTRAINTS its_plan IMMEDIATE; ALTER TABLE orders DROP CONSTRAINT its_plan",
+        "UPDATE orders SET plan = 77; SELECT tenant_id, plan FROM orders",
+        "SELECT what FROM journal",
+    ])
+    .await;
+    pair.refused(
+        "INSERT INTO tenants (id) VALUES (60); INSERT INTO tenants (id) VALUES (61), (62); COMMIT",
+    )
+    .await;
+    pair.same("SELECT count(*) FROM tenants").await;
+}

@@ -58,9 +58,30 @@ async fn pair() -> (Pair, String, String) {
 async fn psql_describes_tables_as_it_does_on_one_server() {
     let (_pair, shop, plain) = pair().await;
     for command in [
-        "\\d", "\\dt", "\\di", "\\dn", "\\dp", "\\ds", "\\dv", "\\d orders", "\\d+ orders",
-        "\\d items", "\\d tenants", "\\d plans", "\\d notes", "\\d journal", "\\d orders_pkey",
-        "\\d orders_s0", "\\d parts", "\\dt *.*orders*", "\\dd", "\\dP", "\\dT", "\\df", "\\dy", "\\sf nothing",
+        "\\d",
+        "\\dt",
+        "\\di",
+        "\\dn",
+        "\\dp",
+        "\\ds",
+        "\\dv",
+        "\\d orders",
+        "\\d+ orders",
+        "\\d items",
+        "\\d tenants",
+        "\\d plans",
+        "\\d notes",
+        "\\d journal",
+        "\\d orders_pkey",
+        "\\d orders_s0",
+        "\\d parts",
+        "\\dt *.*orders*",
+        "\\dd",
+        "\\dP",
+        "\\dT",
+        "\\df",
+        "\\dy",
+        "\\sf nothing",
     ] {
         let one = async |url: &str| {
             let mut command_line = Command::new("psql");
@@ -130,7 +151,11 @@ async fn drivers_and_catalog_views_see_no_partitions() {
     let [shop, plain] =
         [&pair.shop, &pair.plain].map(async |client| client.prepare(columns).await.unwrap());
     let names = |statement: tokio_postgres::Statement| {
-        statement.columns().iter().map(|c| (c.name().to_owned(), c.type_().clone())).collect::<Vec<_>>()
+        statement
+            .columns()
+            .iter()
+            .map(|c| (c.name().to_owned(), c.type_().clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(names(shop.await), names(plain.await));
 }

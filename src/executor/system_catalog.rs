@@ -31,7 +31,8 @@ const VIEWS: &str = "\
     OR n.nspname = 'information_schema' AND c.relname = ANY ($2)) ORDER BY c.oid";
 
 /// What the views were made of.
-const MADE_OF: &str = "SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace($1), 'pg_namespace')";
+const MADE_OF: &str =
+    "SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace($1), 'pg_namespace')";
 
 impl Engine {
     /// Whether the home node has the views. Makes them, where they are lacking or were made for

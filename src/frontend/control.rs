@@ -137,7 +137,8 @@ impl ClientSession {
     /// SET CONSTRAINTS: those that are named may be on some nodes only, but the home node tells
     /// whether they are there.
     async fn set_constraints(&mut self, text: &str) -> Result<(), Fault> {
-        let all = text.split_ascii_whitespace().nth(2).is_some_and(|w| w.eq_ignore_ascii_case("all"));
+        let all =
+            text.split_ascii_whitespace().nth(2).is_some_and(|w| w.eq_ignore_ascii_case("all"));
         if all || !self.session.in_transaction() {
             return self.in_block(text, "SET CONSTRAINTS").await;
         }

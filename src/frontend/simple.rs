@@ -46,6 +46,8 @@ impl ClientSession {
         } else if let Some(node) = self.session.failed_node() {
             let cost = Cost::none(load::Access::Read);
             return self.session.run_query(node, message, &mut self.client, &cost).await;
+        } else if template.moves_transaction && self.session.check_not_failed().is_err() {
+            self.several_after_failure(text).await?;
         } else {
             self.session.check_not_failed()?;
             match self.way(text, params, template).await? {
@@ -94,6 +96,16 @@ impl ClientSession {
     /// The routed text at the epoch in force.
     pub(super) fn template(&self, text: &str) -> Arc<Template> {
         self.templates.get(text, &self.worker.engine.live_map.load())
+    }
+
+    /// LOCK outside of a transaction block would hold nothing.
+    pub(super) fn check_lock(&self, text: &str) -> Result<(), ServerError> {
+        let locks = text.split_ascii_whitespace().next();
+        if self.session.in_transaction() || !locks.is_some_and(|w| w.eq_ignore_ascii_case("lock")) {
+            return Ok(());
+        }
+        let message = "LOCK TABLE can only be used in transaction blocks";
+        Err(ServerError::new(SqlState("25P01"), message))
     }
 
     /// What the home node is sent instead of a text, if that is not as it was written.
@@ -285,6 +297,7 @@ impl ClientSession {
                 Ok(())
             }
             Route::EveryNode => {
+                self.check_lock(text)?;
                 let made = query_message(text);
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await

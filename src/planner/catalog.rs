@@ -166,9 +166,8 @@ pub fn catalog_grants() -> Vec<String> {
 
 /// Views that say what is hidden.
 fn helpers(sharded: &[&TableName]) -> Vec<String> {
-    let name = |table: &&TableName| {
-        format!("({}, {})", Literal(&table.schema), Literal(&table.name))
-    };
+    let name =
+        |table: &&TableName| format!("({}, {})", Literal(&table.schema), Literal(&table.name));
     let names: Vec<String> = sharded.iter().map(name).collect();
     vec![
         format!(

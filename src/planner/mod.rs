@@ -20,8 +20,8 @@ mod rekey;
 mod tests;
 
 pub use catalog::{
-    CATALOG_SCHEMAS, CATALOG_TABLES, CATALOG_VIEWS, CatalogTable, INFORMATION_VIEWS, catalog_grants,
-    catalog_tables, catalog_view, shown,
+    CATALOG_SCHEMAS, CATALOG_TABLES, CATALOG_VIEWS, CatalogTable, INFORMATION_VIEWS,
+    catalog_grants, catalog_tables, catalog_view, shown,
 };
 pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};

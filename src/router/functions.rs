@@ -237,9 +237,7 @@ pub(super) fn hidden_setting(query: &Query, statement: &Statement) -> bool {
 /// The names in `FROM pg_settings WHERE name = …`, by which clients set what a server may not have.
 fn settings(query: &Query) -> Vec<&Constant> {
     let [level] = query.levels.as_slice() else { return Vec::new() };
-    let is_settings = |table: &TableRef| {
-        matches!(&table.source, Source::Table(name) if name.name == "pg_settings")
-    };
+    let is_settings = |table: &TableRef| matches!(&table.source, Source::Table(name) if name.name == "pg_settings");
     let names = level.conditions.iter().filter_map(|condition| match &condition.test {
         Test::OneOf(column, names) if column.column == "name" => Some(names),
         _ => None,

@@ -232,10 +232,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     let several = analyses.len() > 1;
     // What comes last changes them for nobody: drivers end the reset of a connection so.
     let others = statements.split_last().map_or(&[][..], |(_, others)| others);
-    let controls = |statement: &Statement| {
-        moves_transaction(statement) || prepares_transaction(statement)
-    };
-    let alone = several && !statements.iter().any(controls);
+    let alone = several && !statements.iter().any(prepares_transaction);
     if several && names.active() && others.iter().any(moves_names) {
         return match alone {
             true => one_by_one(statements),
@@ -253,6 +250,10 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         0 => Part::Anywhere,
         1 => parts.remove(0),
         _ => match combine(parts, names.map) {
+            Ok(Part::Keyed(mut keyed)) if alone => {
+                keyed.set_otherwise(several_route(statements));
+                Part::Keyed(keyed)
+            }
             Ok(part) => part,
             Err(_) if alone => return one_by_one(statements),
             Err(error) => return Target::Refused(error),
@@ -289,8 +290,11 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
 
 /// Each statement on its own.
 fn one_by_one(statements: &[Statement]) -> Target {
-    let spans = statements.iter().map(|statement| statement.span.clone());
-    Target::Fixed(Route::Several(spans.collect()))
+    Target::Fixed(several_route(statements))
+}
+
+fn several_route(statements: &[Statement]) -> Route {
+    Route::Several(statements.iter().map(|statement| statement.span.clone()).collect())
 }
 
 /// The one node of several statements.

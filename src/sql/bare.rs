@@ -25,9 +25,7 @@ const COMPARES: [&str; 4] = ["distinct", "except", "intersect", "union"];
 pub fn bare_columns(text: &str, count: usize) -> Vec<Bare> {
     let all = tokens(text, Strings::Standard);
     let outer = outermost(text, &all);
-    let is = |at: &usize, words: &[&str]| {
-        matches!(&all[*at].kind, Kind::Word(word) if words.contains(&word.as_str()))
-    };
+    let is = |at: &usize, words: &[&str]| matches!(&all[*at].kind, Kind::Word(word) if words.contains(&word.as_str()));
     let mut columns = vec![Bare::No; count];
     let select = outer.iter().copied().find(|at| is(at, &["select"]));
     let Some(select) = select.filter(|_| !outer.iter().any(|at| is(at, &COMPARES))) else {

@@ -99,8 +99,8 @@ fn named_queries(text: &str, statement: &[Token]) -> Vec<String> {
     let mut names = Vec::new();
     for at in 1..statement.len() {
         let here = cursor(at);
-        let queries = here.symbol_ahead(1, "(")
-            || matches!(here.word_ahead(1), Some("not" | "materialized"));
+        let queries =
+            here.symbol_ahead(1, "(") || matches!(here.word_ahead(1), Some("not" | "materialized"));
         if here.word() != Some("as") || !queries {
             continue;
         }
@@ -152,10 +152,11 @@ impl Walk<'_, '_> {
     fn symbol(&mut self, token: &Token) {
         match &self.cursor.text[token.span()] {
             "(" => {
-                let before = self.cursor.at.checked_sub(1).and_then(|at| self.cursor.tokens.get(at));
-                let call = before.is_some_and(|token| {
-                    matches!(&token.kind, Kind::Word(w) if WITH_FROM.contains(&w.as_str()))
-                });
+                let before =
+                    self.cursor.at.checked_sub(1).and_then(|at| self.cursor.tokens.get(at));
+                let call = before.is_some_and(
+                    |token| matches!(&token.kind, Kind::Word(w) if WITH_FROM.contains(&w.as_str())),
+                );
                 self.frames.push(Frame { from: self.expects, call });
             }
             ")" => {
@@ -261,23 +262,35 @@ mod tests {
     fn tables_qualifiers_and_calls_are_found_where_they_stand() {
         for (text, expected) in [
             ("SELECT relname FROM pg_class", "pg_class"),
-            ("select c.relname from pg_catalog.pg_class c, pg_namespace n where c.x = n.y",
-             "pg_catalog.pg_class pg_namespace"),
-            ("SELECT pg_catalog.pg_class.relname FROM pg_catalog.pg_class",
-             "pg_catalog.pg_class. pg_catalog.pg_class"),
+            (
+                "select c.relname from pg_catalog.pg_class c, pg_namespace n where c.x = n.y",
+                "pg_catalog.pg_class pg_namespace",
+            ),
+            (
+                "SELECT pg_catalog.pg_class.relname FROM pg_catalog.pg_class",
+                "pg_catalog.pg_class. pg_catalog.pg_class",
+            ),
             ("SELECT pg_class.relname, pg_class FROM ONLY pg_class", "pg_class"),
-            ("SELECT * FROM (pg_class c JOIN pg_index i ON (c.oid = i.indrelid)), pg_am",
-             "pg_class pg_index pg_am"),
-            ("SELECT (SELECT max(oid) FROM pg_type), x FROM a WHERE y IN (SELECT 1 FROM b, c)",
-             "max() pg_type a b c"),
-            ("SELECT extract(epoch FROM pg_class), trim(both from pg_x) FROM t",
-             "extract() trim() t"),
+            (
+                "SELECT * FROM (pg_class c JOIN pg_index i ON (c.oid = i.indrelid)), pg_am",
+                "pg_class pg_index pg_am",
+            ),
+            (
+                "SELECT (SELECT max(oid) FROM pg_type), x FROM a WHERE y IN (SELECT 1 FROM b, c)",
+                "max() pg_type a b c",
+            ),
+            (
+                "SELECT extract(epoch FROM pg_class), trim(both from pg_x) FROM t",
+                "extract() trim() t",
+            ),
             ("SELECT a IS DISTINCT FROM pg_class FROM t", "t"),
             ("SELECT 'pg_class'::regclass, x::pg_catalog.pg_class FROM t", "t"),
             ("WITH pg_class AS (SELECT 1) SELECT * FROM pg_class, pg_index", "pg_index"),
             ("WITH pg_class (a, b) AS MATERIALIZED (SELECT 1) SELECT * FROM pg_class", ""),
-            ("SELECT pg_catalog.pg_get_indexdef(1, 0, true) FROM unnest(x, y) AS s(a, b), pg_class",
-             "pg_catalog.pg_get_indexdef() unnest() s() pg_class"),
+            (
+                "SELECT pg_catalog.pg_get_indexdef(1, 0, true) FROM unnest(x, y) AS s(a, b), pg_class",
+                "pg_catalog.pg_get_indexdef() unnest() s() pg_class",
+            ),
             ("SELECT a FROM b GROUP BY pg_class, c ORDER BY pg_index, d", "b"),
             ("SELECT c.tableoid FROM pg_class c", "pg_class +system"),
             ("INSERT INTO x SELECT * FROM pg_class", ""),
@@ -286,8 +299,10 @@ mod tests {
             ("COPY pg_class TO STDOUT", ""),
             ("COPY (SELECT 1 FROM pg_class) TO STDOUT", "pg_class"),
             ("TABLE pg_class", "pg_class"),
-            ("SELECT \"pg_class\".\"relname\" FROM \"pg_catalog\".\"pg_class\"",
-             "\"pg_catalog\".\"pg_class\""),
+            (
+                "SELECT \"pg_class\".\"relname\" FROM \"pg_catalog\".\"pg_class\"",
+                "\"pg_catalog\".\"pg_class\"",
+            ),
             ("SELECT '", ""),
             ("SELECT ((((", ""),
             ("))) FROM", ""),
