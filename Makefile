@@ -1,6 +1,6 @@
 # The few commands of this project.
 
-.PHONY: help setup build test check chaos demo bench bench-move regress forecast-eval
+.PHONY: help setup build test check chaos demo bench bench-move fuzz regress forecast-eval
 
 help:
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
@@ -8,6 +8,7 @@ help:
 	@echo 'make check   format, lints, tests'
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
+	@echo 'make fuzz    random bytes and texts for all that reads them (FUZZ_SECONDS=60 a target)'
 	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
 	@echo 'make bench-move  pauses of moves, and their rate beside COPY | COPY (MOVES=50)'
 	@echo 'make bench   CPU time and instructions a query, latency, memory: foreshard, PgBouncer, direct'
@@ -31,6 +32,9 @@ chaos: setup
 
 bench-move: setup
 	MOVES='$(or $(MOVES),50)' cargo test --release --test move_bench -- --ignored --nocapture
+
+fuzz:
+	FUZZ_SECONDS='$(or $(FUZZ_SECONDS),60)' bash integration/fuzz/run.sh
 
 demo: setup
 	cargo build --release --bin foreshard --example demo

@@ -247,6 +247,11 @@ async fn before_it_has_logged_in_a_client_can_cost_little() {
         }
         assert!(slow.ended().await, "{first:?}");
     }
+    let mut silent = Raw::connect(proxy.proxy.address).await;
+    silent.start(&[("user", "postgres")]).await;
+    silent.until(b'R').await;
+    let late = "canceling authentication due to timeout".to_owned();
+    assert_eq!(silent.refused().await, ("57014".to_owned(), late));
     let mut raw = Raw::connect(proxy.proxy.address).await;
     raw.start(&[("user", "postgres")]).await;
     raw.until(b'R').await;

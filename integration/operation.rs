@@ -81,6 +81,71 @@ async fn a_reload_changes_who_is_let_in_and_drops_nobody() {
 }
 
 #[tokio::test]
+async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() {
+    let deployment = Deployment::new(2).await;
+    let serving = deployment.serve().await;
+    let before = deployment.client().await;
+    before.batch_execute("CREATE TABLE plain (id bigint PRIMARY KEY)").await.unwrap();
+    before.batch_execute("BEGIN; INSERT INTO plain VALUES (1)").await.unwrap();
+    let started_with = std::fs::read_to_string(&deployment.config).unwrap();
+    let reload = async |old: &str, new: &str| {
+        std::fs::write(&deployment.config, started_with.replace(old, new)).unwrap();
+        said(&deployment.run(&["reload"]).await)
+    };
+
+    let told = reload("entries: tenant_id", "entries: tenant_id, plain: id").await;
+    assert!(
+        told.contains("\"public\".\"plain\" is on node n1 already")
+            && told.contains("nothing was changed"),
+        "{told}"
+    );
+    let told = reload("key: bigint", "key: integer").await;
+    assert!(told.contains("the key of group \"shop\" is"), "{told}");
+
+    let advise = "switch_backoff_ms: 100 }\n  reference_tables: [plans]\n";
+    let more = "  placement: { mode: advise }\n";
+    let placed = started_with.replace("  placement: { mode: 'off' }\n", more);
+    std::fs::write(
+        &deployment.config,
+        placed
+            .replace("switch_backoff_ms: 100 }\n", advise)
+            .replace("entries: tenant_id", "entries: tenant_id, carts: tenant"),
+    )
+    .unwrap();
+    let told = said(&deployment.run(&["reload"]).await);
+    let expected =
+        "in force now: policy: what is sharded, policy.placement\nneeds a restart: nothing\n";
+    assert_eq!(told, expected, "{}", deployment.log_tail());
+    before.batch_execute("INSERT INTO plain VALUES (2); COMMIT").await.unwrap();
+    before.batch_execute("CREATE TABLE carts (tenant bigint PRIMARY KEY)").await.unwrap();
+    before.batch_execute("CREATE TABLE plans (name text PRIMARY KEY)").await.unwrap();
+    before.batch_execute("INSERT INTO carts SELECT generate_series(1, 100)").await.unwrap();
+    before.batch_execute("INSERT INTO plans VALUES ('free')").await.unwrap();
+    assert_eq!(
+        rows(&before, "SELECT count(*), min(tenant), max(tenant) FROM carts").await,
+        ["100|1|100"]
+    );
+    let mut carts = 0;
+    for node in 0..2 {
+        let node = deployment.database.client(node).await;
+        assert_eq!(rows(&node, "SELECT name FROM plans").await, ["free"]);
+        let here: i64 = node.query_one("SELECT count(*) FROM carts", &[]).await.unwrap().get(0);
+        assert!(here > 0, "all carts are on one node");
+        carts += here;
+    }
+    assert_eq!(carts, 100);
+    let mode = || async {
+        (deployment.admin("/api/v1/status").await["controller"]["mode"] == "advise").then_some(())
+    };
+    eventually("the controller works in the new mode", LIMIT, mode).await;
+    // The next start finds the map that the policy now makes.
+    serving.stop(&deployment).await;
+    let serving = deployment.serve().await;
+    assert_eq!(rows(&deployment.client().await, "SELECT count(*) FROM carts").await, ["100"]);
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test]
 async fn a_stop_lets_transactions_end_and_tells_everybody_else() {
     let deployment = deployment().await;
     let mut serving = deployment.serve().await;

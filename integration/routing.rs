@@ -7,7 +7,7 @@ mod support;
 
 use foreshard::ids::{Epoch, GroupId, NodeId};
 use foreshard::planner;
-use foreshard::router::{Context, Params, Route, Shape, template};
+use foreshard::router::{Context, Params, Route, TextShape, template};
 use foreshard::shard_map::{
     Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
 };
@@ -55,7 +55,7 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
     let context =
         Context { database: "d", search_path: &path, strings: foreshard::sql::Strings::Standard };
     let route = template(sql, &context, map).route(&Params::default()).ok();
-    let shape = Shape::of(sql);
+    let shape = TextShape::of(sql);
     if let Some(shape) = shape.map(|shape| (template(&shape.text, &context, map), shape)) {
         let params = Params { literals: &shape.1.literals, ..Params::default() };
         let shaped = shape.0.serves_shape().then(|| shape.0.route(&params));

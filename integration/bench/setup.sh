@@ -85,7 +85,7 @@ mkdir "$work/pgbouncer"
 cat >"$work/pgbouncer/pgbouncer.ini" <<INI
 [databases]
 bench = host=127.0.0.1 port=$node_port dbname=bench pool_mode=transaction
-bench_session = host=127.0.0.1 port=$node_port dbname=bench pool_mode=session
+bench_session = host=127.0.0.1 port=$node_port dbname=bench pool_mode=session pool_size=100
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = $pgbouncer_port

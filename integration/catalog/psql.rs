@@ -99,7 +99,7 @@ async fn a_dump_of_the_schema_makes_the_same_tables_on_one_server() {
     let dumped = run("pg_dump", &["--schema-only", "--no-owner", &shop]).await;
     let expected = run("pg_dump", &["--schema-only", "--no-owner", &plain]).await;
     let readable = |dump: &str| {
-        let lines = dump.lines().filter(|line| !line.starts_with("\\"));
+        let lines = dump.lines().filter(|line| !line.starts_with('\\'));
         lines.collect::<Vec<_>>().join("\n")
     };
     assert_eq!(readable(&dumped), readable(&expected));

@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use foreshard::app::{Proxy, ProxyConfig};
 use foreshard::backend::{self, NodeAddress};
 use foreshard::config::Policy;
-use foreshard::controller;
 use foreshard::executor;
 use foreshard::frontend::{self, Admission};
 use tokio_postgres::{Client, NoTls};
@@ -98,7 +97,6 @@ impl TestProxy {
             inherited: Vec::new(),
             backend: backend::Config::default(),
             executor: how.executor,
-            controller: controller::Config::default(),
         };
         let proxy = Proxy::start(config).await.unwrap_or_else(|error| panic!("{error}"));
         Self { proxy, database, nodes, policy, folder }

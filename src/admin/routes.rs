@@ -209,7 +209,7 @@ pub(super) fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Re
 }
 
 async fn reload(State(service): State<Service>) -> Result<Json<Value>, ApiError> {
-    service.reload().map(Json)
+    service.reload().await.map(Json)
 }
 
 async fn decisions(

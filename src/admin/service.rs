@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -30,8 +31,8 @@ pub enum Readiness {
     Stopping,
 }
 
-/// Reads the configuration again: what came of it as JSON, or all its faults.
-pub type Reload = Arc<dyn Fn() -> Result<Value, String> + Send + Sync>;
+/// Reads the configuration again: what came of it as JSON, or all that speaks against it.
+pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
 
 /// The proxy's state, for whoever looks at it. Cheap to clone.
 #[derive(Clone)]
@@ -89,12 +90,12 @@ impl Service {
     }
 
     /// Reads the configuration again; what came of it.
-    pub(super) fn reload(&self) -> Result<Value, ApiError> {
+    pub(super) async fn reload(&self) -> Result<Value, ApiError> {
         let Some(reload) = &self.reload else {
             let message = "this proxy was started without a configuration file";
             return Err(ApiError::new(StatusCode::CONFLICT, message));
         };
-        reload().map_err(|faults| {
+        reload().await.map_err(|faults| {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, faults)
                 .with_hint("nothing was changed; correct the file and reload again")
         })

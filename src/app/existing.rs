@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tokio_postgres::{Client, Row};
 
 use super::terminal::story;
 use crate::backend::NodeAddress;
@@ -67,8 +68,13 @@ async fn found(
     if tables.is_empty() {
         return None;
     }
-    let asked = timeout(DEADLINE, ask(node, map.database(), tables)).await;
-    match asked {
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.iter().map(|it| (it.name.schema.as_str(), it.name.name.as_str())).unzip();
+    let look = async |client: &Client| client.query(KINDS, &[&schemas, &names]).await;
+    let row =
+        |row: &Row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2));
+    let asked = timeout(DEADLINE, node.ask(map.database(), look)).await;
+    match asked.map(|rows| rows.map(|rows| rows.iter().map(row).collect())) {
         Ok(Ok(found)) => Some(found),
         Ok(Err(error)) => {
             tracing::warn!(node = name, error = story(&error), "tables could not be looked for");
@@ -76,25 +82,4 @@ async fn found(
         }
         Err(_) => None,
     }
-}
-
-async fn ask(
-    node: &NodeAddress,
-    database: &str,
-    tables: &[&Table],
-) -> Result<Vec<(TableName, String)>, tokio_postgres::Error> {
-    let (client, connection) = node.service_config(database).connect(node.tls.clone()).await?;
-    let (schemas, names): (Vec<&str>, Vec<&str>) =
-        tables.iter().map(|it| (it.name.schema.as_str(), it.name.name.as_str())).unzip();
-    let look = async move {
-        let rows = client.query(KINDS, &[&schemas, &names]).await;
-        drop(client);
-        rows
-    };
-    let (rows, _) = tokio::join!(look, connection);
-    let rows = rows?;
-    let found = |row: &tokio_postgres::Row| {
-        (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))
-    };
-    Ok(rows.iter().map(found).collect())
 }

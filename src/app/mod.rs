@@ -19,6 +19,8 @@ mod request_move;
 mod running;
 mod serve;
 mod signals;
+mod steering;
+mod stored_map;
 mod term;
 mod terminal;
 mod verify;

@@ -10,14 +10,14 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::existing::in_the_way;
+use super::steering::Steering;
+use super::stored_map::stored_map;
 use super::term::fence_off;
 use crate::backend;
 use crate::backend::{NodeAddress, NodeTls};
 use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
-use crate::controller;
-use crate::controller::{ControllerContext, Insight, Status};
+use crate::controller::{Insight, Status};
 use crate::executor;
 use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
 use crate::frontend::{Admission, Frontend, Listening, MockSecret};
@@ -45,8 +45,6 @@ pub struct ProxyConfig {
     pub backend: backend::Config,
     /// Deadlines of statements.
     pub executor: executor::Config,
-    /// How the controller works.
-    pub controller: controller::Config,
 }
 
 /// A proxy at work.
@@ -64,6 +62,8 @@ pub struct Proxy {
     pub insight: Insight,
     /// Who is let in, and how.
     pub admission: Arc<ArcSwap<Admission>>,
+    /// What a reload changes beside.
+    pub(super) steering: Steering,
     tasks: Tasks,
     listening: Listening,
 }
@@ -155,19 +155,14 @@ impl Proxy {
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
         tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
+        let steering = Steering::new(&engine, &config.policy);
         let parts = JobParts {
             context: Arc::clone(&mover),
             engine: Arc::clone(&engine),
-            placement: config.policy.placement.clone(),
+            placement: steering.placement(),
         };
         tasks.spawn("jobs", mover::run_jobs(parts, tasks.clone()));
-        let settings = controller::Settings {
-            controller: config.controller,
-            load: config.policy.load,
-            forecast: config.policy.forecast,
-            placement: config.policy.placement,
-        };
-        let (status, insight) = start_controller(&engine, settings, &tasks);
+        let (status, insight) = steering.start_controller(&tasks);
         let address = config.admission.load().limits.listen;
         let frontend = Frontend {
             engine: Arc::clone(&engine),
@@ -180,7 +175,7 @@ impl Proxy {
             .await
             .map_err(|source| StartError::Listen { address, source })?;
         let (address, admission) = (listening.address, config.admission);
-        Ok(Self { address, engine, mover, status, insight, admission, tasks, listening })
+        Ok(Self { address, engine, mover, status, insight, admission, steering, tasks, listening })
     }
 
     /// The proxy's tasks, for what is to stop with it.
@@ -209,28 +204,6 @@ impl Proxy {
             tracing::warn!("some workers did not end in time");
         }
     }
-}
-
-/// Starts the loop that looks, forecasts and decides; what it publishes.
-fn start_controller(
-    engine: &Engine,
-    settings: controller::Settings,
-    tasks: &Tasks,
-) -> (watch::Receiver<Arc<Status>>, Insight) {
-    let insight = Insight::default();
-    let (sender, status) = watch::channel(Arc::default());
-    let context = ControllerContext {
-        catalog: engine.catalog.clone(),
-        live_map: engine.live_map.clone(),
-        counters: engine.counters.clone(),
-        samples: engine.samples.clone(),
-        nodes: engine.nodes.clone(),
-        settings,
-        status: sender,
-        insight: insight.clone(),
-    };
-    tasks.spawn("controller", controller::run(context, tasks.clone()));
-    (status, insight)
 }
 
 /// The addresses in the order of the stored map, which says what id a node has; a node that has left
@@ -301,34 +274,4 @@ async fn mock_secret(catalog: &Catalog) -> Result<MockSecret, CatalogError> {
     let made = StoredSecret { bytes: rand::random() };
     catalog.put(&made, Expect::Absent).await?;
     Ok(MockSecret(made.bytes))
-}
-
-/// The map that the catalog holds, extended by what is new in the policy; at the first start the
-/// policy's own.
-async fn stored_map(
-    catalog: &Catalog,
-    policy: &Policy,
-    nodes: &[NodeAddress],
-) -> Result<ShardMap, StartError> {
-    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
-    let Some(stored) = catalog.get::<ShardMap>("").await? else {
-        let map = ShardMap::try_from(policy.shard_map(&names))?;
-        nothing_in_the_way(&map, None, nodes).await?;
-        catalog.put(&map, Expect::Absent).await?;
-        return Ok(map);
-    };
-    let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(stored.record) };
-    let map = ShardMap::try_from(parts)?;
-    nothing_in_the_way(&map, Some(&stored.record), nodes).await?;
-    catalog.put(&map, Expect::At(stored.revision)).await?;
-    Ok(map)
-}
-
-async fn nothing_in_the_way(
-    map: &ShardMap,
-    before: Option<&ShardMap>,
-    nodes: &[NodeAddress],
-) -> Result<(), StartError> {
-    let reasons = in_the_way(map, before, nodes).await;
-    if reasons.is_empty() { Ok(()) } else { Err(StartError::Existing(reasons.join("\n  "))) }
 }

@@ -4,44 +4,119 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
+use super::StartError;
+use super::steering::Steering;
+use super::terminal::story;
 use crate::config::{Faults, Policy, Serve};
 use crate::frontend::{self, Admission};
+use crate::runtime::Tasks;
+
+/// Requests that wait while a reload is under way.
+const REQUESTS: usize = 16;
 
 /// Reads the configuration again.
 #[derive(Debug)]
-pub(super) struct Reloader {
+struct Reloader {
     file: PathBuf,
     /// What is in force, as far as it can be changed, and what the proxy was started with.
-    current: Mutex<Serve>,
+    current: Serve,
     admission: Arc<ArcSwap<Admission>>,
+    steering: Steering,
 }
+
+/// Has the configuration read again, by a task of the proxy. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct ReloadDesk(mpsc::Sender<oneshot::Sender<Result<Reloaded, String>>>);
 
 /// What came of it: keys of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Reloaded {
-    /// In force from now on, for clients who come from now on.
+    /// In force from now on; who is let in and how, for clients who come from now on.
     pub(super) changed: Vec<&'static str>,
     /// Not in force: the proxy goes on with what it was started with.
     pub(super) needs_restart: Vec<&'static str>,
 }
 
-impl Reloader {
-    pub(super) fn new(
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    /// The configuration has faults.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// The policy can't be put in force.
+    #[error(transparent)]
+    Policy(#[from] StartError),
+}
+
+impl ReloadDesk {
+    /// Starts the task. `file` is what the configuration was read from.
+    pub(super) fn open(
         file: PathBuf,
         started_with: Serve,
         admission: Arc<ArcSwap<Admission>>,
+        (steering, tasks): (Steering, &Tasks),
     ) -> Self {
-        Self { file, current: Mutex::new(started_with), admission }
+        let reloader = Reloader { file, current: started_with, admission, steering };
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        tasks.spawn("reload", reloader.serve(requests, tasks.clone()));
+        Self(sender)
     }
 
-    /// Reads the configuration and takes over what can be. With a fault in it nothing changes.
-    pub(super) fn reload(&self) -> Result<Reloaded, Faults> {
+    /// Asks for a reload; what comes of it the log tells.
+    pub(super) fn request(&self) {
+        if self.0.try_send(oneshot::channel().0).is_err() {
+            tracing::warn!("a reload was not begun: too many are waiting, or the proxy stops");
+        }
+    }
+
+    /// Asks for a reload and waits for what comes of it; an error says why nothing was changed.
+    pub(super) async fn reload(&self) -> Result<Reloaded, String> {
+        let (answer, told) = oneshot::channel();
+        let stopping = || "the proxy is stopping".to_owned();
+        self.0.send(answer).await.map_err(|_| stopping())?;
+        told.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+impl Reloader {
+    async fn serve(
+        mut self,
+        mut requests: mpsc::Receiver<oneshot::Sender<Result<Reloaded, String>>>,
+        tasks: Tasks,
+    ) {
+        loop {
+            let request = tokio::select! {
+                () = tasks.token().cancelled() => return,
+                request = requests.recv() => request,
+            };
+            let Some(request) = request else { return };
+            let reloaded = self.reload().await;
+            match &reloaded {
+                Err(error) => {
+                    tracing::error!(error = story(error), "the configuration was not reloaded");
+                }
+                Ok(Reloaded { changed, needs_restart }) => {
+                    tracing::info!(?changed, "the configuration was reloaded");
+                    if !needs_restart.is_empty() {
+                        tracing::warn!(?needs_restart, "these changes need a restart");
+                    }
+                }
+            }
+            // Whoever asked by a signal does not wait for it.
+            drop(request.send(reloaded.map_err(|error| story(&error))));
+        }
+    }
+
+    /// Reads the configuration and takes over what can be. With a fault in it, or a policy that does
+    /// not fit the data, nothing changes.
+    async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let new = Serve::load(&self.file)?;
-        let mut current = self.current.lock();
-        let reloaded = compare(&current, &new);
+        self.steering.follow(&new.policy, &self.current.nodes).await?;
+        let reloaded = compare(&self.current, &new);
+        let current = &mut self.current;
         let frontend = frontend::Config {
             listen: current.frontend.listen,
             workers: current.frontend.workers,
@@ -53,25 +128,9 @@ impl Reloader {
         current.users = new.users;
         current.user_lookup = new.user_lookup;
         current.tls = new.tls;
+        current.policy = Policy { mover: current.policy.mover.clone(), ..new.policy };
         self.admission.store(Arc::new(current.admission()));
         Ok(reloaded)
-    }
-
-    /// Reloads, and tells the log.
-    pub(super) fn reload_and_log(&self) -> Result<Reloaded, Faults> {
-        let reloaded = self.reload();
-        match &reloaded {
-            Err(faults) => {
-                tracing::error!(%faults, "the configuration was not reloaded: it has faults");
-            }
-            Ok(Reloaded { changed, needs_restart }) => {
-                tracing::info!(?changed, "the configuration was reloaded");
-                if !needs_restart.is_empty() {
-                    tracing::warn!(?needs_restart, "these changes need a restart");
-                }
-            }
-        }
-        reloaded
     }
 }
 
@@ -81,20 +140,25 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
         let frontend::Config { max_clients, reserved_clients, .. } = config;
         (*max_clients, *reserved_clients, config.login_timeout(), config.shutdown_grace())
     };
+    let (was, is) = (&old.policy, &new.policy);
+    let sharded = |policy: &Policy| {
+        let Policy { groups, functions, reference_tables, .. } = policy.clone();
+        (groups, functions, reference_tables)
+    };
     let changed = [
         ("authentication", old.authentication != new.authentication),
         ("users", old.users != new.users),
         ("user_lookup", old.user_lookup != new.user_lookup),
         ("tls", old.tls != new.tls),
         ("frontend", limits(&old.frontend) != limits(&new.frontend)),
+        ("policy: what is sharded", sharded(was) != sharded(is)),
+        ("policy.controller", was.controller != is.controller),
+        ("policy.load", was.load != is.load),
+        ("policy.forecast", was.forecast != is.forecast),
+        ("policy.placement", was.placement != is.placement),
     ];
     let doors = |config: &frontend::Config| {
         (config.listen, config.workers, config.unix_socket_folder.clone())
-    };
-    let (was, is) = (&old.policy, &new.policy);
-    let sharded = |policy: &Policy| {
-        let Policy { database, home, groups, reference_tables, .. } = policy.clone();
-        (database, home, groups, reference_tables)
     };
     let needs_restart = [
         (
@@ -106,11 +170,6 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
         ("nodes", old.nodes != new.nodes),
         ("backend", old.backend != new.backend),
         ("executor", old.executor != new.executor),
-        ("policy: what is sharded", sharded(was) != sharded(is)),
-        ("policy.controller", was.controller != is.controller),
-        ("policy.load", was.load != is.load),
-        ("policy.forecast", was.forecast != is.forecast),
-        ("policy.placement", was.placement != is.placement),
         ("policy.mover", was.mover != is.mover),
     ];
     let keys = |differences: &[(&'static str, bool)]| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::preflight::{NodesDown, check_nodes};
-use super::reload::Reloader;
+use super::reload::ReloadDesk;
 use super::{Proxy, ProxyConfig, StartError};
 use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Reload, Service};
 use crate::config::Serve;
@@ -47,7 +47,7 @@ pub(super) struct Running {
     /// What the nodes can't do.
     pub(super) warnings: Vec<String>,
     readiness: watch::Sender<Readiness>,
-    reloader: Option<Arc<Reloader>>,
+    reload: Option<ReloadDesk>,
 }
 
 impl Running {
@@ -64,21 +64,21 @@ impl Running {
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
         let admission = Arc::new(ArcSwap::from_pointee(serve.admission()));
-        let reloader =
-            file.map(|file| Arc::new(Reloader::new(file, serve.clone(), Arc::clone(&admission))));
+        let started_with = serve.clone();
         let nodes: Arc<[_]> = serve.nodes.clone().into();
         let admin_listen = serve.admin_listen;
         let proxy = Proxy::start(ProxyConfig {
             data_folder: folder,
-            controller: serve.policy.controller.clone(),
             policy: serve.policy,
             nodes: serve.nodes,
-            admission,
+            admission: Arc::clone(&admission),
             inherited,
             backend: serve.backend,
             executor: serve.executor,
         })
         .await?;
+        let parts = (proxy.steering.clone(), proxy.tasks());
+        let reload = file.map(|file| ReloadDesk::open(file, started_with, admission, parts));
         let (readiness, receiver) = watch::channel(Readiness::Ready);
         let service = Service {
             catalog: proxy.engine.catalog.clone(),
@@ -87,7 +87,7 @@ impl Running {
             status: status_of(&proxy),
             insight: proxy.insight.clone(),
             progress: proxy.mover.progress.clone(),
-            reload: reloader.clone().map(reload_by),
+            reload: reload.clone().map(reload_by),
             readiness: receiver,
         };
         let admin = match AdminServer::start(admin_listen, service, metrics) {
@@ -97,13 +97,13 @@ impl Running {
                 return Err(error.into());
             }
         };
-        Ok(Self { proxy, admin, warnings, readiness, reloader })
+        Ok(Self { proxy, admin, warnings, readiness, reload })
     }
 
     /// Reads the configuration again; the log tells what came of it.
     pub(super) fn reload(&self) {
-        if let Some(reloader) = &self.reloader {
-            drop(reloader.reload_and_log());
+        if let Some(desk) = &self.reload {
+            desk.request();
         }
     }
 
@@ -116,10 +116,13 @@ impl Running {
 }
 
 /// What the admin API does to reload.
-fn reload_by(reloader: Arc<Reloader>) -> Reload {
-    Arc::new(move || match reloader.reload_and_log() {
-        Ok(reloaded) => Ok(serde_json::to_value(&reloaded).unwrap_or_default()),
-        Err(faults) => Err(faults.to_string()),
+fn reload_by(desk: ReloadDesk) -> Reload {
+    Arc::new(move || {
+        let desk = desk.clone();
+        Box::pin(async move {
+            let reloaded = desk.reload().await?;
+            Ok(serde_json::to_value(&reloaded).unwrap_or_default())
+        })
     })
 }
 

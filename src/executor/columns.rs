@@ -73,17 +73,27 @@ impl Engine {
     }
 
     async fn store_columns(&self, found: &[(&TableName, Vec<Column>)]) -> Result<(), ColumnsError> {
+        let differs = |map: &ShardMap, table: &TableName, columns: &Vec<Column>| {
+            map.table(table).is_some_and(|known| known.columns != *columns)
+        };
+        self.change_map(|stored| {
+            let changed = found.iter().filter(|(table, columns)| differs(stored, table, columns));
+            changed.fold(None, |map: Option<ShardMap>, (table, columns)| {
+                Some(map.as_ref().unwrap_or(stored).with_columns(table, columns.clone()))
+            })
+        })
+        .await
+    }
+
+    /// Stores and publishes what `change` makes of the stored map, anew if another changed it
+    /// meanwhile; nothing if it says so, or no map is stored yet.
+    pub(super) async fn change_map(
+        &self,
+        change: impl Fn(&ShardMap) -> Option<ShardMap>,
+    ) -> Result<(), ColumnsError> {
         loop {
             let Some(stored) = self.catalog.get::<ShardMap>("").await? else { return Ok(()) };
-            let mut map = stored.record.clone();
-            for (table, columns) in found {
-                if map.table(table).is_some_and(|known| known.columns != *columns) {
-                    map = map.with_columns(table, columns.clone());
-                }
-            }
-            if map == stored.record {
-                return Ok(());
-            }
+            let Some(map) = change(&stored.record) else { return Ok(()) };
             match self.catalog.put(&map, Expect::At(stored.revision)).await {
                 Ok(_) => {
                     self.live_map.publish(map);

@@ -6,7 +6,6 @@ use futures_util::future::join_all;
 use super::columns::{ColumnsError, ask};
 use super::{Engine, Fault, Session};
 use crate::backend::NodeAddress;
-use crate::catalog::{CatalogError, Expect};
 use crate::router::Template;
 use crate::shard_map::{Derived, ShardMap, TableKind, View};
 use crate::sql::{Statement, Strings, TableName, parse};
@@ -97,25 +96,10 @@ impl Engine {
             }
         }
         *self.relations.write() = relations.into_iter().map(|(name, _)| name).collect();
-        self.store_derived(&Derived { views, functions }).await
-    }
-
-    async fn store_derived(&self, derived: &Derived) -> Result<(), ColumnsError> {
-        loop {
-            let Some(stored) = self.catalog.get::<ShardMap>("").await? else { return Ok(()) };
-            if stored.record.derived() == derived {
-                return Ok(());
-            }
-            let map = stored.record.with_derived(derived.clone());
-            match self.catalog.put(&map, Expect::At(stored.revision)).await {
-                Ok(_) => {
-                    self.live_map.publish(map);
-                    return Ok(());
-                }
-                Err(CatalogError::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let derived = Derived { views, functions };
+        let differs = |stored: &ShardMap| *stored.derived() != derived;
+        self.change_map(|stored| differs(stored).then(|| stored.with_derived(derived.clone())))
+            .await
     }
 
     /// Looks at relations that have not been seen yet: what is new and a view may read sharded

@@ -48,11 +48,11 @@ pub type Place = (Arc<str>, NodeId, TableName);
 pub struct DirectLeaves {
     /// Grows when all that was found is forgotten.
     generation: AtomicU64,
-    found: Mutex<HashMap<Place, Leaves>>,
+    found: Mutex<HashMap<Place, KnownLeaves>>,
 }
 
 #[derive(Debug)]
-struct Leaves {
+struct KnownLeaves {
     names: Vec<String>,
     since: Option<Instant>,
     asked: Instant,
@@ -72,7 +72,7 @@ impl DirectLeaves {
     pub fn may_stand(&self, place: &Place, leaf: &str) -> MayStand {
         let mut found = self.found.lock();
         let Some(leaves) = found.get_mut(place) else {
-            let none = Leaves { names: Vec::new(), since: None, asked: Instant::now() };
+            let none = KnownLeaves { names: Vec::new(), since: None, asked: Instant::now() };
             found.insert(place.clone(), none);
             return MayStand { until: None, ask: true };
         };
@@ -107,7 +107,7 @@ impl Engine {
             Ok(Ok(names)) => {
                 let mut found = self.direct.found.lock();
                 if self.direct.generation() == generation {
-                    let leaves = Leaves { names, since: Some(started), asked: started };
+                    let leaves = KnownLeaves { names, since: Some(started), asked: started };
                     found.insert(place, leaves);
                 }
             }

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OnceCell;
 
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
 use crate::load::{Counters, Samples};
 use crate::runtime::Failpoints;
+use crate::sql::TableName;
 
 /// Deadlines of what the executor does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +114,9 @@ pub struct Engine {
     pub(super) failpoints: Failpoints,
     /// The prepared transactions that a session is at work on.
     pub(super) live_gids: Mutex<HashSet<String>>,
-    /// Whether the home node has the views of the system catalog.
-    pub(super) catalog_views: OnceCell<bool>,
+    /// The tables for which the views of the system catalog were last made, and whether the home node
+    /// has them.
+    pub(super) catalog_views: tokio::sync::Mutex<(Vec<TableName>, bool)>,
     /// Names of tables and views of the home node that were looked at: the map says what it must of
     /// them.
     pub(super) relations: RwLock<HashSet<String>>,
@@ -150,7 +151,7 @@ impl Engine {
             gid_count: AtomicU64::new(0),
             failpoints: Failpoints::from_env(),
             live_gids,
-            catalog_views: OnceCell::new(),
+            catalog_views: tokio::sync::Mutex::default(),
             relations: RwLock::default(),
         })
     }

@@ -41,10 +41,10 @@ pub(super) async fn finish_on(
     let late = async {
         sleep_until(deadline).await;
         if !ended.load(Ordering::Relaxed) {
-            pass_on(engine, node, key).await;
+            Box::pin(pass_on(engine, node, key)).await;
         }
     };
-    let pumping = pump(&mut merge.guard, client, |tag, _| match tag {
+    let pumping = Box::pin(pump(&mut merge.guard, client, |tag, _| match tag {
         b'D' | b'N' | b'H' | b'd' | b'c' => Verdict::Forward,
         b'E' | b'C' | b's' if Instant::now() >= deadline => {
             ending = Ending::Late;
@@ -59,7 +59,7 @@ pub(super) async fn finish_on(
         }
         b'Z' => Verdict::DropLast,
         _ => Verdict::Drop,
-    });
+    }));
     until(pumping, late).await?;
     Ok(ending)
 }

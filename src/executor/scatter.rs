@@ -126,7 +126,7 @@ impl Session {
     ) -> Result<Passed, Fault> {
         let watch = Watch::begin(self, nodes.len() > 1);
         let Some(deadline) = watch.deadline else {
-            return self.pass_rows(scatter, nodes, (watch, client)).await;
+            return Box::pin(self.pass_rows(scatter, nodes, (watch, client))).await;
         };
         let (engine, cancel) = (Arc::clone(&self.engine), Arc::clone(&self.cancel));
         let cancelled = AtomicBool::new(false);
@@ -134,9 +134,9 @@ impl Session {
             let mut late = pin!(async {
                 tokio::time::sleep_until(deadline).await;
                 cancelled.store(true, Ordering::Relaxed);
-                cancel.cancel(&engine).await;
+                Box::pin(cancel.cancel(&engine)).await;
             });
-            let mut passing = pin!(self.pass_rows(scatter, nodes, (watch, client)));
+            let mut passing = Box::pin(self.pass_rows(scatter, nodes, (watch, client)));
             tokio::select! {
                 biased;
                 passed = &mut passing => {

@@ -12,7 +12,7 @@ use crate::planner;
 use crate::planner::{
     CATALOG_SCHEMAS, CATALOG_TABLES, CATALOG_VIEWS, CatalogTable, INFORMATION_VIEWS,
 };
-use crate::shard_map::TableKind;
+use crate::shard_map::{ShardMap, TableKind};
 use crate::sql::{Literal, TableName};
 use crate::wire::ServerError;
 
@@ -44,8 +44,14 @@ impl Engine {
         if !self.config.hide_partitions {
             return Ok(false);
         }
-        let made = self.catalog_views.get_or_try_init(|| self.make_catalog_views()).await;
-        made.copied().map_err(|error| {
+        let map = self.live_map.snapshot();
+        let sharded = map.tables().iter().filter(|t| matches!(t.kind, TableKind::Sharded { .. }));
+        let sharded: Vec<TableName> = sharded.map(|table| table.name.clone()).collect();
+        let mut views = self.catalog_views.lock().await;
+        if views.0 == sharded {
+            return Ok(views.1);
+        }
+        let made = self.make_catalog_views(&map, &sharded).await.map_err(|error| {
             let error = &error;
             tracing::warn!(%error, "the views of the system catalog could not be made");
             ServerError::refused(
@@ -53,20 +59,19 @@ impl Engine {
                 format!("The home node did not make the views for it: {}", said(error)),
                 "Try again, or set executor.hide_partitions to false.",
             )
-            .into()
-        })
+        })?;
+        *views = (sharded, made);
+        Ok(made)
     }
 
     /// `false` if the proxy's role may not make them.
-    async fn make_catalog_views(&self) -> Result<bool, ColumnsError> {
-        let map = self.live_map.snapshot();
-        let sharded = map.tables().iter().filter(|t| matches!(t.kind, TableKind::Sharded { .. }));
-        let sharded: Vec<&TableName> = sharded.map(|table| &table.name).collect();
-        if sharded.is_empty() {
-            return Ok(false);
-        }
+    async fn make_catalog_views(
+        &self,
+        map: &ShardMap,
+        sharded: &[TableName],
+    ) -> Result<bool, ColumnsError> {
         let home = &self.nodes[map.home().index()];
-        let made = ask(home, &map, async |client: &Client| make(client, &sharded).await).await;
+        let made = ask(home, map, async |client: &Client| make(client, sharded).await).await;
         match made {
             Err(ColumnsError::Node(error))
                 if error.code() == Some(&NodeState::INSUFFICIENT_PRIVILEGE) =>
@@ -90,7 +95,7 @@ fn said(error: &ColumnsError) -> String {
     }
 }
 
-async fn make(client: &Client, sharded: &[&TableName]) -> Result<(), tokio_postgres::Error> {
+async fn make(client: &Client, sharded: &[TableName]) -> Result<(), tokio_postgres::Error> {
     let names: &[&str] = &CATALOG_TABLES;
     let mut tables: Vec<CatalogTable> = Vec::new();
     for row in client.query(COLUMNS, &[&names]).await? {

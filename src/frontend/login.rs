@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
 use super::auth::Checker;
@@ -28,8 +28,9 @@ pub(super) async fn serve(worker: Arc<Worker>, arrival: Arrival, _connection: Se
 async fn serve_client(worker: Arc<Worker>, arrival: Arrival) -> Result<(), ClientError> {
     let (stream, origin) = arrival.open()?;
     let admission = worker.admission.load_full();
-    let login = log_in(&worker, &admission, stream, origin);
-    let logged_in = timeout(admission.limits.login_timeout(), Box::pin(login)).await;
+    let deadline = Instant::now() + admission.limits.login_timeout();
+    let login = log_in((&worker, &admission), stream, origin, deadline);
+    let logged_in = timeout_at(deadline, Box::pin(login)).await;
     let Ok(logged_in) = logged_in else {
         tracing::info!("a client took too long to log in");
         return Ok(());
@@ -41,12 +42,13 @@ async fn serve_client(worker: Arc<Worker>, arrival: Arrival) -> Result<(), Clien
     }
 }
 
-/// Lets a client in; `None` if it is not, or did not want to be.
+/// Lets a client in; `None` if it is not, or did not want to be. Whoever owes an answer at the
+/// deadline is told so.
 async fn log_in(
-    worker: &Arc<Worker>,
-    admission: &Admission,
+    (worker, admission): (&Arc<Worker>, &Admission),
     stream: Stream,
     origin: Origin,
+    deadline: Instant,
 ) -> Result<Option<(ClientSession, Seat)>, ClientError> {
     let greeted = greet(stream, origin, admission.tls.as_ref()).await?;
     let Greeted { mut client, origin, greeting } = greeted;
@@ -71,7 +73,8 @@ async fn log_in(
         return tell(&mut client, &error).await.map(|()| None);
     };
     let checker = Checker { admission, roles: &worker.roles, home: &worker.home };
-    let credential = match checker.check(&startup, &origin, &mut client).await {
+    let checked = timeout_at(deadline, checker.check(&startup, &origin, &mut client)).await;
+    let credential = match checked.unwrap_or_else(|_| Ok(Err(late()))) {
         Ok(Ok(credential)) => credential,
         Ok(Err(error)) => {
             tracing::info!(user = startup.user, code = error.code.0, "a client was not let in");
@@ -117,6 +120,12 @@ pub(super) async fn turn_away(admission: &Admission, arrival: Arrival) -> Result
         Ok(Greeting::Session(_)) => tell(&mut greeted.client, &shutting_down()).await,
         _ => Ok(()),
     }
+}
+
+fn late() -> ServerError {
+    let message = "canceling authentication due to timeout";
+    ServerError::fatal(SqlState::QUERY_CANCELED, message)
+        .with_hint("frontend.login_timeout_ms says how long a login may take.")
 }
 
 fn shutting_down() -> ServerError {

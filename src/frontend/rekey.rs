@@ -12,7 +12,7 @@ use crate::ids::NodeId;
 use crate::load::Access;
 use crate::planner::{self, RekeySteps};
 use crate::router::Rekey;
-use crate::wire::{Reply, ServerError};
+use crate::wire::ServerError;
 
 /// Moved rows of one INSERT.
 const ROWS_A_STATEMENT: usize = 1_000;
@@ -24,24 +24,7 @@ impl ClientSession {
         rekey: &Rekey,
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(), Fault> {
-        let implicit = self.session.begin_unless_begun();
-        match self.try_rekey(rekey, bound).await {
-            Ok(count) => {
-                if implicit {
-                    self.session.commit().await?;
-                }
-                self.client.put(Reply::CommandComplete(&format!("UPDATE {count}")));
-                Ok(())
-            }
-            Err(fault) => {
-                if implicit {
-                    self.session.rollback().await?;
-                } else {
-                    self.session.fail();
-                }
-                Err(fault)
-            }
-        }
+        self.in_one_block("UPDATE", async |session| session.try_rekey(rekey, bound).await).await
     }
 
     async fn try_rekey(

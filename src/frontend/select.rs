@@ -47,14 +47,26 @@ impl ClientSession {
             return Err(too_many().into());
         }
         let portion = if whole { rows.len() } else { ROWS_A_STATEMENT };
+        let insert = async |session: &mut Self| {
+            session.insert_portions(head, tail, &rows, (portion, bound)).await
+        };
+        self.in_one_block("INSERT 0", insert).await
+    }
+
+    /// Statements that the client takes for one: they stand in its transaction block or one of
+    /// their own, and have one tag, with the rows that `work` counts.
+    pub(super) async fn in_one_block(
+        &mut self,
+        tag: &str,
+        work: impl AsyncFnOnce(&mut Self) -> Result<u64, Fault>,
+    ) -> Result<(), Fault> {
         let implicit = self.session.begin_unless_begun();
-        let inserted = self.insert_portions(head, tail, &rows, (portion, bound)).await;
-        match inserted {
+        match work(self).await {
             Ok(count) => {
                 if implicit {
                     self.session.commit().await?;
                 }
-                self.client.put(Reply::CommandComplete(&format!("INSERT 0 {count}")));
+                self.client.put(Reply::CommandComplete(&format!("{tag} {count}")));
                 Ok(())
             }
             Err(fault) => {

@@ -10,7 +10,7 @@ use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_me
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Explained, Leaves, Params, Pull, Route, Shape, Template};
+use crate::router::{Access, Control, Explained, Leaves, Params, Pull, Route, Template, TextShape};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -33,7 +33,7 @@ impl ClientSession {
     pub(super) async fn simple(&mut self, text: &[u8], message: &BytesMut) -> Result<(), Fault> {
         let text = utf8(text)?;
         self.check_encoding(text.as_bytes())?;
-        let shape = Shape::of(text);
+        let shape = TextShape::of(text);
         let shaped = shape.as_ref().and_then(|shape| self.shaped(shape));
         let (template, params) = match shaped {
             Some(routed) => routed,
@@ -118,7 +118,7 @@ impl ClientSession {
 
     /// The routed text of a shape, with the literals as its parameters, if it tells where a text
     /// goes.
-    fn shaped<'a>(&self, shape: &'a Shape) -> Option<(Arc<Template>, Params<'a>)> {
+    fn shaped<'a>(&self, shape: &'a TextShape) -> Option<(Arc<Template>, Params<'a>)> {
         let template = self.template(&shape.text);
         let params = Params { literals: &shape.literals, ..Params::default() };
         template.serves_shape().then_some((template, params))

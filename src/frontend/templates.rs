@@ -53,7 +53,7 @@ impl Templates {
         let (database, search_path) = (&self.database, &self.search_path);
         let context = Context { database, search_path, strings: self.strings };
         let made = Arc::new(showing(template(text, &context, map), text, &context, map));
-        if text.len() <= TEXT_BYTES_MAX {
+        if text.len() <= TEXT_BYTES_MAX && !may_hold_secret(text) {
             self.kept.lock().keep(text.into(), Arc::clone(&made));
         }
         made
@@ -76,6 +76,12 @@ fn showing(template: Template, text: &str, context: &Context<'_>, map: &ShardMap
         Some(shown) => template.showing(shown),
         None => template,
     }
+}
+
+/// Whether a password may be in a text, which is not kept in memory longer than needed then.
+fn may_hold_secret(text: &str) -> bool {
+    let word = b"password";
+    text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 impl Kept {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
@@ -61,8 +62,8 @@ pub struct JobParts {
     pub context: Arc<MoverContext>,
     /// Locks, and commits in two phases.
     pub engine: Arc<Engine>,
-    /// What each node can bear.
-    pub placement: placement::Config,
+    /// What each node can bear, as the policy says now.
+    pub placement: Arc<ArcSwap<placement::Config>>,
 }
 
 /// Takes up every unfinished job, new or left by a crash, until the tasks are stopped. A job that is
@@ -114,6 +115,7 @@ async fn worked(parts: JobParts, job: Versioned<Job>, tasks: Tasks) -> JobId {
     let id = job.record.id;
     let span = tracing::info_span!("job", %id, errand = job.record.errand.word());
     let JobParts { context, engine, placement } = parts;
+    let placement = placement::Config::clone(&placement.load());
     let desk = Desk { context: &context, engine, placement, job };
     let work = Box::pin(desk.work()).instrument(span);
     tokio::select! {

@@ -126,7 +126,7 @@ pub struct CatalogTable {
 }
 
 /// What makes the views of the catalog's tables on the home node; those that are there go.
-pub fn catalog_tables(tables: &[CatalogTable], sharded: &[&TableName]) -> Vec<String> {
+pub fn catalog_tables(tables: &[CatalogTable], sharded: &[TableName]) -> Vec<String> {
     let schemas = CATALOG_SCHEMAS.join(", ");
     let mut all = vec![format!("DROP SCHEMA IF EXISTS {schemas} CASCADE")];
     all.extend(CATALOG_SCHEMAS.iter().map(|schema| format!("CREATE SCHEMA {schema}")));
@@ -165,9 +165,9 @@ pub fn catalog_grants() -> Vec<String> {
 }
 
 /// Views that say what is hidden.
-fn helpers(sharded: &[&TableName]) -> Vec<String> {
+fn helpers(sharded: &[TableName]) -> Vec<String> {
     let name =
-        |table: &&TableName| format!("({}, {})", Literal(&table.schema), Literal(&table.name));
+        |table: &TableName| format!("({}, {})", Literal(&table.schema), Literal(&table.name));
     let names: Vec<String> = sharded.iter().map(name).collect();
     vec![
         format!(

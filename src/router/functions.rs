@@ -224,13 +224,11 @@ pub(super) fn hidden_setting(query: &Query, statement: &Statement) -> bool {
         _ => true,
     };
     query.functions.iter().filter(|call| call.name == "set_config").any(|call| {
-        match call.arguments.first() {
-            Some(Some(name)) => hidden(&name),
-            _ => {
-                let names = settings(query);
-                names.is_empty() || names.iter().any(|name| hidden(name))
-            }
+        if let Some(Some(name)) = call.arguments.first() {
+            return hidden(&name);
         }
+        let names = settings(query);
+        names.is_empty() || names.iter().any(hidden)
     })
 }
 

@@ -52,7 +52,7 @@ pub struct Params<'a> {
     pub formats: &'a [i16],
     /// The values; `None` for NULL.
     pub values: &'a [Option<&'a [u8]>],
-    /// Instead of values: the literals of the text whose [`Shape`](super::Shape) was analysed.
+    /// Instead of values: the literals of the text whose [`TextShape`](super::TextShape) was analysed.
     pub literals: &'a [ConstantValue],
 }
 

@@ -234,10 +234,10 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     let others = statements.split_last().map_or(&[][..], |(_, others)| others);
     let alone = several && !statements.iter().any(prepares_transaction);
     if several && names.active() && others.iter().any(moves_names) {
-        return match alone {
-            true => one_by_one(statements),
-            false => Target::Refused(together("One changes what names mean for the others.")),
-        };
+        if alone {
+            return one_by_one(statements);
+        }
+        return Target::Refused(together("One changes what names mean for the others."));
     }
     let mut parts = Vec::with_capacity(analyses.len());
     for analysis in analyses {

@@ -5,7 +5,7 @@ mod leaf;
 mod params;
 mod plain;
 
-use super::{Context, Params, Route, Shape, template};
+use super::{Context, Params, Route, TextShape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
     Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
@@ -94,6 +94,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
             format!("rows {}", shards.join(" "))
         }
+        Ok(Route::Several(spans)) => format!("{} one by one", spans.len()),
         Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
         Ok(Route::Select(_)) => "select".to_owned(),
         Ok(Route::Rekey(_)) => "rekey".to_owned(),
@@ -123,7 +124,7 @@ fn route_in(path: &[&str], database: &str, sql: &str) -> String {
 
 /// Where the text's shape says that it goes, if it says that it goes to shards.
 fn shaped(sql: &str, context: &Context<'_>) -> Option<String> {
-    let shape = Shape::of(sql)?;
+    let shape = TextShape::of(sql)?;
     let template = template(&shape.text, context, &map());
     let params = Params { literals: &shape.literals, ..Params::default() };
     let route = template.serves_shape().then(|| template.route(&params))?;

@@ -14,14 +14,14 @@ const TEXT_BYTES_MAX: usize = 2_048;
 
 /// A text with its plain literals taken out.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct TextShape {
     /// The text, with `$1`, `$2` … in the place of the literals.
     pub text: String,
     /// The literals, in order.
     pub literals: Vec<ConstantValue>,
 }
 
-impl Shape {
+impl TextShape {
     /// The shape of `text`; `None` if it has no literal, or something that isn't plain.
     pub fn of(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn shape(text: &str) -> Option<(String, Vec<String>)> {
-        let shape = Shape::of(text)?;
+        let shape = TextShape::of(text)?;
         let literals = shape.literals.iter().map(|literal| match literal {
             ConstantValue::String(text) => format!("'{text}'"),
             ConstantValue::Integer(digits) => digits.clone(),

@@ -1,0 +1,83 @@
+//! The map that the catalog holds, and how it follows the policy: at the start, and while it is
+//! served.
+
+use super::StartError;
+use super::existing::in_the_way;
+use crate::backend::NodeAddress;
+use crate::catalog::{Catalog, CatalogError, Expect};
+use crate::config::Policy;
+use crate::executor::Engine;
+use crate::shard_map::{ShardMap, Standing};
+use crate::sql::TableName;
+
+/// The map that the catalog holds, extended by what is new in the policy; at the first start the
+/// policy's own.
+pub(super) async fn stored_map(
+    catalog: &Catalog,
+    policy: &Policy,
+    nodes: &[NodeAddress],
+) -> Result<ShardMap, StartError> {
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let Some(stored) = catalog.get::<ShardMap>("").await? else {
+        let map = ShardMap::try_from(policy.shard_map(&names))?;
+        nothing_in_the_way(&map, None, nodes).await?;
+        catalog.put(&map, Expect::Absent).await?;
+        return Ok(map);
+    };
+    let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(stored.record) };
+    let map = ShardMap::try_from(parts)?;
+    nothing_in_the_way(&map, Some(&stored.record), nodes).await?;
+    catalog.put(&map, Expect::At(stored.revision)).await?;
+    Ok(map)
+}
+
+/// Adds what is new in the policy to the map in force: groups, tables, functions. The nodes, of these
+/// configured ones, stay those that they are. Whatever needs rows to be rewritten is an error, and
+/// nothing is changed.
+pub(super) async fn follow(
+    engine: &Engine,
+    policy: &Policy,
+    configured: &[NodeAddress],
+) -> Result<(), StartError> {
+    let (before, map) = loop {
+        let Some(stored) = engine.catalog.get::<ShardMap>("").await? else { return Ok(()) };
+        let names = present(&stored.record, configured);
+        let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(()) };
+        let map = ShardMap::try_from(parts)?;
+        nothing_in_the_way(&map, Some(&stored.record), &engine.nodes).await?;
+        match engine.catalog.put(&map, Expect::At(stored.revision)).await {
+            Ok(_) => break (stored.record, map),
+            Err(CatalogError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    engine.live_map.publish(map.clone());
+    let is_new = |name: &TableName| before.table(name).is_none();
+    let names = map.tables().iter().map(|table| table.name.clone());
+    let new: Vec<TableName> = names.filter(is_new).collect();
+    if let Err(error) = engine.refresh_columns(&new).await {
+        tracing::error!(%error, "the columns of tables that the policy has now could not be read");
+    }
+    if let Err(error) = engine.refresh_derived().await {
+        tracing::error!(%error, "views over sharded tables could not be read");
+    }
+    // What was made while the map was changed was still made by the old one.
+    nothing_in_the_way(&map, Some(&before), &engine.nodes).await
+}
+
+/// The names of the configured nodes that the map does not say have left.
+fn present(map: &ShardMap, configured: &[NodeAddress]) -> Vec<String> {
+    let has_left = |name: &str| {
+        map.nodes().any(|(_, node)| node.name == name && node.standing == Standing::Gone)
+    };
+    configured.iter().map(|node| node.name.clone()).filter(|name| !has_left(name)).collect()
+}
+
+async fn nothing_in_the_way(
+    map: &ShardMap,
+    before: Option<&ShardMap>,
+    nodes: &[NodeAddress],
+) -> Result<(), StartError> {
+    let reasons = in_the_way(map, before, nodes).await;
+    if reasons.is_empty() { Ok(()) } else { Err(StartError::Existing(reasons.join("\n  "))) }
+}
