@@ -166,13 +166,18 @@ impl Deployment {
 
     /// What the admin API says.
     pub async fn admin(&self, path: &str) -> Value {
+        let body = self.page(path).await;
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// The text of a page of the admin API.
+    pub async fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port + 1)).await.unwrap();
         let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     /// The name of a node that does not have the shard: the next one.

@@ -26,6 +26,14 @@ pub struct TestProxy {
 struct How {
     admission: Admission,
     executor: executor::Config,
+    backend: backend::Config,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        let (executor, backend) = (executor::Config::default(), backend::Config::default());
+        Self { admission: trust(), executor, backend }
+    }
 }
 
 /// Anybody, on a free port.
@@ -53,7 +61,7 @@ impl TestProxy {
     ) -> Self {
         let folder = temp_folder("catalog");
         let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        let how = How { admission, executor: executor::Config::default() };
+        let how = How { admission, ..How::default() };
         Self::start_with(folder, nodes, name, policy.to_owned(), how).await
     }
 
@@ -65,7 +73,19 @@ impl TestProxy {
     ) -> Self {
         let folder = temp_folder("catalog");
         let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        let how = How { admission: trust(), executor };
+        let how = How { executor, ..How::default() };
+        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
+    }
+
+    /// The same, with limits of the connections to the nodes.
+    pub async fn start_pooling(
+        database: &TestDatabase,
+        policy: &str,
+        backend: backend::Config,
+    ) -> Self {
+        let folder = temp_folder("catalog");
+        let (nodes, name) = (database.nodes.clone(), database.name.clone());
+        let how = How { backend, ..How::default() };
         Self::start_with(folder, nodes, name, policy.to_owned(), how).await
     }
 
@@ -75,8 +95,7 @@ impl TestProxy {
         database: String,
         policy: String,
     ) -> Self {
-        let how = How { admission: trust(), executor: executor::Config::default() };
-        Self::start_with(folder, nodes, database, policy, how).await
+        Self::start_with(folder, nodes, database, policy, How::default()).await
     }
 
     async fn start_with(
@@ -95,7 +114,7 @@ impl TestProxy {
             nodes: nodes.clone(),
             admission: Arc::new(ArcSwap::from_pointee(how.admission)),
             inherited: Vec::new(),
-            backend: backend::Config::default(),
+            backend: how.backend,
             executor: how.executor,
         };
         let proxy = Proxy::start(config).await.unwrap_or_else(|error| panic!("{error}"));

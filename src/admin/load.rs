@@ -54,7 +54,8 @@ pub(super) async fn heatmap(
     let Query(Asked { quantity, resolution, past, ahead }) = asked.map_err(|error| bad(&error))?;
     let steps = |asked: Option<usize>| asked.unwrap_or(STEPS).min(STEPS_MAX);
     let (past, ahead) = (steps(past), steps(ahead));
-    Ok(Json(service.insight.heatmap(&Window { quantity, resolution, past, ahead })))
+    let window = Window { quantity, resolution, past, ahead };
+    Ok(Json(service.insight.heatmap(&window, &service.live_map.snapshot())))
 }
 
 /// What samples show of each shard, which shards share transactions, and how the nodes are.

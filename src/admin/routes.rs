@@ -40,7 +40,7 @@ POST /api/v1/nodes/n3/add    brings schema and reference tables to a configured 
 POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
 GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
 GET  /api/v1/jobs/3      one of them\n\
-GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
+GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|rows|bytes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
 GET  /api/v1/load        kinds of statements, texts, hot keys, split points; shards used together; nodes (?shard=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\

@@ -140,7 +140,7 @@ async fn the_heatmap_and_the_accuracy_are_empty_until_the_controller_runs() {
     let heatmap = running.json("/api/v1/heatmap?quantity=reads&past=10&ahead=5").await;
     assert_eq!((&heatmap["quantity"], &heatmap["shards"]), (&json!("reads"), &json!([])));
     assert_eq!(running.json("/api/v1/forecasts?shard=1").await, json!({ "forecasts": [] }));
-    let (status, answer) = running.ask("GET", "/api/v1/heatmap?quantity=rows", "").await;
+    let (status, answer) = running.ask("GET", "/api/v1/heatmap?quantity=wishes", "").await;
     assert_eq!(status, 400, "{answer}");
 }
 

@@ -83,6 +83,9 @@ pub struct Forecast {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = model)]
     #[arg(default_value = "arima")]
     pub models: Vec<Model>,
+    /// Days, past and to come, on which the load is not that of their weekday; for the model prophet
+    #[arg(long, value_name = "DAYS", value_delimiter = ',')]
+    pub holidays: Vec<String>,
 }
 
 /// The model of this name.

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::{BackendError, PreparedNumbers, Settings, Stream, Trace};
 use crate::ids::NodeId;
-use crate::wire::{CancelKey, Frame, TransactionStatus, frame_at, parameter_status};
+use crate::wire::{
+    CancelKey, Frame, TransactionStatus, command_count, command_tag, frame_at, parameter_status,
+};
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 32 * 1024;
@@ -37,6 +39,8 @@ pub struct Connection {
     pub notifications: Vec<Bytes>,
     /// How often the server has reported a setting's value.
     pub reports: u64,
+    /// Rows that statements returned or changed since somebody last took note.
+    pub rows: u64,
     /// The prepared statements that it has, by the proxy's own numbers.
     pub prepared: PreparedNumbers,
     /// Who used it last, and what is left of that.
@@ -131,6 +135,8 @@ impl Connection {
         let Some([tag, _, _, _, _, body @ ..]) = self.incoming.get(frame) else { return };
         if *tag == b'Z' {
             self.status = body.first().map(|byte| TransactionStatus::from_byte(*byte));
+        } else if *tag == b'C' {
+            self.rows += command_count(command_tag(body)).unwrap_or_default();
         } else if *tag == b'S'
             && let Ok((name, value)) = parameter_status(body)
         {

@@ -8,18 +8,21 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState as NodeState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{CommandError, ConnectError, Connection, NodeAddress};
 use crate::sql::Literal;
+use crate::wire::{Reply, ServerError, SqlState};
 
 /// How long the sessions of an older term may take to end, and the whole of a raise.
 const END: Duration = Duration::from_secs(10);
-/// SQLSTATEs of a node that was not told of this term: none of the schema, none of the function, or
-/// an older term.
-const NOT_RAISED: [&str; 3] = ["3F000", "42883", "FS002"];
+/// SQLSTATEs of a node that has not been set up: no schema, no function.
+const NOT_SET_UP: [&str; 2] = ["3F000", "42883"];
+/// What whoever speaks for a replaced proxy hears.
+const REPLACED: &str = "this proxy was replaced by another one";
 
 const SET_UP: &str = "
     CREATE SCHEMA IF NOT EXISTS foreshard;
@@ -28,23 +31,21 @@ const SET_UP: &str = "
         catalog text PRIMARY KEY, term bigint NOT NULL, epoch bigint NOT NULL DEFAULT 0);
     CREATE UNLOGGED TABLE IF NOT EXISTS foreshard.sessions (
         pid int PRIMARY KEY, started timestamptz NOT NULL, catalog text NOT NULL, term bigint NOT NULL);
-    CREATE OR REPLACE FUNCTION foreshard.enter(wanted text, mine bigint) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $foreshard$
-    DECLARE newest bigint;
-    BEGIN
-        SELECT term INTO newest FROM foreshard.fence WHERE catalog = wanted FOR SHARE;
-        IF newest IS NULL OR newest < mine THEN
-            RAISE EXCEPTION 'the node was not told of this proxy' USING ERRCODE = 'FS002';
-        ELSIF newest > mine THEN
-            RAISE EXCEPTION 'this proxy was replaced by another one' USING ERRCODE = '57P03',
-                HINT = 'Connect to the proxy that took over; nothing was executed here.';
-        END IF;
-        INSERT INTO foreshard.sessions
-        SELECT pid, backend_start, wanted, mine FROM pg_stat_get_activity(pg_backend_pid())
-        ON CONFLICT (pid) DO UPDATE SET
-            started = excluded.started, catalog = excluded.catalog, term = excluded.term
-            WHERE sessions.started <> excluded.started;
-    END $foreshard$;
+    -- In SQL, as a server that has loaded PL/pgSQL differs from one that has not.
+    CREATE OR REPLACE FUNCTION foreshard.newest_term(wanted text, mine bigint) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $foreshard$
+        WITH fence AS MATERIALIZED (
+            SELECT term FROM foreshard.fence WHERE catalog = wanted FOR SHARE
+        ), entered AS (
+            INSERT INTO foreshard.sessions
+            SELECT pid, backend_start, wanted, mine
+            FROM fence, pg_stat_get_activity(pg_backend_pid()) WHERE term = mine
+            ON CONFLICT (pid) DO UPDATE SET
+                started = excluded.started, catalog = excluded.catalog, term = excluded.term
+                WHERE sessions.started <> excluded.started
+        )
+        SELECT term FROM fence
+    $foreshard$;
     CREATE OR REPLACE FUNCTION foreshard.pass(wanted text, mine bigint, next bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $foreshard$
     BEGIN
@@ -55,6 +56,17 @@ const SET_UP: &str = "
         END IF;
     END $foreshard$;
     REVOKE EXECUTE ON FUNCTION foreshard.pass FROM PUBLIC";
+
+/// What a node says to a session that wants to enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// It is in.
+    In,
+    /// The node was not told of this term.
+    Untold,
+    /// The node knows a newer term.
+    Replaced,
+}
 
 /// Who the proxy is to its nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +80,22 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// What a new session runs first. Fails with 57P03 if the proxy was replaced.
+    /// What a new session runs first: it is in if the term that comes back is its own.
     fn enter(&self) -> String {
         let Self { catalog, term, .. } = self;
         format!(
             "BEGIN READ WRITE; SET LOCAL synchronous_commit = off; \
-             SELECT foreshard.enter({}, {term}); COMMIT",
+             SELECT foreshard.newest_term({}, {term}); COMMIT",
             Literal(catalog)
         )
+    }
+
+    fn entry(&self, newest: Option<&str>) -> Entry {
+        match newest.and_then(|newest| newest.parse::<u64>().ok()) {
+            Some(newest) if newest == self.term => Entry::In,
+            Some(newest) if newest > self.term => Entry::Replaced,
+            _ => Entry::Untold,
+        }
     }
 
     /// What a switch runs before its detachment, in the same transaction: stores the map's next
@@ -101,7 +121,7 @@ impl Fence {
     }
 
     async fn raise_by(&self, client: &Client) -> Result<(), RaiseError> {
-        let sql = "SELECT to_regprocedure('foreshard.pass(text, bigint, bigint)') IS NULL";
+        let sql = "SELECT to_regprocedure('foreshard.newest_term(text, bigint)') IS NULL";
         let set_up = client.query_one(sql, &[]).await?.get::<_, bool>(0);
         let set_up = if set_up { SET_UP } else { "SELECT" };
         let (catalog, term) = (Literal(&self.catalog), self.term);
@@ -135,6 +155,9 @@ pub enum RaiseError {
     /// A session of an older term does not end.
     #[error("sessions of the proxy that was replaced do not end")]
     Slow,
+    /// The node knows a newer term.
+    #[error("{REPLACED}")]
+    Replaced,
 }
 
 impl RaiseError {
@@ -149,22 +172,46 @@ impl NodeAddress {
     /// Enters with a service connection, whose other half somebody drives.
     ///
     /// # Errors
-    /// What the node says: 57P03 if the proxy was replaced.
+    /// What the node says, or that the proxy was replaced.
     pub async fn enter(&self, client: &Client) -> Result<(), RaiseError> {
         let Some(fence) = &self.fence else { return Ok(()) };
-        let Err(error) = client.batch_execute(&fence.enter()).await else { return Ok(()) };
-        client.batch_execute("ROLLBACK").await?;
-        if !error.code().is_some_and(|code| NOT_RAISED.contains(&code.code())) {
-            return Err(error.into());
+        let mut entry = entry_of(client, fence).await?;
+        if entry == Entry::Untold {
+            if !self.is_raised(fence).await? {
+                return Ok(());
+            }
+            entry = entry_of(client, fence).await?;
         }
+        if entry == Entry::In { Ok(()) } else { Err(RaiseError::Replaced) }
+    }
+
+    /// Tells the node of the proxy's term; whether it may be told.
+    async fn is_raised(&self, fence: &Fence) -> Result<bool, RaiseError> {
         match fence.raise(self).await {
             Err(error) if error.is_refused() => {
                 tracing::warn!(node = self.name, %error, "a replaced proxy could go on using this node");
-                return Ok(());
+                Ok(false)
             }
-            raised => raised?,
+            raised => raised.map(|()| true),
         }
-        Ok(client.batch_execute(&fence.enter()).await?)
+    }
+}
+
+/// What the node says to a service connection.
+async fn entry_of(client: &Client, fence: &Fence) -> Result<Entry, RaiseError> {
+    match client.simple_query(&fence.enter()).await {
+        Ok(messages) => {
+            let newest = messages.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            });
+            Ok(fence.entry(newest))
+        }
+        Err(error) if error.code().is_some_and(|code| NOT_SET_UP.contains(&code.code())) => {
+            client.batch_execute("ROLLBACK").await?;
+            Ok(Entry::Untold)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -178,28 +225,44 @@ impl Connection {
         let Some(fence) = address.fence.as_ref().filter(|fence| fence.database == database) else {
             return Ok(());
         };
-        let entered = self.command(&fence.enter()).await;
-        let Err(CommandError::Reported { code, .. }) = &entered else {
-            return entered.map(drop).map_err(ConnectError::from);
-        };
-        if !NOT_RAISED.contains(&code.as_str()) {
-            return entered.map(drop).map_err(ConnectError::from);
-        }
-        self.command("ROLLBACK").await?;
-        match fence.raise(address).await {
-            Err(error) if error.is_refused() => {
-                tracing::warn!(node = address.name, %error, "a replaced proxy could go on using this node");
-                return Ok(());
-            }
-            Err(error) => {
+        let mut entry = self.entry(fence).await?;
+        if entry == Entry::Untold {
+            let raised = address.is_raised(fence).await.map_err(|error| {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 let what = format!("{error}: {}", cause.unwrap_or_default());
-                return Err(ConnectError::Login { node: address.name.clone(), what });
+                ConnectError::Login { node: address.name.clone(), what }
+            });
+            if !raised? {
+                return Ok(());
             }
-            Ok(()) => {}
+            entry = self.entry(fence).await?;
         }
-        Ok(self.command(&fence.enter()).await.map(drop)?)
+        if entry == Entry::In { Ok(()) } else { Err(replaced()) }
     }
+
+    /// What the node says to a session of a client.
+    async fn entry(&mut self, fence: &Fence) -> Result<Entry, ConnectError> {
+        match self.command(&fence.enter()).await {
+            Ok(command) => {
+                let newest = command.rows.into_iter().flatten().flatten().next();
+                Ok(fence.entry(newest.as_deref()))
+            }
+            Err(CommandError::Reported { code, .. }) if NOT_SET_UP.contains(&code.as_str()) => {
+                self.command("ROLLBACK").await?;
+                Ok(Entry::Untold)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What clients of a replaced proxy are told.
+fn replaced() -> ConnectError {
+    let error = ServerError::fatal(SqlState::CANNOT_CONNECT_NOW, REPLACED)
+        .with_hint("Connect to the proxy that took over; nothing was executed here.");
+    let mut frame = BytesMut::new();
+    Reply::Error(&error).put(&mut frame);
+    ConnectError::Refused(frame.freeze(), REPLACED.to_owned())
 }
 
 impl From<CommandError> for ConnectError {

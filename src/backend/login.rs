@@ -73,6 +73,7 @@ impl Connection {
             parameters: Arc::default(),
             notifications: Vec::new(),
             reports: 0,
+            rows: 0,
             settings: Arc::default(),
             prepared: PreparedNumbers::default(),
             trace: Trace::default(),

@@ -5,6 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -19,6 +20,9 @@ use super::{
     BackendError, Config, ConnectError, Connection, Credential, Login, NodeAddress, Oids, Ticket,
 };
 use crate::ids::NodeId;
+
+/// How long a connection that is too old is kept for a session that may ask `currval`.
+const KEPT_FOR: Duration = Duration::from_mins(1);
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
 #[derive(Debug)]
@@ -217,15 +221,19 @@ impl Pool {
     }
 
     /// Whether an idle connection is to be closed: too old, idle for too long, or closed by the
-    /// node. One that is reserved is its session's, however old.
+    /// node. What a session has left in it for certain goes with it only once it was idle for too
+    /// long, or old and idle for a while; what can't be told stays as long as its session.
     fn is_over(&self, connection: &mut Connection) -> bool {
-        let old = |since: Instant, limit: Option<std::time::Duration>| {
-            limit.is_some_and(|limit| since.elapsed() > limit)
-        };
-        let missed = connection.trace.is_missed();
-        connection.is_stale()
-            || !missed && old(connection.idle_since, Some(self.config.idle_timeout()))
-            || !missed && old(connection.opened_at, self.config.lifetime())
+        if connection.is_stale() {
+            return true;
+        }
+        let trace = &connection.trace;
+        if trace.is_missed() && trace.unknown {
+            return false;
+        }
+        let idle = connection.idle_since.elapsed();
+        let is_old = self.config.lifetime().is_some_and(|it| connection.opened_at.elapsed() > it);
+        idle > self.config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
     }
 
     /// Whether a connection that was idle for long still answers.

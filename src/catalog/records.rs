@@ -15,7 +15,7 @@ use crate::shard_move::{Job, Move};
 
 /// A type that the catalog stores. Keys in use, each in this file:
 /// `map`, `moves/`, `jobs/`, `transactions/`, `decisions/`, `events/`, `clients/`, `history/`,
-/// `heritage`, `accuracy`.
+/// `heritage`, `accuracy/`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;

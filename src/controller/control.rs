@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::accuracy::Accuracy;
+use super::accuracy::{Accuracy, Turn};
 use super::expectation::{Expectations, Pledges};
 use super::heritage::{self, Heritage};
 use super::insight::Insight;
@@ -15,7 +15,7 @@ use super::moves::{MoveBook, requested};
 use super::planning::{Hours, Past, Picture, Studies, View, scene};
 use super::status::{self, MoveStatus, Status};
 use super::store::Stored;
-use super::{Config, metric};
+use super::{Config, import, metric};
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::executor::LiveMap;
@@ -82,7 +82,11 @@ pub async fn run(context: ControllerContext, tasks: Tasks) {
     let token = tasks.token().clone();
     let interval = Duration::from_millis(context.settings.controller.status_interval_ms);
     let mut controller = loop {
-        match Controller::start(&context).await {
+        let started = tokio::select! {
+            started = Controller::start(&context) => started,
+            () = token.cancelled() => return,
+        };
+        match started {
             Ok(controller) => break controller,
             Err(error) => tracing::warn!(%error, "the controller can't start yet"),
         }
@@ -113,6 +117,9 @@ pub async fn run(context: ControllerContext, tasks: Tasks) {
     if let Err(error) = controller.stored.store(&context.catalog, &controller.recorder).await {
         tracing::warn!(%error, "the last seconds of load history are lost");
     }
+    if let Err(error) = controller.accuracy.store(&context.catalog).await {
+        tracing::warn!(%error, "the scores of the last forecasts are lost");
+    }
 }
 
 /// The time to a little after the next whole multiple of the interval, when the sample of that time
@@ -122,10 +129,23 @@ fn until_next(interval: Duration) -> Duration {
     Duration::from_millis(interval_ms - now_unix_ms() % interval_ms + (interval_ms / 20).min(50))
 }
 
+/// Says that a shard's forecasts are believed no longer, or again.
+fn tell(Turn { shard, fallback }: &Turn) {
+    if let Some(reason) = fallback {
+        tracing::warn!(%shard, reason, "a forecast is not trusted: it falls back to persistence");
+        metric::fallback(*shard);
+    } else {
+        tracing::info!(%shard, "a forecast is trusted again");
+    }
+}
+
 fn now_unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// The scores of forecasts are stored each so many times that the history is.
+const SCORES_EVERY: u64 = 30;
 
 /// Reads and writes, which only the heatmap shows, are forecast at each so many looks.
 const STATEMENTS_EVERY: u64 = 5;
@@ -134,6 +154,7 @@ struct Controller {
     recorder: Arc<Mutex<Recorder>>,
     stored: Stored,
     stored_unix_ms: u64,
+    scores_unix_ms: u64,
     heritage: Heritage,
     moves: MoveBook,
     ledger: Ledger,
@@ -150,7 +171,17 @@ struct Controller {
 impl Controller {
     async fn start(context: &ControllerContext) -> Result<Self, CatalogError> {
         let ladder = Ladder::new(&context.settings.ladder());
-        let (ladder, stored) = Stored::restore(&context.catalog, ladder).await?;
+        let (mut ladder, stored) = Stored::restore(&context.catalog, ladder).await?;
+        let horizon = context.settings.forecast.horizon_steps();
+        let accuracy = Accuracy::read(&context.catalog, horizon).await?;
+        let url = context.settings.load.import_from_prometheus.as_deref();
+        if let Some(url) = url.filter(|_| ladder.base().is_empty()) {
+            let steps = context.settings.forecast.history_steps();
+            match import::import(&mut ladder, url, steps, now_unix_ms()).await {
+                Ok(steps) => tracing::info!(steps, "the past was taken from Prometheus"),
+                Err(error) => tracing::warn!(%error, "no past was taken from Prometheus"),
+            }
+        }
         let heritage = Heritage::read(&context.catalog).await?;
         let kept = context.settings.controller.decisions_kept;
         let ledger = Ledger::open(&context.catalog, kept).await?;
@@ -162,11 +193,12 @@ impl Controller {
             recorder,
             stored,
             stored_unix_ms: now,
+            scores_unix_ms: now,
             heritage,
             moves: MoveBook::default(),
             ledger,
             picture: Arc::default(),
-            accuracy: Accuracy::default(),
+            accuracy,
             pledges: Pledges::default(),
             looks: 0,
             forecast_unix_ms: 0,
@@ -182,9 +214,11 @@ impl Controller {
         context.insight.take(&context.samples.take(), now);
         let kept = settings.controller.moves_kept;
         let mut moves = self.moves.renew(&context.catalog, kept).await?;
-        let inherited = self.heritage.settle(&moves, &self.recorder);
+        let heirs = self.heritage.settle(&moves, &self.recorder, &context.insight);
+        let inherited = !heirs.is_empty();
         if inherited {
             self.stored.forget();
+            self.accuracy.forget(&heirs);
         }
         let store_interval_ms = settings.load.store_interval_ms;
         if inherited || now.saturating_sub(self.stored_unix_ms) >= store_interval_ms {
@@ -193,6 +227,10 @@ impl Controller {
         }
         if inherited {
             self.heritage.store(&context.catalog).await?;
+        }
+        if now.saturating_sub(self.scores_unix_ms) >= SCORES_EVERY * store_interval_ms {
+            self.accuracy.store(&context.catalog).await?;
+            self.scores_unix_ms = now;
         }
         // A little early is in time: the loop's own beat is not exact.
         let interval_ms = settings.controller.forecast_interval_ms;
@@ -251,9 +289,11 @@ impl Controller {
         };
         if !with_statements {
             picture.statements.clone_from(&self.picture.statements);
+            picture.statements_step = self.picture.statements_step;
         }
         let config = &context.settings.forecast;
-        self.accuracy.judge(&mut picture, self.recorder.lock().history(), config);
+        let turns = self.accuracy.judge(&mut picture, self.recorder.lock().history(), config);
+        turns.iter().for_each(tell);
         metric::forecasts(&picture, begin.elapsed());
         metric::accuracy(self.accuracy.cards());
         self.looks += 1;
@@ -270,9 +310,12 @@ impl Controller {
         if !slow || now.saturating_sub(self.studied_unix_ms) < config.study_interval_ms {
             return;
         }
-        let past = Past::of(self.recorder.lock().history(), false);
+        let mut past = Past::of(self.recorder.lock().history(), false);
         if past.steps == 0 {
             return;
+        }
+        if !config.holidays.is_empty() {
+            past.hours = self.recorder.lock().ladder().of(Resolution::Hour).map(Hours::of);
         }
         self.studied_unix_ms = now;
         let (config, studies) = (config.clone(), Arc::clone(&self.studies));

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::planning::{Past, Picture};
+use super::planning::{Past, Picture, timeline};
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
-use crate::forecast::{self, Ahead, Aspect, Credit, Event, Forecast, Known, Timeline};
+use crate::forecast::{self, Ahead, Aspect, Credit, Event, Forecast, Known};
 use crate::ids::ShardId;
 use crate::load::History;
 use crate::shard_map::{ShardMap, Table, TableKind};
@@ -99,20 +99,14 @@ impl Picture {
         for (index, busy) in past.shards.iter().enumerate() {
             let of_shard = touching.iter().filter(|(_, touched)| touched.get(index) == Some(&true));
             let of_shard: Vec<&Ahead<'_>> = of_shard.map(|(ahead, _)| *ahead).collect();
-            let timeline = |values, end_step, step_ms: u64| Timeline {
-                values,
-                end_step,
-                step_ms,
-                day: usize::try_from(config.day_ms / step_ms.max(1)).unwrap_or_default(),
-            };
             let hours = past.hours.as_ref().and_then(|hours| {
                 let values = hours.shards.get(index)?;
-                Some(timeline(values, hours.end_step, hours.step_ms))
+                Some(timeline(values, (hours.end_step, hours.step_ms), config))
             });
             let known = Known {
                 ahead: &of_shard,
                 credits: &known.credits,
-                past: timeline(busy, self.end_step, config.step_ms()),
+                past: timeline(busy, (self.end_step, config.step_ms()), config),
                 coarse: hours,
             };
             let shift = |forecast: Option<&mut Forecast>, aspect| {

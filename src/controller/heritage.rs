@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::insight::Insight;
 use super::planning::Past;
 use crate::catalog::{Catalog, CatalogError, Expect, Record};
 use crate::ids::{GroupId, MoveId, ShardId};
@@ -38,24 +39,33 @@ impl Heritage {
         Ok(catalog.get::<Self>("").await?.map(|stored| stored.record).unwrap_or_default())
     }
 
-    /// Gives the new shards of splits and merges that were switched their past. Whether there were
-    /// any: then the history is to be written anew, and after it this.
-    pub(super) fn settle(&mut self, moves: &[Move], recorder: &Mutex<Recorder>) -> bool {
+    /// Gives the new shards of splits and merges that were switched their past, and what samples
+    /// show of their keys. These shards: if there are any, the history is to be written anew, and
+    /// after it this.
+    pub(super) fn settle(
+        &mut self,
+        moves: &[Move],
+        recorder: &Mutex<Recorder>,
+        insight: &Insight,
+    ) -> Vec<ShardId> {
         let news = moves.iter().filter(|m| m.kind() != Kind::Move && !self.moves.contains(&m.id));
-        let mut any = false;
+        let mut heirs = Vec::new();
         let mut known: BTreeSet<MoveId> = self.moves.clone();
         for (m, switched_unix_ms) in news.filter_map(|m| Some((m, m.switched_unix_ms?))) {
-            let mut recorder = recorder.lock();
+            let lanes = m.lanes.iter();
+            let lanes = lanes.map(|l| (l.source.shard, l.target.shard, &l.target.bounds));
+            let shares = insight.inherit(&lanes.collect::<Vec<_>>());
             for heir in m.targets() {
-                recorder.inherit(heir.shard, &parents(m, heir.shard), switched_unix_ms);
+                let parents = parents(m, heir.shard, &shares);
+                recorder.lock().inherit(heir.shard, &parents, switched_unix_ms);
+                heirs.push(heir.shard);
             }
             known.insert(m.id);
-            any = true;
         }
         // Moves that are no longer listed do not come back.
         known.retain(|id| moves.iter().any(|m| m.id == *id));
         self.moves = known;
-        any
+        heirs
     }
 
     /// Remembers it over a restart.
@@ -64,15 +74,21 @@ impl Heritage {
     }
 }
 
-/// Whose past a new shard gets, and how much of each. Keys are taken to be spread evenly over the
-/// children: what comes corrects that within a day.
-fn parents(m: &Move, heir: ShardId) -> Vec<(ShardId, f64)> {
-    let given = m.lanes.iter().filter(|lane| lane.target.shard == heir);
-    let share = |source: ShardId| {
+/// Whose past a new shard gets, and how much of each: by the sampled keys, where these say it by
+/// lane; else keys are taken to be spread evenly over the children, which what comes corrects within
+/// a day.
+fn parents(m: &Move, heir: ShardId, sampled: &[Option<f64>]) -> Vec<(ShardId, f64)> {
+    let even = |source: ShardId| {
         let heirs = m.lanes.iter().filter(|lane| lane.source.shard == source).count();
         1.0 / f64::from(u32::try_from(heirs.max(1)).unwrap_or(u32::MAX))
     };
-    given.map(|lane| (lane.source.shard, share(lane.source.shard))).collect()
+    let lanes = m.lanes.iter().zip(sampled).filter(|(lane, _)| lane.target.shard == heir);
+    lanes
+        .map(|(lane, share)| {
+            let source = lane.source.shard;
+            (source, share.unwrap_or_else(|| even(source)))
+        })
+        .collect()
 }
 
 /// Gives shards that are new the shape of their siblings' past at their own level, for forecasts

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 use crate::load::{self, FetchError, Ladder, Rates, ShardRates};
 
 /// How long all of it may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// Steps of one query: Prometheus gives no more than 11,000 points of a series.
 const STEPS_MAX: u64 = 5_000;
 /// Bytes of one answer.
@@ -49,11 +50,23 @@ struct Series {
     values: Vec<(f64, String)>,
 }
 
+impl Series {
+    /// Its values by step, as far as they are asked for.
+    fn steps(&self, wanted: Range<u64>, step_ms: u64) -> impl Iterator<Item = (u64, f64)> + '_ {
+        let known = self.values.iter().filter_map(move |(at, value)| {
+            Some((step_of(*at, step_ms)?, value.parse::<f64>().ok().filter(|v| v.is_finite())?))
+        });
+        known
+            .filter(move |(step, _)| wanted.contains(step))
+            .map(|(step, value)| (step, value.max(0.0)))
+    }
+}
+
 /// Puts a value into its place in the rates of a step.
 type Put = fn(&mut Rates, usize, f64);
 
 /// What is asked for, and where it goes. `W` stands for the window.
-const QUERIES: [(&str, &str, Put); 5] = [
+const QUERIES: [(&str, &str, Put); 6] = [
     ("shard", "sum by (shard) (avg_over_time(foreshard_load_busy_ratio[W]))", |r, at, v| {
         shard(r, at).busy = v;
     }),
@@ -67,6 +80,9 @@ const QUERIES: [(&str, &str, Put); 5] = [
         "sum by (shard) (rate(foreshard_load_statements_total{access=\"write\"}[W]))",
         |r, at, v| shard(r, at).writes = v,
     ),
+    ("shard", "sum by (shard) (rate(foreshard_load_rows_total[W]))", |r, at, v| {
+        shard(r, at).rows = v;
+    }),
     ("shard", "sum by (shard) (rate(foreshard_load_bytes_total[W]))", |r, at, v| {
         shard(r, at).bytes = v;
     }),
@@ -108,7 +124,7 @@ pub(super) async fn import(
 
 async fn fetch(
     url: &str,
-    steps: std::ops::Range<u64>,
+    steps: Range<u64>,
     step_ms: u64,
 ) -> Result<BTreeMap<u64, Rates>, ImportError> {
     let mut found: BTreeMap<u64, Rates> = BTreeMap::new();
@@ -116,19 +132,16 @@ async fn fetch(
     while from < steps.end {
         let to = steps.end.min(from + STEPS_MAX);
         for (label, query, put) in QUERIES {
-            let page = load::get(&range_url(url, query, from..to, step_ms), ANSWER_BYTES_MAX).await?;
+            let page =
+                load::get(&range_url(url, query, from..to, step_ms), ANSWER_BYTES_MAX).await?;
             let answer: Answer = serde_json::from_str(&page)?;
             for series in answer.data.result {
                 let index = series.metric.get(label).and_then(|index| index.parse().ok());
-                let Some(index) = index.filter(|index: &usize| *index < INDEX_MAX) else { continue };
-                for (at, value) in &series.values {
-                    let (Some(step), Ok(value)) = (step_of(*at, step_ms), value.parse::<f64>())
-                    else {
-                        continue;
-                    };
-                    if (from..to).contains(&step) && value.is_finite() {
-                        put(found.entry(step).or_default(), index, value.max(0.0));
-                    }
+                let Some(index) = index.filter(|index: &usize| *index < INDEX_MAX) else {
+                    continue;
+                };
+                for (step, value) in series.steps(from..to, step_ms) {
+                    put(found.entry(step).or_default(), index, value);
                 }
             }
         }
@@ -146,7 +159,7 @@ fn step_of(at: f64, step_ms: u64) -> Option<u64> {
 }
 
 /// The URL of a query over steps, each value at the end of its step.
-fn range_url(url: &str, query: &str, steps: std::ops::Range<u64>, step_ms: u64) -> String {
+fn range_url(url: &str, query: &str, steps: Range<u64>, step_ms: u64) -> String {
     let seconds = |ms: u64| format!("{}.{:03}", ms / 1000, ms % 1000);
     let window = format!("{}ms", step_ms.max(15_000));
     format!(
@@ -237,7 +250,7 @@ mod tests {
         assert_eq!(import(&mut ladder, &url, 12_000, now).await.unwrap(), 12_000);
         assert_eq!((ladder.base().first_step(), ladder.base().end_step()), (8_000, 20_000));
         assert_eq!(ladder.base().shards()[1].busy, vec![0.5f32; 12_000]);
-        assert_eq!(ladder.base().nodes()[1][7], 0.5);
+        assert_eq!(ladder.base().nodes()[1][7..8], [0.5]);
         let hours = ladder.of(Resolution::Hour).unwrap();
         assert_eq!(hours.shards()[1].busy.last(), Some(&0.5));
         assert!(hours.len() >= 199);

@@ -1,5 +1,4 @@
-//! What the controller knows of load and forecast, for whoever asks: the heatmap, past and to come,
-//! and how good the forecasts were.
+//! What the controller knows of load and forecast, for whoever asks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,28 +7,16 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::accuracy::Accuracy;
+use super::heatmap::{Heatmap, Keys, Window};
 use super::planning::Picture;
 use super::probe::{NodeProbe, Probes};
 use crate::backend::NodeAddress;
-use crate::forecast::{Distribution, Forecast, Outcome, Score};
+use crate::forecast::{Outcome, Score};
 use crate::ids::ShardId;
-use crate::load::{self, Columns, Held, Pair, Recorder, Resolution, ShardDetail, Sketch};
+use crate::load::{self, Held, Pair, Recorder, ShardDetail, Sketch};
 use crate::placement::{Cut, Division, Halves, HotKey};
 use crate::runtime::Tasks;
 use crate::shard_map::{Bounds, Shard, ShardMap};
-
-/// What of the load is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Quantity {
-    /// Statements a second that only read.
-    Reads,
-    /// Statements a second that may write.
-    Writes,
-    /// Busy seconds a second.
-    #[default]
-    Busy,
-}
 
 /// Shared by the controller and the admin room. Cheap to clone; empty until the controller runs.
 #[derive(Debug, Clone, Default)]
@@ -43,53 +30,6 @@ struct Known {
     step_ms: u64,
     sketch: Sketch,
     probes: Probes,
-}
-
-/// What of a heatmap is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// What the values are.
-    pub quantity: Quantity,
-    /// How long the steps of the past are.
-    pub resolution: Resolution,
-    /// Steps that are over.
-    pub past: usize,
-    /// Steps to come.
-    pub ahead: usize,
-}
-
-/// The load of every shard, step by step, past and to come.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Heatmap {
-    /// What the values are.
-    pub quantity: Quantity,
-    /// The length of a step to come.
-    pub step_ms: u64,
-    /// The length of a step of the past.
-    pub past_step_ms: u64,
-    /// When the first value of `past` begins, in ms since 1970.
-    pub past_unix_ms: u64,
-    /// When the first values to come begin.
-    pub ahead_unix_ms: u64,
-    /// By shard id.
-    pub shards: Vec<HeatRow>,
-}
-
-/// One shard of a heatmap.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HeatRow {
-    /// The shard.
-    pub shard: ShardId,
-    /// Since the last sample.
-    pub now: f64,
-    /// Of each step that is over, oldest first.
-    pub past: Vec<f32>,
-    /// 10 % quantile of each step to come.
-    pub p10: Vec<f64>,
-    /// Median.
-    pub median: Vec<f64>,
-    /// 90 % quantile.
-    pub p90: Vec<f64>,
 }
 
 /// How good the forecasts of one shard are.
@@ -129,6 +69,12 @@ impl Insight {
     /// Takes in what sessions have sampled.
     pub(super) fn take(&self, held: &Held, now_unix_ms: u64) {
         self.0.lock().sketch.take(held, now_unix_ms, rand::random::<f64>);
+    }
+
+    /// Hands on what samples show when shards were split or merged; of each lane the share of the
+    /// load that goes with it, where the keys are known.
+    pub(super) fn inherit(&self, lanes: &[(ShardId, ShardId, &Bounds)]) -> Vec<Option<f64>> {
+        self.0.lock().sketch.inherit(lanes)
     }
 
     /// Begins to ask the nodes how they are.
@@ -176,51 +122,16 @@ impl Insight {
 
     /// `past` steps that are over, in a resolution, and `ahead` to come, which are as long as those of
     /// the forecasts; as far as they are known.
-    pub fn heatmap(&self, window: &Window) -> Heatmap {
-        let (recorder, picture, step_ms) = {
+    pub fn heatmap(&self, window: &Window, map: &ShardMap) -> Heatmap {
+        let (recorder, picture, step_ms, ranges) = {
             let known = self.0.lock();
-            (known.recorder.clone(), Arc::clone(&known.picture), known.step_ms)
+            let ranges = map.shards().map(|(id, _)| (id, known.sketch.ranges(id))).collect();
+            (known.recorder.clone(), Arc::clone(&known.picture), known.step_ms, ranges)
         };
-        let quantity = window.quantity;
-        let ahead_unix_ms = picture.end_step.saturating_mul(step_ms);
-        let mut heatmap = Heatmap {
-            quantity,
-            step_ms,
-            past_step_ms: step_ms,
-            past_unix_ms: ahead_unix_ms,
-            ahead_unix_ms,
-            shards: Vec::new(),
-        };
-        let Some(recorder) = recorder else { return heatmap };
-        let recorder = recorder.lock();
-        let Some(history) = recorder.ladder().of(window.resolution) else { return heatmap };
-        let kept = window.past.min(history.len());
-        let first = history.end_step().saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
-        heatmap.past_step_ms = history.step_ms();
-        heatmap.past_unix_ms = first.saturating_mul(history.step_ms());
-        let row = |(shard, columns): (u32, &Columns)| {
-            let index = ShardId(shard).index();
-            let rates = recorder.now().shards.get(index).copied().unwrap_or_default();
-            let (column, now) = match quantity {
-                Quantity::Reads => (&columns.reads, rates.reads),
-                Quantity::Writes => (&columns.writes, rates.writes),
-                Quantity::Busy => (&columns.busy, rates.busy),
-            };
-            let forecast = picture.forecasts_of(quantity).get(index).map(Forecast::distribution);
-            let level = |quantiles: fn(&Distribution) -> Vec<f64>| {
-                let all = forecast.map(quantiles).unwrap_or_default();
-                all.into_iter().take(window.ahead).collect()
-            };
-            HeatRow {
-                shard: ShardId(shard),
-                now,
-                past: column[column.len() - kept..].to_vec(),
-                p10: level(|distribution| distribution.p10().collect()),
-                median: level(|distribution| distribution.median().collect()),
-                p90: level(|distribution| distribution.p90().collect()),
-            }
-        };
-        heatmap.shards = (0..).zip(history.shards()).map(row).collect();
+        let mut heatmap = Heatmap::empty(window.quantity, step_ms);
+        if let Some(recorder) = recorder {
+            heatmap.fill(window, &picture, &recorder.lock(), &Keys { map, ranges });
+        }
         heatmap
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::ids::NodeId;
-use crate::placement::{Decision, NotTaken, Standing};
+use crate::placement::{Basis, Decision, NotTaken, Standing};
 
 /// Decisions that the status shows.
 const RECENT_MAX: usize = 20;
@@ -24,6 +24,7 @@ pub(super) struct Ledger {
 struct Gist {
     standing: Standing,
     not_taken: Option<NotTaken>,
+    basis: Basis,
     crosses: bool,
 }
 
@@ -32,6 +33,7 @@ impl Gist {
         Self {
             standing: decision.standing,
             not_taken: decision.not_taken,
+            basis: decision.basis,
             crosses: decision.predicted_crossing_unix_ms.is_some(),
         }
     }

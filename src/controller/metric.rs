@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::planning::Picture;
 use crate::forecast::Scorecard;
+use crate::ids::ShardId;
 
 /// Publishes the error of each shard's forecast, and how long they all took.
 pub(super) fn forecasts(picture: &Picture, took: Duration) {
@@ -22,6 +23,12 @@ pub(super) fn forecasts(picture: &Picture, took: Duration) {
             metrics::gauge!("foreshard_forecast_relative_error_ratio", &labels).set(error);
         }
     }
+}
+
+/// Counts that a shard's forecasts were found bad and persistence is planned with instead.
+pub(super) fn fallback(shard: ShardId) {
+    metrics::counter!("foreshard_forecast_fallbacks_total", "shard" => shard.to_string())
+        .increment(1);
 }
 
 /// Publishes how good each shard's forecasts were when their time had come.

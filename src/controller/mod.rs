@@ -7,7 +7,9 @@ mod accuracy;
 mod config;
 mod control;
 mod expectation;
+mod heatmap;
 mod heritage;
+mod import;
 mod insight;
 mod ledger;
 mod metric;
@@ -19,7 +21,8 @@ mod store;
 
 pub use config::Config;
 pub use control::{ControllerContext, Settings, run};
-pub use insight::{HeatRow, Heatmap, Insight, Quantity, ShardAccuracy, Window};
+pub use heatmap::{HeatRow, Heatmap, Quantity, Window};
+pub use insight::{Insight, ShardAccuracy};
 pub use probe::NodeProbe;
 pub use status::{MoveStatus, NodeStatus, ShardStatus, Status};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::insight::Quantity;
-use crate::forecast::{self, Distribution, Forecast, Model, Study};
+use super::heatmap::Quantity;
+use crate::forecast::{self, Distribution, Forecast, Model, Study, Timeline};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Columns, History};
 use crate::placement::{self, Cut, Division, Halves, InFlight, NodeLoad, Normal, Scene, ShardLoad};
@@ -59,6 +59,8 @@ pub(super) struct Picture {
     pub(super) plain: BTreeMap<usize, Forecast>,
     /// Of reads and of writes, by shard id; made less often.
     pub(super) statements: [Arc<Vec<Forecast>>; 2],
+    /// The number of the first step of those.
+    pub(super) statements_step: u64,
     /// How many steps of history they rest on.
     pub(super) steps: usize,
     /// The number of their first step.
@@ -138,17 +140,19 @@ impl Picture {
                 .map(|both| both.each_ref().map(all))
                 .unwrap_or_default()
                 .map(Arc::new),
+            statements_step: past.end_step,
             steps: past.steps,
             end_step: past.end_step,
         }
     }
 
-    /// The forecasts of one quantity, by shard id.
-    pub(super) fn forecasts_of(&self, quantity: Quantity) -> &[Forecast] {
+    /// The forecasts of one quantity, by shard id, and the number of their first step.
+    pub(super) fn forecasts_of(&self, quantity: Quantity) -> (&[Forecast], u64) {
         match quantity {
-            Quantity::Busy => &self.shards,
-            Quantity::Reads => &self.statements[0],
-            Quantity::Writes => &self.statements[1],
+            Quantity::Busy => (&self.shards, self.end_step),
+            Quantity::Reads => (&self.statements[0], self.statements_step),
+            Quantity::Writes => (&self.statements[1], self.statements_step),
+            Quantity::Rows | Quantity::Bytes => (&[], self.end_step),
         }
     }
 }
@@ -161,9 +165,27 @@ impl Studies {
         let series = past.shards.iter().take(NETWORK_SERIES_MAX);
         let series: Vec<_> = series.map(|history| (history.as_slice(), config)).collect();
         let network = if wanted { forecast::train(&series, slack) } else { None };
-        let study = |history: &Vec<f64>| forecast::study(history, config, slack, network.as_ref());
-        Self { shards: past.shards.iter().map(study).collect(), end_step: past.end_step }
+        let study = |(shard, history): (usize, &Vec<f64>)| {
+            let hours = past.hours.as_ref();
+            let coarse = hours.and_then(|hours| {
+                Some(timeline(hours.shards.get(shard)?, (hours.end_step, hours.step_ms), config))
+            });
+            let fine = timeline(history, (past.end_step, config.step_ms()), config);
+            forecast::study(&fine, coarse.as_ref(), config, slack, network.as_ref())
+        };
+        let shards = past.shards.iter().enumerate().map(study).collect();
+        Self { shards, end_step: past.end_step }
     }
+}
+
+/// Values that end with the step before `end_step`, in time.
+pub(super) fn timeline<'a>(
+    values: &'a [f64],
+    (end_step, step_ms): (u64, u64),
+    config: &forecast::Config,
+) -> Timeline<'a> {
+    let day = usize::try_from(config.day_ms / step_ms.max(1)).unwrap_or_default();
+    Timeline { values, end_step, step_ms, day }
 }
 
 /// What is known for a decision beside map and moves.
@@ -252,7 +274,8 @@ fn sibling(map: &ShardMap, id: ShardId) -> Option<ShardId> {
 /// The place of a shard that was split or merged away: no load, and nothing to be done.
 fn gone(map: &ShardMap) -> ShardLoad {
     let rests_until_unix_ms = Some(u64::MAX);
-    ShardLoad { rests_until_unix_ms, ..ShardLoad::new(map.home(), Vec::new(), false) }
+    let exists = false;
+    ShardLoad { exists, rests_until_unix_ms, ..ShardLoad::new(map.home(), Vec::new(), false) }
 }
 
 /// A forecast as the mean and deviation of each step.

@@ -69,6 +69,8 @@ pub struct ShardStatus {
     pub reads_per_second: f64,
     /// Statements a second that may write.
     pub writes_per_second: f64,
+    /// Rows a second that they returned or changed.
+    pub rows_per_second: f64,
     /// Bytes relayed a second.
     pub bytes_per_second: f64,
     /// Busy seconds a second, now.
@@ -157,6 +159,7 @@ pub(super) fn shards(picture: &Picture, map: &ShardMap, rates: &Rates) -> Vec<Sh
             node: shard.node,
             reads_per_second: now.reads,
             writes_per_second: now.writes,
+            rows_per_second: now.rows,
             bytes_per_second: now.bytes,
             busy: now.busy,
             forecast_median: distribution.into_iter().flat_map(Distribution::median).collect(),

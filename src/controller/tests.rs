@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::forecast;
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
-use crate::load::{self, Access, Chunk, Counters, History, Rates, Samples, ShardRates};
+use crate::load::{self, Access, Chunk, Counters, History, Rates, Samples, ShardRates, Work};
 use crate::placement::{self, Decision, Mode, Standing};
 use crate::runtime::Tasks;
 use crate::shard_map::{
@@ -142,8 +142,8 @@ async fn start(name: &str, mode: Mode) -> Loop {
         while !token.is_cancelled() {
             beat.tick().await;
             for shard in 0..SHARDS {
-                let busy = Duration::from_millis(5);
-                load.record_shard(ShardId(shard), Access::Read, busy, 100);
+                let work = Work { busy: Duration::from_millis(5), rows: 1, bytes: 100 };
+                load.record_shard(ShardId(shard), Access::Read, work);
             }
         }
     });

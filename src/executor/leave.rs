@@ -202,7 +202,8 @@ async fn look_at(
         (false, None) => member.least_pin(),
     });
     let trace = &mut member.guard.trace;
-    (trace.sequences, trace.unknown) = (true, member.leaves >= Leaves::Code);
+    trace.sequences |= member.leaves >= Leaves::Sequences;
+    trace.unknown = member.leaves >= Leaves::Code;
     member.leaves = Leaves::Nothing;
     Ok((found.settings, found.search_path))
 }

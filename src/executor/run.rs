@@ -12,7 +12,7 @@ use super::session::Member;
 use super::{Client, Fault, Session};
 use crate::backend::{BackendError, CommandError};
 use crate::ids::{NodeId, ShardId};
-use crate::load::{Access, Sample};
+use crate::load::{Access, Sample, Work};
 use crate::wire::{TransactionStatus, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
@@ -184,13 +184,16 @@ impl Session {
         if let Some(sample) = self.sampled.take() {
             self.engine.samples.offer(Sample { busy, ..*sample });
         }
+        let rows = self.held(node).map_or(0, |member| std::mem::take(&mut member.guard.rows));
         let counters = &self.engine.counters;
         let Some(count) = u32::try_from(cost.shards.len()).ok().filter(|count| *count > 0) else {
             counters.record_node(node, busy);
             return;
         };
+        let each = |all: u64| all / u64::from(count);
+        let work = Work { busy: busy / count, rows: each(rows), bytes: each(bytes) };
         for shard in &cost.shards {
-            counters.record_shard(*shard, cost.access, busy / count, bytes / u64::from(count));
+            counters.record_shard(*shard, cost.access, work);
         }
     }
 

@@ -213,7 +213,7 @@ fn covers_by_date(begin: u64, unix_ms: u64, lasts_ms: u64, repeats: Repeats) -> 
 }
 
 /// Year, month and day of a time, and the milliseconds of the day.
-fn date(unix_ms: u64) -> ((i64, i64, i64), u64) {
+pub(super) fn date(unix_ms: u64) -> ((i64, i64, i64), u64) {
     // Hinnant's algorithm, the inverse of [`days`].
     let shifted = i64::try_from(unix_ms / DAY_MS).unwrap_or_default() + 719_468;
     let era = shifted.div_euclid(146_097);

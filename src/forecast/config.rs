@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Event, Holidays};
 
 /// A model beside the ensemble. It takes part in the forecast of a series by as much as its errors
 /// at recent origins earn it.
@@ -64,6 +64,8 @@ pub struct Config {
     pub study_interval_ms: u64,
     /// Known events.
     pub events: Vec<Event>,
+    /// Holidays, for the model `prophet`; only where a day is one.
+    pub holidays: Vec<Holidays>,
 }
 
 impl Default for Config {
@@ -79,6 +81,7 @@ impl Default for Config {
             models: vec![Model::Arima],
             study_interval_ms: 1_800_000,
             events: Vec::new(),
+            holidays: Vec::new(),
         }
     }
 }
@@ -141,6 +144,8 @@ impl Config {
                 faults.push(("events", format!("{:?}: {fault}", event.name)));
             }
         }
+        let of_holidays = Holidays::faults(&self.holidays);
+        faults.extend(of_holidays.into_iter().map(|fault| ("holidays", fault)));
         if self.study_interval_ms < self.step_ms {
             faults.push(("study_interval_ms", "must be at least a step".to_owned()));
         }

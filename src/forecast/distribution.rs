@@ -38,6 +38,26 @@ impl Distribution {
         Self::new(self.steps.iter().zip(point).map(moved).collect(), f64::MAX)
     }
 
+    /// What is left of this when so many steps are over, moved by `offset`, of which half is gone
+    /// after 24 steps: it was so far off there.
+    #[must_use]
+    pub fn after(&self, steps: usize, offset: f64) -> Self {
+        const FADE_STEPS: f64 = 24.0;
+        let left = self.steps.iter().skip(steps).enumerate().map(|(step, quantiles)| {
+            let fade = 0.5f64.powf(real(step) / FADE_STEPS);
+            quantiles.map(|quantile| quantile + fade * offset)
+        });
+        Self::new(left.collect(), f64::MAX)
+    }
+
+    /// This, so many times as high at each step.
+    pub(super) fn times(&self, factors: &[f64]) -> Self {
+        let steps = self.steps.iter().zip(factors.iter().chain(std::iter::repeat(&1.0)));
+        let times =
+            |(quantiles, factor): (&[f64; LEVELS.len()], &f64)| quantiles.map(|q| q * factor);
+        Self::new(steps.map(times).collect(), f64::MAX)
+    }
+
     /// The quantiles of each step.
     pub fn steps(&self) -> &[[f64; LEVELS.len()]] {
         &self.steps

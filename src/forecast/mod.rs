@@ -14,6 +14,7 @@ mod config;
 mod distribution;
 mod ensemble;
 mod expect;
+mod holidays;
 mod members;
 mod persistence;
 mod score;
@@ -26,11 +27,13 @@ pub use calendar::{Aspect, Event, Repeats, parse_time};
 pub use config::{Config, Model};
 pub use distribution::{Distribution, LEVELS};
 pub use expect::{Ahead, Known, Timeline};
+pub use holidays::{Holidays, Weekday};
 pub use members::Network;
 pub use score::{Outcome, Score, Scorecard};
 
 use components::Shape;
 use ensemble::Ensemble;
+use holidays::Effects;
 use members::{Baseline, Blend, Task, Trial};
 use serde::Serialize;
 
@@ -85,6 +88,10 @@ pub struct Study {
     /// Distances of the origins at which they were tried from the end of the history.
     origins: Vec<usize>,
     trials: Vec<Trial>,
+    /// What holidays do.
+    effects: Effects,
+    /// The number of the step after the history.
+    end_step: u64,
 }
 
 /// Trains the network that forecasts all series, on these and each with its own configuration; it
@@ -102,12 +109,31 @@ pub fn train(series: &[(&[f64], &Config)], slack: usize) -> Option<Network> {
 }
 
 /// Asks the slow models about a series, so that the answer can be used for `slack` steps more.
-/// Takes up to a second.
-pub fn study(history: &[f64], config: &Config, slack: usize, network: Option<&Network>) -> Study {
-    let history = sane(history);
+/// Takes up to a second. What holidays do is learned from the coarser past, if there is one: it goes
+/// back further.
+pub fn study(
+    past: &Timeline<'_>,
+    coarse: Option<&Timeline<'_>>,
+    config: &Config,
+    slack: usize,
+    network: Option<&Network>,
+) -> Study {
+    let mut history = sane(past.values);
+    let steps = history.len();
+    let ahead = u64::try_from(config.horizon_steps() + slack).unwrap_or_default();
+    let until_ms = past.end_step.saturating_add(ahead).saturating_mul(past.step_ms);
+    let wanted = past.unix_ms(0).saturating_sub(DAY_MS)..until_ms;
+    let effects = if config.models.contains(&Model::Prophet) {
+        Effects::learn(coarse.unwrap_or(past), config, &wanted)
+    } else {
+        Effects::default()
+    };
+    let first = past.end_step.saturating_sub(u64::try_from(steps).unwrap_or_default());
+    without(&mut history, effects.factors(first, past.step_ms, steps).as_deref());
+    let end_step = past.end_step;
     let task = Task::of(&history, config);
-    let Some(shape) = Shape::fit(history.len(), task.horizon, task.day, task.week) else {
-        return Study::default();
+    let Some(shape) = Shape::fit(steps, task.horizon, task.day, task.week) else {
+        return Study { effects, end_step, ..Study::default() };
     };
     let origins = members::origins(&task, shape.oldest);
     let task = Task { horizon: task.horizon + slack, ..task };
@@ -115,19 +141,45 @@ pub fn study(history: &[f64], config: &Config, slack: usize, network: Option<&Ne
     let run =
         |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task, network));
     let trials = slow.filter_map(run).collect();
-    Study { origins, trials }
+    Study { origins, trials, effects, end_step }
 }
 
-/// One model's own point forecast, as it is tried beside the ensemble; `None` if it can't make one.
+/// The longest day.
+const DAY_MS: u64 = 86_400_000;
+
+/// Takes factors out of a history.
+fn without(history: &mut [f64], factors: Option<&[f64]>) {
+    let factors = factors.unwrap_or_default();
+    history.iter_mut().zip(factors).for_each(|(value, factor)| *value /= factor);
+}
+
+/// One model's own point forecast, as it is tried beside the ensemble, with what a study of the same
+/// history found of holidays; `None` if it can't make one.
 pub fn alone(
     model: Model,
     history: &[f64],
     config: &Config,
-    network: Option<&Network>,
+    (study, network): (&Study, Option<&Network>),
 ) -> Option<Vec<f64>> {
-    let history = sane(history);
+    let mut history = sane(history);
+    let factors = study.factors(history.len(), 0, config);
+    without(&mut history, factors.as_deref());
     let task = Task::of(&history, config);
-    Trial::run(model, task, &[], &|task| model.predict(task, network)).map(Trial::into_point)
+    let said = Trial::run(model, task, &[], &|task| model.predict(task, network));
+    let mut point = said.map(Trial::into_point)?;
+    let ahead = factors.iter().flat_map(|factors| &factors[history.len()..]);
+    point.iter_mut().zip(ahead).for_each(|(value, factor)| *value *= factor);
+    Some(point)
+}
+
+impl Study {
+    /// The factors of holidays for a history of so many steps and what is ahead of it, `age` steps
+    /// after the study.
+    fn factors(&self, steps: usize, age: usize, config: &Config) -> Option<Vec<f64>> {
+        let end = self.end_step + u64::try_from(age).unwrap_or_default();
+        let first = end.checked_sub(u64::try_from(steps).ok()?)?;
+        self.effects.factors(first, config.step_ms(), steps + config.horizon_steps())
+    }
 }
 
 /// Forecasts a series of loads, oldest first, one value a step and no gaps. Values that are
@@ -138,12 +190,31 @@ pub fn forecast(history: &[f64], config: &Config) -> Forecast {
 
 /// The same with a study of the series, and the number of steps that came since then.
 pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, usize)) -> Forecast {
-    let history = sane(history);
-    let task = Task::of(&history, config);
+    let mut history = sane(history);
+    let horizon = config.horizon_steps();
     if !history.is_empty() && history.iter().all(|value| *value == 0.0) {
-        return idle(task.horizon);
+        return idle(horizon);
     }
-    let persistence = persistence::persistence(&history, task.horizon);
+    let persistence = persistence::persistence(&history, horizon);
+    let Some(factors) = study.factors(history.len(), age, config) else {
+        return usual(&history, persistence, config, (study, age));
+    };
+    without(&mut history, Some(&factors));
+    let mut forecast = usual(&history, persistence, config, (study, age));
+    if forecast.backtest.is_some() {
+        forecast.ensemble = forecast.ensemble.times(&factors[history.len()..]);
+    }
+    forecast
+}
+
+/// The forecast of a history without holidays.
+fn usual(
+    history: &[f64],
+    persistence: Distribution,
+    config: &Config,
+    (study, age): (&Study, usize),
+) -> Forecast {
+    let task = Task::of(history, config);
     let shape = Shape::fit(history.len(), task.horizon, task.day, task.week);
     let Some(shape) = shape else { return cold(persistence) };
     let studied: Vec<Trial> =
@@ -154,18 +225,18 @@ pub fn forecast_with(history: &[f64], config: &Config, (study, age): (&Study, us
         study.origins.clone()
     };
     let ends: Vec<usize> = origins.iter().map(|back| history.len().saturating_sub(*back)).collect();
-    let ensemble = Ensemble::fit(&history, shape, &ends);
+    let ensemble = Ensemble::fit(history, shape, &ends);
     let backtest = ensemble.backtest();
-    let shifted = shift::is_shifted(&history, task.day);
+    let shifted = shift::is_shifted(history, task.day);
     let (distribution, weights) = if shifted {
-        let after = shift::after(&history, task.day, task.horizon);
+        let after = shift::after(history, task.day, task.horizon);
         (persistence.moved_to(&after), vec![("after_shift", 1.0)])
     } else {
         let run =
             |model: &Model| Trial::run(*model, task, &origins, &|task| model.predict(task, None));
         let fast = config.models.iter().filter(|model| !model.is_slow());
         let trials: Vec<Trial> = fast.filter_map(run).chain(studied).collect();
-        blended(&ensemble, &history, &ends, &trials)
+        blended(&ensemble, history, &ends, &trials)
     };
     let times = backtest.relative_to_persistence;
     let trusted = times <= config.trusted_relative_error_max;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Forecast, real};
 
@@ -30,7 +30,7 @@ struct Promise {
 }
 
 /// What was said of one step, and what came.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The number of the step.
     pub step: u64,
@@ -68,7 +68,7 @@ pub struct Score {
 }
 
 /// Sums that forget slowly.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Sums {
     resolved: u64,
     weight: f64,
@@ -120,24 +120,64 @@ impl Sums {
     }
 }
 
-/// What was said of one series, and how good that was.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What was said of one series, and how good that was. What waits for its outcome is left out where
+/// it is written down.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scorecard {
     horizons: Vec<Horizon>,
 }
 
 /// What was said so many steps ahead.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Horizon {
     steps: usize,
+    #[serde(skip)]
     promises: VecDeque<Promise>,
     sums: Sums,
+    /// Only of the middle one.
+    #[serde(with = "written")]
     outcomes: VecDeque<Outcome>,
+}
+
+/// Outcomes as they are written down: short, in single precision.
+mod written {
+    use std::collections::VecDeque;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Outcome;
+
+    type Row = (u64, f32, f32, f32, f32);
+
+    #[expect(clippy::cast_possible_truncation, reason = "to single precision, on purpose")]
+    fn row(outcome: &Outcome) -> Row {
+        let [a, b, c, d] = [outcome.said_p10, outcome.said_median, outcome.said_p90, outcome.came]
+            .map(|v| v as f32);
+        (outcome.step, a, b, c, d)
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        outcomes: &VecDeque<Outcome>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        outcomes.iter().map(row).collect::<Vec<Row>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(
+        from: D,
+    ) -> Result<VecDeque<Outcome>, D::Error> {
+        let rows = Vec::<Row>::deserialize(from)?;
+        let outcome = |(step, p10, median, p90, came): Row| {
+            let [said_p10, said_median, said_p90, came] = [p10, median, p90, came].map(f64::from);
+            Outcome { step, said_p10, said_median, said_p90, came }
+        };
+        Ok(rows.into_iter().map(outcome).collect())
+    }
 }
 
 impl Horizon {
     /// Scores what was said of this step; what was said of earlier ones has no outcome.
-    fn settle(&mut self, step: u64, came: f64) {
+    fn settle(&mut self, step: u64, came: f64, kept: usize) {
         while let Some(promise) = self.promises.pop_front_if(|promise| promise.step <= step) {
             if promise.step < step {
                 continue;
@@ -145,7 +185,7 @@ impl Horizon {
             self.sums.take(&promise, came);
             let [_, said_p10, said_median, said_p90, _] = promise.said;
             self.outcomes.push_back(Outcome { step, said_p10, said_median, said_p90, came });
-            if self.outcomes.len() > KEPT {
+            if self.outcomes.len() > kept {
                 self.outcomes.pop_front();
             }
         }
@@ -153,14 +193,23 @@ impl Horizon {
 }
 
 impl Scorecard {
-    /// Nothing was said yet. Looks at one step ahead, an eighth, a half and the whole of `horizon`.
-    pub fn new(horizon: usize) -> Self {
-        let mut steps = vec![1, horizon / 8, horizon / 2, horizon];
-        steps.retain(|steps| *steps > 0);
-        steps.sort_unstable();
-        steps.dedup();
+    /// Nothing was said yet. Looks at one step ahead, an eighth, a half and the whole of
+    /// `horizon_steps`.
+    pub fn new(horizon_steps: usize) -> Self {
         let horizon = |steps| Horizon { steps, ..Horizon::default() };
-        Self { horizons: steps.into_iter().map(horizon).collect() }
+        Self { horizons: steps_scored(horizon_steps).into_iter().map(horizon).collect() }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for horizon in &mut self.horizons {
+            *horizon = Horizon { steps: horizon.steps, ..Horizon::default() };
+        }
+    }
+
+    /// Whether it is about forecasts of so many steps.
+    pub fn is_for(&self, horizon: usize) -> bool {
+        self.horizons.iter().map(|horizon| horizon.steps).eq(steps_scored(horizon))
     }
 
     /// Remembers what a forecast says, which was made at the end of `history`; `first` is the
@@ -190,7 +239,10 @@ impl Scorecard {
 
     /// Scores what was said of a step whose load is known now. Steps come in their order.
     pub fn settle(&mut self, step: u64, came: f64) {
-        self.horizons.iter_mut().for_each(|horizon| horizon.settle(step, came));
+        let middle = self.middle_index();
+        for (index, horizon) in self.horizons.iter_mut().enumerate() {
+            horizon.settle(step, came, if index == middle { KEPT } else { 0 });
+        }
     }
 
     /// How good it was, by steps ahead; only of what was resolved.
@@ -225,8 +277,21 @@ impl Scorecard {
     }
 
     fn middle(&self) -> Option<&Horizon> {
-        self.horizons.get(self.horizons.len().saturating_sub(2))
+        self.horizons.get(self.middle_index())
     }
+
+    fn middle_index(&self) -> usize {
+        self.horizons.len().saturating_sub(2)
+    }
+}
+
+/// How many steps ahead is scored, of forecasts of so many.
+fn steps_scored(horizon: usize) -> Vec<usize> {
+    let mut steps = vec![1, horizon / 8, horizon / 2, horizon];
+    steps.retain(|steps| *steps > 0);
+    steps.sort_unstable();
+    steps.dedup();
+    steps
 }
 
 /// What only the highest 5 % of a history are above.
@@ -282,6 +347,24 @@ mod tests {
         let (ahead, outcomes) = card.outcomes();
         assert_eq!((ahead, outcomes.last().unwrap().step), (8, 299));
         assert!((outcomes.last().unwrap().came - history()[299]).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_card_that_was_written_down_and_read_goes_on_as_it_was() {
+        let card = played(&history(), 0.0);
+        let text = serde_json::to_string(&card).unwrap();
+        let back: Scorecard = serde_json::from_str(&text).unwrap();
+        let ((_, back_outcomes), (_, outcomes)) = (back.outcomes(), card.outcomes());
+        assert_eq!(back_outcomes.len(), outcomes.len());
+        for (back, outcome) in back_outcomes.iter().zip(&outcomes) {
+            assert!(back.step == outcome.step && (back.came - outcome.came).abs() < 1e-5);
+        }
+        for (back, score) in back.scores().iter().zip(card.scores()) {
+            assert_eq!((back.steps, back.resolved), (score.steps, score.resolved));
+            assert!((back.coverage_80 - score.coverage_80).abs() < 1e-9);
+        }
+        assert!(back.is_for(16) && !back.is_for(17));
+        assert!(text.len() < 12_000, "{} bytes a shard", text.len());
     }
 
     #[test]

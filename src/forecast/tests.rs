@@ -4,7 +4,9 @@ use std::f64::consts::TAU;
 
 use proptest::prelude::*;
 
-use super::{Config, Distribution, Forecast, LEVELS, Model, Study, forecast, forecast_with, study};
+use super::{
+    Config, Distribution, Forecast, LEVELS, Model, Study, Timeline, forecast, forecast_with,
+};
 
 fn config(day: u64, horizon: u64) -> Config {
     Config {
@@ -17,7 +19,15 @@ fn config(day: u64, horizon: u64) -> Config {
         models: Vec::new(),
         study_interval_ms: 100,
         events: Vec::new(),
+        holidays: Vec::new(),
     }
+}
+
+/// What the slow models say of a history whose steps are a millisecond.
+fn study(history: &[f64], config: &Config, slack: usize) -> Study {
+    let end_step = u64::try_from(history.len()).unwrap();
+    let past = Timeline { values: history, end_step, step_ms: 1, day: config.day_steps() };
+    super::study(&past, None, config, slack, None)
 }
 
 /// A number from -1 to 1 that depends on `seed` alone.
@@ -108,7 +118,7 @@ fn a_model_that_is_better_takes_part_and_one_that_is_worse_gets_little() {
         .collect();
     let with = |models: Vec<Model>| Config { models, ..config(40, 30) };
     let all = with(Model::ALL.to_vec());
-    let study = study(&history, &all, 5, None);
+    let study = study(&history, &all, 5);
     let joined = forecast_with(&history, &all, (&study, 0));
     assert_sound(&joined, 30);
     let sum: f64 = joined.weights.iter().map(|(_, weight)| weight).sum();
@@ -165,7 +175,7 @@ proptest! {
             history.into_iter().map(|v| if v.abs() > 1e12 { 1e12 } else { v }).collect();
         let models = vec![Model::Arima, Model::Lags, Model::Prophet];
         let config = Config { week_ms: week, models, ..config(day, horizon) };
-        let study = study(&history, &config, 3, None);
+        let study = study(&history, &config, 3);
         for age in [0, 2, 9] {
             let forecast = forecast_with(&history, &config, (&study, age));
             assert_sound(&forecast, config.horizon_steps());

@@ -1,7 +1,9 @@
 //! Where clients connect, and limits on them.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// The address and port that clients connect to.
     pub listen: SocketAddr,
-    /// Threads that serve clients; 0 for one a processor.
+    /// Threads that serve clients; 0 for one every two processors.
     pub workers: usize,
     /// The folder of a Unix socket that clients can connect to as well; its name is that of
     /// PostgreSQL's, with the port of `listen`.
@@ -55,7 +57,7 @@ impl Config {
     /// Threads that serve clients.
     pub fn worker_count(&self) -> usize {
         match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            0 => available_parallelism().map_or(1, NonZeroUsize::get).div_ceil(2),
             count => count,
         }
     }

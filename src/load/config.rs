@@ -22,6 +22,9 @@ pub struct Config {
     pub probe_interval_ms: u64,
     /// The pages of node exporters, by the node's name: `http://n1:9100/metrics`.
     pub node_exporters: BTreeMap<String, String>,
+    /// A Prometheus that has scraped this proxy, or others of the same catalog: at a start without
+    /// any history the past is taken from there.
+    pub import_from_prometheus: Option<String>,
 }
 
 impl Default for Config {
@@ -34,6 +37,7 @@ impl Default for Config {
             hours_kept_days: 400,
             probe_interval_ms: 15_000,
             node_exporters: BTreeMap::new(),
+            import_from_prometheus: None,
         }
     }
 }
@@ -55,6 +59,9 @@ impl Config {
             if let Err(error) = super::parts(url) {
                 faults.push(("node_exporters", format!("{node}: {error}")));
             }
+        }
+        if let Some(Err(error)) = self.import_from_prometheus.as_deref().map(super::parts) {
+            faults.push(("import_from_prometheus", error.to_string()));
         }
         for (key, kept, most) in [
             ("samples_kept_hours", self.samples_kept_hours, 48),

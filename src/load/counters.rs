@@ -21,7 +21,7 @@ pub enum Access {
 /// count into the same totals.
 ///
 /// Count each piece of busy time once: a statement of one shard with [`Counters::record_shard`];
-/// one that touches several shards once for each, its busy time divided by their number; one of no
+/// one that touches several shards once for each, its work divided by their number; one of no
 /// shard (home and reference tables, catalog look-ups) with [`Counters::record_node`] alone. The
 /// load of a node is the sum of its shards' and its own.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ struct ShardCell {
     reads: AtomicU64,
     writes: AtomicU64,
     busy_nanos: AtomicU64,
+    rows: AtomicU64,
     bytes: AtomicU64,
 }
 
@@ -60,7 +61,20 @@ pub struct ShardTotals {
     pub writes: u64,
     /// Nanoseconds that a backend worked on them.
     pub busy_nanos: u64,
+    /// Rows that they returned or changed.
+    pub rows: u64,
     /// Bytes relayed, both ways.
+    pub bytes: u64,
+}
+
+/// What a statement cost one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// From its first byte to the backend until the backend was ready again.
+    pub busy: Duration,
+    /// Returned or changed.
+    pub rows: u64,
+    /// Relayed, both ways.
     pub bytes: u64,
 }
 
@@ -92,22 +106,22 @@ impl Counters {
         Self(Arc::new(Cells { shards, nodes }))
     }
 
-    /// Counts one statement of a shard: the time from its first byte to the backend until the
-    /// backend was ready again, and the bytes relayed both ways.
-    pub fn record_shard(&self, shard: ShardId, access: Access, busy: Duration, bytes: u64) {
+    /// Counts one statement of a shard.
+    pub fn record_shard(&self, shard: ShardId, access: Access, work: Work) {
         let shards = self.0.shards.load();
         let Some(cell) = shards.get(shard.index()) else {
             drop(shards);
             self.widen(shard);
-            return self.record_shard(shard, access, busy, bytes);
+            return self.record_shard(shard, access, work);
         };
         let statements = match access {
             Access::Read => &cell.reads,
             Access::Write => &cell.writes,
         };
         statements.fetch_add(1, Ordering::Relaxed);
-        cell.busy_nanos.fetch_add(nanos(busy), Ordering::Relaxed);
-        cell.bytes.fetch_add(bytes, Ordering::Relaxed);
+        cell.busy_nanos.fetch_add(nanos(work.busy), Ordering::Relaxed);
+        cell.rows.fetch_add(work.rows, Ordering::Relaxed);
+        cell.bytes.fetch_add(work.bytes, Ordering::Relaxed);
     }
 
     /// Makes room for a shard that came to be.
@@ -133,6 +147,7 @@ impl Counters {
             reads: read(&cell.reads),
             writes: read(&cell.writes),
             busy_nanos: read(&cell.busy_nanos),
+            rows: read(&cell.rows),
             bytes: read(&cell.bytes),
         };
         let node = |cell: &NodeCell| NodeTotals {
@@ -154,28 +169,33 @@ fn nanos(busy: Duration) -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Access, Counters, NodeTotals, ShardTotals};
+    use super::{Access, Counters, NodeTotals, ShardTotals, Work};
     use crate::ids::{NodeId, ShardId};
+
+    fn work(busy_micros: u64, rows: u64, bytes: u64) -> Work {
+        Work { busy: Duration::from_micros(busy_micros), rows, bytes }
+    }
 
     #[test]
     fn counts_of_all_clones_and_threads_add_up() {
         let counters = Counters::new(2, 1);
-        let work = |counters: Counters| {
+        let count = |counters: Counters| {
             for _ in 0..1000 {
-                counters.record_shard(ShardId(1), Access::Read, Duration::from_micros(3), 10);
-                counters.record_shard(ShardId(1), Access::Write, Duration::from_micros(1), 1);
+                counters.record_shard(ShardId(1), Access::Read, work(3, 2, 10));
+                counters.record_shard(ShardId(1), Access::Write, work(1, 1, 1));
                 counters.record_node(NodeId(0), Duration::from_micros(2));
             }
         };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let counters = counters.clone();
-                scope.spawn(move || work(counters));
+                scope.spawn(move || count(counters));
             }
         });
         let now = counters.snapshot();
         assert_eq!(now.shards[0], ShardTotals::default());
-        let one = ShardTotals { reads: 4000, writes: 4000, busy_nanos: 16_000_000, bytes: 44_000 };
+        let (busy_nanos, rows, bytes) = (16_000_000, 12_000, 44_000);
+        let one = ShardTotals { reads: 4000, writes: 4000, busy_nanos, rows, bytes };
         assert_eq!(now.shards[1], one);
         assert_eq!(now.nodes[0], NodeTotals { statements: 4000, busy_nanos: 8_000_000 });
     }
@@ -184,9 +204,9 @@ mod tests {
     fn a_shard_that_comes_to_be_is_counted_and_an_unknown_node_is_not() {
         let counters = Counters::new(1, 1);
         let elsewhere = counters.clone();
-        elsewhere.record_shard(ShardId(0), Access::Write, Duration::ZERO, 1);
-        counters.record_shard(ShardId(2), Access::Read, Duration::from_secs(1), 1);
-        elsewhere.record_shard(ShardId(2), Access::Read, Duration::ZERO, 1);
+        elsewhere.record_shard(ShardId(0), Access::Write, work(0, 1, 1));
+        counters.record_shard(ShardId(2), Access::Read, work(1_000_000, 1, 1));
+        elsewhere.record_shard(ShardId(2), Access::Read, work(0, 1, 1));
         counters.record_node(NodeId(1), Duration::from_secs(1));
         let now = counters.snapshot();
         let reads: Vec<u64> = now.shards.iter().map(|shard| shard.reads).collect();

@@ -29,6 +29,9 @@ pub struct Columns {
     pub reads: Vec<f32>,
     /// Writes a second.
     pub writes: Vec<f32>,
+    /// Rows a second.
+    #[serde(default)]
+    pub rows: Vec<f32>,
     /// Bytes a second.
     pub bytes: Vec<f32>,
     /// Busy seconds a second.
@@ -51,12 +54,12 @@ pub struct Chunk {
 }
 
 impl Columns {
-    fn all(&self) -> [&Vec<f32>; 4] {
-        [&self.reads, &self.writes, &self.bytes, &self.busy]
+    fn all(&self) -> [&Vec<f32>; 5] {
+        [&self.reads, &self.writes, &self.rows, &self.bytes, &self.busy]
     }
 
-    fn all_mut(&mut self) -> [&mut Vec<f32>; 4] {
-        [&mut self.reads, &mut self.writes, &mut self.bytes, &mut self.busy]
+    fn all_mut(&mut self) -> [&mut Vec<f32>; 5] {
+        [&mut self.reads, &mut self.writes, &mut self.rows, &mut self.bytes, &mut self.busy]
     }
 }
 
@@ -125,7 +128,7 @@ impl History {
         self.widen(rates.shards.len(), rates.nodes.len());
         for (index, columns) in self.shards.iter_mut().enumerate() {
             let rates = rates.shards.get(index).copied().unwrap_or_default();
-            let values = [rates.reads, rates.writes, rates.bytes, rates.busy];
+            let values = [rates.reads, rates.writes, rates.rows, rates.bytes, rates.busy];
             for (column, value) in columns.all_mut().into_iter().zip(values) {
                 column.push(rounded(value));
             }
@@ -149,6 +152,7 @@ impl History {
         let shard = |columns: &Columns| Columns {
             reads: columns.reads[start..end].to_vec(),
             writes: columns.writes[start..end].to_vec(),
+            rows: columns.rows[start..end].to_vec(),
             bytes: columns.bytes[start..end].to_vec(),
             busy: columns.busy[start..end].to_vec(),
         };
@@ -174,8 +178,8 @@ impl History {
         let at = usize::try_from(step.checked_sub(self.first_step)?).ok()?;
         let value = |column: &Vec<f32>| column.get(at).copied().map_or(0.0, f64::from);
         let shard = |columns: &Columns| {
-            let [reads, writes, bytes, busy] = columns.all().map(value);
-            ShardRates { reads, writes, bytes, busy }
+            let [reads, writes, rows, bytes, busy] = columns.all().map(value);
+            ShardRates { reads, writes, rows, bytes, busy }
         };
         (at < self.length).then(|| Rates {
             shards: self.shards.iter().map(shard).collect(),
@@ -196,7 +200,7 @@ impl History {
         self.widen(heir.index() + 1, 0);
         let known = before.saturating_sub(self.first_step);
         let end = usize::try_from(known).map_or(self.length, |known| known.min(self.length));
-        let mut past = vec![vec![0.0; end]; 4];
+        let mut past = vec![vec![0.0; end]; 5];
         for (shard, share) in from {
             let Some(columns) = self.shards.get(shard.index()) else { continue };
             for (sums, column) in past.iter_mut().zip(columns.all()) {
@@ -238,6 +242,7 @@ impl History {
         let new = || Columns {
             reads: zeros.clone(),
             writes: zeros.clone(),
+            rows: zeros.clone(),
             bytes: zeros.clone(),
             busy: zeros.clone(),
         };
@@ -272,8 +277,8 @@ impl Chunk {
     fn rates(&self, offset: usize) -> Rates {
         let value = |column: &Vec<f32>| column.get(offset).copied().map_or(0.0, f64::from);
         let shard = |columns: &Columns| {
-            let [reads, writes, bytes, busy] = columns.all().map(value);
-            ShardRates { reads, writes, bytes, busy }
+            let [reads, writes, rows, bytes, busy] = columns.all().map(value);
+            ShardRates { reads, writes, rows, bytes, busy }
         };
         Rates {
             shards: self.shards.iter().map(shard).collect(),

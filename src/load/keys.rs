@@ -1,6 +1,8 @@
 //! The keys of a shard, sampled: heavy hitters, a split point, the direction of inserts.
 
-use crate::shard_map::KeyValue;
+use serde::Serialize;
+
+use crate::shard_map::{Bounds, Cut, KeyValue};
 
 /// Keys of the sample that split points come from.
 const SAMPLE_MAX: usize = 256;
@@ -12,6 +14,17 @@ const COUNTED_MAX: usize = 64;
 const HOT_SHARE: f64 = 0.01;
 /// How much the newest insert says about the direction.
 const DIRECTION_STEP: f64 = 0.05;
+
+/// A range of a shard's keys, by their sample.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KeyRange {
+    /// Its first key, as text.
+    pub first: String,
+    /// Its last key; the same, if it is a hot key.
+    pub last: String,
+    /// The share that it has of the shard's load, from 0 to 1.
+    pub share: f64,
+}
 
 /// Bounded: a weighted random sample (Efraimidis and Spirakis, 2006, with forward decay: Cormode et
 /// al., 2009), and counts of the keys that come most (Metwally et al., space saving, 2005).
@@ -128,6 +141,33 @@ impl Keys {
         Some(text(cut))
     }
 
+    /// The keys in order, cut where each part has about an equal share of the load: of each part the
+    /// first key, the last one, and its share. Nothing if there are too few different ones.
+    pub(super) fn ranges(&self, parts: usize) -> Vec<KeyRange> {
+        let mut keys: Vec<&KeyValue> = self.sample.iter().map(|sampled| &sampled.key).collect();
+        keys.sort_by(|a, b| order(a, b).unwrap_or(std::cmp::Ordering::Equal));
+        let real = |count: usize| u32::try_from(count).map_or(0.0, f64::from);
+        let all = real(keys.len());
+        let mut ranges: Vec<(&KeyValue, &KeyValue, usize)> = Vec::new();
+        for same in keys.chunk_by(|a, b| a == b) {
+            let full = |count: usize| count * parts >= keys.len();
+            match ranges.last_mut() {
+                // A key that is hot is told apart.
+                Some((_, last, count)) if !full(*count) && !full(same.len()) => {
+                    (*last, *count) = (same[0], *count + same.len());
+                }
+                _ => ranges.push((same[0], same[0], same.len())),
+            }
+        }
+        let range = |(first, last, count): (&KeyValue, &KeyValue, usize)| KeyRange {
+            first: text(first),
+            last: text(last),
+            share: real(count) / all,
+        };
+        let enough = keys.len() >= DIFFERENT_MIN;
+        ranges.into_iter().filter(|_| enough).map(range).collect()
+    }
+
     /// The share of keys whose hash leaves this remainder also by twice the modulus.
     pub(super) fn first_half(&self, modulus: u32, remainder: u32) -> Option<f64> {
         let twice = 2 * u64::from(modulus);
@@ -140,8 +180,50 @@ impl Keys {
         enough.then(|| first / f64::max(all, 1.0))
     }
 
+    /// Those that `holds` says yes to, by key and hash; and what share of the sample they are, if it
+    /// is large enough to say.
+    pub(super) fn part(&self, holds: impl Fn(&KeyValue, u64) -> bool) -> (Self, Option<f64>) {
+        let mut part = self.clone();
+        part.sample.retain(|sampled| holds(&sampled.key, sampled.hash));
+        part.counts.retain(|count| holds(&count.key, count.hash));
+        part.last_insert = None;
+        let (some, all) = (part.sample.len(), self.sample.len());
+        let real = |count: usize| u32::try_from(count).map_or(0.0, f64::from);
+        let share = (all >= DIFFERENT_MIN).then(|| real(some) / real(all));
+        (part, share)
+    }
+
+    /// Takes in what is known of another shard's keys.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.sample.extend(other.sample);
+        self.sample.sort_by(|a, b| b.priority.total_cmp(&a.priority));
+        self.sample.truncate(SAMPLE_MAX);
+        self.counts.extend(other.counts);
+        self.counts.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+        self.counts.truncate(COUNTED_MAX);
+    }
+
     pub(super) fn direction(&self) -> f64 {
         self.direction
+    }
+}
+
+/// Whether bounds hold a key, as far as its first column and its hash say.
+pub(super) fn holds(bounds: &Bounds, key: &KeyValue, hash: u64) -> bool {
+    let is = |cut: &Option<Cut>, wanted: fn(std::cmp::Ordering) -> bool| {
+        let limit = cut.as_ref().and_then(|cut| cut.first());
+        limit.is_none_or(|limit| order(key, limit).is_none_or(wanted))
+    };
+    match bounds {
+        Bounds::Hash { modulus, remainder } => {
+            hash % u64::from(*modulus).max(1) == u64::from(*remainder)
+        }
+        Bounds::Range { from, to } => {
+            is(from, std::cmp::Ordering::is_ge) && is(to, std::cmp::Ordering::is_lt)
+        }
+        Bounds::List(values) => values.contains(key),
+        Bounds::Others(values) => !values.contains(key),
+        Bounds::Nothing => false,
     }
 }
 

@@ -114,9 +114,20 @@ impl Ladder {
 
     /// Appends the rates of one of the finest steps.
     pub fn push(&mut self, step: u64, rates: &Rates) {
-        self.rungs[0].history.push(step, rates);
+        self.push_at(0, step, rates);
+    }
+
+    /// Appends the rates of a step of the forecasts that somebody else has counted; steps come in
+    /// their order, and nothing finer is known of them.
+    pub fn import(&mut self, step: u64, rates: &Rates) {
+        self.push_at(self.base, step, rates);
+    }
+
+    /// Appends the rates of a step to a rung, and to the coarser ones what ends with it.
+    fn push_at(&mut self, rung: usize, step: u64, rates: &Rates) {
+        self.rungs[rung].history.push(step, rates);
         let mut ended = Some((step, rates.clone()));
-        for index in 1..self.rungs.len() {
+        for index in rung + 1..self.rungs.len() {
             let Some((step, rates)) = ended else { return };
             let finer_ms = self.rungs[index - 1].history.step_ms();
             ended = self.rungs[index].take(step, &rates, finer_ms);

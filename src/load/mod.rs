@@ -16,10 +16,11 @@ mod samples;
 mod sketch;
 
 pub use config::Config;
-pub use counters::{Access, Counters, NodeTotals, ShardTotals, Snapshot};
+pub use counters::{Access, Counters, NodeTotals, ShardTotals, Snapshot, Work};
 pub use exporter::{Exported, Machine};
 pub use history::{CHUNK_STEPS, Chunk, Columns, History};
 pub use http::{FetchError, get, parts};
+pub use keys::KeyRange;
 pub use ladder::{Ladder, LadderPlan, Resolution};
 pub use recorder::{Rates, Recorder, ShardRates, sample};
 

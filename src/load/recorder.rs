@@ -20,6 +20,8 @@ pub struct ShardRates {
     pub reads: f64,
     /// Statements that may write.
     pub writes: f64,
+    /// Rows returned or changed.
+    pub rows: f64,
     /// Bytes relayed.
     pub bytes: f64,
     /// Busy seconds.
@@ -42,6 +44,7 @@ impl ShardRates {
         Self {
             reads: self.reads + other.reads,
             writes: self.writes + other.writes,
+            rows: self.rows + other.rows,
             bytes: self.bytes + other.bytes,
             busy: self.busy + other.busy,
         }
@@ -53,6 +56,7 @@ impl ShardRates {
         Self {
             reads: self.reads * factor,
             writes: self.writes * factor,
+            rows: self.rows * factor,
             bytes: self.bytes * factor,
             busy: self.busy * factor,
         }
@@ -163,6 +167,7 @@ fn rates(before: &Snapshot, after: &Snapshot, elapsed_ms: u64) -> Rates {
         ShardRates {
             reads: rate(before.reads, after.reads),
             writes: rate(before.writes, after.writes),
+            rows: rate(before.rows, after.rows),
             bytes: rate(before.bytes, after.bytes),
             busy: rate(before.busy_nanos, after.busy_nanos) / 1e9,
         }
@@ -196,6 +201,10 @@ pub async fn sample(
             metrics::gauge!("foreshard_load_busy_ratio", "shard" => shard.to_string())
                 .set(rates.busy);
         }
+        for (node, busy) in recorder.now().nodes.iter().enumerate() {
+            metrics::gauge!("foreshard_load_node_busy_ratio", "node" => node.to_string())
+                .set(*busy);
+        }
     }
 }
 
@@ -206,6 +215,8 @@ fn publish(totals: &Snapshot) {
             let labels = [("shard", shard.clone()), ("access", access.to_owned())];
             metrics::counter!("foreshard_load_statements_total", &labels).absolute(count);
         }
+        metrics::counter!("foreshard_load_rows_total", "shard" => shard.clone())
+            .absolute(totals.rows);
         metrics::counter!("foreshard_load_bytes_total", "shard" => shard).absolute(totals.bytes);
     }
     for (node, totals) in totals.nodes.iter().enumerate() {

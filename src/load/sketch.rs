@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use super::keys::Keys;
+use super::keys::{KeyRange, Keys, holds};
 use super::samples::{Class, Held, Sample};
 use crate::ids::ShardId;
+use crate::shard_map::Bounds;
 
 /// In this time what was seen loses half of its weight.
 pub(super) const HALF_LIFE_S: f64 = 1_800.0;
 /// Texts of a shard that are kept.
 const TEXTS_MAX: usize = 64;
+/// Ranges of a shard's keys that are told, about.
+const RANGES: usize = 8;
 /// Pairs of shards that are kept.
 const PAIRS_MAX: usize = 10_000;
 /// What weighs less than this is forgotten.
@@ -138,6 +141,33 @@ impl Sketch {
         });
     }
 
+    /// Hands on what is known when shards are split or merged: of each pair `(from, to)`, with the
+    /// bounds that the new shard has, the share of the old shard's load that goes to it, where its
+    /// keys are known. Old ids say nothing of the shards that may get them next.
+    pub fn inherit(&mut self, lanes: &[(ShardId, ShardId, &Bounds)]) -> Vec<Option<f64>> {
+        let mut heirs: BTreeMap<ShardId, ShardSketch> = BTreeMap::new();
+        let mut shares = Vec::with_capacity(lanes.len());
+        for (from, to, bounds) in lanes {
+            let heir = heirs.entry(*to).or_default();
+            let Some(parent) = self.shards.get(from) else {
+                shares.push(None);
+                continue;
+            };
+            let (keys, share) = parent.keys.part(|key, hash| holds(bounds, key, hash));
+            let mut part = parent.clone();
+            part.keys = Keys::default();
+            part.scale(share.unwrap_or(1.0));
+            heir.absorb(part, keys);
+            shares.push(share);
+        }
+        for (from, ..) in lanes {
+            self.shards.remove(from);
+            self.pairs.retain(|(first, second), _| first != from && second != from);
+        }
+        self.shards.extend(heirs);
+        shares
+    }
+
     /// What is known of a shard.
     pub fn of(&self, id: ShardId) -> Option<ShardDetail> {
         let shard = self.shards.get(&id)?;
@@ -183,6 +213,11 @@ impl Sketch {
     /// The key that halves the load of a shard; `None` if too few are known.
     pub fn middle(&self, id: ShardId) -> Option<String> {
         self.shards.get(&id)?.keys.middle()
+    }
+
+    /// Ranges of a shard's keys with about equal shares of its load, in the order of the keys.
+    pub fn ranges(&self, id: ShardId) -> Vec<KeyRange> {
+        self.shards.get(&id).map(|shard| shard.keys.ranges(RANGES)).unwrap_or_default()
     }
 
     /// All shards that anything is known of.
@@ -234,6 +269,22 @@ impl ShardSketch {
         if let Some((value, hash)) = sample.key.as_ref().filter(|_| sample.shards.len() == 1) {
             self.keys.take(value, *hash, (weight, sample.inserts), chance);
         }
+    }
+
+    /// Takes in what is known of another, whose keys are told apart from it.
+    fn absorb(&mut self, other: Self, keys: Keys) {
+        self.total += other.total;
+        self.busy += other.busy;
+        self.classes.iter_mut().zip(other.classes).for_each(|(sum, part)| *sum += part);
+        for (text, (count, busy)) in other.texts {
+            let sums = self.texts.entry(text).or_default();
+            sums.0 += count;
+            sums.1 += busy;
+        }
+        while self.texts.len() > TEXTS_MAX {
+            self.forget_least();
+        }
+        self.keys.absorb(keys);
     }
 
     fn forget_least(&mut self) {

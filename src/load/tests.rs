@@ -12,6 +12,7 @@ fn totals(statements: u64) -> Snapshot {
             reads: statements,
             writes: 0,
             busy_nanos: statements * 1_000_000,
+            rows: statements * 3,
             bytes: statements * 100,
         }],
         nodes: vec![NodeTotals { statements, busy_nanos: statements * 500_000 }],

@@ -42,7 +42,8 @@ impl Outlook<'_> {
             }
             for (action, share, prices) in self.actions(shard) {
                 let after = self.overload(from, &self.moved(from, shard, Part::Leaves(share)));
-                candidates.extend(others.iter().map(|(to, others_before)| {
+                let room = others.iter().filter(|(to, _)| self.has_room(*to, &action));
+                candidates.extend(room.map(|(to, others_before)| {
                     let action = action.clone();
                     let moved = self.moved(*to, shard, Part::Comes(share));
                     let others_after = self.overload(*to, &moved);
@@ -58,6 +59,17 @@ impl Outlook<'_> {
             }
         }
         candidates
+    }
+
+    /// Whether a node would not have too many shards, if this brings it some.
+    fn has_room(&self, to: NodeId, action: &Action) -> bool {
+        let new = match action {
+            Action::Split { cut, .. } | Action::Isolate { cut, .. } => cut.parts() - 1,
+            Action::Move | Action::Merge { .. } => return true,
+        };
+        let known = self.scene.shards().filter(|(_, shard)| shard.node == to && shard.exists);
+        let new = usize::try_from(new).unwrap_or(usize::MAX);
+        known.count().saturating_add(new) <= self.config.shards_per_node_max
     }
 
     /// What can be done to a shard, how much of its load that takes away, and for how many prices.

@@ -50,6 +50,9 @@ pub struct Config {
     /// Two halves of a former shard are merged whose load together stays below this share of their
     /// node's capacity for a day; with 0, none are.
     pub merge_share_max: f64,
+    /// No shard is split for which a node would have more shards than this: each costs planning time
+    /// and memory.
+    pub shards_per_node_max: usize,
     /// Moves under way at once.
     pub concurrent_moves_max: usize,
     /// Moves under way at once of which a node is source or destination.
@@ -76,6 +79,7 @@ impl Default for Config {
             error_correlation: 0.25,
             split_share_min: 0.2,
             merge_share_max: 0.02,
+            shards_per_node_max: 64,
             concurrent_moves_max: 2,
             concurrent_moves_per_node_max: 1,
             shard_rest_ms: 60 * MINUTE_MS,
@@ -127,6 +131,7 @@ impl Config {
         for (key, limit) in [
             ("concurrent_moves_max", self.concurrent_moves_max),
             ("concurrent_moves_per_node_max", self.concurrent_moves_per_node_max),
+            ("shards_per_node_max", self.shards_per_node_max),
         ] {
             if limit == 0 {
                 faults.push((key, "must be at least 1".to_owned()));

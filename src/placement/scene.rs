@@ -40,6 +40,8 @@ pub struct NodeLoad {
 pub struct ShardLoad {
     /// The node that owns it.
     pub node: NodeId,
+    /// Whether there is such a shard; else this holds the place of one that was split or merged away.
+    pub exists: bool,
     /// Its forecast.
     pub load: Vec<Normal>,
     /// Whether that is the ensemble's forecast; else it is persistence.
@@ -61,6 +63,7 @@ impl ShardLoad {
     pub fn new(node: NodeId, load: Vec<Normal>, trusted: bool) -> Self {
         Self {
             node,
+            exists: true,
             load,
             trusted,
             plain: None,

@@ -149,6 +149,18 @@ fn a_decision_reads_back_as_it_was_stored() {
     assert_eq!(reason(back), reason(decision));
 }
 
+#[test]
+fn a_node_with_as_many_shards_as_may_be_gets_none_by_a_split() {
+    let mut scene = one_hot_shard();
+    scene.shards[2].division = Some(halves(0.6, true));
+    for (most, split) in [(3, true), (2, false)] {
+        let config = Config { shards_per_node_max: most, ..config() };
+        let decision = only(decide(&scene, &config));
+        let action = decision.chosen.map(|chosen| chosen.action);
+        assert_eq!(matches!(action, Some(Action::Split { .. })), split, "{most}: {action:?}");
+    }
+}
+
 fn halves(first_share: f64, sampled: bool) -> Division {
     let halves = Halves { cut: Cut::Into(2), first_share, sampled };
     Division { halves: Some(halves), hot: None }
@@ -231,10 +243,14 @@ fn halves_that_stay_cold_are_merged_and_only_when_nothing_moves() {
     let chosen = merge(&scene, &config).unwrap().chosen.unwrap();
     assert_eq!((chosen.shard, chosen.action), (ShardId(0), Action::Merge { with: ShardId(1) }));
     assert!(chosen.reason.contains("one shard is enough"), "{}", chosen.reason);
-    let cases: [fn(&mut Scene); 5] = [
+    let mut apart = scene.clone();
+    apart.shards[1].node = NodeId(2);
+    let chosen = merge(&apart, &config).unwrap().chosen.unwrap();
+    assert_eq!((chosen.from, chosen.to), (NodeId(0), NodeId(0)), "node n1 has less to do");
+    assert!(chosen.reason.contains("on n1 and n3"), "{}", chosen.reason);
+    let cases: [fn(&mut Scene); 4] = [
         |scene| scene.shards[1].day_peak = 0.5,
         |scene| scene.shards[0].load[20].mean = 0.3,
-        |scene| scene.shards[0].node = NodeId(1),
         |scene| scene.shards[0].rests_until_unix_ms = Some(NOW + 1),
         |scene| scene.in_flight.push(flight(4, 2, 0, NOW)),
     ];

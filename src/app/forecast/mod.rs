@@ -12,7 +12,7 @@ use series::Series;
 
 use super::cli;
 use super::terminal::{complain, say};
-use crate::forecast::{Config, Model};
+use crate::forecast::{Config, Holidays, Model};
 
 /// Why nothing came of it.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,9 @@ enum ForecastError {
         /// Steps in a day.
         day: u64,
     },
+    /// A day is none.
+    #[error("--holidays: {0}")]
+    Holidays(String),
     /// A line is not what it should be.
     #[error("{path}, line {line}: {what}")]
     Line {
@@ -70,8 +73,10 @@ pub(super) fn forecast(args: &cli::Forecast) -> ExitCode {
 fn evaluate(from: &Path, out: Option<&Path>, args: &cli::Forecast) -> Result<(), ForecastError> {
     let series = Series::read(from, args.column)?;
     let day = args.day_seconds / u64::try_from(series.step).unwrap_or(1).max(1);
-    let config = config_of(day.max(1), args.horizon, &args.models);
-    let Some(found) = rolling::evaluate(&series.values, &config) else {
+    let step_ms = u64::try_from(series.step).unwrap_or(1).max(1).saturating_mul(1_000);
+    let mut config = config_of((day.max(1), step_ms), args.horizon, &args.models);
+    config.holidays = holidays(args)?;
+    let Some(found) = rolling::evaluate(&series, &config) else {
         return Err(ForecastError::TooShort { steps: series.values.len(), day });
     };
     let base = found.rows[2].errors;
@@ -99,19 +104,38 @@ fn evaluate(from: &Path, out: Option<&Path>, args: &cli::Forecast) -> Result<(),
     Ok(())
 }
 
+/// The days that the arguments name, as holidays of one kind.
+fn holidays(args: &cli::Forecast) -> Result<Vec<Holidays>, ForecastError> {
+    if args.holidays.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = vec![Holidays {
+        name: "holidays".to_owned(),
+        days: args.holidays.clone(),
+        like: None,
+        utc_offset_minutes: 0,
+    }];
+    match Holidays::faults(&all).into_iter().next() {
+        Some(fault) => Err(ForecastError::Holidays(fault)),
+        None => Ok(all),
+    }
+}
+
 /// Names the file in an error of the system.
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> ForecastError {
     let path = path.display().to_string();
     move |source| ForecastError::File { path, source }
 }
 
-/// The forecasts' configuration for a series of unnamed steps.
-fn config_of(day: u64, horizon: u64, models: &[Model]) -> Config {
+/// The forecasts' configuration for a series.
+/// `(day, step_ms)`: the steps of a day, and their length.
+fn config_of((day, step_ms): (u64, u64), horizon: u64, models: &[Model]) -> Config {
+    let day_ms = day.saturating_mul(step_ms);
     Config {
-        step_ms: 1,
-        day_ms: day,
-        week_ms: day.checked_mul(7),
-        horizon_ms: horizon,
+        step_ms,
+        day_ms,
+        week_ms: day_ms.checked_mul(7),
+        horizon_ms: horizon.saturating_mul(step_ms),
         models: models.to_vec(),
         ..Config::default()
     }

@@ -1,6 +1,9 @@
 //! Forecasts from many origins in the last half of a history, and how good each model was.
 
-use crate::forecast::{Config, Distribution, Forecast, Model, alone, forecast_with, study, train};
+use super::series::Series;
+use crate::forecast::{
+    Config, Distribution, Forecast, Model, Timeline, alone, forecast_with, study, train,
+};
 
 /// Origins, evenly spaced over the last half of the history.
 const ORIGINS: usize = 20;
@@ -56,7 +59,8 @@ impl Sums {
 }
 
 /// Forecasts from each origin; `None` if the history is too short for even one.
-pub(super) fn evaluate(history: &[f64], config: &Config) -> Option<Evaluation> {
+pub(super) fn evaluate(series: &Series, config: &Config) -> Option<Evaluation> {
+    let history = series.values.as_slice();
     let horizon = config.horizon_steps();
     let newest = history.len().checked_sub(horizon)?;
     let oldest = (history.len() / 2).min(newest);
@@ -76,13 +80,20 @@ pub(super) fn evaluate(history: &[f64], config: &Config) -> Option<Evaluation> {
     let (mut trusted, mut last) = (0, None);
     for origin in origins.iter().copied().filter(|origin| *origin > day) {
         let (past, came) = (&history[..origin], &history[origin..origin + horizon]);
-        let forecast = forecast_with(past, config, (&study(past, config, 0, network), 0));
+        let line = Timeline {
+            values: past,
+            end_step: series.first_step() + u64::try_from(origin).unwrap_or_default(),
+            step_ms: config.step_ms(),
+            day,
+        };
+        let study = study(&line, None, config, 0, network);
+        let forecast = forecast_with(past, config, (&study, 0));
         sums[0].take(forecast.ensemble.median(), came, near);
         sums[1].take(std::iter::repeat_n(past[origin - 1], horizon), came, near);
         let day_ago = (0..horizon).map(|step| past[origin + step - day * (1 + step / day)]);
         sums[2].take(day_ago, came, near);
         for (model, sums) in config.models.iter().zip(&mut sums[names.len()..]) {
-            if let Some(said) = alone(*model, past, config, network) {
+            if let Some(said) = alone(*model, past, config, (&study, network)) {
                 sums.take(said.into_iter(), came, near);
             }
         }

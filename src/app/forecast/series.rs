@@ -22,6 +22,11 @@ pub(super) struct Series {
 }
 
 impl Series {
+    /// The number of the first step since 1970.
+    pub(super) fn first_step(&self) -> u64 {
+        u64::try_from(self.begin.div_euclid(self.step.max(1))).unwrap_or_default()
+    }
+
     /// Reads `column`, counted from 1 after the time's; a first line of names is skipped.
     pub(super) fn read(path: &Path, column: usize) -> Result<Self, ForecastError> {
         let text = std::fs::read_to_string(path).map_err(super::file(path))?;

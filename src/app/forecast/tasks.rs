@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{ForecastError, config_of, file};
 use crate::app::terminal::say;
-use crate::forecast::{Config, Model, Network, forecast_with, study, train};
+use crate::forecast::{Config, Model, Network, Timeline, forecast_with, study, train};
 
 /// Steps ahead that a task asks for.
 const HORIZON: u64 = 96;
@@ -43,9 +43,11 @@ pub(super) fn run(from: &Path, to: &Path, models: &[Model]) -> Result<(), Foreca
     let network = if models.contains(&Model::Lstm) { learned(from, models)? } else { None };
     for (index, line) in BufReader::new(tasks).lines().enumerate() {
         let task = parse(from, index, line)?;
-        let config = config_of(task.day, HORIZON, models);
+        let config = config_of((task.day, 1), HORIZON, models);
         let begin = processor_seconds();
-        let study = study(&task.y, &config, 0, network.as_ref());
+        let end_step = u64::try_from(task.y.len()).unwrap_or_default();
+        let past = Timeline { values: &task.y, end_step, step_ms: 1, day: config.day_steps() };
+        let study = study(&past, None, &config, 0, network.as_ref());
         let forecast = forecast_with(&task.y, &config, (&study, 0));
         let spent = processor_seconds() - begin;
         took.push(spent);
@@ -74,7 +76,7 @@ fn learned(from: &Path, models: &[Model]) -> Result<Option<Network>, ForecastErr
     for (index, line) in BufReader::new(tasks).lines().enumerate() {
         let task = parse(from, index, line)?;
         if series.iter().all(|(id, ..)| *id != task.id) {
-            series.push((task.id, task.y, config_of(task.day, HORIZON, models)));
+            series.push((task.id, task.y, config_of((task.day, 1), HORIZON, models)));
         }
     }
     let series: Vec<_> =

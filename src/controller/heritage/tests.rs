@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 
+use super::super::insight::Insight;
 use super::super::planning::Past;
 use super::{Heritage, from_siblings};
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
@@ -42,16 +43,21 @@ fn split() -> Move {
 #[test]
 fn children_inherit_once_and_only_after_the_switch() {
     let (recorder, mut heritage, mut split) = (recorder(), Heritage::default(), split());
-    assert!(!heritage.settle(&[split.clone()], &recorder));
+    let insight = Insight::default();
+    let mut settle =
+        |moves: &[Move]| (heritage.settle(moves, &recorder, &insight), heritage.clone());
+    assert!(settle(&[split.clone()]).0.is_empty());
     split.switched_unix_ms = Some(80_000);
-    assert!(heritage.settle(&[split.clone()], &recorder));
+    let (heirs, known) = settle(&[split.clone()]);
+    assert_eq!(heirs, [ShardId(1), ShardId(2)]);
     let past: Vec<f32> = recorder.lock().history().shards()[2].busy.clone();
     assert_eq!((past[79], past[80]), (2.0, 0.0));
-    assert!(!heritage.settle(&[split], &recorder), "a second look changes nothing");
-    let again: Heritage = serde_json::from_slice(&serde_json::to_vec(&heritage).unwrap()).unwrap();
-    assert_eq!(again, heritage);
-    assert!(!heritage.settle(&[], &recorder));
-    assert_eq!(heritage, Heritage::default(), "moves that are gone are forgotten");
+    assert!(settle(&[split]).0.is_empty(), "a second look changes nothing");
+    let again: Heritage = serde_json::from_slice(&serde_json::to_vec(&known).unwrap()).unwrap();
+    assert_eq!(again, known);
+    let (heirs, known) = settle(&[]);
+    assert!(heirs.is_empty());
+    assert_eq!(known, Heritage::default(), "moves that are gone are forgotten");
 }
 
 #[test]

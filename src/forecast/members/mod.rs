@@ -9,6 +9,7 @@ mod prophet;
 mod trial;
 
 pub use lstm::Network;
+pub(super) use prophet::holiday_factors;
 pub(super) use trial::{Baseline, Blend, Trial, origins};
 
 use super::config::Config;

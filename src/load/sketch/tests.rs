@@ -9,7 +9,7 @@ use super::super::Access;
 use super::super::samples::{Class, Held, Sample};
 use super::{HALF_LIFE_S, Sketch};
 use crate::ids::ShardId;
-use crate::shard_map::{KeyValue, hash_key};
+use crate::shard_map::{Bounds, KeyValue, hash_key};
 
 fn sample(key: i64, text: &str, busy_ms: u64, inserts: bool) -> Sample {
     let key = KeyValue::Int(key);
@@ -138,4 +138,68 @@ proptest! {
             .all(|share| (-1e-9..=1.0 + 1e-9).contains(&share)), "{:?}", detail);
         prop_assert!(detail.insert_direction.abs() <= 1.0 && detail.samples.is_finite());
     }
+}
+
+#[test]
+fn the_children_of_a_split_know_their_keys_and_a_later_shard_of_the_old_id_knows_nothing() {
+    let (mut sketch, mut chance) = (Sketch::default(), chance());
+    for turn in 0..100 {
+        // Key 7 has half of the load.
+        let keys = (0..20).map(|at| if at % 2 == 0 { 7 } else { turn * 20 + at });
+        let samples = keys.map(|key| sample(key, "q", 1, false)).collect();
+        sketch.take(&held(samples), 1_000, &mut chance);
+    }
+    let half = |remainder| Bounds::Hash { modulus: 2, remainder };
+    let hot = hash_key(&[KeyValue::Int(7)]) % 2;
+    let bounds = [half(0), half(1)];
+    let heirs = [ShardId(8), ShardId(9)];
+    let lanes: Vec<_> = heirs.iter().zip(&bounds).map(|(to, b)| (ShardId(3), *to, b)).collect();
+    let shares: Vec<f64> = sketch.inherit(&lanes).into_iter().flatten().collect();
+    assert!((shares[0] + shares[1] - 1.0).abs() < 1e-9, "{shares:?}");
+    let (hot, cold) = if hot == 0 { (0, 1) } else { (1, 0) };
+    assert!((0.65..0.85).contains(&shares[hot]), "{shares:?}");
+    assert!(sketch.of(ShardId(3)).is_none());
+    let (share, ..) = sketch.hottest(heirs[hot]).unwrap();
+    assert!((0.55..0.8).contains(&share), "{share}");
+    let others = sketch.of(heirs[cold]).unwrap();
+    assert!(others.hot_keys.iter().all(|(key, _)| key != "7"), "{others:?}");
+    // Merged again they know what they knew before.
+    let whole = Bounds::Hash { modulus: 1, remainder: 0 };
+    let lanes = heirs.map(|from| (from, ShardId(4), &whole));
+    assert_eq!(sketch.inherit(&lanes), [Some(1.0), Some(1.0)]);
+    let (share, ..) = sketch.hottest(ShardId(4)).unwrap();
+    assert!((0.45..0.55).contains(&share), "{share}");
+}
+
+#[test]
+fn ranges_and_lists_are_divided_by_their_keys() {
+    let (mut sketch, mut chance) = (Sketch::default(), chance());
+    let samples = (0..100).map(|key| sample(key, "q", 1, false)).collect();
+    sketch.take(&held(samples), 1_000, &mut chance);
+    let cut = |key: i64| Some(vec![KeyValue::Int(key)]);
+    let bounds = [
+        Bounds::Range { from: None, to: cut(25) },
+        Bounds::Range { from: cut(25), to: None },
+        Bounds::List((0..10).map(KeyValue::Int).collect()),
+        Bounds::Others((0..10).map(KeyValue::Int).collect()),
+    ];
+    for (bounds, expected) in bounds.iter().zip([0.25, 0.75, 0.1, 0.9]) {
+        let share = sketch.clone().inherit(&[(ShardId(3), ShardId(5), bounds)])[0].unwrap();
+        assert!((share - expected).abs() < 1e-9, "{bounds:?}: {share}");
+    }
+}
+
+#[test]
+fn ranges_of_keys_have_about_equal_shares_and_a_hot_key_is_told_apart() {
+    let (mut sketch, mut chance) = (Sketch::default(), chance());
+    let keys = (0..240).map(|at| if at % 3 == 0 { 50 } else { at % 100 });
+    sketch.take(&held(keys.map(|key| sample(key, "q", 1, false)).collect()), 1_000, &mut chance);
+    let ranges = sketch.ranges(ShardId(3));
+    let sum: f64 = ranges.iter().map(|range| range.share).sum();
+    assert!((sum - 1.0).abs() < 1e-9 && (6..=10).contains(&ranges.len()), "{ranges:?}");
+    let hot = ranges.iter().find(|range| range.first == "50").unwrap();
+    assert!(hot.last == "50" && hot.share > 0.33, "{ranges:?}");
+    let numbers: Vec<i64> = ranges.iter().map(|range| range.first.parse().unwrap()).collect();
+    assert!(numbers.is_sorted(), "{ranges:?}");
+    assert_eq!(sketch.ranges(ShardId(4)), []);
 }
