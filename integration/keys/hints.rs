@@ -225,7 +225,7 @@ async fn what_takes_too_long_takes_nothing_else_with_it() {
         );
         match client.batch_execute(&sql).await {
             Ok(()) => {
-                assert_eq!(rows(client, "SELECT 1 FROM orders WHERE tenant_id = 1").await.len(), 1)
+                assert_eq!(rows(client, "SELECT 1 FROM orders WHERE tenant_id = 1").await.len(), 1);
             }
             Err(error) => {
                 assert_eq!(error.code().unwrap().code(), "57014", "{error:?}");

@@ -84,7 +84,7 @@ pub fn places(text: &str, strings: Strings) -> Places {
         let mut walk = Walk {
             cursor: Cursor::new(text, statement),
             frames: vec![Frame::default()],
-            expects: first == "table",
+            expects: false,
             named: named_queries(text, statement),
             found: &mut found,
         };
@@ -183,6 +183,7 @@ impl Walk<'_, '_> {
             "from" if distinct || frame.call => {}
             "from" => (frame.from, self.expects) = (true, true),
             "join" => self.expects = true,
+            "table" if self.cursor.at == 0 => self.expects = true,
             "lateral" | "only" if self.expects => {}
             "on" | "using" => self.expects = false,
             _ if ENDS_FROM.contains(&word) => {
