@@ -6,7 +6,7 @@
 mod process_support;
 mod support;
 
-use process_support::{Aftermath, Deployment, Mode, Pgbench};
+use process_support::{Aftermath, Deployment, Mode, Pgbench, said};
 
 /// How long pgbench works, in seconds.
 const SECONDS: u32 = 28;
@@ -40,6 +40,51 @@ async fn moves_splits_and_merges_under_pgbench_cost_no_error_and_no_write() {
     assert!(pauses.len() == 8 && pauses.iter().all(|ms| *ms < 2_000.0), "{pauses:?}");
     serving.stop(&deployment).await;
 
+    let after = Aftermath::of(&deployment).await;
+    after.assert_in_order().await;
+    assert!(after.moves.iter().all(|mv| mv.error.is_none()), "{:#?}", after.moves);
+    let entries = after.entries().await;
+    assert!(entries.values().all(|count| *count == 1), "doubled entries");
+    assert_eq!(i64::try_from(entries.len()).unwrap(), transactions);
+    assert_eq!(after.versions().await.values().sum::<i64>(), transactions);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn going_back_under_pgbench_costs_no_error_and_no_write_and_ddl_ends_the_keeping() {
+    let deployment = Deployment::new(2).await;
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    std::fs::write(&deployment.config, text.replace("reversible_ms: 0", "reversible_ms: 600000"))
+        .unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let mut simple = Pgbench::start(&deployment, Mode::Simple, 1, 14).await;
+    let mut prepared = Pgbench::start(&deployment, Mode::Prepared, 2, 14).await;
+    let run = async |args: &[&str]| {
+        let output = deployment.run(args).await;
+        (output.status.success(), said(&output))
+    };
+    let node = deployment.other_node(0).await;
+    deployment.move_shard(0, &node).await;
+    let (done, text) = run(&["move", "0", "--reverse", "--wait"]).await;
+    assert!(done && text.contains("way back of move 1: done"), "{text}");
+    let (done, text) = run(&["move", "0", "--confirm", "--wait"]).await;
+    assert!(done && text.contains("way back of move 2: lapsed"), "{text}");
+    let (done, text) = run(&["move", "0", "--reverse"]).await;
+    assert!(!done && text.contains("nothing is kept of the last switch of shard 0"), "{text}");
+    deployment.split_shard(2).await;
+    let (done, text) = run(&["move", "8", "--reverse", "--wait"]).await;
+    assert!(done && text.contains("way back of move 4: done"), "{text}");
+    // The halves are kept now; what is kept is nothing that is left over, and DDL ends it.
+    let (well, text) = run(&["verify"]).await;
+    assert!(well && text.contains("all as it should be"), "{text}");
+    let client = deployment.client().await;
+    client.batch_execute("ALTER TABLE entries ADD COLUMN more int").await.unwrap();
+    let moves = deployment.until_moves_are_finished().await;
+    assert_eq!(moves[0]["trouble"], "a definition was changed", "{:?}", moves[0]);
+    let working = simple.is_running() && prepared.is_running();
+    let transactions = simple.finish().await + prepared.finish().await;
+    println!("{transactions} transactions; went on while it was looked at: {working}");
+    serving.stop(&deployment).await;
     let after = Aftermath::of(&deployment).await;
     after.assert_in_order().await;
     assert!(after.moves.iter().all(|mv| mv.error.is_none()), "{:#?}", after.moves);
@@ -125,7 +170,7 @@ async fn without_room_there_is_no_move_and_one_under_way_tells_how_long_it_takes
          SELECT tenant_id, 0, n, repeat('x', 500) FROM accounts, generate_series(1, 6) n";
     client.batch_execute(filler).await.unwrap();
     let output = deployment.run(&["move", "0", &nodes[1].name, "--wait"]).await;
-    let said = process_support::said(&output);
+    let said = said(&output);
     assert!(!output.status.success(), "{said}");
     let why = format!("node {} lacks room: about", nodes[1].name);
     assert!(said.contains(&why) && said.contains("allows 1000 bytes (mover.node_bytes"), "{said}");

@@ -5,6 +5,8 @@ mod support;
 #[path = "mover_support/mod.rs"]
 mod shop;
 
+#[path = "mover/back.rs"]
+mod back;
 #[path = "mover/concurrent.rs"]
 mod concurrent;
 #[path = "mover/rows.rs"]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use foreshard::runtime::{COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, MOVE_FAILPOINTS};
+use foreshard::runtime::{
+    BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, MOVE_FAILPOINTS,
+};
 use nix::sys::signal::Signal;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -49,7 +51,8 @@ const FAULTS: [Fault; 14] = [
 
 /// A failpoint for the next start of the program, more often than not.
 pub fn failpoint(random: &mut StdRng) -> Option<&'static str> {
-    let names = [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &COMMIT_FAILPOINTS].concat();
+    let moves = [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &BACK_FAILPOINTS].concat();
+    let names = [&moves[..], &COMMIT_FAILPOINTS].concat();
     random.random_bool(0.6).then(|| names[random.random_range(0..names.len())])
 }
 

@@ -1,4 +1,4 @@
-//! Random moves, splits and merges.
+//! Random moves, splits and merges, and their reversals.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -17,7 +17,8 @@ pub async fn ask(world: &World, random: &mut StdRng) -> bool {
     let (path, body) = wanted;
     match world.post(path, &body).await {
         Some((200..300, _)) => true,
-        Some((409, _)) | None => false,
+        // Something else moves, or there is nothing to go back from.
+        Some((404 | 409, _)) | None => false,
         Some((status, text)) => {
             println!("{path} {body}: {status} {text}");
             false
@@ -28,7 +29,11 @@ pub async fn ask(world: &World, random: &mut StdRng) -> bool {
 fn wanted(shards: &[Value], random: &mut StdRng) -> Option<(&'static str, Value)> {
     let node = |random: &mut StdRng| format!("n{}", random.random_range(1..4));
     let shard = shards.get(random.random_range(0..shards.len().max(1)))?;
-    let dice = random.random_range(0..10);
+    let dice = random.random_range(0..15);
+    if dice >= 10 {
+        let path = if dice == 10 { "/api/v1/confirmations" } else { "/api/v1/reversals" };
+        return Some((path, json!({ "shard": shard["shard"] })));
+    }
     if dice < 2 && shards.len() < SHARDS.end {
         let nodes = [node(random), node(random)];
         return Some(("/api/v1/splits", json!({ "shard": shard["shard"], "nodes": nodes })));

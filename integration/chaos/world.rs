@@ -88,7 +88,7 @@ impl World {
              shards: {SHARDS}\n      \
              tables: {{ accounts: tenant_id, entries: tenant_id, purse: tenant_id }}\n  \
              placement: {{ mode: 'off' }}\n  \
-             mover: {{ switch_backoff_ms: 50, backoff_max_ms: 1000, concurrent_moves: 4 }}\n"
+             mover: {{ switch_backoff_ms: 50, backoff_max_ms: 1000, concurrent_moves: 4, reversible_ms: 4000 }}\n"
         );
         std::fs::write(&self.deployment.config, format!("{before}{policy}")).unwrap();
     }

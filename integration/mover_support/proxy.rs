@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use foreshard::catalog::Catalog;
 use foreshard::executor::{DdlLock, Gates, LiveMap};
+use foreshard::ids::MoveId;
 use foreshard::mover::{self, Config, MoverContext};
 use foreshard::runtime::{Failpoints, Tasks};
 use foreshard::shard_map::ShardMap;
-use foreshard::shard_move::Move;
+use foreshard::shard_move::{Move, State};
 use tokio_util::sync::CancellationToken;
 
 use super::Shop;
@@ -19,21 +20,27 @@ pub struct Proxy {
     pub catalog: Catalog,
     pub live_map: LiveMap,
     pub gates: Gates,
+    pub ddl_lock: DdlLock,
     tasks: Tasks,
     dead: CancellationToken,
 }
 
 impl Shop {
-    /// Starts a process: recovery, then the mover, then it serves.
+    /// Starts a process: recovery, then the mover, then it serves. Old copies go at once.
     pub async fn proxy(&self, failpoints: Failpoints) -> Proxy {
+        self.reversible(failpoints, 0).await
+    }
+
+    /// The same where moves can be reversed for a while.
+    pub async fn reversible(&self, failpoints: Failpoints, reversible_ms: u64) -> Proxy {
         let proxy = self.still().await;
         let mut context = MoverContext::new(
             self.catalog.clone(),
             proxy.live_map.clone(),
             proxy.gates.clone(),
-            DdlLock::default(),
+            proxy.ddl_lock.clone(),
             self.database.nodes.clone(),
-            Config { switch_backoff_ms: 100, ..Config::default() },
+            Config { switch_backoff_ms: 100, reversible_ms, ..Config::default() },
         );
         context.failpoints = failpoints;
         let (running, serving) = (proxy.clone(), Arc::clone(&self.serving));
@@ -43,6 +50,8 @@ impl Shop {
             assert!(unsettled.is_empty());
             *serving.write() = Some(running.clone());
             mover::run(Arc::clone(&context), running.tasks.clone()).await;
+            // Other moves end with the process, too.
+            running.tasks.token().cancel();
             running.dead.cancel();
         }));
         proxy
@@ -55,6 +64,7 @@ impl Shop {
             catalog: self.catalog.clone(),
             live_map: LiveMap::new(map),
             gates: Gates::new(4),
+            ddl_lock: DdlLock::default(),
             tasks: Tasks::new(),
             dead: CancellationToken::new(),
         }
@@ -62,7 +72,7 @@ impl Shop {
 }
 
 impl Proxy {
-    /// The one move's record, when it satisfies `wanted`.
+    /// The newest move's record, when it satisfies `wanted`.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Move) -> bool) -> Move {
         for _ in 0..2_400 {
             let moves = self.catalog.list::<Move>().await.unwrap();
@@ -73,6 +83,28 @@ impl Proxy {
         }
         let last = self.catalog.list::<Move>().await.unwrap();
         panic!("not {what} within two minutes: {:#?}", last.last().map(|mv| &mv.record));
+    }
+
+    /// The record of a move, when it is in this state.
+    pub async fn until_in(&self, id: MoveId, state: State) -> Move {
+        let mut last = None;
+        for _ in 0..2_400 {
+            let stored = self.catalog.get::<Move>(&format!("{:020}", id.0)).await.unwrap();
+            last = stored.map(|stored| stored.record);
+            match &last {
+                Some(mv) if mv.state == state => return mv.clone(),
+                Some(mv) if mv.is_finished() => break,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        panic!("move {id} is not {state}: {last:#?}");
+    }
+
+    /// The way back of the newest switch, once the move that switched is done.
+    pub async fn until_kept(&self) -> Move {
+        let back = self.until("kept", |mv| mv.state == State::Keeping).await;
+        self.until_in(back.reverses.unwrap().id, State::Done).await;
+        back
     }
 
     /// The record when the move is finished.

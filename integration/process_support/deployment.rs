@@ -76,7 +76,7 @@ impl Deployment {
              executor: {{ resolve_interval_s: 1 }}\n\
              policy:\n  database: {}\n  groups:\n    shop:\n      key: bigint\n      \
              shards: {SHARDS}\n      tables: {{ accounts: tenant_id, entries: tenant_id }}\n  \
-             placement: {{ mode: 'off' }}\n  mover: {{ switch_backoff_ms: 100 }}\n",
+             placement: {{ mode: 'off' }}\n  mover: {{ switch_backoff_ms: 100, reversible_ms: 0 }}\n",
             self.port,
             self.port + 1,
             self.data_folder.display(),

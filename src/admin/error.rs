@@ -64,7 +64,9 @@ impl From<RequestError> for ApiError {
             RequestError::CanNotSplit { .. }
             | RequestError::Nodes { .. }
             | RequestError::CanNotMerge => StatusCode::UNPROCESSABLE_ENTITY,
-            RequestError::NoShard(_) | RequestError::NoNode(_) => StatusCode::NOT_FOUND,
+            RequestError::NoShard(_) | RequestError::NoNode(_) | RequestError::NothingKept(_) => {
+                StatusCode::NOT_FOUND
+            }
             RequestError::AlreadyThere { .. }
             | RequestError::UnderWay { .. }
             | RequestError::TakesNone { .. } => StatusCode::CONFLICT,

@@ -13,8 +13,8 @@ use super::jobs;
 use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
-use crate::ids::ShardId;
-use crate::mover::HowToSplit;
+use crate::ids::{MoveId, ShardId};
+use crate::mover::{HowToSplit, Switched};
 use crate::shard_move::Move;
 
 /// How many moves or decisions are listed when the client does not say.
@@ -35,6 +35,8 @@ POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split; of a range\n\
                          with \"at\": [\"1000\"], of a list with \"values\": [\"eu\"] instead of \"into\"\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
+POST /api/v1/reversals   {\"shard\": 3} or {\"move\": 1} goes back from the last switch, while old copies are kept\n\
+POST /api/v1/confirmations  {\"shard\": 3} or {\"move\": 1} gives the old copies up before their time\n\
 POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
 POST /api/v1/nodes/n3/add    brings schema and reference tables to a configured node\n\
 POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
@@ -58,6 +60,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/moves", get(moves).post(request_move))
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
+        .route("/reversals", post(reverse))
+        .route("/confirmations", post(confirm))
         .route("/verifications", post(jobs::request_verification))
         .route("/nodes/{name}/add", post(jobs::add_node))
         .route("/nodes/{name}/drain", post(jobs::drain_node))
@@ -197,6 +201,41 @@ async fn request_merge(
     let MergeRequest { shards, node } = read(body, "{\"shards\": [3, 4], \"node\": \"n2\"}")?;
     let id = service.request_merge(shards.clone(), node.as_deref()).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shards": shards }))))
+}
+
+/// What `POST /api/v1/reversals` and `confirmations` take: one of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum SwitchedRequest {
+    /// Whose last switch is meant.
+    Shard(ShardId),
+    /// The move that switched.
+    Move(MoveId),
+}
+
+impl From<SwitchedRequest> for Switched {
+    fn from(wanted: SwitchedRequest) -> Self {
+        match wanted {
+            SwitchedRequest::Shard(shard) => Self::Shard(shard),
+            SwitchedRequest::Move(id) => Self::Move(id),
+        }
+    }
+}
+
+async fn reverse(
+    State(service): State<Service>,
+    body: Result<Json<SwitchedRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let id = service.reverse(read(body, "{\"shard\": 3}")?.into()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))))
+}
+
+async fn confirm(
+    State(service): State<Service>,
+    body: Result<Json<SwitchedRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let id = service.confirm(read(body, "{\"shard\": 3}")?.into()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))))
 }
 
 /// The body of a request, which has to look like `example`.

@@ -16,7 +16,7 @@ use crate::controller::Insight;
 use crate::executor::LiveMap;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
-use crate::mover::{HowToSplit, Wanted};
+use crate::mover::{HowToSplit, Switched, Wanted};
 use crate::shard_map::Standing;
 use crate::shard_move::{Cause, Move};
 
@@ -126,6 +126,21 @@ impl Service {
     ) -> Result<MoveId, ApiError> {
         let to = to.map(|name| self.node(name)).transpose()?;
         self.request(Wanted::Merge { shards, to }).await
+    }
+
+    /// Asks for the way back of what was switched.
+    pub(super) async fn reverse(&self, what: Switched) -> Result<MoveId, ApiError> {
+        let map = self.live_map.snapshot();
+        let id = mover::reverse(&self.catalog, &map, what, now_unix_ms()).await?;
+        tracing::info!(%id, ?what, "a way back was asked for");
+        Ok(id)
+    }
+
+    /// Gives up the way back of what was switched.
+    pub(super) async fn confirm(&self, what: Switched) -> Result<MoveId, ApiError> {
+        let id = mover::confirm(&self.catalog, what, now_unix_ms()).await?;
+        tracing::info!(%id, ?what, "a way back was given up");
+        Ok(id)
     }
 
     pub(super) fn node(&self, name: &str) -> Result<NodeId, ApiError> {

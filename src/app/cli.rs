@@ -30,7 +30,7 @@ pub enum Command {
     Reload(Admin),
     /// Check a configuration or a policy and print all that is wrong with it
     Check(Check),
-    /// Ask a running proxy to move a shard to another node
+    /// Ask a running proxy to move a shard to another node, or to go back from the last switch
     Move(Move),
     /// Ask a running proxy to split a shard into several
     Split(Split),
@@ -155,7 +155,15 @@ pub struct Move {
     /// The shard's number
     pub shard: u32,
     /// The node that it shall move to
-    pub node: String,
+    #[arg(required_unless_present_any = ["reverse", "confirm"])]
+    pub node: Option<String>,
+    /// Go back to what was before the last move, split or merge, while old copies are kept
+    /// (mover.reversible_ms): without a copy, and nothing is lost that was written since
+    #[arg(long, conflicts_with_all = ["node", "confirm"])]
+    pub reverse: bool,
+    /// Give the old copies of the last move, split or merge up, before their time
+    #[arg(long, conflicts_with = "node")]
+    pub confirm: bool,
     /// Show its phases and wait until it is finished; the exit status says whether it moved
     #[arg(long)]
     pub wait: bool,

@@ -67,7 +67,7 @@ struct Dev {
 pub(super) async fn dev(args: cli::Dev) -> ExitCode {
     logging::start("warn", cli::LogFormat::Text);
     let ended = match Signals::new().map_err(DevError::Signals) {
-        Ok(mut signals) => run(&args, &mut signals).await,
+        Ok(mut signals) => Box::pin(run(&args, &mut signals)).await,
         Err(error) => Err(error),
     };
     ended.unwrap_or_else(|error| {

@@ -16,9 +16,18 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Asks for a move; waits if it is told to.
 pub(super) async fn request_move(args: cli::Move) -> ExitCode {
-    let wanted = json!({ "shard": args.shard, "node": args.node });
-    let asked = Asked { path: "moves", wanted, wait: args.wait, admin: &args.admin };
-    asked.run(&format!("of shard {} to {}", args.shard, args.node)).await
+    let (shard, wait, admin) = (args.shard, args.wait, &args.admin);
+    let Some(node) = args.node else {
+        let wanted = json!({ "shard": shard });
+        let (path, what) = if args.reverse {
+            ("reversals", format!("back from the last switch of shard {shard}"))
+        } else {
+            ("confirmations", format!("back from the last switch of shard {shard}, to lapse,"))
+        };
+        return Asked { path, wanted, wait, admin }.run(&what).await;
+    };
+    let wanted = json!({ "shard": shard, "node": node });
+    Asked { path: "moves", wanted, wait, admin }.run(&format!("of shard {shard} to {node}")).await
 }
 
 /// Asks for a split.
@@ -104,5 +113,9 @@ async fn until_finished(admin: &AdminClient, id: &Value) -> Result<ExitCode, Htt
 
 fn outcome(found: &Value) -> ExitCode {
     say(view::move_line(found));
-    if found["state"] == "done" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if found["state"] == "done" || found["state"] == "lapsed" {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

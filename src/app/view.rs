@@ -141,6 +141,9 @@ pub(super) fn move_line(mv: &Value) -> String {
     let new: Vec<String> = list(&mv["new_shards"]).iter().map(ToString::to_string).collect();
     let new = new.join(" ");
     let mut line = match mv["kind"].as_str() {
+        _ if mv["reverses"].is_object() => {
+            format!("move {id}, way back of move {}: {state}", mv["reverses"]["id"])
+        }
         Some("split") => format!("move {id}, split of shard {shard} on {from} into {new}: {state}"),
         Some("merge") => format!("move {id}, merge into shard {new} on {to}: {state}"),
         _ => format!("move {id} of shard {shard} from {from} to {to}: {state}"),

@@ -440,7 +440,7 @@ impl Controller {
             let Some(chosen) = decision.chosen.clone() else { continue };
             let age_ms = now.saturating_sub(decision.at_unix_ms);
             let late = age_ms > context.settings.controller.approval_timeout_ms;
-            let in_move = moves.iter().any(|m| m.touches(chosen.shard) && !m.is_finished());
+            let in_move = moves.iter().any(|m| m.touches(chosen.shard) && m.is_under_way());
             let owner = map.shard(chosen.shard).map(|shard| shard.node);
             let m = requested(&chosen, &decision, map, moves, now).ok();
             let possible = m.filter(|_| owner == Some(chosen.from) && !in_move && !late);
@@ -485,7 +485,7 @@ impl Controller {
             nodes: status::nodes(&scene, correlation, map, rates),
             shards: status::shards(&self.picture, map, rates),
             decisions: self.ledger.recent(),
-            moves: moves.iter().filter(|m| !m.is_finished()).map(MoveStatus::from).collect(),
+            moves: moves.iter().filter(|m| m.is_under_way()).map(MoveStatus::from).collect(),
         };
         context.status.send_replace(Arc::new(status));
     }

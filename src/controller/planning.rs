@@ -215,7 +215,8 @@ pub(super) fn scene(
     let shards = (0u32..).take(map.shard_count()).map(ShardId).map(|id| {
         let Some(shard) = map.shard(id) else { return gone(map) };
         let forecast = view.picture.shards.get(id.index());
-        let last = moves.iter().rfind(|m| m.touches(id) && m.is_finished());
+        let ended = |m: &&Move| m.is_finished() && m.state != State::Lapsed;
+        let last = moves.iter().rfind(|m| m.touches(id) && ended(m));
         let ended = last.and_then(|m| m.history.last()).map(|step| step.at_unix_ms);
         let trusted = forecast.is_some_and(|forecast| forecast.trusted);
         let plain = view.picture.plain.get(&id.index());
@@ -228,7 +229,7 @@ pub(super) fn scene(
             ..ShardLoad::new(shard.node, loads(forecast), trusted)
         }
     });
-    let under_way = moves.iter().filter(|m| !m.is_finished());
+    let under_way = moves.iter().filter(|m| m.is_under_way());
     Scene {
         now_unix_ms,
         step_ms: view.step_ms,
@@ -289,7 +290,7 @@ fn loads(forecast: Option<&Forecast>) -> Vec<Normal> {
 /// that is being undone never gets there. Of a split a part goes to each target.
 fn in_flight(m: &Move, now_unix_ms: u64, move_ms: u64) -> Vec<InFlight> {
     let ends_unix_ms = match m.state {
-        State::Undoing | State::Aborted => u64::MAX,
+        State::Keeping | State::Undoing | State::Aborted | State::Lapsed => u64::MAX,
         State::Switched | State::Done => now_unix_ms,
         _ => (m.requested_unix_ms + move_ms).max(now_unix_ms + move_ms / 4),
     };
@@ -312,9 +313,10 @@ fn in_flight(m: &Move, now_unix_ms: u64, move_ms: u64) -> Vec<InFlight> {
 
 /// The median time from request to switch of the last moves; as configured, as long as none was.
 fn expected_move_ms(moves: &[Move], config: &placement::Config) -> u64 {
+    // A way back waited to be asked for, and copied nothing.
+    let moves = moves.iter().filter(|m| m.reverses.is_none());
     let took = |m: &Move| Some(m.switched_unix_ms?.saturating_sub(m.requested_unix_ms));
-    let mut times: Vec<u64> =
-        moves.iter().rev().filter_map(took).take(MOVES_LEARNED_FROM).collect();
+    let mut times: Vec<u64> = moves.rev().filter_map(took).take(MOVES_LEARNED_FROM).collect();
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or(config.expected_move_ms).max(1)
 }

@@ -3,12 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::time::timeout;
 
 /// Held shared by each move and exclusively by DDL. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct DdlLock(Arc<RwLock<()>>);
+pub struct DdlLock {
+    lock: Arc<RwLock<()>>,
+    /// How many wait for it exclusively.
+    waiting: watch::Sender<usize>,
+}
+
+/// Counts one who waits.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
 
 /// While it lives no DDL on sharded or reference tables runs through this proxy.
 #[derive(Debug)]
@@ -21,12 +34,43 @@ pub struct Exclusive(#[expect(dead_code, reason = "held for its drop")] OwnedRwL
 impl DdlLock {
     /// For a move: waits for running DDL. Cancel safe.
     pub async fn shared(&self) -> Shared {
-        Shared(Arc::clone(&self.0).read_owned().await)
+        Shared(Arc::clone(&self.lock).read_owned().await)
     }
 
     /// For DDL: waits `deadline` at the most for running moves; `None` if they went on. Cancel
     /// safe.
     pub async fn exclusive(&self, deadline: Duration) -> Option<Exclusive> {
-        timeout(deadline, Arc::clone(&self.0).write_owned()).await.ok().map(Exclusive)
+        self.waiting.send_modify(|count| *count += 1);
+        let _waiting = Waiting(&self.waiting);
+        timeout(deadline, Arc::clone(&self.lock).write_owned()).await.ok().map(Exclusive)
+    }
+
+    /// Waits until somebody waits for it exclusively: for who holds it shared and can give it up.
+    /// Cancel safe.
+    pub async fn wanted(&self) {
+        // The sender is here: it does not end.
+        drop(self.waiting.subscribe().wait_for(|count| *count > 0).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::DdlLock;
+
+    #[tokio::test]
+    async fn who_holds_it_shared_hears_that_somebody_wants_it_alone() {
+        let lock = DdlLock::default();
+        let shared = lock.shared().await;
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, lock.wanted()).await.is_err());
+        let yielding = async {
+            lock.wanted().await;
+            drop(shared);
+        };
+        let (alone, ()) = tokio::join!(lock.exclusive(Duration::from_secs(10)), yielding);
+        assert!(alone.is_some());
+        assert!(tokio::time::timeout(soon, lock.wanted()).await.is_err());
     }
 }

@@ -44,6 +44,18 @@ pub(super) enum Target {
     Never,
 }
 
+/// The mark that the switch wrote where it attached the shard: what comes before it were the changes
+/// of the move itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Nothing counts yet.
+    Awaited,
+    /// The transaction that wrote it is under way.
+    Found,
+    /// The destination knows of it; or the stream needs none.
+    Noted,
+}
+
 /// A stream under way.
 pub(super) struct Applier<'a> {
     context: &'a MoverContext,
@@ -69,6 +81,8 @@ pub(super) struct Applier<'a> {
     /// Begun, but from the target on: not looked at yet.
     ahead: Option<Message>,
     marker: Option<String>,
+    /// Of a way back: where its stream begins to count.
+    mark: Mark,
     /// Everything that committed before it is safe at the destination.
     applied: Lsn,
     /// The stream was read up to here.
@@ -116,6 +130,7 @@ impl<'a> Applier<'a> {
             skipping: false,
             ahead: None,
             marker: None,
+            mark: if applied == Lsn(0) { Mark::Awaited } else { Mark::Noted },
             applied,
             seen: applied,
             shown: Arc::new(AtomicU64::new(applied.0)),
@@ -238,13 +253,17 @@ impl<'a> Applier<'a> {
                     return Ok(());
                 }
                 self.inside = true;
-                self.skipping = final_lsn < self.applied.0;
+                self.skipping = self.mark == Mark::Awaited || final_lsn < self.applied.0;
             }
             Message::Commit { end_lsn, .. } => {
                 self.inside = false;
                 self.see(Lsn(end_lsn));
-                if !self.skipping {
+                if !self.skipping || self.mark == Mark::Found {
                     self.batch_end = Some(Lsn(end_lsn));
+                }
+                if self.mark == Mark::Found {
+                    self.context.pass("mark_found")?;
+                    self.flush().await?;
                 }
             }
             Message::Relation { relation_id, .. } => {
@@ -253,7 +272,11 @@ impl<'a> Applier<'a> {
                 }
             }
             Message::Message { prefix, content, .. } if prefix == names::MARKER_PREFIX => {
-                self.marker = Some(String::from_utf8_lossy(&content).into_owned());
+                let marker = String::from_utf8_lossy(&content).into_owned();
+                if self.mark == Mark::Awaited && marker == self.slot {
+                    self.mark = Mark::Found;
+                }
+                self.marker = Some(marker);
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
             message if self.skipping => drop(message),
@@ -353,11 +376,16 @@ impl<'a> Applier<'a> {
         if !self.pending.is_empty() {
             self.send().await?;
         }
+        if self.mark == Mark::Found && !self.open {
+            self.destination.run("opening a batch", "BEGIN").await?;
+            self.open = true;
+        }
         if self.open {
             let sql = format!("{}; COMMIT", position::advance(&self.slot, end));
             self.destination.run("committing a batch", &sql).await?;
             self.open = false;
-            self.context.pass("batch_applied")?;
+            let noted = std::mem::replace(&mut self.mark, Mark::Noted) == Mark::Found;
+            self.context.pass(if noted { "mark_noted" } else { "batch_applied" })?;
         }
         self.applied = self.applied.max(end);
         Ok(())

@@ -1,6 +1,7 @@
 //! What ATTACH wants of the new tables, off the critical path: keys, indexes, checks, statistics;
 //! and what a DBA has set on the old ones.
 
+use super::back;
 use super::context::MoverContext;
 use super::error::MoveError;
 use super::lane::{OneLane, Sessions, lanes};
@@ -43,12 +44,16 @@ pub(super) async fn build(context: &MoverContext, mv: &Move) -> Result<Event, Mo
         let Some(lane) = lanes(mv).find(|lane| lane.lane.target == target) else { continue };
         let destination = sessions.on(target.node)?;
         if !position::read(destination, lane).await?.built {
-            let sql = statements(lane, sessions.on(lane.lane.source.node)?, destination).await?;
+            let source = sessions.on(lane.lane.source.node)?;
+            let sql = match mv.reverses {
+                None => statements(lane, source, destination).await?,
+                Some(_) => back::statements(lane, source, destination).await?,
+            };
             let sql = format!("BEGIN; {sql}; {}; COMMIT", position::set_built(lane));
             destination.run_long("building indexes and constraints", &sql).await?;
         }
     }
-    context.pass("built")?;
+    context.pass(if mv.reverses.is_none() { "built" } else { "restored" })?;
     for target in mv.targets() {
         for table in mv.tables_for(target.shard) {
             let sql = format!("VACUUM (ANALYZE) {}", table.new_leaf);
@@ -128,7 +133,7 @@ fn renamed(table: &MovedTable, name: &str) -> Option<String> {
 }
 
 /// Foreign keys; those that point at a leaf that moves too, point at the new one.
-async fn own_foreign_keys(
+pub(super) async fn own_foreign_keys(
     lane: OneLane<'_>,
     source: &Session,
     table: &MovedTable,
@@ -186,7 +191,7 @@ async fn own_settings(
 }
 
 /// A CHECK that says what the partition's bounds say, in the words that ATTACH recognizes.
-fn helper(mv: &Move, table: &MovedTable, parent: u32, bounds: &Bounds) -> String {
+pub(super) fn helper(mv: &Move, table: &MovedTable, parent: u32, bounds: &Bounds) -> String {
     let name = quoted(&names::helper_check(mv));
     format!("ADD CONSTRAINT {name} CHECK ({})", bounds.condition(&table.key, parent))
 }

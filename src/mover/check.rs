@@ -5,7 +5,7 @@ use super::error::MoveError;
 use super::lane::{Sessions, lanes};
 use super::session::Session;
 use super::tables::Pair;
-use super::{names, room, tables};
+use super::{back, names, room, tables};
 use crate::ids::NodeId;
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Event, Lane, Move, Object, ObjectKind};
@@ -19,6 +19,12 @@ pub(super) async fn check(context: &MoverContext, mv: &Move) -> Result<Event, Mo
     let map = context.live_map.snapshot();
     let mut checked = mv.clone();
     checked.lanes = mv.lanes.iter().map(|lane| bounded(&map, lane)).collect::<Result<_, _>>()?;
+    if mv.reverses.is_some() {
+        for lane in &mut checked.lanes {
+            // The tables are looked at anew; what the move found is needed to put it in order.
+            lane.tables.clear();
+        }
+    }
     let sessions = Sessions::open(context, &checked).await?;
     for source in checked.sources() {
         let of_source = checked.lanes.iter().filter(|lane| lane.source.shard == source.shard);
@@ -38,15 +44,23 @@ pub(super) async fn check(context: &MoverContext, mv: &Move) -> Result<Event, Mo
         for table in map.tables_of(shard.group) {
             of_lane.extend(pair.table(table).await?);
         }
+        if mv.reverses.is_some() {
+            back::is_as_it_was(&pair, mv, &mut of_lane).await?;
+        }
         tables::nothing_else_depends(source, &of_lane).await?;
         all_tables.push(of_lane);
     }
     for (lane, tables) in checked.lanes.iter_mut().zip(all_tables) {
         lane.tables = tables;
     }
-    room::check(context, &checked, &sessions).await?;
+    if mv.reverses.is_none() {
+        room::check(context, &checked, &sessions).await?;
+    } else {
+        context.pass("recalled")?;
+    }
     let objects = objects(&checked);
-    Ok(Event::Checked { lanes: checked.lanes, objects })
+    let objects_for_back = back::objects(&checked, back::kept_ms(context, &map, mv));
+    Ok(Event::Checked { lanes: checked.lanes, objects, objects_for_back })
 }
 
 /// A lane with the bounds that the map gives its shards.
@@ -67,8 +81,8 @@ fn bounded(map: &ShardMap, lane: &Lane) -> Result<Lane, MoveError> {
     Ok(lane)
 }
 
-/// All that a move is going to make.
-fn objects(mv: &Move) -> Vec<Object> {
+/// All that a move is going to make; of a way back, what was made and is going to be.
+pub(super) fn objects(mv: &Move) -> Vec<Object> {
     let mut objects = Vec::new();
     let mut add = |node: NodeId, kind| {
         let object = Object { node, kind };

@@ -1,19 +1,21 @@
 //! Removes what a move made, after it or instead of it. All of it can be repeated.
 
+use super::back;
 use super::context::MoverContext;
 use super::detach;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, lanes};
+use super::lane::Sessions;
 use super::look::{self, Hold};
 use super::names::quoted;
 use super::position;
 use super::prepare::LEAF_LOCK;
 use super::session::Session;
 use super::settle::{self, Owner};
-use crate::shard_move::{Event, Move, Object, ObjectKind};
+use crate::shard_move::{Event, Move, MovedTable, Object, ObjectKind};
 use crate::sql::TableName;
 
-/// After the switch: slots, publications, the old copies, the records on the nodes.
+/// After the switch: slots, publications, the old copies unless a way back has them, the records on
+/// the nodes.
 pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     let sessions = Sessions::open(context, mv).await?;
     drop_streams(mv, &sessions).await?;
@@ -29,6 +31,18 @@ pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event,
             )));
         }
     }
+    if mv.way_back.is_some() {
+        back::release(mv, &sessions).await?;
+    } else {
+        drop_old(mv, &sessions).await?;
+    }
+    remove_positions(mv, &sessions).await?;
+    context.pass("cleaned")?;
+    Ok(Event::Cleaned)
+}
+
+/// The old copies.
+async fn drop_old(mv: &Move, sessions: &Sessions) -> Result<(), MoveError> {
     for source in mv.sources() {
         let session = sessions.on(source.node)?;
         let tables = mv.leaves_of(source.shard);
@@ -37,20 +51,21 @@ pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event,
         }
         drop_unattached(session, tables.iter().map(|table| &table.leaf)).await?;
     }
-    for lane in lanes(mv) {
-        let destination = sessions.on(lane.lane.target.node)?;
-        destination.run("removing the position", &position::remove(lane)).await?;
+    // What was made for a way back that is not taken.
+    for object in mv.objects.iter().filter(|it| matches!(it.kind, ObjectKind::FullIdentity(_))) {
+        put_back(mv, sessions.on(object.node)?, object).await?;
     }
-    context.pass("cleaned")?;
-    Ok(Event::Cleaned)
+    Ok(())
 }
 
-/// Instead of the switch: everything that was recorded goes, and the sources are as they were.
+/// Instead of the switch: everything that was recorded goes, and the sources are as they were. Of a
+/// way back, the old copies.
 pub(super) async fn undo(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     if mv.objects.is_empty() {
         return Ok(Event::Undone);
     }
-    if settle::settle(context, mv).await? == Owner::Destination {
+    // While old copies were only kept, nobody kept their tables from being changed or dropped.
+    if !mv.is_aside() && settle::settle(context, mv).await? == Owner::Destination {
         return Err(MoveError::Refused(format!(
             "shard {} is attached on its destination already",
             mv.shard
@@ -63,28 +78,34 @@ pub(super) async fn undo(context: &MoverContext, mv: &Move) -> Result<Event, Mov
         let leaves = tables.iter().map(|table| &table.new_leaf);
         drop_unattached(sessions.on(target.node)?, leaves).await?;
     }
-    for object in &mv.objects {
+    for object in mv.objects.iter().chain(&mv.objects_for_back) {
         put_back(mv, sessions.on(object.node)?, object).await?;
     }
-    for lane in lanes(mv) {
-        let destination = sessions.on(lane.lane.target.node)?;
-        destination.run("removing the position", &position::remove(lane)).await?;
-    }
+    remove_positions(mv, &sessions).await?;
     context.pass("undone")?;
     Ok(Event::Undone)
 }
 
-/// Takes from a source's leaf what the move gave it.
-async fn put_back(mv: &Move, source: &Session, object: &Object) -> Result<(), MoveError> {
+/// Takes from a leaf what the move gave it.
+pub(super) async fn put_back(
+    mv: &Move,
+    source: &Session,
+    object: &Object,
+) -> Result<(), MoveError> {
     let sql = match &object.kind {
         ObjectKind::HelperCheck { leaf, name } => {
-            format!("ALTER TABLE {leaf} DROP CONSTRAINT IF EXISTS {}", quoted(name))
+            let sql = "SELECT FROM pg_constraint WHERE conname = $1";
+            if source.rows("looking for the check", sql, &[name]).await?.is_empty() {
+                return Ok(());
+            }
+            format!("ALTER TABLE IF EXISTS {leaf} DROP CONSTRAINT IF EXISTS {}", quoted(name))
         }
         ObjectKind::FullIdentity(leaf) => {
             let tables = mv.lanes.iter().flat_map(|lane| &lane.tables);
-            let nothing = tables.clone().any(|it| it.leaf == *leaf && it.identity == "n");
+            let is = |it: &MovedTable| it.leaf == *leaf || it.new_leaf == *leaf;
+            let nothing = tables.clone().any(|it| is(it) && it.identity == "n");
             let identity = if nothing { "NOTHING" } else { "DEFAULT" };
-            format!("ALTER TABLE {leaf} REPLICA IDENTITY {identity}")
+            format!("ALTER TABLE IF EXISTS {leaf} REPLICA IDENTITY {identity}")
         }
         ObjectKind::Freeze(leaf) => {
             let triggers = detach::frozen_by(source, leaf).await?;
@@ -102,12 +123,29 @@ async fn put_back(mv: &Move, source: &Session, object: &Object) -> Result<(), Mo
     source.run_with_locks("putting the old table back in order", &sql, LEAF_LOCK).await
 }
 
-/// Drops the slots and publications of all lanes.
+/// Drops all slots and publications of the move.
 async fn drop_streams(mv: &Move, sessions: &Sessions) -> Result<(), MoveError> {
-    for lane in lanes(mv) {
-        let source = sessions.on(lane.lane.source.node)?;
-        drop_slot(source, &lane.slot()).await?;
-        drop_publication(source, lane).await?;
+    for object in mv.objects.iter().chain(&mv.objects_for_back) {
+        let session = sessions.on(object.node)?;
+        match &object.kind {
+            ObjectKind::Slot(name) => drop_slot(session, name).await?,
+            ObjectKind::Publication(name) => {
+                let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(name));
+                session.run("dropping the publication", &sql).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes what the move has noted on its nodes.
+async fn remove_positions(mv: &Move, sessions: &Sessions) -> Result<(), MoveError> {
+    for object in mv.objects.iter().chain(&mv.objects_for_back) {
+        if let ObjectKind::Position(name) = &object.kind {
+            let session = sessions.on(object.node)?;
+            session.run("removing the position", &position::remove(name)).await?;
+        }
     }
     Ok(())
 }
@@ -130,11 +168,6 @@ pub(super) async fn drop_slot(source: &Session, slot: &str) -> Result<(), MoveEr
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     Err(MoveError::Timeout(doing))
-}
-
-async fn drop_publication(source: &Session, lane: OneLane<'_>) -> Result<(), MoveError> {
-    let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(&lane.slot()));
-    source.run("dropping the publication", &sql).await
 }
 
 /// Drops the leaves that are there; refuses if one of them is a partition in use.

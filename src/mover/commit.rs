@@ -2,6 +2,7 @@
 
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
+use super::{back, check};
 use crate::catalog::{CatalogError, Change, Expect, Record, Versioned};
 use crate::shard_map::{Shard, ShardMap};
 use crate::shard_move::{Event, Kind, Move, State};
@@ -14,8 +15,7 @@ pub(super) async fn commit(
     context: &MoverContext,
     mv: &Versioned<Move>,
 ) -> Result<Versioned<Move>, MoveError> {
-    let switched = mv.record.clone().on_event(Event::Switched, now_unix_ms())?;
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         let map = context
             .catalog
             .get::<ShardMap>("")
@@ -27,10 +27,17 @@ pub(super) async fn commit(
             context.live_map.publish(map.record);
             return Ok(stored);
         }
-        let next = changed(&map.record, &switched)?;
-        let change = Change::new()
+        let next = changed(&map.record, &mv.record)?;
+        let now = now_unix_ms();
+        let back = way_back(context, &map.record, &mv.record, (tries, now)).await?;
+        let event = Event::Switched { way_back: back.as_ref().map(|back| back.id) };
+        let switched = mv.record.clone().on_event(event, now)?;
+        let mut change = Change::new()
             .put(&next, Expect::At(map.revision))?
             .put(&switched, Expect::At(mv.revision))?;
+        if let Some(back) = &back {
+            change = change.put(back, Expect::Absent)?;
+        }
         match context.catalog.commit(change).await {
             Ok(revision) => {
                 context.pass("switched")?;
@@ -42,6 +49,27 @@ pub(super) async fn commit(
         }
     }
     Err(MoveError::Busy("the map changed under every try to commit it".to_owned()))
+}
+
+/// The record of the way back, if what it needs is made and old copies are kept still.
+async fn way_back(
+    context: &MoverContext,
+    map: &ShardMap,
+    mv: &Move,
+    (tries, now_unix_ms): (u32, u64),
+) -> Result<Option<Move>, MoveError> {
+    let kept_ms = back::kept_ms(context, map, mv);
+    if mv.back.is_empty() || kept_ms == 0 {
+        return Ok(None);
+    }
+    if tries > 0 {
+        // Somebody may have taken the id.
+        let moves = context.catalog.list::<Move>().await?;
+        moves.iter().for_each(|mv| context.saw(mv.record.id));
+    }
+    let mut back = mv.going_back(context.next_id(), now_unix_ms, kept_ms);
+    back.objects = check::objects(&back);
+    Ok(Some(back))
 }
 
 /// The map after the move.

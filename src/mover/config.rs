@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shard_move::Cause;
+
 /// How moves are made. Every key is optional in the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +38,12 @@ pub struct Config {
     pub failures_max: u32,
     /// How long the making of a slot waits for the transactions that run on the source, in ms.
     pub slot_deadline_ms: u64,
+    /// How long the old copies are kept current after a switch that a person asked for, so that it
+    /// can be reversed without loss, in ms; 0 for not at all.
+    pub reversible_ms: u64,
+    /// The same after a switch that the controller decided: the node that was to be relieved goes on
+    /// applying the shard's writes meanwhile.
+    pub reversible_automatic_ms: u64,
     /// How long a start waits for the nodes of a move that was being switched, in ms.
     pub recovery_deadline_ms: u64,
     /// What all databases of a node may come to, in bytes, by its name. A shard that would go beyond
@@ -62,6 +70,8 @@ impl Default for Config {
             postponements_max: 100,
             failures_max: 10,
             slot_deadline_ms: 60_000,
+            reversible_ms: 600_000,
+            reversible_automatic_ms: 0,
             recovery_deadline_ms: 10_000,
             node_bytes_max: BTreeMap::new(),
             ask_free_space: true,
@@ -74,6 +84,14 @@ impl Config {
     pub(super) fn backoff(&self, first_ms: u64, tries: u32) -> Duration {
         let doubled = first_ms.saturating_mul(1u64 << tries.min(20));
         Duration::from_millis(doubled.min(self.backoff_max_ms))
+    }
+
+    /// How long the old copies of a move are kept, in ms.
+    pub(super) fn kept_ms(&self, cause: &Cause) -> u64 {
+        match cause {
+            Cause::Operator => self.reversible_ms,
+            Cause::Controller { .. } => self.reversible_automatic_ms,
+        }
     }
 }
 

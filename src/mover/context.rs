@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use crate::executor::ClosedGate;
 use crate::executor::DdlLock;
 use crate::executor::Gates;
 use crate::executor::LiveMap;
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{MoveId, NodeId, ShardId};
 use crate::runtime::{Failpoints, Tasks};
 use crate::shard_move::Move;
 
@@ -45,6 +46,8 @@ pub struct MoverContext {
     hiding: Mutex<HashSet<NodeId>>,
     /// Gates that stay closed whatever happens to the task that closed them.
     held: Mutex<HashMap<ShardId, Held>>,
+    /// The newest move that was seen; there may be newer ones.
+    newest: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -90,7 +93,18 @@ impl MoverContext {
             connections: Tasks::new(),
             hiding: Mutex::default(),
             held: Mutex::new(HashMap::new()),
+            newest: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that a move of this id was seen.
+    pub(super) fn saw(&self, id: MoveId) {
+        self.newest.fetch_max(id.0, Ordering::Relaxed);
+    }
+
+    /// An id that is free, if no newer move was asked for just now.
+    pub(super) fn next_id(&self) -> MoveId {
+        MoveId(self.newest.load(Ordering::Relaxed) + 1)
     }
 
     /// Passes a failpoint, unless it is armed.

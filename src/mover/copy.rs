@@ -87,7 +87,7 @@ async fn copy_target(
     let tables = mv.tables_for(target);
     cleanup::drop_unattached(&destination, tables.iter().map(|table| &table.new_leaf)).await?;
     for lane in of_target() {
-        destination.run("removing the position", &position::remove(lane)).await?;
+        destination.run("removing the position", &position::remove(&lane.slot())).await?;
     }
     for table in &tables {
         destination.run("making a table", &create(table)).await?;

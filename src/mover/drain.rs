@@ -9,6 +9,7 @@ use super::context::now_unix_ms;
 use super::error::MoveError;
 use super::jobs::Desk;
 use super::join::set_standing;
+use super::recall::let_lapse;
 use super::request::{RequestError, request};
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::shard_map::{ShardMap, Standing};
@@ -55,6 +56,10 @@ impl Drainer {
     /// Asks for what can be asked for now; whether nothing is left.
     async fn step(&mut self, desk: &mut Desk<'_>) -> Result<bool, MoveError> {
         let moves = desk.context.catalog.list::<Move>().await?;
+        for mv in moves.iter().filter(|mv| mv.record.nodes().contains(&self.node)) {
+            let reason = "the node is being drained".to_owned();
+            let_lapse(&desk.context.catalog, mv, reason).await?;
+        }
         let moves: Vec<Move> = moves.into_iter().map(|mv| mv.record).collect();
         for mv in moves.iter().filter(|mv| mv.is_finished()) {
             let Some((shard, to)) = self.asked.remove(&mv.id) else { continue };
@@ -76,7 +81,7 @@ impl Drainer {
         }
         let room = desk.context.config.concurrent_moves.max(1);
         for shard in left {
-            let busy = at_work.iter().any(|mv| mv.touches(shard))
+            let busy = at_work.iter().any(|mv| mv.touches(shard) && !mv.is_aside())
                 || self.asked.values().any(|(asked, _)| *asked == shard);
             if busy || self.asked.len() >= room {
                 continue;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::apply::Applier;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
+use super::keep::{self, Kept};
 use super::lane::lanes;
 use super::session::Session;
 use super::switch::{self, Switched};
@@ -25,6 +26,8 @@ enum Outcome {
     Event(Event),
     /// Stored already, with the map.
     Stored(Box<Versioned<Move>>, Option<Duration>),
+    /// Somebody else has written the record.
+    Changed,
 }
 
 /// One move under way.
@@ -67,18 +70,39 @@ impl Driver<'_> {
         if stopping.is_cancelled() {
             return Err(MoveError::Stopped);
         }
-        if self.mv.record.state == State::Switching {
-            return Box::pin(self.switch()).await;
+        match self.mv.record.state {
+            State::Switching => Box::pin(self.switch()).await,
+            State::Keeping => tokio::select! {
+                () = stopping.cancelled() => Err(MoveError::Stopped),
+                kept = Box::pin(self.keep()) => Ok(match kept? {
+                    Kept::Event(event) => Outcome::Event(event),
+                    Kept::Changed => Outcome::Changed,
+                }),
+            },
+            _ => tokio::select! {
+                () = stopping.cancelled() => Err(MoveError::Stopped),
+                outcome = Box::pin(self.perform()) => outcome.map(Outcome::Event),
+            },
         }
-        tokio::select! {
-            () = stopping.cancelled() => Err(MoveError::Stopped),
-            outcome = Box::pin(self.perform()) => outcome.map(Outcome::Event),
+    }
+
+    /// Keeps the old copies current.
+    async fn keep(&mut self) -> Result<Kept, MoveError> {
+        if self.inherited {
+            if let Some(kept) = keep::wait_for_release(self.context, &self.mv).await? {
+                return Ok(kept);
+            }
+            self.end_earlier_sessions().await?;
+            self.inherited = false;
         }
+        self.start_appliers().await?;
+        keep::keep(self.context, &self.mv, &mut self.appliers).await
     }
 
     async fn perform(&mut self) -> Result<Event, MoveError> {
         let action = self.mv.record.next_action();
-        if self.inherited && action != Action::Check {
+        let is_new = action == Action::Check && self.mv.record.reverses.is_none();
+        if self.inherited && !is_new {
             self.end_earlier_sessions().await?;
         }
         self.inherited = false;
@@ -98,7 +122,7 @@ impl Driver<'_> {
             Action::Build => build::build(context, mv).await,
             Action::CleanUp => cleanup::clean_up(context, mv).await,
             Action::Undo => cleanup::undo(context, mv).await,
-            Action::Switch | Action::Rest => {
+            Action::Keep | Action::Switch | Action::Rest => {
                 Err(MoveError::Busy("there is nothing to do".to_owned()))
             }
         }
@@ -155,6 +179,7 @@ impl Driver<'_> {
                 self.switched(pause).await;
                 Ok(())
             }
+            Ok(Outcome::Changed) => self.reload().await,
             Err(error) => Err(error),
         };
         match result {
@@ -213,7 +238,9 @@ impl Driver<'_> {
         self.failures += 1;
         self.appliers.clear();
         let (state, story) = (self.mv.record.state, error.story());
-        let hopeless = !error.is_passing() || self.failures > self.context.config.failures_max;
+        let tried_enough = self.failures > self.context.config.failures_max;
+        // Old copies are kept for their time.
+        let hopeless = !error.is_passing() || (tried_enough && state != State::Keeping);
         let unsettled = state == State::Switching && self.inherited;
         let gives_up = hopeless && state.can_undo() && state != State::Undoing && !unsettled;
         tracing::warn!(error = story, state = state.word(), gives_up, "action of a move failed");

@@ -1,15 +1,28 @@
 //! The names of what a move makes: always the same for the same move, never those of another.
 
-use crate::ids::Lsn;
-use crate::shard_move::{Move, MovedTable};
+use crate::ids::{Lsn, MoveId};
+use crate::shard_move::{Move, MovedTable, Reversed};
 use crate::sql::Ident;
 
 /// Prefix of the WAL messages that mark the end of a shard's stream.
 pub(super) const MARKER_PREFIX: &str = "foreshard";
 
-/// Slots are named in all databases of a server, so the time makes it unique over proxies.
+/// Slots are named in all databases of a server, so the time makes it unique over proxies. That of a
+/// way back was made before the way back had an id.
 pub(super) fn slot(mv: &Move, lane: usize) -> String {
-    format!("foreshard_m{}_{}_{lane}", mv.id, mv.requested_unix_ms)
+    match mv.reverses {
+        Some(Reversed { id, requested_unix_ms }) => back(id, requested_unix_ms, lane),
+        None => format!("foreshard_m{}_{}_{lane}", mv.id, mv.requested_unix_ms),
+    }
+}
+
+fn back(reversed: MoveId, requested_unix_ms: u64, lane: usize) -> String {
+    format!("foreshard_b{reversed}_{requested_unix_ms}_{lane}")
+}
+
+/// What [`slot`] is going to be on the way back of `mv`.
+pub(super) fn back_slot(mv: &Move, lane: usize) -> String {
+    back(mv.id, mv.requested_unix_ms, lane)
 }
 
 /// A slot for one comparison.

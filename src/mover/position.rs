@@ -16,7 +16,8 @@ pub(super) const CREATE_TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hasht
      ALTER TABLE foreshard.moves ADD COLUMN arrived boolean NOT NULL DEFAULT false; \
      END IF; END $foreshard$; COMMIT";
 
-/// SQL that starts a lane's row anew, at the slot's first position.
+/// SQL that starts a lane's row anew, at the slot's first position; of a way back at 0, which means
+/// that the mark of the switch was not found yet.
 pub(super) fn reset(lane: OneLane<'_>, consistent: Lsn) -> String {
     let name = lane.slot();
     format!(
@@ -42,10 +43,9 @@ pub(super) fn set_arrived(lane: OneLane<'_>, arrived: bool) -> String {
     format!("UPDATE foreshard.moves SET arrived = {arrived} WHERE move = {}", Literal(&name))
 }
 
-/// SQL that removes a lane's row, if the table is there.
-pub(super) fn remove(lane: OneLane<'_>) -> String {
-    let name = lane.slot();
-    let delete = format!("DELETE FROM foreshard.moves WHERE move = {}", Literal(&name));
+/// SQL that removes the row of a slot, if the table is there.
+pub(super) fn remove(slot: &str) -> String {
+    let delete = format!("DELETE FROM foreshard.moves WHERE move = {}", Literal(slot));
     format!(
         "DO $foreshard$ BEGIN IF to_regclass('foreshard.moves') IS NOT NULL THEN {delete}; END IF; \
          END $foreshard$"

@@ -49,7 +49,7 @@ pub(super) async fn prepare(context: &MoverContext, mv: &Move) -> Result<Event, 
 }
 
 /// A publication of the lane's rows.
-async fn publish(source: &Session, lane: OneLane<'_>) -> Result<(), MoveError> {
+pub(super) async fn publish(source: &Session, lane: OneLane<'_>) -> Result<(), MoveError> {
     let name = quoted(&lane.slot());
     let mut leaves = Vec::new();
     for table in &lane.lane.tables {

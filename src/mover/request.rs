@@ -1,5 +1,6 @@
 //! Asking for a move, a split or a merge: a record that the mover takes up.
 
+use super::recall::{Switched, leads, recall};
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::shard_map::{Bounds, Cut, KeyValue, Node, ShardMap, Standing};
@@ -59,6 +60,11 @@ pub enum RequestError {
         /// The move that is not finished.
         id: MoveId,
     },
+    /// No old copy is there to go back to.
+    #[error(
+        "nothing is kept of {0} that could be gone back to: ask for an ordinary move, split or merge"
+    )]
+    NothingKept(Switched),
     /// The catalog did not take it.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -120,7 +126,7 @@ pub async fn request(
     request_any(catalog, map, &Wanted::Move { shard, to }, cause, now_unix_ms).await
 }
 
-/// Writes the record of what is wanted.
+/// Writes the record of what is wanted; or asks for the way back, if that is what is wanted.
 pub async fn request_any(
     catalog: &Catalog,
     map: &ShardMap,
@@ -131,13 +137,23 @@ pub async fn request_any(
     let mut conflict = CatalogError::Conflict("moves/".to_owned());
     for _ in 0..TRIES {
         let moves = catalog.list::<Move>().await?;
-        let under_way: Vec<&Move> =
+        let open: Vec<&Move> =
             moves.iter().map(|found| &found.record).filter(|mv| !mv.is_finished()).collect();
-        let taken = |shard| under_way.iter().any(|mv| mv.touches(shard));
+        let taken = |shard| open.iter().any(|mv| mv.touches(shard));
         let lanes = lanes(map, wanted, taken)?;
+        if let Some(back) = moves.iter().find(|found| leads(&found.record, wanted)) {
+            match recall(catalog, back, now_unix_ms).await {
+                Err(RequestError::Catalog(error @ CatalogError::Conflict(_))) => {
+                    conflict = error;
+                    continue;
+                }
+                recalled => return recalled,
+            }
+        }
         for lane in &lanes {
             let shard = lane.source.shard;
-            if let Some(other) = under_way.iter().find(|mv| mv.touches(shard)) {
+            let busy = |mv: &&&Move| mv.is_under_way() && mv.touches(shard);
+            if let Some(other) = open.iter().find(busy) {
                 return Err(RequestError::UnderWay { shard, id: other.id });
             }
         }
@@ -254,7 +270,7 @@ fn part(map: &ShardMap, shard: ShardId) -> Result<Part, RequestError> {
     Ok(Part { shard, node: found.node, bounds: found.bounds.clone() })
 }
 
-fn node_named(map: &ShardMap, id: NodeId) -> Result<String, RequestError> {
+pub(super) fn node_named(map: &ShardMap, id: NodeId) -> Result<String, RequestError> {
     let found = map.nodes().find(|(node, _)| *node == id).map(|(_, node)| node);
     let Some(Node { name, standing }) = found else { return Err(RequestError::NoNode(id)) };
     let none = |why| Err(RequestError::TakesNone { node: name.clone(), why });

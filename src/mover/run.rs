@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::context::{MoverContext, now_unix_ms};
 use super::drive::drive;
 use super::error::MoveError;
+use super::recall;
 use super::switch::{self, Switched};
 use crate::catalog::{CatalogError, Expect, Versioned};
 use crate::ids::{MoveId, ShardId};
@@ -40,8 +41,10 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
                 continue;
             }
         };
+        wanted.iter().for_each(|mv| context.saw(mv.record.id));
         // A move that only has to tidy up makes room: it may wait long for a node that is down.
-        let tidies = |mv: &Move| matches!(mv.state, State::Switched | State::Undoing);
+        let tidies =
+            |mv: &Move| matches!(mv.state, State::Keeping | State::Switched | State::Undoing);
         let at_work =
             |mv: &&Versioned<Move>| under_way.contains(&mv.record.id) && !tidies(&mv.record);
         let mut room = context
@@ -49,9 +52,13 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
             .concurrent_moves
             .max(1)
             .saturating_sub(wanted.iter().filter(at_work).count());
+        let aside: Vec<_> = wanted.iter().filter(|mv| mv.record.is_aside()).cloned().collect();
         for mv in wanted {
             let (id, is_new) = (mv.record.id, mv.record.state == State::Requested);
             if under_way.contains(&id) || (is_new && room == 0) {
+                continue;
+            }
+            if is_new && make_way(&context, &aside, &mv.record).await {
                 continue;
             }
             if !tidies(&mv.record) {
@@ -80,6 +87,26 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
         }
     }
     while drivers.next().await.is_some() {}
+}
+
+/// Ends what keeps old copies of the shards of `wanted`. Whether one of them is not gone yet: then it
+/// has to wait.
+async fn make_way(context: &MoverContext, aside: &[Versioned<Move>], wanted: &Move) -> bool {
+    let of_wanted = |mv: &Move| {
+        wanted
+            .lanes
+            .iter()
+            .any(|lane| mv.touches(lane.source.shard) || mv.touches(lane.target.shard))
+    };
+    let mut waits = false;
+    for mv in aside.iter().filter(|mv| of_wanted(&mv.record)) {
+        waits = true;
+        let reason = format!("move {} was asked for", wanted.id);
+        if let Err(error) = recall::let_lapse(&context.catalog, mv, reason).await {
+            tracing::warn!(error = error.story(), "old copies could not be given up");
+        }
+    }
+    waits
 }
 
 async fn driven(

@@ -8,6 +8,7 @@
 
 use futures_util::future::try_join_all;
 
+use super::back;
 use super::context::MoverContext;
 use super::detach::{self, Given};
 use super::error::MoveError;
@@ -148,6 +149,8 @@ pub(super) async fn attach_all_but(
                 let leaf = &table.new_leaf;
                 format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
             }));
+            let its_own = mv.back.iter().zip(0..).filter(|(lane, _)| lane.source == target);
+            sql.extend(its_own.map(|(_, index)| back::mark(mv, index)));
         }
         if sql.is_empty() {
             return Ok(());

@@ -48,7 +48,8 @@ impl Pair<'_> {
             (Some(here), Some(there)) => (here, there),
             _ => return refused(format!("table {name} exists on one of the two nodes only")),
         };
-        if look::table(self.destination, &new_leaf).await?.is_some() {
+        let is_there = look::table(self.destination, &new_leaf).await?.is_some();
+        if is_there && self.lane.mv.reverses.is_none() {
             return refused(format!(
                 "node {} has a table {new_leaf} already: drop or rename it",
                 self.destination.node
@@ -176,6 +177,14 @@ impl Pair<'_> {
         let columns = columns.into_iter().filter(|column| !column.generated);
         let columns = columns.map(|c| MovedColumn { name: c.name, type_name: c.type_name });
         Ok((columns.collect(), builtin_types))
+    }
+
+    /// The same of a table that is no partition yet.
+    pub(super) async fn filter_suits(&self, moved: &MovedTable) -> Result<(), MoveError> {
+        let gone = || MoveError::Refused(format!("node {} has lost a table", self.source.node));
+        let leaf = look::table(self.source, &moved.leaf).await?.ok_or_else(gone)?;
+        let parent = look::table(self.source, &moved.parent).await?.ok_or_else(gone)?;
+        self.can_be_filtered(moved, &leaf, &parent).await
     }
 
     /// A publication with a filter would make the application's updates fail if the columns of the

@@ -9,6 +9,8 @@ use tokio::join;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::apply::{Applier, Target};
+use super::back;
+use super::catch_up::care;
 use super::context::MoverContext;
 use super::differ::{Copy, name_rows};
 use super::error::MoveError;
@@ -43,9 +45,18 @@ pub(super) async fn verify(
         proofs
     };
     let all = lanes(mv).zip(appliers.iter_mut()).map(|(lane, applier)| one(lane, applier));
-    let proofs = try_join_all(all).await?;
+    let proofs = try_join_all(all).await?.into_iter().flatten().collect();
+    let armed = CancellationToken::new();
+    let arm = async {
+        let back = back::arm(context, mv).await;
+        armed.cancel();
+        back
+    };
+    let (back, cared) = join!(arm, care(appliers, || armed.cancelled()));
+    cared?;
+    let back = back?;
     context.pass("verified")?;
-    Ok(Event::Verified(proofs.into_iter().flatten().collect()))
+    Ok(Event::Verified { proofs, back })
 }
 
 async fn verify_lane(

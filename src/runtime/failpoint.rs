@@ -2,7 +2,7 @@
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
 //! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
-//! [`JOIN_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
+//! [`BACK_FAILPOINTS`], [`JOIN_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
 /// Those of a move, in the order in which it passes them.
 pub const MOVE_FAILPOINTS: [&str; 15] = [
@@ -45,6 +45,20 @@ pub const CONCURRENT_FAILPOINTS: [&str; 3] = [
     // The destination has noted that it has all rows; the source's leaves are frozen and attached.
     "arrived", // The source's leaves are hidden, their detachment may be pending.
     "hidden",
+];
+
+/// Those of a move that keeps the way back, and of the way back before it is as any other move.
+pub const BACK_FAILPOINTS: [&str; 5] = [
+    // What the way back needs is made, the state is not stored yet.
+    "armed",
+    // The switch's mark was found in the stream of the way back, nothing of it is noted.
+    "mark_found",
+    // The mark is noted with the old copies, nothing after it is applied.
+    "mark_noted",
+    // The old copies can be gone back to, the state is not stored yet.
+    "recalled",
+    // The old copies have all that ATTACH wants, the state is not stored yet.
+    "restored",
 ];
 
 /// Those of a node that joins, in order.
@@ -112,7 +126,6 @@ impl Failpoints {
 }
 
 fn is_known(name: &str) -> bool {
-    [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &JOIN_FAILPOINTS, &COMMIT_FAILPOINTS]
-        .iter()
-        .any(|names| names.contains(&name))
+    let moves = [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &BACK_FAILPOINTS];
+    moves.iter().chain(&[&JOIN_FAILPOINTS[..], &COMMIT_FAILPOINTS]).any(|it| it.contains(&name))
 }

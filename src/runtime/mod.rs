@@ -5,6 +5,7 @@ mod failpoint;
 mod tasks;
 
 pub use failpoint::{
-    COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, JOIN_FAILPOINTS, MOVE_FAILPOINTS, Reached,
+    BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, JOIN_FAILPOINTS,
+    MOVE_FAILPOINTS, Reached,
 };
 pub use tasks::Tasks;

@@ -13,6 +13,7 @@ mod tests;
 
 pub use job::{Errand, Finding, FindingKind, Job, JobState, Report};
 pub use record::{
-    Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof, Step,
+    Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof, Reversed,
+    Step,
 };
 pub use state::{Action, Event, InvalidEvent, State};

@@ -56,6 +56,31 @@ pub struct Move {
     pub pause_ms: Option<f64>,
     /// When the new map was committed, in ms since 1970.
     pub switched_unix_ms: Option<u64>,
+    /// The lanes of the way back, once what it needs is made; none if the old copies are to go at
+    /// once.
+    #[serde(default)]
+    pub back: Vec<Lane>,
+    /// What the way back needs of that, until it has it in its own record.
+    #[serde(default)]
+    pub objects_for_back: Vec<Object>,
+    /// The move that keeps the old copies current after the switch, and can go back.
+    #[serde(default)]
+    pub way_back: Option<MoveId>,
+    /// Of a way back: the move that it reverses.
+    #[serde(default)]
+    pub reverses: Option<Reversed>,
+    /// Of a way back: until when the old copies are kept, in ms since 1970.
+    #[serde(default)]
+    pub kept_until_unix_ms: Option<u64>,
+}
+
+/// The move that a way back reverses, by what its names are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reversed {
+    /// Its id.
+    pub id: MoveId,
+    /// When it was asked for, in ms since 1970.
+    pub requested_unix_ms: u64,
 }
 
 /// Who wants a move, and why.
@@ -240,12 +265,48 @@ impl Move {
             error: None,
             pause_ms: None,
             switched_unix_ms: None,
+            back: Vec::new(),
+            objects_for_back: Vec::new(),
+            way_back: None,
+            reverses: None,
+            kept_until_unix_ms: None,
+        }
+    }
+
+    /// The move back, over [`Self::back`], which keeps the old copies current from the switch at
+    /// `now_unix_ms` on. What it makes is not filled in.
+    #[must_use]
+    pub fn going_back(&self, id: MoveId, now_unix_ms: u64, kept_ms: u64) -> Self {
+        let state = State::Keeping;
+        Self {
+            state,
+            history: vec![Step { state, at_unix_ms: now_unix_ms }],
+            reverses: Some(Reversed { id: self.id, requested_unix_ms: self.requested_unix_ms }),
+            kept_until_unix_ms: Some(now_unix_ms.saturating_add(kept_ms)),
+            ..Self::of_lanes(id, self.back.clone(), self.cause.clone(), now_unix_ms)
         }
     }
 
     /// Whether nothing more will happen to it.
     pub fn is_finished(&self) -> bool {
         self.state.is_final()
+    }
+
+    /// Whether it only keeps old copies, or takes them away: other moves of the shard need not wait
+    /// for its end, they bring it about.
+    pub fn is_aside(&self) -> bool {
+        let recalled = || self.history.iter().any(|step| step.state == State::Requested);
+        self.reverses.is_some()
+            && match self.state {
+                State::Keeping => true,
+                State::Undoing => !recalled(),
+                _ => false,
+            }
+    }
+
+    /// Whether a shard is on its way by it.
+    pub fn is_under_way(&self) -> bool {
+        !self.is_finished() && !self.is_aside()
     }
 
     /// What it does to the shards.

@@ -2,7 +2,8 @@
 //!
 //! | state       | action    | event → next state                                              |
 //! |-------------|-----------|-----------------------------------------------------------------|
-//! | requested   | check     | checked → preparing                                             |
+//! | keeping     | keep      | recalled → requested; lapsed → undoing                          |
+//! | requested   | check     | checked → preparing; of a way back → building                   |
 //! | preparing   | prepare   | prepared → copying                                              |
 //! | copying     | copy      | copied → building                                               |
 //! | building    | build     | built → catching_up                                             |
@@ -10,21 +11,26 @@
 //! | verifying   | verify    | verified → switching                                            |
 //! | switching   | switch    | switched → switched; postponed → catching_up                    |
 //! | switched    | clean up  | cleaned → done                                                  |
-//! | undoing     | undo      | undone → aborted                                                |
+//! | undoing     | undo      | undone → aborted; lapsed if nothing had failed                  |
 //! | done        |           |                                                                 |
 //! | aborted     |           |                                                                 |
+//! | lapsed      |           |                                                                 |
 //!
+//! A move begins as *requested*; a way back, which the switch of a move makes, as *keeping*.
 //! *failed* → undoing from each state above *switched*; from *switched* on there is no way back.
 //! *troubled*, *counted* and *paused* note something and change no state.
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Lane, Move, Object, ObjectKind, Proof, Step};
+use super::record::{Cause, Lane, Move, Object, ObjectKind, Proof, Step};
+use crate::ids::MoveId;
 
 /// How far a move is. Stored before it is acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// The switch of another move made it, to go back: the old copies are kept current.
+    Keeping,
     /// Written by whoever wants the move; nothing is done yet.
     Requested,
     /// What the move makes is recorded; publication and tables are being made.
@@ -47,22 +53,25 @@ pub enum State {
     Done,
     /// Finished: the source still owns the shard, and nothing of the move is left.
     Aborted,
+    /// Finished: nobody went back, and the old copies are gone.
+    Lapsed,
 }
 
 impl State {
     /// Whether nothing more will happen.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Done | Self::Aborted)
+        matches!(self, Self::Done | Self::Aborted | Self::Lapsed)
     }
 
     /// Whether the move can still be undone.
     pub fn can_undo(self) -> bool {
-        !matches!(self, Self::Switched | Self::Done | Self::Aborted)
+        self != Self::Switched && !self.is_final()
     }
 
     /// The word for logs, metrics and users.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Keeping => "keeping",
             Self::Requested => "requested",
             Self::Preparing => "preparing",
             Self::Copying => "copying",
@@ -74,6 +83,7 @@ impl State {
             Self::Undoing => "undoing",
             Self::Done => "done",
             Self::Aborted => "aborted",
+            Self::Lapsed => "lapsed",
         }
     }
 }
@@ -87,6 +97,8 @@ impl std::fmt::Display for State {
 /// What is to be done in a state. Each can be repeated after a crash anywhere inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Apply the stream to the old copies until somebody goes back, or nobody may any more.
+    Keep,
     /// Look whether the move can work at all; changes nothing.
     Check,
     /// Make the publication, the replica identities and the empty tables.
@@ -101,7 +113,7 @@ pub enum Action {
     Verify,
     /// Close the gate, drain, detach, apply the rest, attach, commit the map.
     Switch,
-    /// Remove the old copy and all that the move made.
+    /// Remove the old copy, unless it is kept, and all that the move made.
     CleanUp,
     /// Remove all that the move made.
     Undo,
@@ -112,12 +124,21 @@ pub enum Action {
 /// The outcome of an action, or something worth noting.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// Somebody wants to go back.
+    Recalled,
+    /// The old copies are not kept any longer.
+    Lapsed {
+        /// Why, for its user.
+        reason: String,
+    },
     /// The move can work; these are its tables, and all that it is going to make.
     Checked {
         /// The move's lanes, now with their bounds and tables.
         lanes: Vec<Lane>,
         /// Everything that will be created, on either node.
         objects: Vec<Object>,
+        /// What the way back will need; none if there is to be none.
+        objects_for_back: Vec<Object>,
     },
     /// Publication and tables are there.
     Prepared,
@@ -133,7 +154,12 @@ pub enum Event {
     /// What is left of the stream is small, and the back-off is over.
     CaughtUp,
     /// Both sides were equal.
-    Verified(Vec<Proof>),
+    Verified {
+        /// One for each table.
+        proofs: Vec<Proof>,
+        /// The lanes of the way back, if there is to be one: what it needs is made.
+        back: Vec<Lane>,
+    },
     /// The switch was given up without a trace; it is tried again later.
     Postponed {
         /// What was in the way.
@@ -142,7 +168,10 @@ pub enum Event {
         retry_unix_ms: u64,
     },
     /// The map with the shard at the destination is part of the same commit.
-    Switched,
+    Switched {
+        /// The move that keeps the old copies, which is part of it too; `None` if they have to go.
+        way_back: Option<MoveId>,
+    },
     /// The old copy, slot and publication are gone.
     Cleaned,
     /// All that the move made is gone.
@@ -172,14 +201,16 @@ pub enum Event {
 impl Event {
     fn word(&self) -> &'static str {
         match self {
+            Self::Recalled => "recalled",
+            Self::Lapsed { .. } => "left to lapse",
             Self::Checked { .. } => "checked",
             Self::Prepared => "prepared",
             Self::Copied { .. } => "copied",
             Self::Built => "built",
             Self::CaughtUp => "caught up",
-            Self::Verified(_) => "verified",
+            Self::Verified { .. } => "verified",
             Self::Postponed { .. } => "postponed",
-            Self::Switched => "switched",
+            Self::Switched { .. } => "switched",
             Self::Cleaned => "cleaned",
             Self::Undone => "undone",
             Self::Failed { .. } => "failed",
@@ -204,6 +235,7 @@ impl Move {
     /// What is to be done now.
     pub fn next_action(&self) -> Action {
         match self.state {
+            State::Keeping => Action::Keep,
             State::Requested => Action::Check,
             State::Preparing => Action::Prepare,
             State::Copying => Action::Copy,
@@ -213,7 +245,7 @@ impl Move {
             State::Switching => Action::Switch,
             State::Switched => Action::CleanUp,
             State::Undoing => Action::Undo,
-            State::Done | State::Aborted => Action::Rest,
+            State::Done | State::Aborted | State::Lapsed => Action::Rest,
         }
     }
 
@@ -233,16 +265,20 @@ impl Move {
     fn next_state(&self, event: &Event) -> Result<State, InvalidEvent> {
         let verified = self.verified_unix_ms.is_some();
         let next = match (self.state, event) {
+            (State::Keeping, Event::Recalled) => State::Requested,
+            (State::Keeping, Event::Lapsed { .. }) => State::Undoing,
+            (State::Requested, Event::Checked { .. }) if self.reverses.is_some() => State::Building,
             (State::Requested, Event::Checked { .. }) => State::Preparing,
             (State::Preparing, Event::Prepared) => State::Copying,
             (State::Copying, Event::Copied { .. }) => State::Building,
             (State::Building, Event::Built) => State::CatchingUp,
             (State::CatchingUp, Event::CaughtUp) if verified => State::Switching,
             (State::CatchingUp, Event::CaughtUp) => State::Verifying,
-            (State::Verifying, Event::Verified(_)) => State::Switching,
+            (State::Verifying, Event::Verified { .. }) => State::Switching,
             (State::Switching, Event::Postponed { .. }) => State::CatchingUp,
-            (State::Switching, Event::Switched) => State::Switched,
+            (State::Switching, Event::Switched { .. }) => State::Switched,
             (State::Switched, Event::Cleaned) => State::Done,
+            (State::Undoing, Event::Undone) if self.error.is_none() => State::Lapsed,
             (State::Undoing, Event::Undone) => State::Aborted,
             (state, Event::Failed { .. }) if state.can_undo() => State::Undoing,
             (State::Switched | State::Done, Event::Paused { .. }) => self.state,
@@ -255,16 +291,20 @@ impl Move {
     /// Keeps what `event` brings.
     fn note(&mut self, event: Event, now_unix_ms: u64) {
         match event {
-            Event::Checked { lanes, objects } => {
+            Event::Checked { lanes, objects, objects_for_back } => {
                 self.lanes = lanes;
                 self.objects = objects;
+                self.objects_for_back = objects_for_back;
             }
             Event::Copied { rows, bytes } => {
                 self.rows_copied = rows;
                 self.bytes_copied = bytes;
             }
-            Event::Verified(proofs) => {
+            Event::Recalled => self.cause = Cause::Operator,
+            Event::Lapsed { reason } => self.trouble = Some(reason),
+            Event::Verified { proofs, back } => {
                 self.proofs = proofs;
+                self.back = back;
                 self.verified_unix_ms = Some(now_unix_ms);
             }
             Event::Postponed { reason, retry_unix_ms } => {
@@ -272,12 +312,17 @@ impl Move {
                 self.trouble = Some(reason);
                 self.not_before_unix_ms = retry_unix_ms;
             }
-            Event::Switched => {
+            Event::Switched { way_back } => {
                 self.switched_unix_ms = Some(now_unix_ms);
                 self.trouble = None;
+                self.way_back = way_back;
                 self.hand_over();
             }
-            Event::Cleaned | Event::Undone => self.objects.clear(),
+            Event::Cleaned | Event::Undone => {
+                self.objects.clear();
+                self.objects_for_back.clear();
+                self.back.clear();
+            }
             Event::Failed { error } => {
                 self.error.get_or_insert(error);
             }
@@ -288,14 +333,20 @@ impl Move {
         }
     }
 
-    /// The new tables are the shard now, and the old ones are what has to go.
+    /// The new tables are the shard now. The old ones are what has to go; or the way back has them,
+    /// and what it needs.
     fn hand_over(&mut self) {
-        self.objects.retain(|object| {
-            !matches!(
-                object.kind,
-                ObjectKind::Leaf(_) | ObjectKind::HelperCheck { .. } | ObjectKind::Freeze(_)
-            )
+        let kept = self.way_back.is_some();
+        self.objects.retain(|object| match &object.kind {
+            ObjectKind::Leaf(_) => false,
+            ObjectKind::HelperCheck { .. } | ObjectKind::Freeze(_) => kept,
+            _ => true,
         });
+        let for_back = std::mem::take(&mut self.objects_for_back);
+        if kept {
+            return;
+        }
+        self.objects.extend(for_back);
         let mut old = Vec::new();
         for source in self.sources() {
             for table in self.leaves_of(source.shard) {

@@ -125,9 +125,17 @@ impl Owned {
             owned.names.extend(lanes(mv).flat_map(|lane| [lane.slot(), lane.verify_slot()]));
             owned.checks.insert(names::helper_check(mv));
             owned.nodes.extend(mv.nodes());
-            for object in &mv.objects {
-                if let ObjectKind::Leaf(leaf) = &object.kind {
-                    owned.tables.insert((object.node, leaf.clone()));
+            for object in mv.objects.iter().chain(&mv.objects_for_back) {
+                match &object.kind {
+                    ObjectKind::Leaf(leaf) => {
+                        owned.tables.insert((object.node, leaf.clone()));
+                    }
+                    ObjectKind::Slot(name)
+                    | ObjectKind::Publication(name)
+                    | ObjectKind::Position(name) => {
+                        owned.names.insert(name.clone());
+                    }
+                    _ => {}
                 }
             }
         }
