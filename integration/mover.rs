@@ -167,6 +167,23 @@ async fn what_can_not_move_is_refused_with_its_reason() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_can_not_be_fenced_off_moves_nothing() {
+    let shop = Shop::create_empty().await;
+    let role = format!("mover_{}", std::process::id());
+    let proxy = shop.as_role(&role).await;
+    shop.request_move(&proxy).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Aborted);
+    let error = mv.error.unwrap();
+    assert!(error.contains("can't make the schema foreshard there"), "{error}");
+    proxy.stop().await;
+    for node in 0..2 {
+        let sql = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+        shop.client(node).await.batch_execute(&sql).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_shard_is_asked_for_once_and_only_to_another_node() {
     let shop = Shop::create_empty().await;

@@ -102,16 +102,10 @@ async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() 
     let told = reload("key: bigint", "key: integer").await;
     assert!(told.contains("the key of group \"shop\" is"), "{told}");
 
-    let advise = "switch_backoff_ms: 100 }\n  reference_tables: [plans]\n";
-    let more = "  placement: { mode: advise }\n";
+    let more = "  placement: { mode: advise }\n  reference_tables: [plans]\n";
     let placed = started_with.replace("  placement: { mode: 'off' }\n", more);
-    std::fs::write(
-        &deployment.config,
-        placed
-            .replace("switch_backoff_ms: 100 }\n", advise)
-            .replace("entries: tenant_id", "entries: tenant_id, carts: tenant"),
-    )
-    .unwrap();
+    let tabled = placed.replace("entries: tenant_id", "entries: tenant_id, carts: tenant");
+    std::fs::write(&deployment.config, tabled).unwrap();
     let told = said(&deployment.run(&["reload"]).await);
     let expected =
         "in force now: policy: what is sharded, policy.placement\nneeds a restart: nothing\n";
@@ -142,6 +136,64 @@ async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() 
     serving.stop(&deployment).await;
     let serving = deployment.serve().await;
     assert_eq!(rows(&deployment.client().await, "SELECT count(*) FROM carts").await, ["100"]);
+    serving.stop(&deployment).await;
+}
+
+/// A client of the console.
+async fn console(deployment: &Deployment, user: &str) -> Result<Client, tokio_postgres::Error> {
+    let mut config = deployment.driver();
+    config.user(user).dbname("foreshard").password("stored-secret");
+    connect(&config).await
+}
+
+#[tokio::test]
+async fn the_console_shows_and_does_what_operators_need_and_lets_nobody_else_in() {
+    let deployment = Deployment::new(2).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let app = format!("{}_app", deployment.database.name);
+    let node = deployment.database.client(0).await;
+    node.batch_execute(&format!("CREATE ROLE {app} LOGIN")).await.unwrap();
+    let refused = console(&deployment, &app).await.map(drop).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "42501", "{refused:?}");
+
+    let console = console(&deployment, "postgres").await.unwrap();
+    let [first, second] = [0, 1].map(|at: usize| deployment.database.nodes[at].name.clone());
+    let nodes = rows(&console, "SHOW NODES").await;
+    assert!(nodes[0].starts_with(&format!("{first}|127.0.0.1|")), "{nodes:?}");
+    assert!(nodes[0].contains("|true|member|0, 2, 4"), "{nodes:?}");
+    let pinned = deployment.client().await;
+    pinned.batch_execute("CREATE TEMP TABLE mine (id int)").await.unwrap();
+    let clients = rows(&console, "SHOW CLIENTS").await;
+    let found = clients.iter().find(|line| line.contains("|pinned|")).unwrap();
+    assert!(found.contains(&format!("|pinned|{first}:")), "{clients:?}");
+    let pools = rows(&console, "SHOW POOLS").await;
+    assert!(pools.iter().any(|pool| pool.starts_with(&format!("{first}|postgres|"))), "{pools:?}");
+
+    assert_eq!(rows(&console, &format!("MOVE SHARD 0 TO {second}")).await.len(), 1);
+    let finished = async || {
+        let moves = rows(&console, "SHOW MOVES").await;
+        moves.iter().any(|mv| mv.contains("|done|")).then_some(())
+    };
+    eventually("the move is done", LIMIT, finished).await;
+    let shards = rows(&console, "SHOW shards;").await;
+    let moved = format!("0|shop|Hash modulus 8, remainder 0|{second}|public.accounts_s0");
+    assert!(shards[0].starts_with(&moved), "{shards:?}");
+    for (statement, code) in [
+        ("MOVE SHARD 0 TO nowhere", "22023"),
+        ("MOVE SHARD zero TO n1", "42601"),
+        ("SELECT 1", "42601"),
+        ("SHOW secrets", "42601"),
+    ] {
+        let error = console.simple_query(statement).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), code, "{statement}");
+        assert!(error.hint().is_some(), "{statement}: {error:?}");
+    }
+    let prepared = console.query("SHOW NODES", &[]).await.unwrap_err();
+    assert_eq!(prepared.code().unwrap().code(), "0A000");
+    assert!(!rows(&console, "SHOW HELP").await.is_empty(), "it goes on");
+    node.batch_execute(&format!("DROP ROLE {app}")).await.unwrap();
     serving.stop(&deployment).await;
 }
 

@@ -312,3 +312,25 @@ async fn a_new_owner_that_was_away_is_followed_again_from_where_it_was_left() {
     shop.assert_owned_by(0).await;
     proxy.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_node_that_is_away_makes_the_new_one_keep_no_wal_beyond_the_time() {
+    let shop = Shop::create().await;
+    let (proxy, back) = moved(&shop).await;
+    proxy.stop().await;
+    let proxy = shop.without_the_first_node().await;
+    mover::confirm(&proxy.catalog, Switched::Shard(SHARD), 1).await.unwrap();
+    let freed = async || {
+        let sql = "SELECT FROM pg_replication_slots WHERE database = current_database()";
+        shop.client(1).await.query(sql, &[]).await.unwrap().is_empty().then_some(())
+    };
+    eventually("the slot is dropped", Duration::from_secs(30), freed).await;
+    let mv = proxy.until_in(back.id, State::Undoing).await;
+    assert!(mv.is_aside(), "{mv:#?}");
+    proxy.stop().await;
+    let proxy = shop.reversible(Failpoints::default(), 0).await;
+    proxy.until_in(back.id, State::Lapsed).await;
+    shop.assert_owned_by(1).await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use foreshard::backend::NodeAddress;
 use foreshard::catalog::Catalog;
 use foreshard::executor::{DdlLock, Gates, LiveMap};
 use foreshard::ids::MoveId;
@@ -33,13 +34,44 @@ impl Shop {
 
     /// The same where moves can be reversed for a while.
     pub async fn reversible(&self, failpoints: Failpoints, reversible_ms: u64) -> Proxy {
+        let nodes = self.database.nodes.clone();
+        self.over(nodes, failpoints, reversible_ms).await
+    }
+
+    /// The same where the first node does not answer.
+    pub async fn without_the_first_node(&self) -> Proxy {
+        let mut nodes = self.database.nodes.clone();
+        nodes[0].port = 1;
+        self.over(nodes, Failpoints::default(), 600_000).await
+    }
+
+    /// A proxy whose role on the nodes is a new one, which may replicate and switch triggers off.
+    pub async fn as_role(&self, role: &str) -> Proxy {
+        let sql = format!(
+            "CREATE ROLE {role} LOGIN REPLICATION; \
+             GRANT SET ON PARAMETER session_replication_role TO {role}"
+        );
+        for node in 0..2 {
+            self.client(node).await.batch_execute(&sql).await.unwrap();
+        }
+        let mut nodes = self.database.nodes.clone();
+        nodes.iter_mut().for_each(|node| role.clone_into(&mut node.user));
+        self.over(nodes, Failpoints::default(), 0).await
+    }
+
+    async fn over(
+        &self,
+        nodes: Vec<NodeAddress>,
+        failpoints: Failpoints,
+        reversible_ms: u64,
+    ) -> Proxy {
         let proxy = self.still().await;
         let mut context = MoverContext::new(
             self.catalog.clone(),
             proxy.live_map.clone(),
             proxy.gates.clone(),
             proxy.ddl_lock.clone(),
-            self.database.nodes.clone(),
+            nodes,
             Config { switch_backoff_ms: 100, reversible_ms, ..Config::default() },
         );
         context.failpoints = failpoints;

@@ -46,6 +46,8 @@ GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads
 GET  /api/v1/load        kinds of statements, texts, hot keys, split points; shards used together; nodes (?shard=)\n\
 GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what was said beside what came)\n\
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
+GET  /api/v1/clients     who is connected, and what pins a client to its servers\n\
+GET  /api/v1/pools       the connections to the nodes\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
 GET  /api/v1/announcements  what clients announce of themselves, and how far each is believed;\n\
                             POST adds one; /socket is the same over a WebSocket\n\
@@ -74,6 +76,8 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/events", get(load::events).post(load::add_event).delete(load::delete_event))
         .route("/announcements", get(load::announcements).post(load::announce))
         .route("/announcements/socket", get(load::announce_socket))
+        .route("/clients", get(clients))
+        .route("/pools", get(pools))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()
@@ -245,6 +249,14 @@ pub(super) fn read<T>(body: Result<Json<T>, JsonRejection>, example: &str) -> Re
             .with_hint(format!("send {example} as application/json"))
     };
     body.map(|Json(wanted)| wanted).map_err(bad)
+}
+
+async fn clients(State(service): State<Service>) -> Json<Value> {
+    Json(json!({ "clients": service.directory.clients() }))
+}
+
+async fn pools(State(service): State<Service>) -> Json<Value> {
+    Json(json!({ "pools": service.directory.pools() }))
 }
 
 async fn reload(State(service): State<Service>) -> Result<Json<Value>, ApiError> {

@@ -6,8 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::console::{ApiConsole, Question, answer, console};
 use super::routes::router;
 use super::{Metrics, Service};
 
@@ -41,12 +43,12 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Listens on `address` and serves on a new thread.
+    /// Listens on `address` and serves on a new thread, also what the console asks.
     pub fn start(
         address: SocketAddr,
         service: Service,
         metrics: Metrics,
-    ) -> Result<Self, AdminError> {
+    ) -> Result<(Self, ApiConsole), AdminError> {
         let bound = TcpListener::bind(address)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -58,11 +60,12 @@ impl AdminServer {
             .map_err(AdminError::Start)?;
         let stop = CancellationToken::new();
         let token = stop.clone();
+        let (console, questions) = console();
         let thread = thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || run(runtime, listener, service, metrics, token))
+            .spawn(move || run(runtime, (listener, questions), service, metrics, token))
             .map_err(AdminError::Start)?;
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok((Self { address, stop, thread: Some(thread) }, console))
     }
 
     /// Where it listens: the port that was chosen, if 0 was asked for.
@@ -86,7 +89,7 @@ impl Drop for AdminServer {
 #[expect(clippy::needless_pass_by_value, reason = "the thread's own values")]
 fn run(
     runtime: Runtime,
-    listener: TcpListener,
+    (listener, questions): (TcpListener, mpsc::Receiver<Question>),
     service: Service,
     metrics: Metrics,
     stop: CancellationToken,
@@ -95,7 +98,15 @@ fn run(
     let serve = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let stopping = stop.clone().cancelled_owned();
-        axum::serve(listener, router(service, metrics)).with_graceful_shutdown(stopping).await
+        let router = router(service, metrics);
+        let serve = axum::serve(listener, router.clone()).with_graceful_shutdown(stopping);
+        tokio::join!(serve.into_future(), async {
+            tokio::select! {
+                () = answer(router, questions) => {}
+                () = stop.cancelled() => {}
+            }
+        })
+        .0
     };
     runtime.block_on(async {
         let served = tokio::select! {

@@ -14,6 +14,7 @@ use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Record};
 use crate::controller::Insight;
 use crate::executor::LiveMap;
+use crate::frontend::Directory;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
 use crate::mover::{HowToSplit, Switched, Wanted};
@@ -47,6 +48,8 @@ pub struct Service {
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Load and forecasts.
     pub insight: Insight,
+    /// Who is connected.
+    pub directory: Directory,
     /// How far each move under way is.
     pub progress: mover::Progress,
     /// Reads the configuration again; `None` without a file to read it from.

@@ -14,6 +14,7 @@ use crate::backend::{NodeAddress, Password};
 use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::forecast::Credit;
+use crate::frontend::Directory;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
 use crate::shard_map::{
     Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
@@ -43,12 +44,13 @@ impl Running {
             status: Arc::new(|| json!({ "samples": 7 })),
             insight: crate::controller::Insight::default(),
             progress: crate::mover::Progress::default(),
+            directory: Directory::default(),
             reload: None,
             readiness: receiver,
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = AdminServer::start(address, service, Metrics::detached().unwrap()).unwrap();
-        Self { server, catalog, readiness, folder }
+        Self { server: server.0, catalog, readiness, folder }
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {

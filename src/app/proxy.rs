@@ -20,7 +20,7 @@ use crate::config::{Policy, PolicyMismatch};
 use crate::controller::{Insight, Status};
 use crate::executor;
 use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
-use crate::frontend::{Admission, Frontend, Listening, MockSecret};
+use crate::frontend::{Admission, Console, Directory, Frontend, Listening, MockSecret};
 use crate::load::Counters;
 use crate::mover;
 use crate::mover::{JobParts, MoveError, MoverContext};
@@ -176,6 +176,16 @@ impl Proxy {
             .map_err(|source| StartError::Listen { address, source })?;
         let (address, admission) = (listening.address, config.admission);
         Ok(Self { address, engine, mover, status, insight, admission, steering, tasks, listening })
+    }
+
+    /// Who is connected, and how the pools are filled.
+    pub fn directory(&self) -> Directory {
+        self.listening.directory.clone()
+    }
+
+    /// Answers those who connect to the console from now on.
+    pub fn set_console(&self, console: Arc<dyn Console>) {
+        self.listening.console.fill(console);
     }
 
     /// The proxy's tasks, for what is to stop with it.

@@ -137,8 +137,9 @@ impl Reloader {
 /// What differs.
 fn compare(old: &Serve, new: &Serve) -> Reloaded {
     let limits = |config: &frontend::Config| {
-        let frontend::Config { max_clients, reserved_clients, .. } = config;
-        (*max_clients, *reserved_clients, config.login_timeout(), config.shutdown_grace())
+        let frontend::Config { max_clients, reserved_clients, console_database, .. } = config;
+        let console = console_database.clone();
+        (*max_clients, *reserved_clients, console, config.login_timeout(), config.shutdown_grace())
     };
     let (was, is) = (&old.policy, &new.policy);
     let sharded = |policy: &Policy| {

@@ -86,12 +86,16 @@ impl Running {
             nodes,
             status: status_of(&proxy),
             insight: proxy.insight.clone(),
+            directory: proxy.directory(),
             progress: proxy.mover.progress.clone(),
             reload: reload.clone().map(reload_by),
             readiness: receiver,
         };
         let admin = match AdminServer::start(admin_listen, service, metrics) {
-            Ok(admin) => admin,
+            Ok((admin, console)) => {
+                proxy.set_console(Arc::new(console));
+                admin
+            }
             Err(error) => {
                 proxy.stop().await;
                 return Err(error.into());

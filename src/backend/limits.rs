@@ -27,7 +27,15 @@ pub(super) struct Slot {
     _of_all: OwnedSemaphorePermit,
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts somebody who waits, while it lives.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -60,8 +68,7 @@ impl NodeLimit {
         if let Some(slot) = self.try_slot() {
             return Ok(slot);
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
+        let _waiting = Waiting::new(&self.waiting);
         let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
         let _closed = pools.iter().any(|pool| pool.close_one());
         let waited = timeout_at(deadline, async {

@@ -5,6 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,7 +15,7 @@ use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::limits::{NodeLimit, Slot};
+use super::limits::{NodeLimit, Slot, Waiting};
 use super::ticket::Look;
 use super::{
     BackendError, Config, ConnectError, Connection, Credential, Login, NodeAddress, Oids, Ticket,
@@ -33,6 +34,8 @@ pub struct Pool {
     size: u32,
     idle: Mutex<Vec<Idle>>,
     permits: Arc<Semaphore>,
+    /// Checkouts that wait for one.
+    waiting: AtomicUsize,
     limit: Arc<NodeLimit>,
 }
 
@@ -83,7 +86,8 @@ impl Pool {
         let permits = Arc::new(Semaphore::new(size.max(1) as usize));
         let idle = Mutex::default();
         let login = ArcSwap::from_pointee(login);
-        let pool = Arc::new(Self { of, login, config, size, idle, permits, limit });
+        let waiting = AtomicUsize::new(0);
+        let pool = Arc::new(Self { of, login, config, size, idle, permits, waiting, limit });
         pool.limit.enter(&pool);
         pool
     }
@@ -183,6 +187,7 @@ impl Pool {
             return Ok(permit);
         }
         let started = Instant::now();
+        let _waiting = Waiting::new(&self.waiting);
         let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await;
         metrics::histogram!("foreshard_backend_checkout_wait_seconds")
             .record(started.elapsed().as_secs_f64());
@@ -256,6 +261,26 @@ impl Pool {
             trace.stale_sequences |= trace.sequences;
             idle.reserved.is_none() && !trace.unknown
         });
+    }
+
+    /// Connections that sessions hold, those that nobody holds, and how many there may be.
+    pub fn filling(&self) -> (usize, usize, usize) {
+        let size = self.size.max(1) as usize;
+        let idle = self.idle.lock();
+        let reserved = idle.iter().filter(|idle| idle.reserved.is_some()).count();
+        let taken = size.saturating_sub(self.permits.available_permits());
+        (taken.saturating_sub(reserved), idle.len(), size)
+    }
+
+    /// Statements that wait for a connection.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The node that it leads to, and who logs in there to which database.
+    pub fn whose(&self) -> (String, String, String) {
+        let login = self.login.load();
+        (self.of.address.name.clone(), login.user.clone(), login.database.clone())
     }
 
     /// Closes what has been idle for too long, is too old, or was closed by the node.

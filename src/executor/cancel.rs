@@ -22,6 +22,8 @@ pub struct CancelTarget {
     held: Mutex<SmallVec<[(NodeId, CancelKey); 1]>>,
     /// A request was passed on: it may arrive at any time, so the connections must not be reused.
     hit: AtomicBool,
+    /// State keeps the session on a connection between transactions.
+    pinned: AtomicBool,
 }
 
 impl CancelTarget {
@@ -38,6 +40,17 @@ impl CancelTarget {
             self.hit.store(false, Ordering::Relaxed);
         }
         hit
+    }
+
+    pub(super) fn set_pinned(&self, pinned: bool) {
+        if self.pinned.load(Ordering::Relaxed) != pinned {
+            self.pinned.store(pinned, Ordering::Relaxed);
+        }
+    }
+
+    /// The connections that the session holds, and whether state keeps it on one.
+    pub fn held(&self) -> (SmallVec<[(NodeId, CancelKey); 1]>, bool) {
+        (self.held.lock().clone(), self.pinned.load(Ordering::Relaxed))
     }
 
     /// Passes a cancel request on to every connection that the session holds now.

@@ -422,6 +422,7 @@ impl Session {
                 release_member(&self.cancel, self.members.remove(at));
             }
         }
+        self.cancel.set_pinned(self.members.iter().any(Member::is_pinned));
         if self.transaction.ddl.is_some() {
             self.engine.direct.forget();
         }

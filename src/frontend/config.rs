@@ -27,6 +27,8 @@ pub struct Config {
     pub login_timeout_ms: u64,
     /// How long transactions under way may go on when the proxy stops, in milliseconds.
     pub shutdown_grace_ms: u64,
+    /// The database that operators connect to for the console; nothing turns it off.
+    pub console_database: String,
 }
 
 impl Default for Config {
@@ -39,6 +41,7 @@ impl Default for Config {
             reserved_clients: 3,
             login_timeout_ms: 60_000,
             shutdown_grace_ms: 10_000,
+            console_database: "foreshard".to_owned(),
         }
     }
 }

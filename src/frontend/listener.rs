@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 use super::admission::Admission;
 use super::cancel::Cancels;
+use super::console::ConsoleSlot;
+use super::directory::Directory;
 use super::login::turn_away;
 use super::pools::Pools;
 use super::roles::{MockSecret, Roles};
@@ -50,6 +52,10 @@ pub struct Listening {
     pub address: SocketAddr,
     workers: Vec<JoinHandle<()>>,
     open: Vec<Arc<Door>>,
+    /// Who is connected, and how the pools are filled.
+    pub directory: Directory,
+    /// Answers those who connect to the console, once it is there.
+    pub console: ConsoleSlot,
     /// Go on while the workers stop, to tell those who come that it is too late.
     doors: Tasks,
 }
@@ -70,7 +76,10 @@ impl Frontend {
         }
         let doors: Vec<_> = doors.into_iter().map(Arc::new).collect();
         let (connections, door_tasks) = (Seats::default(), Tasks::new());
-        let (queues, workers) = self.start_workers(limits.worker_count(), tasks, &door_tasks)?;
+        let console = ConsoleSlot::default();
+        let count = limits.worker_count();
+        let (queues, workers, directory) =
+            self.start_workers(count, (tasks, &door_tasks), &console)?;
         for door in &doors {
             let door = Arc::clone(door);
             let hall = Hall {
@@ -82,20 +91,23 @@ impl Frontend {
             };
             door_tasks.spawn("listener", async move { hall.receive(&door).await });
         }
-        Ok(Listening { address, workers, open: doors, doors: door_tasks })
+        Ok(Listening { address, workers, open: doors, directory, console, doors: door_tasks })
     }
 
-    #[expect(clippy::type_complexity, reason = "two lists")]
+    #[expect(clippy::type_complexity, reason = "two lists and who looks into them")]
     fn start_workers(
         &self,
         count: usize,
-        tasks: &Tasks,
-        doors: &Tasks,
-    ) -> io::Result<(Vec<mpsc::Sender<Handover>>, Vec<JoinHandle<()>>)> {
+        (tasks, doors): (&Tasks, &Tasks),
+        console: &ConsoleSlot,
+    ) -> io::Result<(Vec<mpsc::Sender<Handover>>, Vec<JoinHandle<()>>, Directory)> {
         let roles = Arc::new(Roles::new(self.secret.clone()));
         let (cancels, seats) = (Arc::new(Cancels::default()), Seats::default());
-        let (mut queues, mut workers) = (Vec::new(), Vec::new());
+        let (mut queues, mut workers, mut all_pools) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
+            let pools = Pools::new(&self.engine, self.backend.clone(), (index, count));
+            let pools = Arc::new(pools);
+            all_pools.push(Arc::clone(&pools));
             let worker = Worker {
                 engine: Arc::clone(&self.engine),
                 admission: Arc::clone(&self.admission),
@@ -103,7 +115,8 @@ impl Frontend {
                 cancels: Arc::clone(&cancels),
                 seats: seats.clone(),
                 home: self.home_pool(),
-                pools: Pools::new(&self.engine, self.backend.clone(), (index, count)),
+                pools,
+                console: console.clone(),
                 statements: super::statements::AllStatements::default(),
                 templates: super::templates::AllTemplates::default(),
                 tasks: tasks.child(),
@@ -113,7 +126,9 @@ impl Frontend {
             queues.push(queue);
             workers.push(start_worker(index, worker, clients)?);
         }
-        Ok((queues, workers))
+        let names = self.engine.nodes.iter().map(|node| node.name.clone()).collect();
+        let directory = Directory::new(names, cancels, all_pools);
+        Ok((queues, workers, directory))
     }
 
     /// Service connections to the home node.

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
 use super::auth::Checker;
+use super::console::{self, Console};
 use super::greeting::{Greeted, Greeting, Startup, greet};
 use super::rules::Origin;
 use super::seats::Seat;
@@ -35,11 +36,22 @@ async fn serve_client(worker: Arc<Worker>, arrival: Arrival) -> Result<(), Clien
         tracing::info!("a client took too long to log in");
         return Ok(());
     };
-    let Some((mut session, _seat)) = logged_in? else { return Ok(()) };
-    match session.serve().await {
-        Err(ClientError::Malformed(fault)) => tell_malformed(&mut session.client, fault).await,
-        ended => ended,
+    match logged_in? {
+        None => Ok(()),
+        Some((LoggedIn::Console(client, console), _seat)) => {
+            console::serve(client, &*console, worker.tasks.token()).await
+        }
+        Some((LoggedIn::Session(mut session), _seat)) => match session.serve().await {
+            Err(ClientError::Malformed(fault)) => tell_malformed(&mut session.client, fault).await,
+            ended => ended,
+        },
     }
+}
+
+/// What a client that was let in has come for.
+enum LoggedIn {
+    Session(Box<ClientSession>),
+    Console(Client, Arc<dyn Console>),
 }
 
 /// Lets a client in; `None` if it is not, or did not want to be. Whoever owes an answer at the
@@ -49,7 +61,7 @@ async fn log_in(
     stream: Stream,
     origin: Origin,
     deadline: Instant,
-) -> Result<Option<(ClientSession, Seat)>, ClientError> {
+) -> Result<Option<(LoggedIn, Seat)>, ClientError> {
     let greeted = greet(stream, origin, admission.tls.as_ref()).await?;
     let Greeted { mut client, origin, greeting } = greeted;
     let startup = match greeting {
@@ -88,8 +100,24 @@ async fn log_in(
     if let Err(error) = may_take(&seat, worker, admission, &startup).await {
         return tell(&mut client, &error).await.map(|()| None);
     }
-    let session = ClientSession::open(Arc::clone(worker), client, startup, credential).await?;
-    Ok(session.map(|session| (session, seat)))
+    if let Some(console) = worker.console.for_database(worker, &startup.database) {
+        if !may_operate(worker, admission, &startup.user).await {
+            return tell(&mut client, &console::denied()).await.map(|()| None);
+        }
+        return Ok(Some((LoggedIn::Console(client, console), seat)));
+    }
+    let address = origin.addresses.map(|(client, _)| client);
+    let opened = ClientSession::open(Arc::clone(worker), client, startup, (credential, address));
+    let session = opened.await?;
+    Ok(session.map(|session| (LoggedIn::Session(Box::new(session)), seat)))
+}
+
+/// Whether a user may use the console: a superuser of the home node, or whom the proxy itself is
+/// there.
+async fn may_operate(worker: &Worker, admission: &Admission, user: &str) -> bool {
+    let home = worker.engine.live_map.load().home();
+    worker.engine.nodes[home.index()].user == user
+        || worker.roles.is_superuser(user, admission, &worker.home).await
 }
 
 /// Whether this client may have one of the last seats.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::directory::PoolInfo;
 use crate::backend::{Config, Login, NodeAddress, NodeLimit, Pool, PoolOf};
 use crate::executor::Engine;
 use crate::ids::NodeId;
@@ -60,6 +61,16 @@ impl Pools {
         let pools = self.by_login.lock().entry(key).or_insert_with(make).clone();
         pools.iter().for_each(|pool| pool.renew(&login.credential));
         pools
+    }
+
+    /// How its pools are filled.
+    pub(super) fn list(&self) -> Vec<PoolInfo> {
+        let info = |pool: &Arc<Pool>| {
+            let (node, user, database) = pool.whose();
+            let ((in_use, idle, size), waiting) = (pool.filling(), pool.waiting());
+            PoolInfo { node, user, database, in_use, idle, waiting, size }
+        };
+        self.by_login.lock().values().flatten().map(info).collect()
     }
 
     /// Closes idle connections whose time is over, until the tasks are stopped.

@@ -1,12 +1,14 @@
 //! One client's session, from its startup packet to its end: reads frames, hands them on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use foldhash::HashMap;
+use tokio::time::Instant;
 
 use super::batch::{Batch, Name};
-use super::cancel::CancelEntry;
+use super::cancel::{CancelEntry, Who};
 use super::cursors::Cursors;
 use super::greeting::Startup;
 use super::simple::utf8;
@@ -60,9 +62,9 @@ impl ClientSession {
         worker: Arc<Worker>,
         mut client: Client,
         startup: Startup,
-        credential: Credential,
+        (credential, address): (Credential, Option<IpAddr>),
     ) -> Result<Option<Self>, ClientError> {
-        let user = startup.user.as_str().into();
+        let user: Arc<str> = startup.user.as_str().into();
         let login = Login { user: startup.user, database: startup.database.clone(), credential };
         let pools = worker.pools.of(&login);
         let mut session = Session::new(Arc::clone(&worker.engine), pools, startup.settings);
@@ -79,7 +81,9 @@ impl ClientSession {
             client.flush().await?;
             return Ok(None);
         }
-        let cancel = worker.cancels.enter(Arc::clone(&session.cancel));
+        let (of, database) = (Arc::clone(&user), startup.database.clone());
+        let who = Who { user: of, database, address, since: Instant::now() };
+        let cancel = worker.cancels.enter(Arc::clone(&session.cancel), who);
         client.put(Reply::BackendKeyData(cancel.key));
         client.put(Reply::Ready(TransactionStatus::Idle));
         let (path, strings) = (&session.search_path, session.strings());

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::admission::Admission;
 use super::cancel::Cancels;
+use super::console::ConsoleSlot;
 use super::login::serve;
 use super::pools::Pools;
 use super::roles::Roles;
@@ -30,7 +31,9 @@ pub(super) struct Worker {
     pub seats: Seats,
     /// Service connections to the home node.
     pub home: Arc<Pool>,
-    pub pools: Pools,
+    pub pools: Arc<Pools>,
+    /// Answers those who connect to the console.
+    pub console: ConsoleSlot,
     pub statements: AllStatements,
     pub templates: AllTemplates,
     pub tasks: Tasks,

@@ -33,6 +33,9 @@ pub(super) async fn check(context: &MoverContext, mv: &Move) -> Result<Event, Mo
     for target in checked.targets() {
         can_apply(sessions.on(target.node)?).await?;
     }
+    for node in checked.nodes() {
+        can_make(context, node, sessions.on(node)?).await?;
+    }
     let mut all_tables = Vec::new();
     for lane in lanes(&checked) {
         let source = sessions.on(lane.lane.source.node)?;
@@ -171,6 +174,30 @@ async fn can_stream(source: &Session, lanes: usize) -> Result<(), MoveError> {
         tracing::warn!(node, prepared, "the slot has to wait for prepared transactions");
     }
     Ok(())
+}
+
+/// The proxy's own schema is there or can be made; without it a proxy that was replaced could go on
+/// writing to a shard that has moved.
+async fn can_make(
+    context: &MoverContext,
+    node: NodeId,
+    session: &Session,
+) -> Result<(), MoveError> {
+    let sql = "SELECT has_database_privilege(current_database(), 'CREATE') \
+         OR coalesce(has_schema_privilege(to_regnamespace('foreshard')::oid, 'CREATE'), false), \
+         to_regprocedure('foreshard.pass(text, bigint, bigint)') IS NOT NULL";
+    let rows = session.rows("looking at the proxy's rights", sql, &[]).await?;
+    let (may, fenced) = rows.first().map_or((true, true), |row| (row.get(0), row.get(1)));
+    let fenced = fenced || context.address(node)?.fence.is_none();
+    if may && fenced {
+        return Ok(());
+    }
+    refused(format!(
+        "shards can't be moved off or to node {0}: the proxy's role can't make the schema foreshard \
+         there, without which a proxy that was replaced could go on writing; GRANT CREATE ON \
+         DATABASE to it on node {0}, and restart the proxy",
+        session.node
+    ))
 }
 
 /// The destination lets the mover write without triggers, as replication does.

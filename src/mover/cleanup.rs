@@ -11,7 +11,7 @@ use super::position;
 use super::prepare::LEAF_LOCK;
 use super::session::Session;
 use super::settle::{self, Owner};
-use crate::shard_move::{Event, Move, MovedTable, Object, ObjectKind};
+use crate::shard_move::{Event, Move, MovedTable, Object, ObjectKind, State};
 use crate::sql::TableName;
 
 /// After the switch: slots, publications, the old copies unless a way back has them, the records on
@@ -121,6 +121,22 @@ pub(super) async fn put_back(
         | ObjectKind::Position(_) => return Ok(()),
     };
     source.run_with_locks("putting the old table back in order", &sql, LEAF_LOCK).await
+}
+
+/// While a node is away that has to be tidied up: the others must not keep their WAL until it comes
+/// back, if nobody needs the streams any more.
+pub(super) async fn free_wal(context: &MoverContext, mv: &Move) {
+    let unneeded = mv.state == State::Switched || (mv.state == State::Undoing && mv.is_aside());
+    for object in mv.objects.iter().filter(|_| unneeded) {
+        let ObjectKind::Slot(name) = &object.kind else { continue };
+        let freed = async {
+            let session = Session::open(context, mv, object.node).await?;
+            drop_slot(&session, name).await
+        };
+        if let Err(error) = freed.await {
+            tracing::info!(error = error.story(), slot = name, "a slot could not be dropped yet");
+        }
+    }
 }
 
 /// Drops all slots and publications of the move.

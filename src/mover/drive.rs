@@ -253,6 +253,7 @@ impl Driver<'_> {
             self.failures = 0;
             return Ok(());
         }
+        cleanup::free_wal(self.context, &self.mv.record).await;
         let wait = self.context.config.backoff(BACKOFF_MS, self.failures);
         match timeout(wait, self.stopping.cancelled()).await {
             Ok(()) => Err(MoveError::Stopped),

@@ -14,6 +14,8 @@ impl SqlState {
     pub const PROTOCOL_VIOLATION: Self = Self("08P01");
     /// `0A000`: right or refused: this is refused.
     pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
+    /// `22023`: a value that can't be here.
+    pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     /// `22P02`: not a value of the type.
     pub const INVALID_TEXT_REPRESENTATION: Self = Self("22P02");
     /// `25P02`: the transaction is aborted.
@@ -28,6 +30,10 @@ impl SqlState {
     pub const INVALID_CURSOR_NAME: Self = Self("34000");
     /// `40001`: the client should run the transaction again.
     pub const SERIALIZATION_FAILURE: Self = Self("40001");
+    /// `42501`: the user may not.
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
+    /// `42601`: no such statement.
+    pub const SYNTAX_ERROR: Self = Self("42601");
     /// `42P05`: a prepared statement of that name exists.
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self("42P05");
     /// `53400`: more than a configured limit.

@@ -52,6 +52,8 @@ pub enum Reply<'a> {
     TextColumns(&'a [&'a str]),
     /// A row of one column of type `text`.
     TextRow(&'a str),
+    /// A row of columns of type `text`.
+    TextValues(&'a [&'a str]),
     /// A statement is done; its command tag.
     CommandComplete(&'a str),
     /// There was no statement.
@@ -70,6 +72,9 @@ impl Reply<'_> {
         }
         if let Self::TextRow(value) = self {
             return data_row(&[value], out);
+        }
+        if let Self::TextValues(values) = self {
+            return data_row(values, out);
         }
         // Encoding into memory fails only for messages past the frame limit, which these are not.
         let encoded = self.message().encode(out);
@@ -103,7 +108,9 @@ impl Reply<'_> {
             Self::ParseComplete => M::ParseComplete(ParseComplete::new()),
             Self::BindComplete => M::BindComplete(BindComplete::new()),
             Self::CloseComplete => M::CloseComplete(CloseComplete::new()),
-            Self::NoData | Self::NoParameters | Self::TextRow(_) => M::NoData(NoData::new()),
+            Self::NoData | Self::NoParameters | Self::TextRow(_) | Self::TextValues(_) => {
+                M::NoData(NoData::new())
+            }
             Self::TextColumns(names) => M::RowDescription(RowDescription::new(
                 names.iter().map(|name| text_column(name)).collect(),
             )),

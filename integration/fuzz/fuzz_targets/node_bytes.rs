@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         let content = body(whole);
         drop((read_error(content), parameter_status(content)));
-        drop((command_tag(whole), command_count(whole)));
+        let _rows = command_count(command_tag(content));
         for place in user_oids(whole).unwrap_or_default() {
             assert_eq!(whole[place.at..place.at + 4], place.oid.to_be_bytes());
         }
