@@ -145,6 +145,8 @@ const HELP: &[(&str, &str)] = &[
     ("SPLIT SHARD 3 INTO 2 TO n1, n2", "halves a hash shard, a half to each node"),
     ("SPLIT SHARD 4 AT '2026-03-01'", "cuts a range at a key"),
     ("MERGE SHARDS 16, 17 TO n1", "makes one shard of several"),
+    ("REVERSE SHARD 3", "goes back from its last switch, while the old copy is kept"),
+    ("CONFIRM SHARD 3", "gives the old copy up before its time"),
     ("DRAIN NODE n3", "moves all shards off a node, which may leave then"),
     ("ADD NODE n3", "brings schema and reference tables to a configured node"),
     ("VERIFY", "looks whether the nodes hold what they should"),
@@ -286,6 +288,10 @@ fn asked(words: &[&str]) -> Result<Asked, ServerError> {
             let shards: Result<Vec<u32>, _> = shards.iter().map(|shard| number(shard)).collect();
             post("/api/v1/merges", json!({ "shards": shards?, "node": nodes.first() }))
         }
+        [verb @ ("reverse" | "confirm"), what @ ("shard" | "move"), id] => {
+            let path = if *verb == "reverse" { "reversals" } else { "confirmations" };
+            post(&format!("/api/v1/{path}"), json!({ *what: number(id)? }))
+        }
         ["drain", "node", node] => post(&format!("/api/v1/nodes/{node}/drain"), Value::Null),
         ["add", "node", node] => post(&format!("/api/v1/nodes/{node}/add"), Value::Null),
         ["verify"] => post("/api/v1/verifications", json!({})),
@@ -406,6 +412,8 @@ mod tests {
                 json!({ "shard": 4, "values": ["null", null] }),
             ),
             ("MERGE SHARDS 16, 17", "merges", json!({ "shards": [16, 17], "node": null })),
+            ("REVERSE SHARD 3", "reversals", json!({ "shard": 3 })),
+            ("CONFIRM MOVE 7", "confirmations", json!({ "move": 7 })),
             ("DRAIN NODE n3", "nodes/n3/drain", Value::Null),
             ("VERIFY SHARDS 1 2", "verifications", json!({ "shards": [1, 2] })),
         ];
