@@ -11,9 +11,7 @@ use tokio::time::Instant;
 
 use super::{BackendError, PreparedNumbers, Settings, Stream, Trace};
 use crate::ids::NodeId;
-use crate::wire::{
-    CancelKey, Frame, TransactionStatus, command_count, command_tag, frame_at, parameter_status,
-};
+use crate::wire::{CancelKey, Frame, TransactionStatus, frame_at, parameter_status};
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 32 * 1024;
@@ -136,7 +134,7 @@ impl Connection {
         if *tag == b'Z' {
             self.status = body.first().map(|byte| TransactionStatus::from_byte(*byte));
         } else if *tag == b'C' {
-            self.rows += command_count(command_tag(body)).unwrap_or_default();
+            self.rows += rows_of(body);
         } else if *tag == b'S'
             && let Ok((name, value)) = parameter_status(body)
         {
@@ -168,5 +166,43 @@ impl Connection {
 
     fn protocol(&self, source: crate::wire::Malformed) -> BackendError {
         BackendError::Protocol { node: self.node_name.to_string(), source }
+    }
+}
+
+/// The rows that the body of a `CommandComplete` tells: the number at its end. Read backwards, as
+/// each statement pays for it.
+fn rows_of(body: &[u8]) -> u64 {
+    let (mut rows, mut place) = (0u64, 1u64);
+    for byte in body.iter().rev().skip(1) {
+        match byte {
+            b'0'..=b'9' => {
+                rows = rows.saturating_add(place.saturating_mul(u64::from(byte - b'0')));
+                place = place.saturating_mul(10);
+            }
+            b' ' => return rows,
+            _ => return 0,
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows_of;
+
+    #[test]
+    fn a_command_tag_tells_its_rows() {
+        let tags: [(&[u8], u64); 7] = [
+            (b"SELECT 1\0", 1),
+            (b"INSERT 0 120\0", 120),
+            (b"UPDATE 18446744073709551615\0", u64::MAX),
+            (b"BEGIN\0", 0),
+            (b"COPY 7\0", 7),
+            (b"\0", 0),
+            (b"", 0),
+        ];
+        for (tag, rows) in tags {
+            assert_eq!(rows_of(tag), rows, "{}", String::from_utf8_lossy(tag));
+        }
     }
 }
