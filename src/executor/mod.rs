@@ -19,6 +19,7 @@ mod engine;
 mod enter;
 mod evaluate;
 mod fault;
+mod finish;
 mod gate;
 mod leave;
 mod live_map;
@@ -35,6 +36,7 @@ mod run;
 mod scatter;
 mod session;
 mod spread;
+mod system_catalog;
 mod viewed;
 
 pub use cancel::CancelTarget;
