@@ -156,3 +156,66 @@ async fn portals_give_their_rows_in_portions() {
     assert_eq!(slow.len(), 1);
     transaction.commit().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_write_over_several_nodes_returns_is_given_in_portions() {
+    let (_proxy, mut client) = shop().await;
+    for (sql, given, count) in [
+        (
+            "INSERT INTO tenants SELECT i FROM generate_series($1::bigint, 210) i RETURNING id",
+            200,
+            11,
+        ),
+        (
+            "INSERT INTO tenants (id) VALUES ($1), (302), (303), (304), (305), (306) RETURNING id",
+            301,
+            6,
+        ),
+        ("UPDATE tenants SET name = 'new' WHERE id <= $1 RETURNING id", 10, 10),
+        ("UPDATE tenants SET id = id + 1000 WHERE id > $1 AND id < 300 RETURNING id", 205, 5),
+        ("DELETE FROM tenants WHERE id <= $1 RETURNING id", 7, 7),
+    ] {
+        let transaction = client.transaction().await.unwrap();
+        let portal = transaction.bind(sql, &[&i64::from(given)]).await.unwrap();
+        let mut found = Vec::new();
+        loop {
+            let portion = transaction.query_portal(&portal, 4).await.unwrap();
+            assert!(portion.len() <= 4, "{sql}");
+            found.extend(portion.iter().map(|row| row.get::<_, i64>(0)));
+            if portion.len() < 4 {
+                break;
+            }
+            // Others run meanwhile.
+            transaction.query("SELECT count(*) FROM tenants", &[]).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), count, "{sql}");
+    }
+    let sums = "SELECT count(*), sum(id), count(*) FILTER (WHERE name = 'new') FROM tenants";
+    let sum = (8..=100).sum::<i64>() + (200..=210).sum::<i64>() + 5_000 + (301..=306).sum::<i64>();
+    assert_eq!(rows(&client, sums).await, [format!("{}|{sum}|3", 93 + 11 + 6)]);
+}
+
+#[tokio::test]
+async fn a_lock_holds_on_every_node() {
+    let (proxy, client) = shop().await;
+    let other = proxy.client().await;
+    assert_eq!(code(&client, "LOCK TABLE tenants").await, "25P01");
+    client.batch_execute("BEGIN; LOCK TABLE tenants IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    other.batch_execute("SET lock_timeout = '200ms'").await.unwrap();
+    for id in 1..=12 {
+        let sql = format!("UPDATE tenants SET name = 'x' WHERE id = {id}");
+        assert_eq!(code(&other, &sql).await, "55P03", "{sql}");
+    }
+    assert_eq!(rows(&other, "SELECT count(*) FROM tenants").await, ["100"]);
+    assert_eq!(code(&other, "BEGIN; LOCK tenants NOWAIT").await, "55P03");
+    other.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    other.batch_execute("UPDATE tenants SET name = 'x'").await.unwrap();
+    other
+        .batch_execute("BEGIN; LOCK TABLE ONLY tenants IN ACCESS SHARE MODE; COMMIT")
+        .await
+        .unwrap();
+}

@@ -46,6 +46,14 @@ fn configure(deployment: &Deployment, database: &TestDatabase, nodes: &[usize]) 
     std::fs::write(&deployment.config, text).unwrap();
 }
 
+/// The same where old copies are kept after moves.
+fn configure_reversible(deployment: &Deployment, database: &TestDatabase, nodes: &[usize]) {
+    configure(deployment, database, nodes);
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let text = text.replace("reversible_ms: 0", "reversible_ms: 600000");
+    std::fs::write(&deployment.config, text).unwrap();
+}
+
 /// Roles are those of a whole server: each deployment has its own.
 fn named(sql: &str, database: &TestDatabase) -> String {
     sql.replace("clerk", &format!("clerk_{}", database.name))
@@ -157,7 +165,7 @@ async fn a_node_joins_and_another_leaves_while_clients_write() {
     fails(&deployment, &["node", "drain", "n1"], "n1 is the home node").await;
     serving.stop(&deployment).await;
 
-    configure(&deployment, &database, &[0, 1, 2]);
+    configure_reversible(&deployment, &database, &[0, 1, 2]);
     let serving = deployment.serve().await;
     // Definitions change while it joins, or just after.
     let client = deployment.client().await;
@@ -166,18 +174,23 @@ async fn a_node_joins_and_another_leaves_while_clients_write() {
     client.batch_execute("ALTER TABLE plans ADD COLUMN note text").await.unwrap();
     assert_equipped(&database).await;
     assert!(succeeds(&deployment, &["node", "add", "n3"]).await.contains("n3 is a member"));
+    // One leaves an old copy on the node that stays, the other on the node that is to leave.
     deployment.move_shard(0, "n3").await;
+    deployment.move_shard(1, "n3").await;
     succeeds(&deployment, &["verify"]).await;
 
     let said = succeeds(&deployment, &["node", "drain", "n2"]).await;
     assert!(said.contains("node n2 owns no shard"), "{said}");
     fails(&deployment, &["move", "0", "n2"], "n2 takes no shards: it is being drained").await;
+    fails(&deployment, &["move", "1", "--reverse"], "nothing is kept of the last switch").await;
     succeeds(&deployment, &["verify"]).await;
     serving.stop(&deployment).await;
 
-    configure(&deployment, &database, &[0, 2]);
+    configure_reversible(&deployment, &database, &[0, 2]);
     let serving = deployment.serve().await;
     assert_eq!(standing(&deployment, "n2").await, None);
+    succeeds(&deployment, &["move", "0", "--reverse", "--wait"]).await;
+    succeeds(&deployment, &["move", "0", "--confirm", "--wait"]).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     succeeds(&deployment, &["verify"]).await;
     stop.cancel();

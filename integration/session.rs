@@ -162,5 +162,7 @@ async fn a_search_path_set_last_in_a_text_holds_for_the_texts_after_it() {
     assert_eq!(rows(&client, "SELECT * FROM t").await, ["there"]);
     client.batch_execute("SELECT 1; RESET ALL").await.unwrap();
     assert_eq!(rows(&client, "SELECT count(*) FROM t").await, ["0"]);
-    client.batch_execute("SET search_path = elsewhere; SELECT * FROM t").await.unwrap_err();
+    let both = "SET search_path = elsewhere; SELECT * FROM t";
+    assert_eq!(rows(&client, both).await, ["there"]);
+    assert_eq!(rows(&client, "SELECT * FROM t").await, ["there"]);
 }

@@ -345,3 +345,60 @@ async fn types_that_have_another_oid_on_each_node_are_told_by_their_names() {
     ])
     .await;
 }
+
+/// Text for a parameter of any type.
+#[derive(Debug)]
+struct Word(&'static str);
+
+impl tokio_postgres::types::ToSql for Word {
+    fn to_sql(
+        &self,
+        _kind: &tokio_postgres::types::Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(tokio_postgres::types::IsNull::No)
+    }
+
+    fn accepts(_kind: &tokio_postgres::types::Type) -> bool {
+        true
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+#[tokio::test]
+async fn what_has_no_type_takes_that_of_its_column() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "CREATE TYPE mood AS ENUM ('sad', 'glad')",
+        "ALTER TABLE notes ADD COLUMN mood mood, ADD COLUMN raw bytea, ADD COLUMN n int",
+        "INSERT INTO tenants (id) SELECT n FROM generate_series(1, 9) n",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, 'sad' FROM tenants",
+        "INSERT INTO notes (mood, tenant_id) SELECT 'glad' AS m, id FROM tenants WHERE id < 4",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, ('sad') FROM tenants ORDER BY id LIMIT 3",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, E'sad' FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, $$glad$$ FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, 'sad'::mood FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, NULL FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, 'sad' FROM tenants WHERE id > 100",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, 'bad' FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, 'sad'::text FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) WITH x AS (SELECT id FROM tenants) SELECT id, 'sad' FROM x",
+        "INSERT INTO notes (tenant_id, mood) SELECT row_number() OVER (), 'glad' FROM tenants",
+        "INSERT INTO notes (tenant_id, mood) SELECT 5, 'sad' UNION SELECT 6, 'glad'",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, x FROM tenants, (SELECT 'sad' AS x) s",
+        "INSERT INTO notes (tenant_id, mood) SELECT id, CASE WHEN id > 3 THEN 'sad' END FROM tenants",
+        "SELECT tenant_id, mood, count(*) FROM notes GROUP BY 1, 2",
+    ])
+    .await;
+    for client in [&pair.shop, &pair.plain] {
+        let sql = "INSERT INTO notes (tenant_id, mood) SELECT id, $1 FROM tenants WHERE id > $2";
+        assert_eq!(client.execute(sql, &[&Word("glad"), &0_i64]).await.unwrap(), 9);
+        assert_eq!(client.execute(sql, &[&Word("glad"), &500_i64]).await.unwrap(), 0);
+        let sql = "INSERT INTO notes (tenant_id, raw, n) SELECT id, $1, $2 FROM tenants";
+        let raw = b"\\x4142".as_slice();
+        assert_eq!(client.execute(sql, &[&raw, &0x4142_i32]).await.unwrap(), 9);
+    }
+    pair.all_same(&["SELECT tenant_id, mood, raw, n FROM notes"]).await;
+}

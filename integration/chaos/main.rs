@@ -179,7 +179,10 @@ impl Chaos {
         for mv in self.world.moves().await.unwrap_or_default() {
             let id = mv["id"].as_u64().unwrap();
             if self.seen.insert(id) {
-                let state = mv["state"].as_str().unwrap();
+                let state = match mv["state"].as_str().unwrap() {
+                    "done" if mv["reverses"].is_object() => "reversed",
+                    state => state,
+                };
                 let how = if self.faulted.remove(&id) { "faulted" } else { "undisturbed" };
                 *self.ended.entry(format!("{how} {state}")).or_default() += 1;
             }
@@ -205,7 +208,8 @@ impl Chaos {
             worker.await.unwrap();
         }
         println!("faults: {:?}", self.faults);
-        let done = self.ended.get("faulted done").copied().unwrap_or_default();
+        let faulted = ["faulted done", "faulted reversed"];
+        let done: u64 = faulted.iter().filter_map(|how| self.ended.get(*how)).sum();
         assert!(done > 0, "no move was disturbed and done: {:?}", self.ended);
         let violations = self.ledger.violations();
         assert!(violations.is_empty(), "{violations:?}");

@@ -32,12 +32,14 @@ async fn deployment(capacity: f64, warm_up_ms: u32) -> Deployment {
     deployment
 }
 
-/// The first finished move of this kind.
+/// The first finished move of this kind that the controller asked for.
 async fn done(deployment: &Deployment, kind: &str) -> Value {
     let found = async || {
         let moves = deployment.admin("/api/v1/moves").await;
         let moves = moves["moves"].as_array().unwrap().clone();
-        let wanted = |m: &&Value| m["kind"] == kind && m["finished"] == true;
+        let wanted = |m: &&Value| {
+            m["kind"] == kind && m["finished"] == true && m["cause"].to_string().contains("reason")
+        };
         moves.iter().find(wanted).cloned()
     };
     let what = format!("a {kind} is over: {}", deployment.log_tail());

@@ -1,6 +1,7 @@
 //! Hints, functions whose key is declared, and limits of what is passed on.
 
 use foreshard::executor;
+use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
 use super::support::{TestDatabase, TestProxy, rows};
@@ -200,4 +201,54 @@ async fn what_is_passed_on_of_several_nodes_has_limits() {
     assert_eq!(error.code().unwrap().code(), "25P02");
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(rows(client, few).await.len(), 50);
+}
+
+#[tokio::test]
+async fn what_takes_too_long_takes_nothing_else_with_it() {
+    let limits = executor::Config {
+        scatter_timeout_ms: 60,
+        pull_timeout_ms: 1_500,
+        ..executor::Config::default()
+    };
+    let side = start(limits).await;
+    let client = &side.client;
+    let fill = "INSERT INTO orders SELECT g, 1, 'n' FROM generate_series(1, 60) g";
+    client.batch_execute(fill).await.unwrap();
+    // Some of these end just before their time is over, and some just after.
+    client.batch_execute("BEGIN").await.unwrap();
+    let mut late = 0;
+    for round in 0..40 {
+        let sql = format!(
+            "SELECT * FROM orders WHERE tenant_id + 0 < 20 \
+             AND pg_catalog.length(repeat(md5(note), {})) > 0",
+            round * 2_000
+        );
+        match client.batch_execute(&sql).await {
+            Ok(()) => {
+                assert_eq!(rows(client, "SELECT 1 FROM orders WHERE tenant_id = 1").await.len(), 1);
+            }
+            Err(error) => {
+                assert_eq!(error.code().unwrap().code(), "57014", "{error:?}");
+                client.batch_execute("ROLLBACK; BEGIN").await.unwrap();
+                late += 1;
+            }
+        }
+    }
+    assert!(late > 0);
+    client.batch_execute("ROLLBACK").await.unwrap();
+    // A client that reads slowly is told of the end of its time between two messages.
+    let sql = "SELECT id, repeat(note, 1000000) FROM orders ORDER BY md5(tenant_id::text)";
+    let none: [&dyn tokio_postgres::types::ToSql; 0] = [];
+    let mut found = std::pin::pin!(client.query_raw(sql, none).await.unwrap());
+    assert!(found.try_next().await.unwrap().is_some());
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let end = loop {
+        match found.try_next().await {
+            Ok(Some(row)) => assert_eq!(row.get::<_, &str>(1).len(), 1_000_000),
+            Ok(None) => panic!("it ended in time"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(end.code().unwrap().code(), "57014", "{end:?}");
+    assert_eq!(rows(client, "SELECT count(*) FROM orders WHERE tenant_id = 1").await, ["1"]);
 }

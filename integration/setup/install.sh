@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing on a Debian-like machine: install.sh postgresql [pgbouncer …].
-# python-drivers and node-drivers go into target/drivers, by pip and npm.
+# python-drivers, python-tools and node-drivers go into target/drivers, by pip and npm.
 # Does nothing where it is there already.
 set -euo pipefail
 
@@ -58,6 +58,17 @@ install_python_drivers() {
     'psycopg[binary,pool]==3.*' 'asyncpg==0.*'
 }
 
+has_python_tools() {
+  "$drivers/tools/bin/python" -c 'import alembic, django, psycopg, sqlalchemy' 2>/dev/null
+}
+
+install_python_tools() {
+  mkdir -p "$drivers"
+  python3 -m venv --clear "$drivers/tools"
+  "$drivers/tools/bin/pip" install --quiet --disable-pip-version-check \
+    'psycopg[binary]==3.*' 'alembic==1.*' 'sqlalchemy==2.*' 'django>=5.2'
+}
+
 has_node_drivers() {
   [ -d "$drivers/node/node_modules/pg" ] && [ -d "$drivers/node/node_modules/pg-copy-streams" ]
 }
@@ -73,12 +84,12 @@ has_java_driver() {
 
 for what in "$@"; do
   case $what in
-    python-drivers | node-drivers)
+    python-drivers | python-tools | node-drivers)
       # Tests ask for them at the same time.
       mkdir -p "$drivers"
       exec 9>"$drivers/lock"
       flock 9
-      has_${what%-*}_drivers || install_${what%-*}_drivers
+      "has_${what/-/_}" || "install_${what/-/_}"
       continue
       ;;
     java-driver)
@@ -87,7 +98,7 @@ for what in "$@"; do
       ;;
     postgresql | pgbouncer | valgrind) ;;
     *)
-      echo "install.sh: knows postgresql, pgbouncer, valgrind, python-drivers, node-drivers and java-driver, not $what" >&2
+      echo "install.sh: knows postgresql, pgbouncer, valgrind, python-drivers, python-tools, node-drivers and java-driver, not $what" >&2
       exit 2
       ;;
   esac

@@ -45,7 +45,7 @@ const TABLES: [&str; 6] = [
 /// A proxy in front of three nodes, and one server that should be like it.
 pub struct Pair {
     pub database: TestDatabase,
-    _one: TestDatabase,
+    pub one: TestDatabase,
     pub proxy: TestProxy,
     pub shop: Client,
     pub plain: Client,
@@ -60,7 +60,7 @@ impl Pair {
             shop.batch_execute(table).await.unwrap_or_else(|error| panic!("{table}: {error:?}"));
             plain.batch_execute(table).await.unwrap();
         }
-        Self { database, _one: one, proxy, shop, plain }
+        Self { database, one, proxy, shop, plain }
     }
 
     /// Runs a statement on both; rows in any order, counts and SQLSTATEs have to agree.

@@ -11,7 +11,7 @@ use super::run::Cost;
 use super::{Client, Exclusive, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
-use crate::planner::DdlPlan;
+use crate::planner::{DdlPlan, OnLeaves};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState, command_tag, put_query};
 
@@ -112,7 +112,27 @@ impl Session {
     }
 
     async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {
+        if let Some(on_leaves) = &plan.on_leaves
+            && self.leaves_have(on_leaves).await?
+        {
+            if !on_leaves.alone {
+                return Err(among_others(on_leaves).into());
+            }
+            return self.try_statements(|n, map| on_leaves.statements_for(n, map), client).await;
+        }
         self.try_statements(|node, map| plan.statements_for(node, map), client).await
+    }
+
+    /// Whether leaves, on any node, have one of the constraints.
+    async fn leaves_have(&mut self, on_leaves: &OnLeaves) -> Result<bool, Fault> {
+        for node in self.nodes_home_last() {
+            self.join_block(node).await?;
+            let guard = &mut self.member(node).await?.guard;
+            if !guard.command(&on_leaves.question()).await?.rows.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Runs each node's statements; the tag of the home node's first, whose notices pass.
@@ -131,7 +151,8 @@ impl Session {
                 put_query(&sql, &mut query);
                 let shown = is_home && index == 0;
                 let tag = self.run_ddl_statement(node, &query, shown, client).await?;
-                if shown {
+                // The home node, which comes last, may own no shard and have nothing to do.
+                if shown || index == 0 && first_tag.is_empty() {
                     first_tag = tag;
                 }
             }
@@ -214,6 +235,15 @@ impl Session {
         let others = map.members().map(|(id, _)| id).filter(|id| *id != home);
         others.chain([home]).collect()
     }
+}
+
+fn among_others(on_leaves: &OnLeaves) -> ServerError {
+    let table = &on_leaves.table.name;
+    ServerError::refused(
+        format!("ALTER TABLE \"{table}\" can't change a foreign key among other things"),
+        "Foreign keys of a sharded table are on its partitions, the rest is not.",
+        "Change the foreign key in a statement of its own.",
+    )
 }
 
 fn move_under_way(limit: std::time::Duration) -> ServerError {

@@ -61,17 +61,23 @@ impl CancelTarget {
             held.clone()
         };
         for (node, key) in keys {
-            let address = &engine.nodes[node.index()];
-            let passed = timeout(DEADLINE, async {
-                let mut stream = Stream::connect(address).await?;
-                stream.write_all(&key.packet()).await?;
-                stream.flush().await?;
-                // The server closes the connection once it has signalled its process.
-                stream.read(&mut [0]).await
-            });
-            if !matches!(passed.await, Ok(Ok(_))) {
-                tracing::warn!(node = %address.name, "a cancel request could not be passed on");
-            }
+            pass_on(engine, node, key).await;
         }
+    }
+}
+
+/// Passes a cancel request on to one connection; it has been signalled when this returns, unless
+/// the node is slow.
+pub(super) async fn pass_on(engine: &Engine, node: NodeId, key: CancelKey) {
+    let address = &engine.nodes[node.index()];
+    let passed = timeout(DEADLINE, async {
+        let mut stream = Stream::connect(address).await?;
+        stream.write_all(&key.packet()).await?;
+        stream.flush().await?;
+        // The server closes the connection once it has signalled its process.
+        stream.read(&mut [0]).await
+    });
+    if !matches!(passed.await, Ok(Ok(_))) {
+        tracing::warn!(node = %address.name, "a cancel request could not be passed on");
     }
 }

@@ -45,7 +45,7 @@ const FUNCTIONS: &str = "\
     CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END \
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
-    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'foreshard') \
+    WHERE n.nspname !~ '^(pg_catalog|information_schema|foreshard(_catalog|_system|_information)?)$' \
     AND l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'p') \
     AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype ORDER BY 2, 3";
 
@@ -54,7 +54,7 @@ const RELATIONS: &str = "\
     SELECT c.relname::text, c.relkind IN ('v', 'm') FROM pg_catalog.pg_class c \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
-    AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+    AND n.nspname !~ '^(pg_catalog|information_schema|foreshard(_catalog|_system|_information)?)$' \
     AND ($1::text[] IS NULL OR c.relname = ANY ($1))";
 
 /// A function: OID, name, code.

@@ -14,6 +14,7 @@ use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
 use crate::load::{Counters, Samples};
 use crate::runtime::Failpoints;
+use crate::sql::TableName;
 
 /// Deadlines of what the executor does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Config {
     /// Prepared statements on one row by its key are sent to the leaf partition itself, where
     /// PostgreSQL keeps their plans.
     pub leaf_plans: bool,
+    /// Queries of the system catalog show sharded tables as plain ones, without their partitions.
+    pub hide_partitions: bool,
 }
 
 impl Default for Config {
@@ -55,6 +58,7 @@ impl Default for Config {
             pull_bytes_max: 1 << 30,
             pull_timeout_ms: 300_000,
             leaf_plans: true,
+            hide_partitions: true,
         }
     }
 }
@@ -113,6 +117,9 @@ pub struct Engine {
     pub(super) doubts: Doubts,
     /// The prepared transactions that a session is at work on.
     pub(super) live_gids: Mutex<HashSet<String>>,
+    /// The tables for which the views of the system catalog were last made, and whether the home node
+    /// has them.
+    pub(super) catalog_views: tokio::sync::Mutex<(Vec<TableName>, bool)>,
     /// Names of tables and views of the home node that were looked at: the map says what it must of
     /// them.
     pub(super) relations: RwLock<HashSet<String>>,
@@ -148,6 +155,7 @@ impl Engine {
             failpoints: Failpoints::from_env(),
             doubts: Doubts::default(),
             live_gids,
+            catalog_views: tokio::sync::Mutex::default(),
             relations: RwLock::default(),
         })
     }

@@ -3,12 +3,13 @@
 
 use bytes::BytesMut;
 
+use super::merge_session::param_types;
 use super::{Fault, Session};
 use crate::backend::{Command, Guard};
 use crate::ids::NodeId;
 use crate::planner::{Evaluated, evaluation_queries};
 use crate::router::Evaluation;
-use crate::wire::{Bind, ServerError, SqlState, put_frame, put_parse, put_query};
+use crate::wire::{Bind, ServerError, SqlState, put_frame, put_parse, put_query, with_statement};
 
 /// A portal's parameters.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +90,30 @@ impl Session {
             Some((columns.next()??, columns.next()??))
         };
         Ok(rows.into_iter().map(value).collect())
+    }
+
+    /// The types of a text's parameters as the home node infers them.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub async fn param_types(&mut self, text: &str, declared: &[u32]) -> Result<Vec<u32>, Fault> {
+        let mut out = BytesMut::new();
+        put_parse(b"", text.as_bytes(), declared, &mut out);
+        with_statement(b'D', b"", &mut out);
+        put_frame(b'S', &mut out, |_| ());
+        let home = self.engine.live_map.load().home();
+        let member = self.ask(home, &out).await?;
+        let (mut types, mut error) = (Vec::new(), None);
+        loop {
+            let (tag, frame) = member.guard.frame().await?;
+            match tag {
+                b't' => types = param_types(&frame),
+                b'E' => error = error.or(Some(frame)),
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        error.map_or(Ok(types), |frame| Err(Fault::Reported(frame)))
     }
 
     async fn evaluate_here(

@@ -30,7 +30,7 @@ pub(super) struct Described {
 }
 
 /// The types that a `ParameterDescription` tells of.
-fn param_types(frame: &[u8]) -> Vec<u32> {
+pub(super) fn param_types(frame: &[u8]) -> Vec<u32> {
     let mut reader = Reader::new(frame.get(5..).unwrap_or_default());
     let count = reader.count(4).unwrap_or_default();
     (0..count).map_while(|_| reader.u32().ok()).collect()

@@ -20,6 +20,7 @@ mod engine;
 mod enter;
 mod evaluate;
 mod fault;
+mod finish;
 mod gate;
 mod leave;
 mod live_map;
@@ -36,6 +37,7 @@ mod run;
 mod scatter;
 mod session;
 mod spread;
+mod system_catalog;
 mod viewed;
 
 pub use cancel::CancelTarget;

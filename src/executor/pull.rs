@@ -9,21 +9,21 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use smallvec::SmallVec;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
+use super::finish::{Ending, finish_on, too_slow};
 use super::merge_session::{
     COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain, is_unknown_table,
 };
-use super::pump::{Verdict, pump};
 use super::reduce::Question;
-use super::run::{Cost, query_message};
+use super::run::Cost;
 use super::{Client, Fault, OpenPull, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
 use crate::router::{Params, Pull};
 use crate::shard_map::ShardMap;
-use crate::wire::{ServerError, SqlState, put_frame, put_parse, put_query};
+use crate::wire::{ServerError, SqlState, put_frame, put_query};
 
 /// Rows for the merge session are sent once they are this many bytes.
 const ROWS_BYTES: usize = 64 * 1024;
@@ -114,27 +114,38 @@ impl Session {
     ) -> Result<Option<OpenPull>, Fault> {
         self.check_definitions()?;
         let limit = self.engine.config.pull_timeout();
-        let merge = MergeSession::begin(self).await?;
-        let done = timeout(limit, self.pull_with(run, merge, client)).await;
-        match done {
-            Ok(Ok(None)) => {
+        let deadline = Instant::now() + limit;
+        let mut merge = MergeSession::begin(self).await?;
+        // Nothing of this reaches the client, so that it may be cut off anywhere.
+        let Ok(gathered) = timeout_at(deadline, self.bring_together(run, &mut merge)).await else {
+            for node in self.nodes() {
+                if self.is_busy(node) {
+                    self.lose(node);
+                }
+            }
+            return Err(too_slow(limit).into());
+        };
+        let (described, plan) = match gathered {
+            Ok(gathered) => gathered,
+            Err(fault) => {
+                if merge.guard.status.is_some() {
+                    merge.end().await?;
+                }
+                return Err(fault);
+            }
+        };
+        if run.bind.is_none() && run.mode != PullMode::Declare {
+            client.relay(&described.columns).await?;
+        }
+        match finish_on(&mut merge, (&plan, run), (&*self.engine, deadline), client).await? {
+            Ending::Done => Ok(Some(OpenPull::new(merge))),
+            Ending::Failed => {
                 self.fail();
+                merge.end().await?;
                 Ok(None)
             }
-            Ok(Ok(Some(merge))) => Ok(Some(OpenPull::new(merge))),
-            Ok(Err(fault)) => Err(fault),
-            Err(_) => {
-                for node in self.nodes() {
-                    if self.is_busy(node) {
-                        self.lose(node);
-                    }
-                }
-                let message =
-                    format!("bringing rows of several nodes together took over {limit:?}");
-                Err(ServerError::new(SqlState::QUERY_CANCELED, message)
-                    .with_hint("Restrict the statement, or raise executor.pull_timeout_ms.")
-                    .into())
-            }
+            // The request to cancel it may still be on its way: its connection goes.
+            Ending::Late => Err(too_slow(limit).into()),
         }
     }
 
@@ -160,37 +171,23 @@ impl Session {
         Ok(prepared?.plan)
     }
 
-    /// `None` if the statement failed where the client was already told.
-    async fn pull_with(
+    /// Plans, and brings the rows together in the merge session.
+    async fn bring_together(
         &mut self,
         run: &PullRun<'_>,
-        mut merge: MergeSession,
-        client: &mut Client,
-    ) -> Result<Option<MergeSession>, Fault> {
-        let Prepared { described, mut plan, all } = match self.prepare(run, &mut merge).await {
-            Ok(prepared) => prepared,
-            Err(fault) => {
-                merge.end().await?;
-                return Err(fault);
-            }
-        };
+        merge: &mut MergeSession,
+    ) -> Result<(Described, PullPlan), Fault> {
+        let Prepared { described, mut plan, all } = self.prepare(run, merge).await?;
         let map = self.engine.live_map.snapshot();
-        self.gather(&plan, &map, all, &mut merge).await?;
+        self.gather(&plan, &map, all, merge).await?;
         if run.mode == PullMode::Declare && !plan.has_params {
             let head = run.expanded_text().get(..run.start).unwrap_or_default();
             plan.text = format!("{head}{}", plan.text);
         }
-        if run.bind.is_none() && run.mode != PullMode::Declare {
-            client.relay(&described.columns).await?;
-        }
         if run.pull.groups_rows && plan.has_params {
             merge.give_keys(&plan, run.params.types).await?;
         }
-        if finish_on(&mut merge, &plan, run, client).await? {
-            merge.end().await?;
-            return Ok(None);
-        }
-        Ok(Some(merge))
+        Ok((described, plan))
     }
 
     /// Has the statement checked by PostgreSQL, and plans.
@@ -430,42 +427,4 @@ async fn relay(
     }
     merge.guard.send_more(&out).await?;
     Ok(rows)
-}
-
-/// Runs the statement on the rows and relays its answer; whether it failed.
-async fn finish_on(
-    merge: &mut MergeSession,
-    plan: &PullPlan,
-    run: &PullRun<'_>,
-    client: &mut Client,
-) -> Result<bool, Fault> {
-    let out = match &run.bind {
-        None => query_message(&plan.text),
-        Some(bind) => {
-            let mut out = BytesMut::new();
-            let types = if plan.has_params { run.params.types } else { &[] };
-            put_parse(b"", plan.text.as_bytes(), types, &mut out);
-            out.extend_from_slice(if plan.has_params { &bind.full } else { &bind.bare });
-            let limit = if let PullMode::First(limit) = run.mode { limit } else { 0 };
-            put_frame(b'E', &mut out, |out| {
-                out.extend_from_slice(b"\0");
-                out.extend_from_slice(&limit.to_be_bytes());
-            });
-            put_frame(b'S', &mut out, |_| ());
-            out
-        }
-    };
-    merge.guard.send(&out).await?;
-    let mut failed = false;
-    pump(&mut merge.guard, client, |tag, _| match tag {
-        b'D' | b'N' | b'C' | b'H' | b'd' | b'c' | b's' => Verdict::Forward,
-        b'E' => {
-            failed = true;
-            Verdict::Forward
-        }
-        b'Z' => Verdict::DropLast,
-        _ => Verdict::Drop,
-    })
-    .await?;
-    Ok(failed)
 }

@@ -127,11 +127,22 @@ impl Session {
         client: &mut Client,
     ) -> Result<(), Fault> {
         let member = self.ask_for(client, node, &query_message(text)).await?;
-        let relayed = pump(&mut member.guard, client, |tag, _| match tag {
-            b'Z' => Verdict::DropLast,
-            _ => Verdict::Forward,
-        });
-        relayed.await?;
+        loop {
+            let mut copy_in = false;
+            let relayed = pump(&mut member.guard, client, |tag, _| match tag {
+                b'Z' => Verdict::DropLast,
+                b'G' => {
+                    copy_in = true;
+                    Verdict::ForwardLast
+                }
+                _ => Verdict::Forward,
+            });
+            relayed.await?;
+            if !copy_in {
+                break;
+            }
+            relay_copy_in(&mut member.guard, client).await?;
+        }
         self.settle(node).await
     }
 

@@ -1,7 +1,9 @@
 //! A SELECT over several nodes whose results are concatenated: all nodes work at once, their rows
 //! pass one node after the other.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -74,13 +76,16 @@ impl Watch {
     fn is_late(&mut self) -> bool {
         let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if late {
-            let message = "passing rows of several nodes on took longer than is allowed";
-            let error = ServerError::new(SqlState::QUERY_CANCELED, message);
-            let hint = "Restrict the statement, or raise executor.scatter_timeout_ms.";
-            self.over = Some(error.with_hint(hint));
+            self.over = Some(too_late());
         }
         late
     }
+}
+
+fn too_late() -> ServerError {
+    let message = "passing rows of several nodes on took longer than is allowed";
+    ServerError::new(SqlState::QUERY_CANCELED, message)
+        .with_hint("Restrict the statement, or raise executor.scatter_timeout_ms.")
 }
 
 fn too_much(what: &str) -> ServerError {
@@ -101,31 +106,55 @@ impl Session {
         for node in &nodes {
             self.member(*node).await?;
         }
-        let watch = Watch::begin(self, nodes.len() > 1);
-        let (engine, cancel) = (Arc::clone(&self.engine), Arc::clone(&self.cancel));
-        let late = watch.deadline.map(|deadline| async move {
-            tokio::time::sleep_until(deadline).await;
-            // What is under way ends with an error of its own.
-            cancel.cancel(&engine).await;
-        });
-        let late = async {
-            if let Some(late) = late {
-                late.await;
-            }
-            std::future::pending::<()>().await;
-        };
-        let passed = tokio::select! {
-            biased;
-            passed = self.pass_rows(scatter, &nodes, (watch, client)) => passed?,
-            () = late => return Ok(()),
-        };
-        let Passed { rows, failed } = passed;
+        let Passed { rows, failed } = self.pass_in_time(scatter, &nodes, client).await?;
         if failed {
             self.fail();
         } else {
             client.put(Reply::CommandComplete(&format!("SELECT {rows}")));
         }
         if self.in_transaction() { Ok(()) } else { self.finish().await }
+    }
+
+    /// Passes the rows of all nodes on; once its time is over, what is under way is cancelled. A
+    /// statement that was over before the request to cancel it arrived has taken too long all the
+    /// same: the request may hit what comes next on its connections, so they are given up.
+    async fn pass_in_time(
+        &mut self,
+        scatter: &Scatter<'_>,
+        nodes: &[NodeId],
+        client: &mut Client,
+    ) -> Result<Passed, Fault> {
+        let watch = Watch::begin(self, nodes.len() > 1);
+        let Some(deadline) = watch.deadline else {
+            return Box::pin(self.pass_rows(scatter, nodes, (watch, client))).await;
+        };
+        let (engine, cancel) = (Arc::clone(&self.engine), Arc::clone(&self.cancel));
+        let cancelled = AtomicBool::new(false);
+        let passed = {
+            let mut late = pin!(async {
+                tokio::time::sleep_until(deadline).await;
+                cancelled.store(true, Ordering::Relaxed);
+                Box::pin(cancel.cancel(&engine)).await;
+            });
+            let mut passing = Box::pin(self.pass_rows(scatter, nodes, (watch, client)));
+            tokio::select! {
+                biased;
+                passed = &mut passing => {
+                    if cancelled.load(Ordering::Relaxed) {
+                        late.await;
+                    }
+                    passed
+                }
+                () = &mut late => passing.await,
+            }
+        };
+        if !cancelled.into_inner() {
+            return passed;
+        }
+        for node in nodes {
+            self.lose(*node);
+        }
+        passed.and(Err(too_late().into()))
     }
 
     /// Passes the rows of all nodes on, one node after the other.

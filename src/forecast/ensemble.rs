@@ -1,8 +1,11 @@
 //! The backtest of the components, their weights, and the spread of their combination.
 
+use std::ops::Range;
+
 use super::clean::without_bursts;
 use super::components::{Past, Shape};
 use super::distribution::{LEVELS, smoothed, weighted_quantiles};
+use super::noise::{Law, Noise, Seen};
 use super::stack::{Stack, Trials};
 use super::{Backtest, real};
 
@@ -16,6 +19,8 @@ const ERROR_REACH: usize = 4;
 const QUANTILE_REACH: usize = 2;
 /// From this step on, residual quantiles are those of every so many steps.
 const QUANTILE_SPARSE: (usize, usize) = (12, 4);
+/// Near steps whose errors follow one law; the later ones are more.
+const LAW_STEPS: usize = 6;
 /// A component's share falls with this power of its error.
 const POWER: i32 = 6;
 /// A component with less than this share of the best one's weight is left out.
@@ -88,7 +93,7 @@ impl<'a> Ensemble<'a> {
     }
 
     /// Weights by step and component, from the errors at these origins.
-    fn weigh(&self, origins: std::ops::Range<usize>) -> Vec<f64> {
+    fn weigh(&self, origins: Range<usize>) -> Vec<f64> {
         let (count, horizon) = (self.shape.count(), self.shape.horizon);
         let mut errors = vec![vec![0.0; horizon]; count];
         let mut total = 0.0;
@@ -156,25 +161,30 @@ impl<'a> Ensemble<'a> {
         Some(&self.combined[index])
     }
 
-    /// Quantiles of the past errors of the combination, at each step: as they would be at the level
-    /// that is forecast.
+    /// Quantiles of the past errors of the combination, at each step: as they would be where so much
+    /// is forecast of a load so restless.
     pub(super) fn spread(&self) -> Vec<[f64; LEVELS.len()]> {
         let horizon = self.shape.horizon;
-        let noise = Noise::of_history(self.history);
+        let noise = Noise::of_history(self.history, self.shape.day);
         let mut by_level = vec![vec![0.0; horizon]; LEVELS.len()];
         let mut residuals: Vec<(f64, f64)> = Vec::with_capacity(self.origins.len());
         let (dense, every) = QUANTILE_SPARSE;
+        let (mut law, mut law_end) = (Law::fit(&[]), 0);
         for step in 0..horizon {
+            if step == law_end {
+                law_end =
+                    horizon.min(step + if step < dense { LAW_STEPS } else { dense.max(step / 2) });
+                law = self.law(&noise, step..law_end);
+            }
             if step >= dense && !step.is_multiple_of(every) {
                 by_level.iter_mut().for_each(|level| level[step] = level[step - 1]);
                 continue;
             }
+            let now = noise.signs(self.history.len(), step, self.point()[step]);
             residuals.clear();
-            let now = noise.of(self.point()[step]);
             residuals.extend((0..self.origins.len()).map(|origin| {
-                let said = self.combined[origin][step];
-                let missed = self.actual(origin)[step] - said;
-                (missed * now / noise.of(said), self.recency[origin])
+                let (then, missed, recency) = self.seen(&noise, origin, step);
+                (missed * law.ratio(&now, &then), recency)
             }));
             residuals.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
             for (level, value) in by_level.iter_mut().zip(weighted_quantiles(&residuals)) {
@@ -183,6 +193,25 @@ impl<'a> Ensemble<'a> {
         }
         let of = |level: usize, step| WIDENING * smoothed(&by_level[level], step, QUANTILE_REACH);
         (0..horizon).map(|step| std::array::from_fn(|level| of(level, step))).collect()
+    }
+
+    /// How the past errors at these steps depend on what was known, by three of the steps.
+    fn law(&self, noise: &Noise, steps: Range<usize>) -> Law {
+        let third = steps.len() / 3;
+        let mut looked_at = vec![steps.start, steps.start + third, steps.start + 2 * third];
+        looked_at.dedup();
+        let all = looked_at.into_iter().flat_map(|step| {
+            (0..self.origins.len()).map(move |origin| self.seen(noise, origin, step))
+        });
+        Law::fit(&all.collect::<Vec<Seen>>())
+    }
+
+    /// By how much the combination missed a step from the origin with this index, and what was known
+    /// there.
+    fn seen(&self, noise: &Noise, origin: usize, step: usize) -> Seen {
+        let said = self.combined[origin][step];
+        let signs = noise.signs(self.origins[origin], step, said);
+        (signs, self.actual(origin)[step] - said, self.recency[origin])
     }
 
     /// The highest value that is believed: twice the range of the history above its maximum.
@@ -228,23 +257,6 @@ impl<'a> Ensemble<'a> {
                 / real(self.shape.horizon)
         };
         self.shape.names().into_iter().enumerate().map(|(i, name)| (name, mean(i))).collect()
-    }
-}
-
-/// How errors grow with the level: as its root, as those of counts do.
-struct Noise {
-    /// Below this level they shrink no more, much.
-    floor: f64,
-}
-
-impl Noise {
-    fn of_history(history: &[f64]) -> Self {
-        let mean = history.iter().sum::<f64>() / real(history.len().max(1));
-        Self { floor: 0.1 * mean + 1e-9 }
-    }
-
-    fn of(&self, level: f64) -> f64 {
-        (level.max(0.0) + self.floor).sqrt()
     }
 }
 

@@ -16,6 +16,7 @@ mod ensemble;
 mod expect;
 mod holidays;
 mod members;
+mod noise;
 mod persistence;
 mod score;
 mod shift;

@@ -17,7 +17,7 @@ const FIRST_BLOCK: usize = 6;
 /// Steps of a block that are looked at.
 const STEPS_SEEN: usize = 3;
 /// What is added of what the regression says.
-const TRUST: f64 = 0.7;
+const TRUST: f64 = 0.9;
 /// Errors below this share of the mean one count no more than it.
 const ERROR_FLOOR: f64 = 0.5;
 /// The error must shrink to this share.

@@ -30,7 +30,11 @@ impl ClientSession {
                 let constraints = text.trim_start().get(4..15).is_some_and(|word| {
                     word.trim_start().to_ascii_lowercase().starts_with("constraint")
                 });
-                self.in_block(text, if constraints { "SET CONSTRAINTS" } else { "SET" }).await
+                if constraints {
+                    self.set_constraints(text).await
+                } else {
+                    self.in_block(text, "SET").await
+                }
             }
             Control::Set { name, values: Some(values), .. } if name == announce::SETTING => {
                 self.announce(values).await
@@ -128,6 +132,29 @@ impl ClientSession {
         }
         self.session.remember(text);
         self.session.run_text(*last, text, &mut self.client).await
+    }
+
+    /// SET CONSTRAINTS: those that are named may be on some nodes only, but the home node tells
+    /// whether they are there.
+    async fn set_constraints(&mut self, text: &str) -> Result<(), Fault> {
+        let all =
+            text.split_ascii_whitespace().nth(2).is_some_and(|w| w.eq_ignore_ascii_case("all"));
+        if all || !self.session.in_transaction() {
+            return self.in_block(text, "SET CONSTRAINTS").await;
+        }
+        self.session.check_not_failed()?;
+        let body = format!("BEGIN {text}; EXCEPTION WHEN undefined_object THEN NULL; END");
+        let lenient = format!("DO {}", Literal(&body));
+        let message = query_message(&lenient);
+        let home = self.worker.engine.live_map.load().home();
+        self.session.join_block(home).await?;
+        for node in self.session.begun_nodes().into_iter().filter(|node| *node != home) {
+            if let Some(error) = self.session.run_unseen(node, &message).await? {
+                return Err(Fault::Reported(error.freeze()));
+            }
+        }
+        self.session.remember(&lenient);
+        self.session.run_text(home, text, &mut self.client).await
     }
 
     async fn set(&mut self, text: &str, local: bool) -> Result<(), Fault> {

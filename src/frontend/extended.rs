@@ -29,7 +29,7 @@ impl ClientSession {
             return Ok(());
         }
         let handled = match tag {
-            b'P' => self.on_parse(body),
+            b'P' => self.on_parse(body).await,
             b'B' => self.on_bind(body).await,
             b'D' => self.on_describe(body, message).await,
             b'E' => self.on_execute(body, message).await,
@@ -139,21 +139,22 @@ impl ClientSession {
         Ok(())
     }
 
-    fn on_parse(&mut self, body: &[u8]) -> Result<(), Fault> {
+    async fn on_parse(&mut self, body: &[u8]) -> Result<(), Fault> {
         let parse = Parse::read(body).map_err(invalid)?;
         self.check_reading()?;
         let text = utf8(parse.text)?;
         self.check_encoding(parse.text)?;
+        let template = self.template(text);
+        let sent = self.shown(&template).await?;
         let prepared = if parse.name.is_empty() {
-            Prepared::unnamed(text, &parse.types)
+            Prepared::unnamed(text, sent, &parse.types)
         } else if self.statements.contains_key(parse.name) {
             let name = String::from_utf8_lossy(parse.name);
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(ServerError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
         } else {
-            self.worker.statements.named(text, &parse.types)
+            self.worker.statements.named(text, sent, &parse.types)
         };
-        let template = self.template(text);
         if self.is_done_here(&template) {
             self.answer(&Reply::ParseComplete);
         } else {

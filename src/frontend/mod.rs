@@ -25,6 +25,7 @@ mod rules;
 mod sampling;
 mod seats;
 mod session;
+mod several;
 mod simple;
 mod socket;
 mod statements;

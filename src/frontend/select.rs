@@ -7,10 +7,10 @@ use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
 use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter, query_message};
-use crate::planner::{is_bare_string, literal, renumbered};
+use crate::planner::{literal, renumbered};
 use crate::router::InsertRows;
-use crate::sql::{Item, Statement, StatementKind, Strings, parse};
-use crate::wire::{Bind, Reader, Reply, ServerError, SqlState, body};
+use crate::sql::{Bare, bare_columns};
+use crate::wire::{Bind, FIRST_USER_OID, Reader, Reply, ServerError, SqlState, body};
 
 /// Rows of one INSERT.
 const ROWS_A_STATEMENT: usize = 1_000;
@@ -27,12 +27,17 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let layout = &insert.layout;
         let source = insert.text.get(layout.source.clone()).unwrap_or_default();
-        let selected = self.fetch(source, bound).await?;
-        let rows = self.literals(&selected, &bare_strings(source)).await?;
+        let types = self.types_in(&insert.text, bound).await?;
+        let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
+        let selected = self.fetch(source, typed.as_ref()).await?;
+        let count = selected.columns.as_ref().map_or(Ok(0), |c| type_oids(c).map(|it| it.len()))?;
+        let untyped: Vec<bool> =
+            bare_columns(source, count).iter().map(|bare| is_untyped(*bare, &types)).collect();
+        let rows = self.literals(&selected, &untyped).await?;
         let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
         if rows.is_empty() {
             // The same without rows: checks it, and describes what RETURNING gives.
-            let text = format!("{head}SELECT * FROM ({source}) AS none WHERE false{tail}");
+            let text = format!("{head}{}{tail}", without_rows(source, &untyped));
             let home = self.worker.engine.live_map.load().home();
             let cost = crate::executor::Cost::none(crate::load::Access::Write);
             return self.write_way(Way::Node(home, cost), &text, bound).await;
@@ -73,6 +78,27 @@ impl ClientSession {
                 Err(fault)
             }
         }
+    }
+
+    /// The types of a statement's parameters, also those that PostgreSQL infers; 0 for those that
+    /// users made.
+    async fn types_in(
+        &mut self,
+        text: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<Vec<u32>, Fault> {
+        let Some(bound) = bound else { return Ok(Vec::new()) };
+        let declared = |at: usize| bound.types.get(at).copied().unwrap_or(0);
+        let mut types: Vec<u32> = (0..bound.bind.values.len()).map(declared).collect();
+        if types.contains(&0) {
+            let inferred = self.session.param_types(text, bound.types).await?;
+            for (kind, inferred) in types.iter_mut().zip(inferred) {
+                if *kind == 0 && inferred < FIRST_USER_OID {
+                    *kind = inferred;
+                }
+            }
+        }
+        Ok(types)
     }
 
     async fn insert_portions(
@@ -238,15 +264,30 @@ pub(super) fn described_as_text(
     Ok(Bound { types: &types, bind: &bind }.described(&text))
 }
 
-/// Which columns of a single SELECT are bare strings: INSERT gives them the types of its columns.
-fn bare_strings(source: &str) -> Vec<bool> {
-    let parsed = parse(source, Strings::Standard);
-    let [Statement { kind: StatementKind::Query(query), .. }] = parsed.statements.as_slice() else {
-        return Vec::new();
+/// Whether a column takes the type of what it is inserted into.
+fn is_untyped(bare: Bare, types: &[u32]) -> bool {
+    match bare {
+        Bare::No => false,
+        Bare::String => true,
+        Bare::Param(number) => {
+            let at = usize::from(number).checked_sub(1);
+            at.and_then(|at| types.get(at)).is_none_or(|kind| *kind == 0)
+        }
+    }
+}
+
+/// A query of the same columns that gives no rows.
+fn without_rows(source: &str, untyped: &[bool]) -> String {
+    if untyped.is_empty() {
+        return format!("SELECT * FROM ({source}) AS none WHERE false");
+    }
+    let names: Vec<String> = (1..=untyped.len()).map(|number| format!("c{number}")).collect();
+    let value = |(name, untyped): (&String, &bool)| {
+        if *untyped { "NULL".to_owned() } else { format!("none.{name}") }
     };
-    let is_bare = |item: &Item| is_bare_string(&source[item.expression.clone()]);
-    let items = query.shape.as_ref().map(|shape| shape.items.as_slice()).unwrap_or_default();
-    items.iter().map(is_bare).collect()
+    let values: Vec<String> = names.iter().zip(untyped).map(value).collect();
+    let (values, names) = (values.join(", "), names.join(", "));
+    format!("SELECT {values} FROM ({source}) AS none ({names}) WHERE false")
 }
 
 /// The types of the columns that a `RowDescription` describes.

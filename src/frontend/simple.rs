@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::session::ClientSession;
-use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter};
+use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
@@ -46,38 +46,74 @@ impl ClientSession {
         } else if let Some(node) = self.session.failed_node() {
             let cost = Cost::none(load::Access::Read);
             return self.session.run_query(node, message, &mut self.client, &cost).await;
+        } else if template.moves_transaction && self.session.check_not_failed().is_err() {
+            self.several_after_failure(text).await?;
         } else {
             self.session.check_not_failed()?;
             match self.way(text, params, template).await? {
                 (Way::Node(node, cost), template) => {
                     self.prepare_node(&template, node).await?;
+                    let shown = self.shown(&template).await?.map(query_message);
+                    let message = shown.as_ref().unwrap_or(message);
                     let run = self.session.run_query(node, message, &mut self.client, &cost);
                     run.await?;
                     return self.after_statement(&template).await;
                 }
-                (Way::Scatter(nodes), _) => {
-                    let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
-                    self.session.scatter(&scatter, &mut self.client).await?;
-                }
-                (Way::Pull(pull), _) => {
-                    let params = Params::default();
-                    let run =
-                        PullRun { pull, text, start: 0, params, bind: None, mode: PullMode::All };
-                    self.session.pull(&run, &mut self.client).await?;
-                }
-                (Way::Steps(Route::Cursor(used)), _) => {
-                    self.use_cursor(&used, message, true).await?;
-                }
-                (Way::Steps(route), _) => self.steps(&route, text, Some(message)).await?,
+                (Way::Steps(Route::Several(spans)), _) => self.several(text, &spans).await?,
+                (way, _) => self.run_ways(way, text, message).await?,
             }
         }
         self.client.put(Reply::Ready(self.session.status()));
         Ok(())
     }
 
+    /// Runs a text that does not go to one node as it is; leaves `ReadyForQuery` to the caller.
+    pub(super) async fn run_ways(
+        &mut self,
+        way: Way,
+        text: &str,
+        message: &BytesMut,
+    ) -> Result<(), Fault> {
+        match way {
+            Way::Node(..) => {
+                let message = "a route to one node with steps";
+                Err(ServerError::new(SqlState::INTERNAL_ERROR, message).into())
+            }
+            Way::Scatter(nodes) => {
+                let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
+                self.session.scatter(&scatter, &mut self.client).await
+            }
+            Way::Pull(pull) => {
+                let params = Params::default();
+                let run = PullRun { pull, text, start: 0, params, bind: None, mode: PullMode::All };
+                self.session.pull(&run, &mut self.client).await
+            }
+            Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, message, true).await,
+            Way::Steps(route) => self.steps(&route, text, Some(message)).await,
+        }
+    }
+
     /// The routed text at the epoch in force.
     pub(super) fn template(&self, text: &str) -> Arc<Template> {
         self.templates.get(text, &self.worker.engine.live_map.load())
+    }
+
+    /// LOCK outside of a transaction block would hold nothing.
+    pub(super) fn check_lock(&self, text: &str) -> Result<(), ServerError> {
+        let locks = text.split_ascii_whitespace().next();
+        if self.session.in_transaction() || !locks.is_some_and(|w| w.eq_ignore_ascii_case("lock")) {
+            return Ok(());
+        }
+        let message = "LOCK TABLE can only be used in transaction blocks";
+        Err(ServerError::new(SqlState("25P01"), message))
+    }
+
+    /// What the home node is sent instead of a text, if that is not as it was written.
+    pub(super) async fn shown<'a>(&self, template: &'a Template) -> Result<Option<&'a str>, Fault> {
+        match template.shown.as_deref() {
+            Some(shown) if self.worker.engine.has_catalog_views().await? => Ok(Some(shown)),
+            _ => Ok(None),
+        }
     }
 
     /// The routed text of a shape, with the literals as its parameters, if it tells where a text
@@ -261,7 +297,8 @@ impl ClientSession {
                 Ok(())
             }
             Route::EveryNode => {
-                let made = crate::executor::query_message(text);
+                self.check_lock(text)?;
+                let made = query_message(text);
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }

@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     pub server_name: Box<str>,
     /// The text.
     pub text: Box<str>,
+    /// What a node gets instead.
+    sent: Option<Box<str>>,
     /// The declared types of the parameters, by the home node's ids.
     pub types: SmallVec<[u32; 8]>,
     /// How often it was bound.
@@ -50,18 +52,18 @@ pub(super) struct OnLeaf {
 
 impl Prepared {
     /// A text without a name.
-    pub(super) fn unnamed(text: &str, types: &[u32]) -> Arc<Self> {
-        Self::new(0, Box::default(), text.into(), types.into())
+    pub(super) fn unnamed(text: &str, sent: Option<&str>, types: &[u32]) -> Arc<Self> {
+        Self::new(0, Box::default(), (text.into(), sent.map(Into::into)), types.into())
     }
 
     fn new(
         number: u64,
         server_name: Box<str>,
-        text: Box<str>,
+        (text, sent): (Box<str>, Option<Box<str>>),
         types: SmallVec<[u32; 8]>,
     ) -> Arc<Self> {
         let (uses, on_leaves) = (AtomicU32::new(0), Mutex::default());
-        Arc::new(Self { number, server_name, text, types, uses, on_leaves })
+        Arc::new(Self { number, server_name, text, sent, types, uses, on_leaves })
     }
 
     /// Whether the nodes know it, on its table or a leaf of that, by this name.
@@ -78,7 +80,8 @@ impl Prepared {
 
     /// Appends the `Parse` that gives it to a node, which has these types.
     pub(super) fn put_parse(&self, types: &[u32], out: &mut BytesMut) {
-        put_parse(self.server_name.as_bytes(), self.text.as_bytes(), types, out);
+        let text = self.sent.as_ref().unwrap_or(&self.text);
+        put_parse(self.server_name.as_bytes(), text.as_bytes(), types, out);
     }
 }
 
@@ -87,7 +90,7 @@ pub(super) fn server_name(number: u64) -> String {
     format!("fs_{number}")
 }
 
-type Key = (Box<str>, SmallVec<[u32; 8]>);
+type Key = (Box<str>, Option<Box<str>>, SmallVec<[u32; 8]>);
 
 /// The named texts of all clients of one worker.
 #[derive(Debug, Default)]
@@ -97,8 +100,8 @@ pub(super) struct AllStatements {
 
 impl AllStatements {
     /// The named text, under the number that it has or gets.
-    pub(super) fn named(&self, text: &str, types: &[u32]) -> Arc<Prepared> {
-        let key: Key = (text.into(), types.into());
+    pub(super) fn named(&self, text: &str, sent: Option<&str>, types: &[u32]) -> Arc<Prepared> {
+        let key: Key = (text.into(), sent.map(Into::into), types.into());
         let mut known = self.known.lock();
         if let Some(found) = known.1.get(&key) {
             return Arc::clone(found);
@@ -107,8 +110,8 @@ impl AllStatements {
             known.1.retain(|_, prepared| Arc::strong_count(prepared) > 1);
         }
         known.0 += 1;
-        let (text, types) = key.clone();
-        let made = Prepared::new(known.0, server_name(known.0).into(), text, types);
+        let (text, sent, types) = key.clone();
+        let made = Prepared::new(known.0, server_name(known.0).into(), (text, sent), types);
         known.1.insert(key, Arc::clone(&made));
         made
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 
+use crate::planner::shown;
 use crate::router::{Context, Template, template, template_together};
-use crate::shard_map::ShardMap;
+use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::sql::Strings;
 
 /// Texts in one generation; twice as many are kept at the most.
@@ -51,11 +52,29 @@ impl Templates {
         }
         let (database, search_path) = (&self.database, &self.search_path);
         let context = Context { database, search_path, strings: self.strings };
-        let made = Arc::new(template(text, &context, map));
+        let made = Arc::new(showing(template(text, &context, map), text, &context, map));
         if text.len() <= TEXT_BYTES_MAX && !may_hold_secret(text) {
             self.kept.lock().keep(text.into(), Arc::clone(&made));
         }
         made
+    }
+}
+
+/// Queries of the system catalog at home show the tables as the application thinks of them.
+fn showing(template: Template, text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
+    let sharded = |table: &Table| matches!(table.kind, TableKind::Sharded { .. });
+    if context.database != map.database()
+        || !template.is_for_home()
+        || !map.tables().iter().any(sharded)
+    {
+        return template;
+    }
+    let path = context.search_path;
+    let catalog = path.iter().position(|schema| schema == "pg_catalog");
+    let shown = shown(text, context.strings, catalog.is_none_or(|place| place == 0));
+    match shown {
+        Some(shown) => template.showing(shown),
+        None => template,
     }
 }
 

@@ -119,6 +119,7 @@ impl ClientSession {
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
+                self.check_lock(text)?;
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
             }
             Way::Steps(

@@ -1,9 +1,11 @@
 //! ALTER TABLE of a table of the policy: the same on every node, or from leaf to leaf.
 
+use std::ops::Range;
+
 use super::create::{check_column, check_constraint, foreign_key, whole_target};
-use super::ddl::{DdlPlan, Scope, ShardedTable, Step, splice};
+use super::ddl::{DdlPlan, OnLeaves, Scope, ShardStep, ShardedTable, Step, splice};
 use crate::router::is_pure_function;
-use crate::sql::{AlterAction, AlterTable, ConstraintKind};
+use crate::sql::{AlterAction, AlterTable, ColumnDefinition, ConstraintKind, TableName};
 use crate::wire::{ServerError, SqlState};
 
 /// Plans ALTER TABLE.
@@ -15,16 +17,17 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         return Err(ServerError::new(SqlState::INTERNAL_ERROR, "not a table of the policy"));
     };
     let key = scope.sharded(&alter.name);
-    if alter.only {
-        return Err(refused(alter, "ONLY", "Leave ONLY out."));
+    if let ([AlterAction::AddColumn(column)], Some(key)) = (alter.actions.as_slice(), &key)
+        && column.constraints.iter().any(|it| matches!(it.kind, ConstraintKind::Foreign(_)))
+    {
+        return referencing(column, alter, key, scope);
     }
     let mut steps = Vec::new();
     for action in &alter.actions {
         steps.extend(check(action, alter, key.as_ref(), scope)?);
     }
     if steps.is_empty() {
-        let edit = (alter.name.span.clone(), table.name.to_string());
-        steps.push(Step::Nodes(splice(scope.text, &[edit])));
+        steps.push(Step::Nodes(splice(scope.text, &head(alter, &table.name))));
     } else if alter.actions.len() > 1 {
         let hint = "Add the foreign key in a statement of its own.";
         return Err(refused(alter, "a foreign key among other actions", hint));
@@ -34,7 +37,64 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         _ => false,
     };
     let varies = key.is_none() && alter.actions.iter().any(default);
-    Ok(DdlPlan { varies, ..DdlPlan::new(vec![table.name.clone()], steps) })
+    let on_leaves = key.and_then(|key| on_leaves(alter, &key, scope));
+    Ok(DdlPlan { varies, on_leaves, ..DdlPlan::new(vec![table.name.clone()], steps) })
+}
+
+/// What changes up to the actions: to the application it is a plain table, of which ONLY says
+/// nothing.
+fn head(alter: &AlterTable, name: &TableName) -> Vec<(Range<usize>, String)> {
+    let mut edits = vec![(alter.name.span.clone(), name.to_string())];
+    edits.extend(alter.only.clone().map(|only| (only, String::new())));
+    edits.sort_by_key(|(range, _)| range.start);
+    edits
+}
+
+/// ADD COLUMN … REFERENCES: the column on the table, the foreign key on its leaves.
+fn referencing(
+    column: &ColumnDefinition,
+    alter: &AlterTable,
+    key: &ShardedTable<'_>,
+    scope: &Scope<'_>,
+) -> Result<DdlPlan, ServerError> {
+    check_column(column, false)?;
+    let before = scope.slice(&(alter.all.start..column.span.start)).to_ascii_lowercase();
+    if before.contains("exists") {
+        let hint = "Leave IF NOT EXISTS out, or add the foreign key in a statement of its own.";
+        return Err(refused(alter, "ADD COLUMN IF NOT EXISTS … REFERENCES", hint));
+    }
+    let mut edits = head(alter, &key.table.name);
+    let mut foreign_keys = Vec::new();
+    for constraint in &column.constraints {
+        check_constraint(&constraint.kind, Some(&column.name), Some(key))?;
+        if let ConstraintKind::Foreign(foreign) = &constraint.kind {
+            let mut foreign = foreign.clone();
+            foreign.columns = vec![column.name.clone()];
+            foreign_keys.push(foreign_key(&foreign, constraint.name.as_ref(), key, scope)?);
+            edits.push((constraint.span.clone(), String::new()));
+        }
+    }
+    let mut steps = vec![Step::Nodes(splice(scope.text, &edits))];
+    steps.extend(foreign_keys);
+    Ok(DdlPlan::new(vec![key.table.name.clone()], steps))
+}
+
+/// Foreign keys of a sharded table are on its leaves: so is what changes one of them.
+fn on_leaves(alter: &AlterTable, key: &ShardedTable<'_>, scope: &Scope<'_>) -> Option<OnLeaves> {
+    let named = |action: &AlterAction| match action {
+        AlterAction::OtherConstraint(name) => Some(name.clone()),
+        _ => None,
+    };
+    let constraints: Vec<String> = alter.actions.iter().filter_map(named).collect();
+    let table = key.table.name.clone();
+    let rest = scope.slice(&alter.all).to_owned();
+    let step = ShardStep::Alter { table: table.clone(), rest };
+    (!constraints.is_empty()).then(|| OnLeaves {
+        table,
+        constraints,
+        alone: alter.actions.len() == 1,
+        steps: vec![Step::Shards { group: key.group, step }],
+    })
 }
 
 fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
@@ -60,8 +120,8 @@ fn check(
                 check_constraint(&constraint.kind, Some(&column.name), key)?;
                 match &constraint.kind {
                     ConstraintKind::Foreign(_) if key.is_some() => {
-                        let hint = "Add the column first and the foreign key after it.";
-                        return Err(refused(alter, "ADD COLUMN … REFERENCES", hint));
+                        let hint = "Add this column in a statement of its own.";
+                        return Err(refused(alter, "REFERENCES among other actions", hint));
                     }
                     ConstraintKind::Foreign(foreign) => whole_target(foreign, scope)?,
                     _ => {}

@@ -23,6 +23,8 @@ pub struct DdlPlan {
     pub views: Vec<String>,
     /// What follows outside of any transaction.
     pub apart: Option<Apart>,
+    /// What runs instead if it is about constraints that only the leaves have.
+    pub on_leaves: Option<OnLeaves>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -62,6 +64,8 @@ pub(super) enum ShardStep {
     AttachIndex { index: TableName },
     /// `DROP INDEX CONCURRENTLY IF EXISTS index`
     DropIndex { index: TableName },
+    /// `ALTER TABLE leaf …`
+    Alter { table: TableName, rest: String },
     /// `ALTER TABLE leaf ADD … REFERENCES …`
     ForeignKey {
         table: TableName,
@@ -71,6 +75,38 @@ pub(super) enum ShardStep {
         /// `(…) ON DELETE …`
         rest: String,
     },
+}
+
+/// A change of constraints that may be foreign keys, which only the leaves of a table have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnLeaves {
+    /// The sharded table.
+    pub table: TableName,
+    /// The constraints.
+    pub constraints: Vec<String>,
+    /// The statement does nothing else.
+    pub alone: bool,
+    pub(super) steps: Vec<Step>,
+}
+
+impl OnLeaves {
+    /// The query that gives a row where leaves have one of the constraints.
+    pub fn question(&self) -> String {
+        let names: Vec<_> = self.constraints.iter().map(|n| Literal(n).to_string()).collect();
+        format!(
+            "SELECT 1 FROM pg_catalog.pg_constraint c \
+             JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.conrelid \
+             WHERE i.inhparent = pg_catalog.to_regclass({}) AND c.contype = 'f' \
+             AND c.conparentid = 0 AND c.conname = ANY (ARRAY[{}]::pg_catalog.name[]) LIMIT 1",
+            Literal(&self.table.to_string()),
+            names.join(", ")
+        )
+    }
+
+    /// What runs on `node`; the same as [`DdlPlan::statements_for`].
+    pub fn statements_for(&self, node: NodeId, map: &ShardMap) -> Vec<String> {
+        statements(&self.steps, node, map)
+    }
 }
 
 /// What a leaf's foreign key references.
@@ -84,7 +120,7 @@ pub(super) enum Target {
 
 impl DdlPlan {
     pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
-        Self { tables, varies: false, views: Vec::new(), apart: None, steps }
+        Self { tables, varies: false, views: Vec::new(), apart: None, on_leaves: None, steps }
     }
 
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
@@ -170,6 +206,9 @@ impl ShardStep {
             }
             Self::DropIndex { index } => {
                 format!("DROP INDEX CONCURRENTLY IF EXISTS {}", leaf_name(index, shard))
+            }
+            Self::Alter { table, rest } => {
+                format!("ALTER TABLE {} {rest}", leaf_name(table, shard))
             }
             Self::ForeignKey { table, constraint, target, rest } => {
                 let target = match target {

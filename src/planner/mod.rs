@@ -6,6 +6,7 @@
 //! in words.
 
 mod alter;
+mod catalog;
 mod copy;
 mod concurrent;
 mod create;
@@ -18,11 +19,15 @@ mod rekey;
 #[cfg(test)]
 mod tests;
 
+pub use catalog::{
+    CATALOG_SCHEMAS, CATALOG_TABLES, CATALOG_VIEWS, CatalogTable, INFORMATION_VIEWS,
+    catalog_grants, catalog_tables, catalog_view, shown,
+};
 pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};
-pub use ddl::{DdlPlan, ddl, sequence_start};
+pub use ddl::{DdlPlan, OnLeaves, ddl, sequence_start};
 pub use explain::{explain, explain_pull};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use pull::{PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
-pub use rekey::{RekeySteps, is_bare_string, rekey};
+pub use rekey::{RekeySteps, rekey};

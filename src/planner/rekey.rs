@@ -73,7 +73,7 @@ pub fn rekey(rekey: &Rekey) -> RekeySteps {
 }
 
 /// A string that stands alone takes the type of what it is assigned to.
-pub fn is_bare_string(expression: &str) -> bool {
+fn is_bare_string(expression: &str) -> bool {
     let inside = expression.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     inside.is_some_and(|inside| !inside.replace("''", "").contains('\''))
 }

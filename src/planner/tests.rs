@@ -244,8 +244,11 @@ fn what_would_break_over_several_nodes_is_refused_with_what_would_work() {
         ("ALTER TABLE orders SET SCHEMA t", "Its name is in the policy"),
         ("ALTER TABLE orders ADD PRIMARY KEY (id)", "Use PRIMARY KEY"),
         ("ALTER TABLE orders DETACH PARTITION orders_s1", "Only columns"),
-        ("ALTER TABLE orders ADD x int REFERENCES countries", "Add the column first"),
-        ("ALTER TABLE ONLY orders ADD x int", "Leave ONLY out"),
+        ("ALTER TABLE orders ADD x int REFERENCES countries, ADD y int", "Add this column"),
+        (
+            "ALTER TABLE orders ADD COLUMN IF NOT EXISTS x int REFERENCES countries",
+            "Leave IF NOT EXISTS out",
+        ),
         ("DROP TABLE orders, customers", "Use two statements"),
         ("CREATE TABLE customers (o bigint REFERENCES orders (id))", "Declare the table"),
         ("CREATE TABLE customers AS SELECT * FROM orders", "Declare the table"),

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use super::Leaves;
-use crate::sql::{Call, Constant, ConstantValue, Query, Statement};
+use crate::sql::{Call, Constant, ConstantValue, Query, Source, Statement, TableRef, Test};
 
 /// The same result for the same arguments on every node, at any time; no aggregates.
 const PURE: [&str; 66] = [
@@ -216,15 +216,32 @@ fn is_built_in(call: &Call) -> bool {
 /// a plain `SELECT set_config(…)`, after which it asks.
 pub(super) fn hidden_setting(query: &Query, statement: &Statement) -> bool {
     let plain = query.levels.iter().all(|level| level.tables.is_empty() && level.target.is_none());
+    let hidden = |name: &&Constant| match &name.value {
+        ConstantValue::String(name) => {
+            name.eq_ignore_ascii_case("standard_conforming_strings")
+                || name.eq_ignore_ascii_case("search_path") && !(plain && statement.has("select"))
+        }
+        _ => true,
+    };
     query.functions.iter().filter(|call| call.name == "set_config").any(|call| {
-        let Some(Some(Constant { value: ConstantValue::String(name), .. })) =
-            call.arguments.first()
-        else {
-            return true;
-        };
-        name.eq_ignore_ascii_case("standard_conforming_strings")
-            || name.eq_ignore_ascii_case("search_path") && !(plain && statement.has("select"))
+        if let Some(Some(name)) = call.arguments.first() {
+            return hidden(&name);
+        }
+        let names = settings(query);
+        names.is_empty() || names.iter().any(hidden)
     })
+}
+
+/// The names in `FROM pg_settings WHERE name = …`, by which clients set what a server may not have.
+fn settings(query: &Query) -> Vec<&Constant> {
+    let [level] = query.levels.as_slice() else { return Vec::new() };
+    let is_settings = |table: &TableRef| matches!(&table.source, Source::Table(name) if name.name == "pg_settings");
+    let names = level.conditions.iter().filter_map(|condition| match &condition.test {
+        Test::OneOf(column, names) if column.column == "name" => Some(names),
+        _ => None,
+    });
+    let names = names.flatten().collect();
+    if level.tables.len() == 1 && level.tables.iter().all(is_settings) { names } else { Vec::new() }
 }
 
 /// Whether a function of this name must not run beside a sharded table.

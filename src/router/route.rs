@@ -1,5 +1,6 @@
 //! What routing answers: where a statement goes, and what it means for the session.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -98,6 +99,9 @@ pub enum Route {
     Select(Arc<InsertRows>),
     /// An UPDATE of the shard key, which may move rows.
     Rekey(Arc<Rekey>),
+    /// Several statements that do not all go to the same node, by their bytes in the text: each is
+    /// routed on its own, all in one transaction.
+    Several(Arc<[Range<usize>]>),
     /// DECLARE of a cursor.
     Declare(Arc<Declared>),
     /// FETCH, MOVE or CLOSE of a cursor: where it was declared, else the home node.

@@ -41,6 +41,9 @@ pub struct Template {
     pub relations: Vec<String>,
     /// It closes all cursors.
     pub closes_cursors: bool,
+    /// What the home node is sent instead: the same with the system catalog as the application
+    /// thinks of its tables.
+    pub shown: Option<Box<str>>,
     target: Target,
 }
 
@@ -133,6 +136,7 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
         leaf: leaf(text, &parsed.statements, &names),
         relations: names.relations(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
+        shown: None,
         target: target(analyses, &parsed.statements, &names),
     }
 }
@@ -228,8 +232,12 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     let several = analyses.len() > 1;
     // What comes last changes them for nobody: drivers end the reset of a connection so.
     let others = statements.split_last().map_or(&[][..], |(_, others)| others);
+    let alone = several && !statements.iter().any(prepares_transaction);
     if several && names.active() && others.iter().any(moves_names) {
-        return Target::Refused(together("One of them changes what names mean for the others."));
+        if alone {
+            return one_by_one(statements);
+        }
+        return Target::Refused(together("One changes what names mean for the others."));
     }
     let mut parts = Vec::with_capacity(analyses.len());
     for analysis in analyses {
@@ -242,7 +250,12 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         0 => Part::Anywhere,
         1 => parts.remove(0),
         _ => match combine(parts, names.map) {
+            Ok(Part::Keyed(mut keyed)) if alone => {
+                keyed.set_otherwise(several_route(statements));
+                Part::Keyed(keyed)
+            }
             Ok(part) => part,
+            Err(_) if alone => return one_by_one(statements),
             Err(error) => return Target::Refused(error),
         },
     };
@@ -275,6 +288,15 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     }
 }
 
+/// Each statement on its own.
+fn one_by_one(statements: &[Statement]) -> Target {
+    Target::Fixed(several_route(statements))
+}
+
+fn several_route(statements: &[Statement]) -> Route {
+    Route::Several(statements.iter().map(|statement| statement.span.clone()).collect())
+}
+
 /// The one node of several statements.
 fn combine(parts: Vec<Part>, map: &ShardMap) -> Result<Part, ServerError> {
     let mut all = Part::Anywhere;
@@ -300,6 +322,17 @@ fn together(why: &str) -> ServerError {
 }
 
 impl Template {
+    /// Whether it can go to the home node as it is.
+    pub fn is_for_home(&self) -> bool {
+        matches!(self.target, Target::Fixed(Route::Anywhere | Route::Home))
+    }
+
+    /// The same, sent to the home node as `shown`.
+    #[must_use]
+    pub fn showing(self, shown: String) -> Self {
+        Self { shown: Some(shown.into()), target: Target::Fixed(Route::Home), ..self }
+    }
+
     /// Whether [`Template::route`] looks at its parameters.
     pub fn depends_on_params(&self) -> bool {
         matches!(self.target, Target::Keyed(_))

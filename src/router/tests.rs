@@ -94,6 +94,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
             format!("rows {}", shards.join(" "))
         }
+        Ok(Route::Several(spans)) => format!("{} one by one", spans.len()),
         Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
         Ok(Route::Select(_)) => "select".to_owned(),
         Ok(Route::Rekey(_)) => "rekey".to_owned(),

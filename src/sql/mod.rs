@@ -8,6 +8,7 @@
 //! misreads or does not know is read by hand (`control`, `copy`, `ddl`).
 
 mod assign;
+mod bare;
 mod bridge;
 mod constants;
 mod control;
@@ -22,6 +23,7 @@ mod hint;
 mod insert;
 mod lexer;
 mod parse;
+mod places;
 mod quote;
 mod role_password;
 mod shape;
@@ -29,6 +31,7 @@ mod statement;
 mod update;
 mod walk;
 
+pub use bare::{Bare, bare_columns};
 pub use control::{Control, Discard};
 pub use copy::{CopyFormat, CopyOptions, CopyStatement, OtherOption};
 pub use cursor::Name;
@@ -43,6 +46,7 @@ pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};
 pub use lexer::Strings;
 pub use parse::parse;
+pub use places::{Place, PlaceUse, Places, places};
 pub use quote::{Ident, Literal, TableName};
 pub use role_password::{RolePassword, role_password};
 pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};

@@ -18,7 +18,7 @@ const RECENCY: f64 = 0.93;
 /// Fewer origins than this admit nobody.
 const ORIGINS_MIN: usize = 3;
 /// Whose error is above this multiple of the best one's gets nothing.
-const ERROR_MAX: f64 = 1.3;
+const ERROR_MAX: f64 = 1.6;
 /// A share falls with this power of the error.
 const POWER: i32 = 4;
 /// If the ensemble itself would get nothing it keeps this much of what its error would give it.

@@ -33,7 +33,7 @@ const COMMITS: u32 = 20;
 /// Tables, views and sequences of users.
 const NOT_EMPTY: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
-     AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'foreshard') \
+     AND n.nspname !~ '^pg_' AND n.nspname !~ '^(information_schema|foreshard(_catalog|_system|_information)?)$' \
      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') LIMIT 1";
 /// What every node needs.
 const FACTS: &str = "SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, \

@@ -15,7 +15,7 @@ use super::super::names::quoted;
 use super::super::session::Session;
 use crate::backend::{NodeAddress, TlsMode};
 use crate::ids::NodeId;
-use crate::planner::sequence_start;
+use crate::planner::{CATALOG_SCHEMAS, sequence_start};
 use crate::shard_map::ShardMap;
 
 /// How long `pg_dump` may take.
@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// Relations that are no tables of the policy, and the sequences that belong to them.
 const OTHERS: &str = "WITH other AS (SELECT c.oid, n.nspname, c.relname FROM pg_class c \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
-     AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'foreshard') \
+     AND n.nspname !~ '^pg_' AND n.nspname !~ '^(information_schema|foreshard(_catalog|_system|_information)?)$' \
      AND NOT EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS policy (schema, name) \
      WHERE n.nspname = policy.schema AND c.relname = policy.name)) \
      SELECT nspname::text, relname::text FROM other \
@@ -133,6 +133,7 @@ async fn run(
     command
         .args(["--schema-only", "--no-publications", "--no-subscriptions", "--no-tablespaces"])
         .args(["--no-password", "--lock-wait-timeout=10000", "--exclude-schema=foreshard"])
+        .args(CATALOG_SCHEMAS.map(|schema| format!("--exclude-schema={schema}")))
         .arg(format!("--section={section}"))
         .args(left_out);
     connect(&mut command, address, database, secrets);

@@ -265,19 +265,20 @@ fn the_search_path_says_which_table_is_meant() {
 }
 
 #[test]
-fn several_statements_go_to_one_node_or_are_refused() {
+fn several_statements_go_to_one_node_or_are_run_one_by_one() {
     check(&[
         ("SELECT 1; SELECT 2", "anywhere"),
         ("BEGIN; UPDATE orders SET total = 1 WHERE tenant_id = 5; COMMIT", "t5"),
         ("SELECT * FROM a; SELECT * FROM b", "home"),
-        ("SELECT * FROM a; SELECT * FROM orders WHERE tenant_id = 5", "refused"),
-        ("SELECT * FROM orders; SELECT * FROM orders", "refused"),
-        ("SET search_path = x; SELECT * FROM a", "refused"),
+        ("SELECT * FROM a; SELECT * FROM orders WHERE tenant_id = 5", "2 one by one"),
+        ("SELECT * FROM orders; SELECT * FROM orders", "2 one by one"),
+        ("SET search_path = x; SELECT * FROM a; SELECT * FROM a", "3 one by one"),
+        ("PREPARE TRANSACTION 'x'; SELECT * FROM orders", "refused"),
         (
             "DELETE FROM orders WHERE tenant_id = 5; SELECT * FROM orders WHERE tenant_id = 'x'",
-            "refused",
+            "2 one by one",
         ),
-        ("INSERT INTO countries VALUES (1); INSERT INTO countries VALUES (2)", "refused"),
+        ("INSERT INTO countries VALUES (1); INSERT INTO countries VALUES (2)", "2 one by one"),
     ]);
     let path = ["public".to_owned()];
     let context =

@@ -1,5 +1,7 @@
 //! ALTER TABLE.
 
+use std::ops::Range;
+
 use super::column::{self, ColumnDefinition, TableConstraint};
 use crate::sql::cursor::{Cursor, Name, comma_parts};
 use crate::sql::lexer::Token;
@@ -9,10 +11,12 @@ use crate::sql::lexer::Token;
 pub struct AlterTable {
     /// The table.
     pub name: Name,
-    /// ONLY, or `*`
-    pub only: bool,
+    /// The bytes of ONLY, or of `*`.
+    pub only: Option<Range<usize>>,
     /// In order.
     pub actions: Vec<AlterAction>,
+    /// The bytes of all of them.
+    pub all: Range<usize>,
 }
 
 /// One action of ALTER TABLE.
@@ -38,8 +42,8 @@ pub enum AlterAction {
     SetSchema(String),
     /// ADD CONSTRAINT
     AddConstraint(TableConstraint),
-    /// DROP, RENAME, VALIDATE or ALTER CONSTRAINT
-    OtherConstraint,
+    /// DROP, RENAME, VALIDATE or ALTER CONSTRAINT, with its name
+    OtherConstraint(String),
     /// Something else, by its words
     Other(String),
 }
@@ -47,13 +51,18 @@ pub enum AlterAction {
 /// Behind ALTER TABLE.
 pub(super) fn read(cursor: &mut Cursor<'_>) -> Option<AlterTable> {
     cursor.eat_all(&["if", "exists"]);
-    let only = cursor.eat("only");
+    let mut only = cursor.token()?.span();
+    let written = cursor.eat("only");
     let name = cursor.name()?;
-    let star = cursor.eat_symbol("*");
+    if !written {
+        only = cursor.token()?.span();
+    }
+    let written = written || cursor.eat_symbol("*");
     let rest = cursor.tokens.get(cursor.at..)?;
+    let all = rest.first()?.start..rest.last()?.end;
     let actions: Option<Vec<_>> =
         comma_parts(cursor.text, rest).into_iter().map(|part| action(cursor.text, part)).collect();
-    Some(AlterTable { name, only: only || star, actions: actions? })
+    Some(AlterTable { name, only: written.then_some(only), actions: actions?, all })
 }
 
 fn action(text: &str, tokens: &[Token]) -> Option<AlterAction> {
@@ -82,7 +91,9 @@ fn action(text: &str, tokens: &[Token]) -> Option<AlterAction> {
             column::column(&mut { column }).map(AlterAction::AddColumn)
         }
         "drop" | "validate" | "rename" | "alter" if cursor.word_ahead(1) == Some("constraint") => {
-            Some(AlterAction::OtherConstraint)
+            cursor.at += 2;
+            cursor.eat_all(&["if", "exists"]);
+            cursor.ident().map(AlterAction::OtherConstraint)
         }
         "drop" => {
             cursor.at += 1;
