@@ -112,14 +112,14 @@ impl Session {
         self.engine.failpoints.abort_at("committed");
         let left = unfinished(finished);
         drop(live);
-        if !left.is_empty() {
-            left.into_iter().for_each(|node| self.engine.doubts.raise(node));
-            self.engine.doubts.raised.notify_one();
-        } else {
+        if left.is_empty() {
             let change = Change::new().delete(&decision, Expect::Anything);
             if let Err(error) = self.engine.catalog.commit(change).await {
                 tracing::warn!(%error, "a finished commit decision stays in the catalog");
             }
+        } else {
+            left.into_iter().for_each(|node| self.engine.doubts.raise(node));
+            self.engine.doubts.raised.notify_one();
         }
         Ok(())
     }
