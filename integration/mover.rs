@@ -168,6 +168,28 @@ async fn what_can_not_move_is_refused_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_of_another_version_of_their_extension_are_refused_before_any_work() {
+    let shop = Shop::create_empty().await;
+    for (node, version) in [(0, "1.4"), (1, "1.5")] {
+        let sql = format!(
+            "CREATE EXTENSION hstore SCHEMA public VERSION '{version}'; \
+             ALTER TABLE events ADD COLUMN more hstore"
+        );
+        shop.client(node).await.batch_execute(&sql).await.unwrap();
+    }
+    let proxy = shop.proxy(Failpoints::default()).await;
+    shop.request_move(&proxy).await;
+    let mv = proxy.until_finished().await;
+    let error = mv.error.unwrap();
+    assert!(error.contains("extension hstore 1.4 on node n1 and extension hstore 1.5"), "{error}");
+    shop.client(0).await.batch_execute("ALTER EXTENSION hstore UPDATE TO '1.5'").await.unwrap();
+    shop.request_move(&proxy).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Done, "{mv:#?}");
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_can_not_be_fenced_off_moves_nothing() {
     let shop = Shop::create_empty().await;
     let role = format!("mover_{}", std::process::id());

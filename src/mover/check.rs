@@ -114,13 +114,21 @@ pub(super) fn objects(mv: &Move) -> Vec<Object> {
 
 /// Text means the same on both nodes.
 async fn same_database(source: &Session, destination: &Session) -> Result<(), MoveError> {
-    let sql = "SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text \
+    let sql = "SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, \
+         coalesce(pg_database_collation_actual_version(oid), 'none') \
          FROM pg_database WHERE datname = current_database()";
     let mut seen = Vec::new();
     for session in [source, destination] {
         let rows = session.rows("looking at the database", sql, &[]).await?;
-        let row = rows.first();
-        seen.push(row.map(|row| [0, 1, 2].map(|at| row.get::<_, String>(at))).unwrap_or_default());
+        let row = rows.first().map(|row| [0, 1, 2, 3].map(|at| row.get::<_, String>(at)));
+        seen.push(row.unwrap_or_default());
+    }
+    if seen[0][..3] == seen[1][..3] && seen[0][3] != seen[1][3] {
+        return refused(format!(
+            "text is put in order by version {} of its collation on node {} and by {} on node {}: \
+             queries would give another order there; bring both systems' libraries to one version",
+            seen[0][3], source.node, seen[1][3], destination.node
+        ));
     }
     let what = ["encoding", "collation", "character type"];
     for (what, (here, there)) in what.iter().zip(seen[0].iter().zip(&seen[1])) {

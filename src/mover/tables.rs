@@ -11,6 +11,13 @@ use crate::shard_move::{MovedColumn, MovedTable};
 /// Foreign keys that are declared on a partitioned table, or that point at one.
 const PARENT_FOREIGN_KEYS: &str = "SELECT conname::text FROM pg_constraint \
      WHERE contype = 'f' AND conparentid = 0 AND (conrelid = $1 OR confrelid = $1)";
+/// Extensions whose types a table's columns have, with their versions.
+const EXTENSIONS: &str = "SELECT DISTINCT format('extension %s %s', e.extname, e.extversion) AS used \
+     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+     JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.deptype = 'e' \
+     AND d.objid IN (t.oid, t.typelem, t.typbasetype) \
+     JOIN pg_extension e ON e.oid = d.refobjid \
+     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1";
 /// What a leaf has that its parent does not give it, and that would be lost.
 const OWN_EXTRAS: &str = "SELECT 'trigger ' || tgname FROM pg_trigger \
      WHERE tgrelid = $1 AND NOT tgisinternal AND tgparentid = 0 AND tgname !~ '^foreshard_' \
@@ -84,6 +91,17 @@ impl Pair<'_> {
         }
         if a.owner != b.owner {
             return differ("owners");
+        }
+        let here = look::names(self.source, a.oid, EXTENSIONS).await?;
+        let there = look::names(self.destination, b.oid, EXTENSIONS).await?;
+        if here != there {
+            return refused(format!(
+                "table {name} uses {} on node {} and {} on node {}: ALTER EXTENSION … UPDATE",
+                here.join(", "),
+                self.source.node,
+                there.join(", "),
+                self.destination.node
+            ));
         }
         for (session, oid) in [(self.source, a.oid), (self.destination, b.oid)] {
             let keys = look::names(session, oid, PARENT_FOREIGN_KEYS).await?;
