@@ -48,7 +48,8 @@ pub async fn connect(address: &NodeAddress, database: &str) -> Client {
 /// The rows that `sql` gives by the simple protocol, each as its columns with `|` between them,
 /// NULL as `∅`.
 pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let messages =
+        client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     let rows = messages.into_iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => {
             let columns = (0..row.len()).map(|column| row.get(column).unwrap_or("∅"));

@@ -78,7 +78,7 @@ impl Session {
             done?;
         }
         let gid = self.engine.next_gid();
-        let _live = LiveGid::new(self, gid.clone());
+        let live = LiveGid::new(self, gid.clone());
         let quoted = Literal(&gid).to_string();
         let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
         let prepared = on_all(parts, &format!("PREPARE TRANSACTION {quoted}")).await;
@@ -98,18 +98,28 @@ impl Session {
         };
         if let Err(error) = decided {
             let parts = self.members.iter_mut().filter(|m| in_doubt.contains(&m.node));
-            log_unfinished(on_all(parts, &format!("ROLLBACK PREPARED {quoted}")).await);
+            let left = unfinished(on_all(parts, &format!("ROLLBACK PREPARED {quoted}")).await);
+            drop(live);
+            if !left.is_empty() {
+                // What is left only holds locks.
+                self.engine.doubts.raised.notify_one();
+            }
             return Err(error);
         }
         self.engine.failpoints.abort_at("decided");
         let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
         let finished = on_all(parts, &format!("COMMIT PREPARED {quoted}")).await;
         self.engine.failpoints.abort_at("committed");
-        if log_unfinished(finished) {
+        let left = unfinished(finished);
+        drop(live);
+        if left.is_empty() {
             let change = Change::new().delete(&decision, Expect::Anything);
             if let Err(error) = self.engine.catalog.commit(change).await {
                 tracing::warn!(%error, "a finished commit decision stays in the catalog");
             }
+        } else {
+            left.into_iter().for_each(|node| self.engine.doubts.raise(node));
+            self.engine.doubts.raised.notify_one();
         }
         Ok(())
     }
@@ -164,14 +174,14 @@ async fn on_all<'a>(members: impl Iterator<Item = &'a mut Member>, sql: &str) ->
     join_all(running).await
 }
 
-/// Logs what the resolver has to finish; whether there is nothing.
-fn log_unfinished(outcomes: Vec<Outcome>) -> bool {
-    let mut all = true;
+/// The nodes on which the resolver has to finish something.
+fn unfinished(outcomes: Vec<Outcome>) -> Vec<NodeId> {
+    let mut nodes = Vec::new();
     for (node, outcome) in outcomes {
         if let Err(error) = outcome {
             tracing::warn!(%node, %error, "a prepared transaction is left to the resolver");
-            all = false;
+            nodes.push(node);
         }
     }
-    all
+    nodes
 }

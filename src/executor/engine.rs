@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+use super::doubt::Doubts;
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
@@ -112,6 +113,8 @@ pub struct Engine {
     gid_count: AtomicU64,
     /// Where a test wants the process to die.
     pub(super) failpoints: Failpoints,
+    /// Nodes that have not finished what is committed.
+    pub(super) doubts: Doubts,
     /// The prepared transactions that a session is at work on.
     pub(super) live_gids: Mutex<HashSet<String>>,
     /// The tables for which the views of the system catalog were last made, and whether the home node
@@ -150,6 +153,7 @@ impl Engine {
             started_unix_ms: since_epoch.as_millis(),
             gid_count: AtomicU64::new(0),
             failpoints: Failpoints::from_env(),
+            doubts: Doubts::default(),
             live_gids,
             catalog_views: tokio::sync::Mutex::default(),
             relations: RwLock::default(),

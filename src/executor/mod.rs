@@ -15,6 +15,7 @@ mod commit;
 mod ddl_lock;
 mod derived;
 mod direct;
+mod doubt;
 mod engine;
 mod enter;
 mod evaluate;

@@ -17,6 +17,9 @@ use crate::sql::Literal;
 /// How long one node may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// When a node that has not finished what is committed is asked again.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Prepared transactions of this catalog, with their databases.
 const PREPARED: &str = "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts \
     WHERE starts_with(gid, $1)";
@@ -30,9 +33,11 @@ impl Engine {
             if let Err(error) = self.refresh_derived().await {
                 tracing::warn!(%error, "views over sharded tables could not be read");
             }
+            let next = if self.doubts.any() { interval.min(SOON) } else { interval };
             tokio::select! {
                 () = tasks.token().cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
+                () = self.doubts.raised.notified() => {}
+                () = tokio::time::sleep(next) => {}
             }
         }
     }
@@ -48,16 +53,23 @@ impl Engine {
         let mut all_answered = true;
         // A node that was drained and has left has nothing that could be resolved.
         let map = self.live_map.snapshot();
-        let standing = map.nodes().map(|(_, node)| node.standing);
-        let there = self.nodes.iter().zip(standing).filter(|(_, it)| *it != Standing::Gone);
-        for (node, _) in there {
-            match timeout(DEADLINE, self.resolve_node(node)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(node = %node.name, %error, "prepared transactions stay");
-                    all_answered = false;
-                }
-                Err(_) => all_answered = false,
+        let there = map.nodes().filter(|(_, node)| node.standing != Standing::Gone);
+        for (id, _) in there {
+            let node = &self.nodes[id.index()];
+            let only = self.doubts.finishing.lock().await;
+            let mark = self.doubts.of(id);
+            let resolved = timeout(DEADLINE, self.resolve_node(node)).await;
+            drop(only);
+            if let Ok(Ok(())) = resolved {
+                mark.into_iter().for_each(|mark| self.doubts.settle(id, mark));
+                continue;
+            }
+            all_answered = false;
+            if let Ok(Err(error)) = resolved {
+                tracing::warn!(node = %node.name, %error, "prepared transactions stay");
+            }
+            if !decisions.is_empty() {
+                self.doubts.raise(id);
             }
         }
         if !all_answered {
@@ -71,7 +83,7 @@ impl Engine {
         }
     }
 
-    async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
+    pub(super) async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
         let (client, connection) = node
             .service_config(self.live_map.snapshot().database())
             .connect(node.tls.clone())

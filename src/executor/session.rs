@@ -306,6 +306,9 @@ impl Session {
     /// The connection to `node`, checked out if need be, with the session's settings, in the
     /// session's transaction. Its statements come after [`Member::preface`].
     pub async fn member(&mut self, node: NodeId) -> Result<&mut Member, Fault> {
+        if self.engine.doubts.any() {
+            self.engine.certain(node).await?;
+        }
         let index = match self.members.iter().position(|member| member.node == node) {
             Some(index) => {
                 self.adopt_again(index).await?;
@@ -382,6 +385,7 @@ impl Session {
 
     /// Another connection to `node`, with the session's settings, outside of its transaction.
     pub(super) async fn checkout_beside(&self, node: NodeId) -> Result<Guard, Fault> {
+        self.engine.certain(node).await?;
         let mut guard = self.pools[node.index()].checkout(&Arc::default()).await?;
         guard.adopt(&self.settings).await?;
         guard.trace.owner = None;
