@@ -41,6 +41,8 @@ const SHORT: u64 = 25;
 const ROUND: Duration = Duration::from_secs(30);
 /// Moves that are under way or waiting at the most.
 const MOVES_AT_ONCE: usize = 6;
+/// After so long in a turn a client is stuck.
+const LONG_TURN: Duration = Duration::from_secs(15);
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -127,6 +129,7 @@ impl Chaos {
             }
             let violations = self.ledger.violations();
             if !violations.is_empty() {
+                println!("clients: {}", self.world.clients().await);
                 self.fail(&violations);
             }
         }
@@ -144,7 +147,13 @@ impl Chaos {
             self.fail(&[story]);
         }
         let ledger = Arc::clone(&self.ledger);
-        let turn = ledger.turn.write().await;
+        let turn = tokio::select! {
+            turn = ledger.turn.write() => turn,
+            () = sleep(LONG_TURN) => {
+                println!("a client does not end its turn: {}", self.world.clients().await);
+                ledger.turn.write().await
+            }
+        };
         self.world.until_it_serves().await;
         self.world.until_nothing_is_prepared().await;
         self.count().await;

@@ -21,7 +21,7 @@ use super::disk::TinyDisk;
 use super::ledger::{PURSE, TENANTS};
 use super::link::Link;
 use super::process_support::Deployment;
-use super::support::{TestDatabase, TestNodes, connect, eventually, temp_folder};
+use super::support::{TestDatabase, TestNodes, connect, eventually, rows, temp_folder};
 
 /// The database.
 pub const DATABASE: &str = "chaos";
@@ -189,6 +189,18 @@ impl World {
         let mut process = self.process.take()?;
         let ended = timeout(Duration::from_secs(30), process.child.wait()).await.ok()?.ok()?;
         ended.success().then_some(())
+    }
+
+    /// What the proxy, and each node, says of the clients that are connected.
+    pub async fn clients(&self) -> String {
+        let mut story = format!("{:?}", self.admin("/api/v1/clients").await);
+        let sql = "SELECT pid, state, wait_event, xact_start, left(query, 60) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND backend_type = 'client backend'";
+        for index in 0..self.links.len() {
+            let Some(client) = self.node_client(index).await else { continue };
+            story += &format!("\nn{}: {:?}", index + 1, rows(&client, sql).await);
+        }
+        story
     }
 
     /// What the admin API answers to a GET; `None` if it does not.

@@ -1,7 +1,10 @@
 //! The end of a transaction on one node or several: plain, or in two phases with a durable decision.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::session::Member;
 use super::{Fault, Session};
@@ -25,6 +28,9 @@ impl Record for CommitDecision {
         self.gid.clone()
     }
 }
+
+/// How long nodes may take to roll back; closing the connection does the same.
+const ROLLBACK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Asks whether a transaction has written on this node.
 const HAS_WRITTEN: &str = "SELECT 1 WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
@@ -127,7 +133,15 @@ impl Session {
     /// Rolls back where something was begun. A node that can't is rolled back by closing its
     /// connection.
     async fn rollback_members(&mut self) {
-        let outcomes = on_all(self.members_in_transaction(), "ROLLBACK").await;
+        self.lose_busy();
+        let outcomes = {
+            let rolled_back = on_all(self.members_in_transaction(), "ROLLBACK");
+            timeout(ROLLBACK_DEADLINE, rolled_back).await
+        };
+        let Ok(outcomes) = outcomes else {
+            tracing::warn!("a node does not roll back in time: its connection is closed");
+            return self.lose_busy();
+        };
         for (node, outcome) in outcomes {
             if outcome.is_err() {
                 self.lose(node);

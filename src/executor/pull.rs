@@ -118,11 +118,7 @@ impl Session {
         let mut merge = MergeSession::begin(self).await?;
         // Nothing of this reaches the client, so that it may be cut off anywhere.
         let Ok(gathered) = timeout_at(deadline, self.bring_together(run, &mut merge)).await else {
-            for node in self.nodes() {
-                if self.is_busy(node) {
-                    self.lose(node);
-                }
-            }
+            self.lose_busy();
             return Err(too_slow(limit).into());
         };
         let (described, plan) = match gathered {
@@ -330,11 +326,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// Whether the connection to `node` owes an answer.
-    fn is_busy(&mut self, node: NodeId) -> bool {
-        self.held(node).is_some_and(|member| member.guard.status.is_none())
     }
 }
 

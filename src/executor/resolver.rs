@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState as NodeState;
 
 use super::commit::CommitDecision;
 use super::{ColumnsError, Engine};
@@ -106,7 +107,11 @@ impl Engine {
             let sql = format!("{verdict} PREPARED {}", Literal(&gid));
             let finish = async {
                 node.enter(&client).await?;
-                Ok::<_, ColumnsError>(client.batch_execute(&sql).await?)
+                match client.batch_execute(&sql).await {
+                    // Its session has finished it meanwhile.
+                    Err(error) if error.code() == Some(&NodeState::UNDEFINED_OBJECT) => Ok(()),
+                    done => Ok::<_, ColumnsError>(done?),
+                }
             };
             tokio::select! {
                 done = finish => done?,

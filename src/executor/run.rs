@@ -221,6 +221,7 @@ impl Session {
     /// statement held is let go of, and connections that are not clean are closed.
     pub fn after_error(&mut self) {
         if self.in_transaction() {
+            self.lose_busy();
             self.fail();
         } else {
             self.release();

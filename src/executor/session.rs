@@ -92,8 +92,10 @@ pub(super) struct Transaction {
     pub begin: Option<String>,
     /// A text of several statements began it: with which modes is not known.
     pub begun_unseen: bool,
-    /// It can only be rolled back.
+    /// It can only be rolled back, to a savepoint perhaps.
     pub failed: bool,
+    /// A node's part of it is gone: it can only be rolled back as a whole.
+    pub broken: bool,
     /// What a node that joins later must run after BEGIN: SET TRANSACTION, SET, savepoints and the
     /// way back to them, in the order in which the client gave them.
     pub prelude: Vec<String>,
@@ -238,9 +240,20 @@ impl Session {
         self.transaction.prelude.iter().map(String::as_str)
     }
 
-    /// A savepoint was gone back to: the transaction goes on.
+    /// A savepoint was gone back to: the transaction goes on, if it is whole.
     pub fn unfail(&mut self) {
-        self.transaction.failed = false;
+        self.transaction.failed = self.transaction.broken;
+    }
+
+    /// Errors with 25P02 if a node's part of the transaction is gone, so that no savepoint helps.
+    pub fn check_whole(&self) -> Result<(), ServerError> {
+        if !self.transaction.broken {
+            return Ok(());
+        }
+        let message = "the transaction can't go on from a savepoint: a node's part of it is gone";
+        Err(ServerError::new(SqlState::IN_FAILED_SQL_TRANSACTION, message)
+            .with_detail("The connection to the node broke, and the node has rolled back.")
+            .with_hint("Roll the whole transaction back, and run it again."))
     }
 
     /// The nodes on which the transaction has begun.
@@ -298,6 +311,20 @@ impl Session {
         self.members.iter_mut().find(|member| member.node == node)
     }
 
+    /// Whether the connection to `node` owes an answer.
+    pub(super) fn is_busy(&self, node: NodeId) -> bool {
+        self.members.iter().any(|member| member.node == node && member.guard.status.is_none())
+    }
+
+    /// Gives up the connections that owe an answer: after an error of the proxy's nobody will take it.
+    pub(super) fn lose_busy(&mut self) {
+        for node in self.nodes() {
+            if self.is_busy(node) {
+                self.lose(node);
+            }
+        }
+    }
+
     /// The nodes that it holds connections to.
     pub fn nodes(&self) -> SmallVec<[NodeId; 4]> {
         self.members.iter().map(|member| member.node).collect()
@@ -306,7 +333,8 @@ impl Session {
     /// The connection to `node`, checked out if need be, with the session's settings, in the
     /// session's transaction. Its statements come after [`Member::preface`].
     pub async fn member(&mut self, node: NodeId) -> Result<&mut Member, Fault> {
-        if self.engine.doubts.any() {
+        // In the middle of an exchange it is too late to look, and nothing new is read.
+        if self.engine.doubts.any() && !self.is_busy(node) {
             self.engine.certain(node).await?;
         }
         let index = match self.members.iter().position(|member| member.node == node) {
@@ -444,6 +472,7 @@ impl Session {
             member.pin_for(Pin::No);
             self.cancel.remove(member.node, member.guard.key);
             member.guard.close();
+            self.transaction.broken |= member.begun && self.in_transaction();
             self.fail();
         }
     }

@@ -23,6 +23,7 @@ impl ClientSession {
             Control::Savepoint { .. } => self.in_block(text, "SAVEPOINT").await,
             Control::Release { .. } => self.in_block(text, "RELEASE").await,
             Control::RollbackTo { .. } => {
+                self.session.check_whole()?;
                 self.session.unfail();
                 self.in_block(text, "ROLLBACK").await
             }
