@@ -13,7 +13,9 @@ const SHARDS: std::ops::Range<usize> = 6..14;
 pub async fn ask(world: &World, random: &mut StdRng) -> bool {
     let Some(shards) = world.admin("/api/v1/shards").await else { return false };
     let shards = shards["shards"].as_array().cloned().unwrap_or_default();
-    let Some(wanted) = wanted(&shards, random) else { return false };
+    let kept: Vec<Value> = world.moves().await.unwrap_or_default();
+    let kept: Vec<Value> = kept.into_iter().filter(|mv| mv["state"] == "keeping").collect();
+    let Some(wanted) = wanted(&shards, &kept, random) else { return false };
     let (path, body) = wanted;
     match world.post(path, &body).await {
         Some((200..300, _)) => true,
@@ -26,13 +28,14 @@ pub async fn ask(world: &World, random: &mut StdRng) -> bool {
     }
 }
 
-fn wanted(shards: &[Value], random: &mut StdRng) -> Option<(&'static str, Value)> {
+fn wanted(shards: &[Value], kept: &[Value], random: &mut StdRng) -> Option<(&'static str, Value)> {
     let node = |random: &mut StdRng| format!("n{}", random.random_range(1..4));
     let shard = shards.get(random.random_range(0..shards.len().max(1)))?;
     let dice = random.random_range(0..15);
     if dice >= 10 {
         let path = if dice == 10 { "/api/v1/confirmations" } else { "/api/v1/reversals" };
-        return Some((path, json!({ "shard": shard["shard"] })));
+        let back = kept.get(random.random_range(0..kept.len().max(1)))?;
+        return Some((path, json!({ "move": back["id"] })));
     }
     if dice < 2 && shards.len() < SHARDS.end {
         let nodes = [node(random), node(random)];
