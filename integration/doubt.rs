@@ -1,13 +1,14 @@
-//! A node that can't finish its part of a committed transaction at once shows nobody what was before.
+//! Connections to a node that break in the middle of transactions over several: what is committed is
+//! seen by everybody, and what has lost a part is not committed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use foreshard::executor;
 use foreshard::runtime::Tasks;
+use parking_lot::Mutex;
 use support::{TestDatabase, TestProxy, rows};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,11 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 const POLICY: &str = "groups:\n  shop: { key: bigint, shards: 4, tables: { accounts: id } }\n\
                       placement: { mode: 'off' }\n";
 
-/// Stands before a node; once armed, it breaks the connection that is about to commit what it has
-/// prepared.
+/// Stands before a node; breaks the next connection that says a word.
 struct Gap {
     port: u16,
-    armed: Arc<AtomicBool>,
+    word: Arc<Mutex<Option<&'static str>>>,
     tasks: Tasks,
 }
 
@@ -28,29 +28,39 @@ impl Gap {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gap = Self {
             port: listener.local_addr().unwrap().port(),
-            armed: Arc::default(),
+            word: Arc::default(),
             tasks: Tasks::new(),
         };
-        let (armed, tasks) = (Arc::clone(&gap.armed), gap.tasks.clone());
+        let (word, tasks) = (Arc::clone(&gap.word), gap.tasks.clone());
         drop(gap.tasks.spawn("gap", async move {
             while let Ok((client, _)) = listener.accept().await {
                 let node = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                drop(tasks.spawn("link", link(client, node, Arc::clone(&armed))));
+                drop(tasks.spawn("link", link(client, node, Arc::clone(&word))));
             }
         }));
         gap
     }
+
+    /// The next connection that says this breaks.
+    fn arm(&self, word: &'static str) {
+        *self.word.lock() = Some(word);
+    }
+
+    fn is_armed(&self) -> bool {
+        self.word.lock().is_some()
+    }
 }
 
-async fn link(client: TcpStream, node: TcpStream, armed: Arc<AtomicBool>) {
+async fn link(client: TcpStream, node: TcpStream, word: Arc<Mutex<Option<&'static str>>>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_node, mut to_node) = node.into_split();
     let there = async {
         let mut bytes = vec![0; 64 * 1024];
         loop {
             let count = from_client.read(&mut bytes).await.unwrap_or(0);
-            let said = bytes[..count].windows(15).any(|part| part == b"COMMIT PREPARED");
-            if count == 0 || said && armed.swap(false, Ordering::SeqCst) {
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            let said = word.lock().take_if(|word| text.contains(*word)).is_some();
+            if count == 0 || said {
                 return;
             }
             if to_node.write_all(&bytes[..count]).await.is_err() {
@@ -86,9 +96,9 @@ async fn an_acknowledged_commit_is_seen_by_everybody_though_a_node_missed_its_en
         // One that is inside of a transaction sees it as well.
         reader.batch_execute("BEGIN").await.unwrap();
         reader.batch_execute("SELECT count(*) FROM accounts").await.unwrap();
-        gap.armed.store(true, Ordering::SeqCst);
+        gap.arm("COMMIT PREPARED");
         writer.batch_execute(&format!("UPDATE accounts SET version = {version}")).await.unwrap();
-        assert!(!gap.armed.load(Ordering::SeqCst), "the connection was broken");
+        assert!(!gap.is_armed(), "the connection was broken");
         let seen = "SELECT DISTINCT version FROM accounts";
         assert_eq!(rows(&reader, seen).await, [version.to_string()]);
         reader.batch_execute("COMMIT").await.unwrap();
@@ -98,5 +108,43 @@ async fn an_acknowledged_commit_is_seen_by_everybody_though_a_node_missed_its_en
     for node in [0, 1] {
         let client = database.client(node).await;
         assert_eq!(rows(&client, prepared).await, [] as [&str; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_has_lost_a_nodes_part_goes_on_from_no_savepoint() {
+    let mut database = TestDatabase::create(2).await;
+    let direct = [database.client(0).await, database.client(1).await];
+    let gap = Gap::before(database.nodes[1].port).await;
+    database.nodes[1].port = gap.port;
+    let proxy = TestProxy::start(&database, POLICY).await;
+    let client = proxy.client().await;
+    for sql in [
+        "CREATE TABLE accounts (id bigint PRIMARY KEY, version int NOT NULL)",
+        "INSERT INTO accounts SELECT n, 0 FROM generate_series(1, 40) n",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let mut ids = Vec::new();
+    for node in &direct {
+        ids.push(rows(node, "SELECT min(id) FROM accounts").await.remove(0));
+    }
+    let set =
+        |id: &str, version: i32| format!("UPDATE accounts SET version = {version} WHERE id = {id}");
+    for _ in 0..5 {
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute(&set(&ids[0], 1)).await.unwrap();
+        client.batch_execute(&set(&ids[1], 1)).await.unwrap();
+        client.batch_execute("SAVEPOINT here").await.unwrap();
+        gap.arm("UPDATE");
+        let broken = client.batch_execute(&set(&ids[1], 2)).await.unwrap_err();
+        assert_eq!(broken.code().unwrap().code(), "08006", "{broken:?}");
+        let refused = client.batch_execute("ROLLBACK TO here").await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "25P02", "{refused:?}");
+        let refused = client.batch_execute(&set(&ids[0], 3)).await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "25P02", "{refused:?}");
+        client.batch_execute("COMMIT").await.unwrap();
+        let seen = rows(&client, "SELECT DISTINCT version FROM accounts").await;
+        assert_eq!(seen, ["0"], "nothing of it is committed");
     }
 }
