@@ -1,14 +1,20 @@
 //! The proxy's own statements on a client's connection: BEGIN, PREPARE TRANSACTION, settings.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::timeout;
 
 use super::{BackendError, Connection, Settings};
 use crate::wire::{Reader, put_query, read_error};
 
 /// Most rows that the answer to one of the proxy's own statements may have.
 const ROWS_MAX: usize = 10_000;
+
+/// How long a server may take for what takes it no time.
+const QUICK: Duration = Duration::from_secs(10);
 
 /// The answer to one of the proxy's own statements.
 #[derive(Debug, Default)]
@@ -45,6 +51,14 @@ impl Connection {
         self.finish_command().await
     }
 
+    /// The same for what takes a server no time: one that does not answer counts as broken.
+    pub(super) async fn quick_command(&mut self, sql: &str) -> Result<Command, CommandError> {
+        match timeout(QUICK, self.command(sql)).await {
+            Ok(done) => done,
+            Err(_) => Err(self.broken(io::ErrorKind::TimedOut.into()).into()),
+        }
+    }
+
     /// Reads the answer to a statement that was sent.
     pub async fn finish_command(&mut self) -> Result<Command, CommandError> {
         let (mut command, mut reported) = (Command::default(), None);
@@ -77,7 +91,7 @@ impl Connection {
         }
         if *self.settings != **settings {
             for sql in settings.adopt_from(&self.settings) {
-                self.command(&sql).await?;
+                self.quick_command(&sql).await?;
             }
         }
         self.settings = Arc::clone(settings);

@@ -55,7 +55,7 @@ impl Connection {
                  WHERE pg_catalog.current_setting({name}, true) IS NOT NULL"
             );
         }
-        let command = self.command(&sql).await?;
+        let command = self.quick_command(&sql).await?;
         let (mut settings, mut search_path, mut state) = (Settings::default(), Vec::new(), None);
         for row in command.rows {
             let mut values = row.into_iter().flatten();

@@ -38,6 +38,7 @@ mod scatter;
 mod session;
 mod spread;
 mod system_catalog;
+mod transaction;
 mod viewed;
 
 pub use cancel::CancelTarget;

@@ -1,0 +1,46 @@
+//! What a session knows of its transaction.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Exclusive, Pass, Writing};
+use crate::ids::ShardId;
+use crate::shard_map::ShardMap;
+use crate::sql::TableName;
+
+/// What a session knows of its transaction.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
+pub(super) struct Transaction {
+    /// The client's BEGIN, while its transaction lasts.
+    pub begin: Option<String>,
+    /// A text of several statements began it: with which modes is not known.
+    pub begun_unseen: bool,
+    /// It can only be rolled back, to a savepoint perhaps.
+    pub failed: bool,
+    /// A node's part of it is gone: it can only be rolled back as a whole.
+    pub broken: bool,
+    /// What a node that joins later must run after BEGIN: SET TRANSACTION, SET, savepoints and the
+    /// way back to them, in the order in which the client gave them.
+    pub prelude: Vec<String>,
+    /// The shards that it has touched stay where they are until it ends.
+    pub passes: SmallVec<[(ShardId, Pass); 2]>,
+    /// The map in force when it first touched a node.
+    pub map: Option<Arc<ShardMap>>,
+    /// A statement may have changed settings of the session.
+    pub settings_changed: bool,
+    /// No move while its DDL is not committed.
+    pub ddl: Option<Exclusive>,
+    /// It has written a reference table: no node becomes a member before it ends.
+    pub references: Option<Writing>,
+    /// Its DDL made a reference table whose defaults differ from node to node.
+    pub varies: bool,
+    /// Tables whose columns are to be read again after it.
+    pub changed_tables: Vec<TableName>,
+    /// Names of views that its DDL has made, changed or dropped.
+    pub changed_views: BTreeSet<String>,
+    /// Names of relations that it has asked for and that were not there.
+    pub absent: BTreeSet<String>,
+}
