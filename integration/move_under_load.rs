@@ -43,10 +43,7 @@ async fn moves_splits_and_merges_under_pgbench_cost_no_error_and_no_write() {
     let after = Aftermath::of(&deployment).await;
     after.assert_in_order().await;
     assert!(after.moves.iter().all(|mv| mv.error.is_none()), "{:#?}", after.moves);
-    let entries = after.entries().await;
-    assert!(entries.values().all(|count| *count == 1), "doubled entries");
-    assert_eq!(i64::try_from(entries.len()).unwrap(), transactions);
-    assert_eq!(after.versions().await.values().sum::<i64>(), transactions);
+    after.assert_counted(transactions).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,10 +85,7 @@ async fn going_back_under_pgbench_costs_no_error_and_no_write_and_ddl_ends_the_k
     let after = Aftermath::of(&deployment).await;
     after.assert_in_order().await;
     assert!(after.moves.iter().all(|mv| mv.error.is_none()), "{:#?}", after.moves);
-    let entries = after.entries().await;
-    assert!(entries.values().all(|count| *count == 1), "doubled entries");
-    assert_eq!(i64::try_from(entries.len()).unwrap(), transactions);
-    assert_eq!(after.versions().await.values().sum::<i64>(), transactions);
+    after.assert_counted(transactions).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -129,6 +129,14 @@ impl Aftermath {
         all
     }
 
+    /// Each of so many transactions has left one entry, once, and counted its account up.
+    pub async fn assert_counted(&self, transactions: i64) {
+        let entries = self.entries().await;
+        assert!(entries.values().all(|count| *count == 1), "doubled entries");
+        assert_eq!(i64::try_from(entries.len()).unwrap(), transactions);
+        assert_eq!(self.versions().await.values().sum::<i64>(), transactions);
+    }
+
     /// All that was acknowledged is there, nothing twice, and nothing that nobody wrote; both tables
     /// tell the same, since a transaction is whole or not at all.
     pub async fn assert_written(&self, written: &Written) {

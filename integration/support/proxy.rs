@@ -48,9 +48,7 @@ fn trust() -> Admission {
 impl TestProxy {
     /// Starts a proxy with a policy (YAML, without its database) in front of a test database.
     pub async fn start(database: &TestDatabase, policy: &str) -> Self {
-        let folder = temp_folder("catalog");
-        let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        Self::start_in(folder, nodes, name, policy.to_owned()).await
+        Self::start_by(database, policy, How::default()).await
     }
 
     /// The same, letting clients in by `admission`.
@@ -59,10 +57,7 @@ impl TestProxy {
         policy: &str,
         admission: Admission,
     ) -> Self {
-        let folder = temp_folder("catalog");
-        let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        let how = How { admission, ..How::default() };
-        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
+        Self::start_by(database, policy, How { admission, ..How::default() }).await
     }
 
     /// The same, with limits and deadlines of statements.
@@ -71,10 +66,7 @@ impl TestProxy {
         policy: &str,
         executor: executor::Config,
     ) -> Self {
-        let folder = temp_folder("catalog");
-        let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        let how = How { executor, ..How::default() };
-        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
+        Self::start_by(database, policy, How { executor, ..How::default() }).await
     }
 
     /// The same, with limits of the connections to the nodes.
@@ -83,19 +75,13 @@ impl TestProxy {
         policy: &str,
         backend: backend::Config,
     ) -> Self {
-        let folder = temp_folder("catalog");
-        let (nodes, name) = (database.nodes.clone(), database.name.clone());
-        let how = How { backend, ..How::default() };
-        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
+        Self::start_by(database, policy, How { backend, ..How::default() }).await
     }
 
-    async fn start_in(
-        folder: PathBuf,
-        nodes: Vec<NodeAddress>,
-        database: String,
-        policy: String,
-    ) -> Self {
-        Self::start_with(folder, nodes, database, policy, How::default()).await
+    async fn start_by(database: &TestDatabase, policy: &str, how: How) -> Self {
+        let folder = temp_folder("catalog");
+        let (nodes, name) = (database.nodes.clone(), database.name.clone());
+        Self::start_with(folder, nodes, name, policy.to_owned(), how).await
     }
 
     async fn start_with(
@@ -129,7 +115,8 @@ impl TestProxy {
     /// Stops the proxy and starts it again over the same catalog.
     pub async fn restart(self) -> Self {
         self.proxy.stop().await;
-        Self::start_in(self.folder, self.nodes, self.database, self.policy).await
+        let Self { folder, nodes, database, policy, .. } = self;
+        Self::start_with(folder, nodes, database, policy, How::default()).await
     }
 
     /// How a driver connects to it.

@@ -24,11 +24,13 @@ pub(super) async fn stored_map(
         catalog.put(&map, Expect::Absent).await?;
         return Ok(map);
     };
-    let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(stored.record) };
-    let map = ShardMap::try_from(parts)?;
-    nothing_in_the_way(&map, Some(&stored.record), nodes).await?;
-    catalog.put(&map, Expect::At(stored.revision)).await?;
-    Ok(map)
+    match extended(&stored.record, policy, &names, nodes).await? {
+        None => Ok(stored.record),
+        Some(map) => {
+            catalog.put(&map, Expect::At(stored.revision)).await?;
+            Ok(map)
+        }
+    }
 }
 
 /// Adds what is new in the policy to the map in force: groups, tables, functions. The nodes, of these
@@ -42,9 +44,8 @@ pub(super) async fn follow(
     let (before, map) = loop {
         let Some(stored) = engine.catalog.get::<ShardMap>("").await? else { return Ok(()) };
         let names = present(&stored.record, configured);
-        let Some(parts) = policy.extend(&stored.record, &names)? else { return Ok(()) };
-        let map = ShardMap::try_from(parts)?;
-        nothing_in_the_way(&map, Some(&stored.record), &engine.nodes).await?;
+        let map = extended(&stored.record, policy, &names, &engine.nodes).await?;
+        let Some(map) = map else { return Ok(()) };
         match engine.catalog.put(&map, Expect::At(stored.revision)).await {
             Ok(_) => break (stored.record, map),
             Err(CatalogError::Conflict(_)) => {}
@@ -63,6 +64,20 @@ pub(super) async fn follow(
     }
     // What was made while the map was changed was still made by the old one.
     nothing_in_the_way(&map, Some(&before), &engine.nodes).await
+}
+
+/// What the stored map becomes under a policy and with nodes of these names; `None` if that is nothing
+/// new.
+async fn extended(
+    stored: &ShardMap,
+    policy: &Policy,
+    names: &[String],
+    nodes: &[NodeAddress],
+) -> Result<Option<ShardMap>, StartError> {
+    let Some(parts) = policy.extend(stored, names)? else { return Ok(None) };
+    let map = ShardMap::try_from(parts)?;
+    nothing_in_the_way(&map, Some(stored), nodes).await?;
+    Ok(Some(map))
 }
 
 /// The names of the configured nodes that the map does not say have left.
