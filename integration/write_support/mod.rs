@@ -69,6 +69,17 @@ impl Pair {
         assert_eq!(shop, plain, "left the proxy, right one server: {sql}");
     }
 
+    /// The same, or the proxy refuses it: then it runs on neither. Whether it ran.
+    pub async fn same_or_refused(&self, sql: &str) -> bool {
+        let shop = answer(&self.shop, sql).await;
+        if shop == Err(SqlState::FEATURE_NOT_SUPPORTED.code().to_owned()) {
+            return false;
+        }
+        let plain = answer(&self.plain, sql).await;
+        assert_eq!(shop, plain, "left the proxy, right one server: {sql}");
+        true
+    }
+
     /// The same for several.
     pub async fn all_same(&self, statements: &[&str]) {
         for sql in statements {

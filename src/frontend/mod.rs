@@ -18,6 +18,7 @@ mod greeting;
 mod leaf;
 mod listener;
 mod login;
+mod merge;
 mod pools;
 mod rekey;
 mod roles;

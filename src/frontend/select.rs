@@ -82,7 +82,7 @@ impl ClientSession {
 
     /// The types of a statement's parameters, also those that PostgreSQL infers; 0 for those that
     /// users made.
-    async fn types_in(
+    pub(super) async fn types_in(
         &mut self,
         text: &str,
         bound: Option<&Bound<'_, '_>>,
@@ -140,7 +140,7 @@ impl ClientSession {
     }
 
     /// Runs a query and keeps its rows, as text.
-    async fn fetch(
+    pub(super) async fn fetch(
         &mut self,
         source: &str,
         bound: Option<&Bound<'_, '_>>,
@@ -222,7 +222,7 @@ impl ClientSession {
     }
 
     /// The names of types: whatever node has described them, they have the home node's ids.
-    async fn type_names(&mut self, oids: &[u32]) -> Result<Vec<String>, Fault> {
+    pub(super) async fn type_names(&mut self, oids: &[u32]) -> Result<Vec<String>, Fault> {
         let home = self.worker.engine.live_map.load().home();
         let list: Vec<String> = oids.iter().map(ToString::to_string).collect();
         let text = format!(
@@ -292,16 +292,21 @@ fn without_rows(source: &str, untyped: &[bool]) -> String {
 
 /// The types of the columns that a `RowDescription` describes.
 fn type_oids(frame: &[u8]) -> Result<Vec<u32>, Fault> {
+    Ok(described_columns(frame)?.into_iter().map(|(_, oid)| oid).collect())
+}
+
+/// Names and types of the columns that a `RowDescription` describes.
+pub(super) fn described_columns(frame: &[u8]) -> Result<Vec<(String, u32)>, Fault> {
     let read = || {
         let mut reader = Reader::new(body(frame));
         let count = reader.count(19)?;
         (0..count)
             .map(|_| {
-                reader.cstr()?;
+                let name = String::from_utf8_lossy(reader.cstr()?).into_owned();
                 reader.bytes(6)?;
                 let oid = reader.u32()?;
                 reader.bytes(8)?;
-                Ok(oid)
+                Ok((name, oid))
             })
             .collect::<Result<_, crate::wire::Malformed>>()
     };

@@ -306,7 +306,8 @@ impl ClientSession {
             | Route::Insert(..)
             | Route::Evaluate(_)
             | Route::Select(_)
-            | Route::Rekey(_) => self.write(route.clone(), text, None).await,
+            | Route::Rekey(_)
+            | Route::Merge(_) => self.write(route.clone(), text, None).await,
             Route::Declare(declared) => self.declare(declared, text, None).await,
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;

@@ -87,6 +87,7 @@ impl ClientSession {
                     | Route::Evaluate(_)
                     | Route::Select(_)
                     | Route::Rekey(_)
+                    | Route::Merge(_)
             )
         );
         if let (true, true, Way::Steps(route)) = (written, limit > 0, &way) {
@@ -127,7 +128,8 @@ impl ClientSession {
                 | Route::Insert(..)
                 | Route::Evaluate(_)
                 | Route::Select(_)
-                | Route::Rekey(_)),
+                | Route::Rekey(_)
+                | Route::Merge(_)),
             ) => self.write(route, text, Some(&bound)).await,
             Way::Steps(Route::Declare(declared)) => {
                 self.declare(&declared, text, Some(&bound)).await

@@ -33,6 +33,9 @@ impl ClientSession {
             if let Route::Rekey(rekey) = &route {
                 return Box::pin(self.rekey(&Arc::clone(rekey), bound)).await;
             }
+            if let Route::Merge(merge) = &route {
+                return Box::pin(self.merge(&Arc::clone(merge), bound)).await;
+            }
             let Route::Evaluate(first) = &route else {
                 let way = Way::Steps(route);
                 return self.write_way(way, &text, bound).await;
@@ -42,7 +45,9 @@ impl ClientSession {
             let params = params_of(bound);
             let (way, _) = self.way(&completed, params, template).await?;
             match way {
-                Way::Steps(next @ (Route::Evaluate(_) | Route::Rekey(_))) => route = next,
+                Way::Steps(next @ (Route::Evaluate(_) | Route::Rekey(_) | Route::Merge(_))) => {
+                    route = next;
+                }
                 way => return self.write_way(way, &completed, bound).await,
             }
             text = completed.into();

@@ -83,6 +83,10 @@ impl<'a> Bound<'a> {
             // Each round binds a further column or is the last.
             while bound.propagate(index, level) {}
         }
+        // What a subquery in FROM is bound to binds what is joined with it.
+        for (index, level) in query.levels.iter().enumerate().rev() {
+            while bound.propagate(index, level) {}
+        }
         bound
     }
 
@@ -95,6 +99,24 @@ impl<'a> Bound<'a> {
                 self.constants.get(&column).map(Vec::as_slice)
             })
             .collect()
+    }
+
+    /// What a column of the outermost level equals, if it is one of a key; `None` if it is not
+    /// bound.
+    pub(super) fn constants_at(&self, column: &ColumnRef) -> Option<&[Constant]> {
+        let [reach] = self.columns(0, column)[..] else { return None };
+        self.constants.get(&reach.column).map(Vec::as_slice)
+    }
+
+    /// Whether a column of the outermost level is the one at `position` in the key of a table of
+    /// `group` that is not the first.
+    pub(super) fn is_key(&self, column: &ColumnRef, group: GroupId, position: usize) -> bool {
+        let [Reach { column, table: Some(1..) }] = self.columns(0, column)[..] else {
+            return false;
+        };
+        let of = |table: &&Sharded<'_>| (table.level, table.index) == (column.level, column.table);
+        let table = self.sharded.iter().find(of);
+        column.position == position && table.is_some_and(|table| table.group == group)
     }
 
     /// The limits of the first key column of a table; `None` if there are none.

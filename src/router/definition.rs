@@ -363,7 +363,8 @@ fn copy_query(
         | Part::Write(_)
         | Part::Evaluate(_)
         | Part::Select(_)
-        | Part::Rekey(_) => Err(ServerError::refused(
+        | Part::Rekey(_)
+        | Part::Merge(_) => Err(ServerError::refused(
             "COPY of a query over several nodes is not yet supported",
             "Its rows are on several nodes.",
             "Bind the shard key in the query.",

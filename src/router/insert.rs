@@ -283,6 +283,15 @@ pub fn varies(expression: &str) -> bool {
         || !calls_in(expression).iter().all(harmless)
 }
 
+/// A column other than `given` whose default could differ between nodes.
+pub(super) fn varying<'a>(table: &'a Table, given: &[String]) -> Option<&'a str> {
+    let varies = |column: &&Column| {
+        let default = column.default.as_deref();
+        default.is_some_and(varies) && !given.contains(&column.name)
+    };
+    table.columns.iter().find(varies).map(|column| column.name.as_str())
+}
+
 struct Build<'a> {
     source: &'a str,
     layout: &'a InsertLayout,

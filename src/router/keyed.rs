@@ -142,7 +142,9 @@ impl Keyed {
 
     /// The same, but refused where a write needs several nodes.
     pub(super) fn on_one_node(self) -> Self {
-        let read = |route: &Route| !matches!(route, Route::Write(_) | Route::Evaluate(_));
+        let read = |route: &Route| {
+            !matches!(route, Route::Write(_) | Route::Evaluate(_) | Route::Merge(_))
+        };
         let otherwise = self.otherwise.filter(read);
         Self { over: Over::No, otherwise, ..self }
     }

@@ -58,7 +58,7 @@ pub(super) fn site(
         Some(Target::Update { columns }) => {
             !columns.iter().any(|column| key.contains(column)) && !statement.has("default")
         }
-        Some(Target::Insert(_)) => false,
+        Some(Target::Insert(_) | Target::Merge(_)) => false,
         Some(Target::Delete) | None => true,
     };
     let called = table.alias.as_ref()?;

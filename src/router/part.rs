@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, CopyOut, Ddl, Explained, Pull, Rekey, Route};
+use super::{CopyIn, CopyOut, Ddl, Explained, MergeWith, Pull, Rekey, Route};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::UseCursor;
 
@@ -27,6 +27,7 @@ pub(super) enum Part {
     Evaluate(Arc<Evaluation>),
     Select(Arc<InsertRows>),
     Rekey(Arc<Rekey>),
+    Merge(Arc<MergeWith>),
     Ddl(Arc<Ddl>),
     /// A cursor, as [`Route::Declare`].
     Declare(Route),

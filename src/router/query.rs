@@ -9,13 +9,13 @@ use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, hint, pull, rekey, scatter, views, write};
+use super::{Route, hint, merge, pull, rekey, scatter, views, write};
 use crate::shard_map::{KeyType, Method, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
 
 /// What the names of each table of each level mean; `None` for what is no table.
-type Meanings<'a> = Vec<Vec<Option<Meaning<'a>>>>;
+pub(super) type Meanings<'a> = Vec<Vec<Option<Meaning<'a>>>>;
 
 /// Routes a query.
 ///
@@ -38,6 +38,9 @@ pub(super) fn route(
     let Some((expanded, read)) = views::expand(whole, query, names)? else {
         return routed((text, statement), query, names);
     };
+    if query.verb == Verb::Merge {
+        return routed((text, statement), query, names);
+    }
     if let Some(select) = insert::select(query, whole) {
         // Its query is routed on its own.
         return Ok(Part::Select(select));
@@ -72,6 +75,9 @@ fn routed(
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
     let meanings = meanings(query, names)?;
+    if query.verb == Verb::Merge {
+        return merge::route((text, statement), query, names, &meanings);
+    }
     let kinds = Kinds::of(&meanings);
     if query.features.only && kinds.reference && !kinds.sharded {
         return Err(ServerError::refused(
@@ -245,7 +251,7 @@ fn bind_tables<'a>(
     Ok(None)
 }
 
-fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
+pub(super) fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
     if query.features.only && !reads {
         return Err(ServerError::refused(
             "ONLY is not supported for sharded tables that are written",
@@ -264,7 +270,7 @@ fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerError> {
 }
 
 /// Refuses functions that belong to the home node, and writes to reference tables.
-fn check_functions(query: &Query, meanings: &Meanings<'_>) -> Result<(), ServerError> {
+pub(super) fn check_functions(query: &Query, meanings: &Meanings<'_>) -> Result<(), ServerError> {
     if let Some(table) = reference_target(query, meanings) {
         return Err(ServerError::refused(
             format!("\"{}\" can't be written beside a sharded table", table.name.name),
@@ -349,7 +355,7 @@ fn change(
 }
 
 /// A write to all shards of the target's group.
-fn every_shard(bound: &Bound<'_>, names: &Names<'_>) -> Route {
+pub(super) fn every_shard(bound: &Bound<'_>, names: &Names<'_>) -> Route {
     let group = bound.sharded.first().map(|table| table.group);
     let of_group = names.map.shards().filter(|(_, shard)| Some(shard.group) == group);
     Route::Write(of_group.map(|(id, _)| id).collect())
@@ -369,7 +375,7 @@ fn evaluate(first: Arc<Evaluation>, others: bool) -> Result<Part, ServerError> {
 }
 
 /// What the query says of a table's key, if that can leave shards out.
-fn binding(bound: &Bound<'_>, table: &Sharded<'_>, names: &Names<'_>) -> Option<Bind> {
+pub(super) fn binding(bound: &Bound<'_>, table: &Sharded<'_>, names: &Names<'_>) -> Option<Bind> {
     if let Some(columns) = bound.constants_of(table) {
         return Some(Bind::Columns(columns.into_iter().map(<[_]>::to_vec).collect()));
     }
@@ -377,7 +383,7 @@ fn binding(bound: &Bound<'_>, table: &Sharded<'_>, names: &Names<'_>) -> Option<
     bound.limits_of(table).filter(|_| by_range).map(Bind::Limits)
 }
 
-fn new_key(table: &Sharded<'_>, bind: Bind, used: Use, names: &Names<'_>) -> NewKey {
+pub(super) fn new_key(table: &Sharded<'_>, bind: Bind, used: Use, names: &Names<'_>) -> NewKey {
     let types = &names.map.groups()[table.group.index()].key;
     let cut = |(name, key_type): (&String, &KeyType)| {
         let column = table.table.columns.iter().find(|column| column.name == *name);
@@ -446,7 +452,9 @@ fn reference(
         return Ok(Part::Evaluate(first));
     }
     let changes = text.to_ascii_lowercase().contains("default") && query.verb != Verb::Delete;
-    if let Some(column) = varying(table, &[]).filter(|_| changes && names_default(query, text)) {
+    if let Some(column) =
+        insert::varying(table, &[]).filter(|_| changes && names_default(query, text))
+    {
         return Err(refuse(&format!("the default of \"{column}\" is another value on each")));
     }
     if let Some(call) = query.functions.iter().find(|call| !functions::is_pure(call)) {
@@ -488,13 +496,4 @@ fn names_default(query: &Query, text: &str) -> bool {
         Some(layout) => text[layout.source.end..].to_ascii_lowercase().contains("default"),
         None => true,
     }
-}
-
-/// A column other than `given` whose default could differ between nodes.
-fn varying<'a>(table: &'a Table, given: &[String]) -> Option<&'a str> {
-    let varies = |column: &&crate::shard_map::Column| {
-        let default = column.default.as_deref();
-        default.is_some_and(insert::varies) && !given.contains(&column.name)
-    };
-    table.columns.iter().find(varies).map(|column| column.name.as_str())
 }

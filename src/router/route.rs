@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, CopyOut, Ddl, Pull, Rekey};
+use super::{CopyIn, CopyOut, Ddl, MergeWith, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::{ConstantValue, Strings, UseCursor};
 
@@ -90,7 +90,7 @@ pub enum Route {
     /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All
     /// nodes must report the same command tag and, with RETURNING, the same rows; one is shown.
     EveryNode,
-    /// An UPDATE or DELETE over these shards, on several nodes: the text verbatim on each that owns
+    /// An UPDATE, DELETE or MERGE over these shards, on several nodes: the text verbatim on each that owns
     /// one of them, in one transaction. Counts are added, rows concatenated.
     Write(SmallVec<[ShardId; 2]>),
     /// An INSERT whose rows belong on several nodes, with the shard of each row.
@@ -99,6 +99,8 @@ pub enum Route {
     Select(Arc<InsertRows>),
     /// An UPDATE of the shard key, which may move rows.
     Rekey(Arc<Rekey>),
+    /// A MERGE: its source is run as any other query, then it runs with these rows.
+    Merge(Arc<MergeWith>),
     /// Several statements that do not all go to the same node, by their bytes in the text: each is
     /// routed on its own, all in one transaction.
     Several(Arc<[Range<usize>]>),

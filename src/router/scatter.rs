@@ -196,6 +196,11 @@ fn joined(whole: &Whole<'_>, index: usize) -> bool {
             {
                 optional[join.right.start] = true;
             }
+            JoinKind::Right
+                if join.right.clone().any(|t| is_sharded(&t)) && join.left.len() == 1 =>
+            {
+                optional[join.left.start] = true;
+            }
             JoinKind::Left | JoinKind::Right | JoinKind::Full => return false,
         }
     }
@@ -213,18 +218,22 @@ fn joined(whole: &Whole<'_>, index: usize) -> bool {
     }
     // Each kept side is whole by now: its optional tables come with their own conditions only.
     for (at, join) in level.joins.iter().enumerate() {
-        let right = join.right.start;
-        if join.kind != JoinKind::Left || !is_sharded(&right) {
+        let kept_out = match join.kind {
+            JoinKind::Left => join.right.start,
+            JoinKind::Right => join.left.start,
+            JoinKind::Inner | JoinKind::Full => continue,
+        };
+        if !is_sharded(&kept_out) {
             continue;
         }
         let mut own = joined.clone();
         for (place, condition) in level.conditions.iter().enumerate() {
             if condition.join == Some(at) {
-                own.add(place, |a, b| (a == right) != (b == right));
+                own.add(place, |a, b| (a == kept_out) != (b == kept_out));
             }
         }
-        let with_right: Vec<usize> = firm.iter().copied().chain([right]).collect();
-        if !own.all_one(&with_right) {
+        let with_it: Vec<usize> = firm.iter().copied().chain([kept_out]).collect();
+        if !own.all_one(&with_it) {
             return false;
         }
     }

@@ -146,7 +146,7 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
         Part::Scatter(group) => Route::Scatter(group),
         Part::Pull(pull) => Route::Pull(pull),
         Part::EveryNode => Route::EveryNode,
-        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) | Part::Rekey(_) => {
+        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) | Part::Rekey(_) | Part::Merge(_) => {
             return Err(only_text());
         }
         other => return Ok(other),

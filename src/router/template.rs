@@ -277,6 +277,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::CopyOut(copy) => Target::Fixed(Route::CopyOut(copy)),
         Part::Select(insert) => Target::Fixed(Route::Select(insert)),
         Part::Rekey(rekey) => Target::Fixed(Route::Rekey(rekey)),
+        Part::Merge(merge) => Target::Fixed(Route::Merge(merge)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),

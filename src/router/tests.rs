@@ -2,6 +2,7 @@
 
 mod hostile;
 mod leaf;
+mod merge;
 mod params;
 mod plain;
 
@@ -98,6 +99,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
         Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
         Ok(Route::Select(_)) => "select".to_owned(),
         Ok(Route::Rekey(_)) => "rekey".to_owned(),
+        Ok(Route::Merge(_)) => "merge with rows".to_owned(),
         Ok(Route::Declare(declared)) => format!("cursor {}", show(Ok(declared.route.clone()))),
         Ok(Route::Cursor(_)) => "use cursor".to_owned(),
         Ok(Route::Evaluate(first)) => {

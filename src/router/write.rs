@@ -1,11 +1,11 @@
-//! UPDATE and DELETE over several nodes: each changes its own rows, in one transaction.
+//! UPDATE, DELETE and MERGE over several nodes: each changes its own rows, in one transaction.
 
 use std::collections::HashSet;
 
 use super::bind::{Bound, KeyColumn, Sharded};
 use super::names::Meaning;
 use super::{functions, scatter};
-use crate::sql::{JoinKind, Query, Statement, Target};
+use crate::sql::{JoinKind, Query, Statement, Target, Verb};
 use crate::wire::ServerError;
 
 /// Whether the statement, run as it is on each node that holds shards of its target, changes what
@@ -78,7 +78,11 @@ fn together(query: &Query, bound: &Bound<'_>, target: &Sharded<'_>) -> bool {
     let mut pairs = Vec::new();
     for (index, level) in query.levels.iter().enumerate() {
         for condition in &level.conditions {
-            let inner = condition.join.is_none_or(|join| level.joins[join].kind == JoinKind::Inner);
+            // What MERGE finds no partner for has no row of the target either.
+            let merges = query.verb == Verb::Merge && index == 0;
+            let inner = condition
+                .join
+                .is_none_or(|join| merges || level.joins[join].kind == JoinKind::Inner);
             if inner {
                 let found = bound.pairs(index, level, condition).into_iter();
                 pairs.extend(found.map(|(a, b)| (a.column, b.column)));

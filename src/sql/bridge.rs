@@ -75,7 +75,7 @@ fn edit(
         return Ok(false);
     }
     match here {
-        "only" if after_word(&["from", "join", "update", "using"]) || after_symbol(",") => {
+        "only" if after_word(&["from", "into", "join", "update", "using"]) || after_symbol(",") => {
             if cursor.symbol_ahead(1, "(") {
                 return Err("ONLY (…) is not supported".to_owned());
             }

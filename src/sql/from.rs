@@ -92,7 +92,15 @@ fn kind_of(operator: &JoinOperator) -> Result<(JoinKind, &JoinConstraint), Strin
     }
 }
 
-fn factor(factor: &TableFactor, level: &mut Level, ctes: &dyn Visible) -> Result<(), String> {
+/// Reads one table of FROM into `level`.
+///
+/// # Errors
+/// What in it is not PostgreSQL, or not understood.
+pub(super) fn factor(
+    factor: &TableFactor,
+    level: &mut Level,
+    ctes: &dyn Visible,
+) -> Result<(), String> {
     match factor {
         TableFactor::Table { name, alias, args, with_hints, version, partitions, .. } => {
             if !with_hints.is_empty() || version.is_some() || !partitions.is_empty() {

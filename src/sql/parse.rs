@@ -93,7 +93,7 @@ fn kind(text: &str, tokens: &[Token]) -> StatementKind {
     };
     let other = |fault| StatementKind::Other { verb: first.to_owned(), fault };
     match first {
-        "select" | "values" | "table" | "with" | "insert" | "update" | "delete" => {
+        "select" | "values" | "table" | "with" | "insert" | "update" | "delete" | "merge" => {
             match query(text, tokens) {
                 Ok(query) => StatementKind::Query(Box::new(query)),
                 Err(fault) => other(Some(fault)),
@@ -149,6 +149,7 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         let mut query = walk::query(&ast)?;
         query.layout = super::insert::layout(text, tokens);
         query.update = super::update::layout(text, tokens).map(Box::new);
+        query.merged = super::merge::source(text, tokens);
         query.features.only = removed.only;
         query.features.clock_word = tokens.iter().any(is_clock_word);
         query.columns.rows = names_row(&query);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{
-    Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Name, Shape, UpdateLayout,
-    UseCursor,
+    Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Merge, Name, Shape,
+    UpdateLayout, UseCursor,
 };
 
 /// A text, read.
@@ -36,7 +36,7 @@ pub struct Statement {
 pub enum StatementKind {
     /// About the session or its transaction.
     Control(Control),
-    /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE.
+    /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE, MERGE.
     Query(Box<Query>),
     /// EXPLAIN of a query.
     Explain {
@@ -77,6 +77,8 @@ pub enum Verb {
     Update,
     /// DELETE
     Delete,
+    /// MERGE
+    Merge,
 }
 
 /// A query, flattened: its query levels, and what else bears on its route.
@@ -84,7 +86,7 @@ pub enum Verb {
 pub struct Query {
     /// What the outermost statement does.
     pub verb: Verb,
-    /// Every SELECT, INSERT, UPDATE and DELETE at any depth; a parent before its children.
+    /// Every SELECT, INSERT, UPDATE, DELETE and MERGE at any depth; a parent before its children.
     pub levels: Vec<Level>,
     /// What it holds besides.
     pub features: Features,
@@ -94,6 +96,8 @@ pub struct Query {
     pub layout: Option<InsertLayout>,
     /// The places of an UPDATE's parts, likewise.
     pub update: Option<Box<UpdateLayout>>,
+    /// Where the source of a MERGE stands, likewise.
+    pub merged: Option<Range<usize>>,
     /// How it uses columns.
     pub columns: ColumnUse,
     /// Its clauses, if it is a single SELECT.
@@ -171,7 +175,7 @@ pub struct Call {
     pub arguments: Vec<Option<Constant>>,
 }
 
-/// One SELECT, INSERT, UPDATE or DELETE.
+/// One SELECT, INSERT, UPDATE, DELETE or MERGE.
 #[derive(Debug, Clone, Default)]
 pub struct Level {
     /// The level around it.
@@ -333,6 +337,8 @@ pub enum Target {
     },
     /// DELETE
     Delete,
+    /// MERGE
+    Merge(Merge),
 }
 
 /// What is inserted.

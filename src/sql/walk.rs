@@ -29,6 +29,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
         Ast::Insert(_) => Verb::Insert,
         Ast::Update(_) => Verb::Update,
         Ast::Delete(_) => Verb::Delete,
+        Ast::Merge(_) => Verb::Merge,
         _ => return Err("a statement of another kind".to_owned()),
     };
     let mut walk = Walk::default();
@@ -44,6 +45,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
         functions: walk.functions,
         layout: None,
         update: None,
+        merged: None,
         columns: walk.columns,
         shape: None,
     })
@@ -70,6 +72,8 @@ struct Walk {
     features: Features,
     functions: Vec<Call>,
     columns: ColumnUse,
+    /// The source of the MERGE that the statement is.
+    merge_source: Option<*const TableFactor>,
 }
 
 /// A query's WITH.
@@ -130,6 +134,7 @@ impl Visitor for Walk {
             Ast::Insert(insert) => self.enter_insert(insert),
             Ast::Update(update) => self.enter_update(update),
             Ast::Delete(delete) => self.enter_delete(delete),
+            Ast::Merge(merge) => self.enter_merge(merge),
             _ => Err("a statement of another kind".to_owned()),
         })
     }
@@ -162,6 +167,17 @@ impl Visitor for Walk {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
+        let end = (self.levels.len(), self.functions.len());
+        if self.merge_source == Some(std::ptr::from_ref(factor))
+            && let Some(Target::Merge(merge)) =
+                self.levels.first_mut().and_then(|l| l.target.as_mut())
+        {
+            merge.source_end = end;
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
@@ -423,6 +439,13 @@ impl Walk {
             from::read(table, &mut level, &self.scopes)?;
         }
         from::filter(update.selection.as_ref(), &mut level);
+        self.push(level);
+        Ok(())
+    }
+
+    fn enter_merge(&mut self, merge: &sqlparser::ast::Merge) -> Result<(), String> {
+        self.merge_source = Some(std::ptr::from_ref(&merge.source));
+        let level = super::merge::level(merge, &NoCte)?;
         self.push(level);
         Ok(())
     }

@@ -212,7 +212,8 @@ fn writes_that_can_not_be_placed_are_refused() {
         ("SELECT * INTO x FROM orders WHERE tenant_id = 5", "refused"),
         ("UPDATE countries SET x = 1 FROM orders WHERE orders.tenant_id = 5", "refused"),
         (
-            "MERGE INTO orders USING items ON orders.tenant_id = items.tenant_id WHEN MATCHED THEN DELETE",
+            "MERGE INTO orders USING items ON orders.tenant_id = items.tenant_id \
+             WHEN NOT MATCHED THEN INSERT (tenant_id) VALUES (items.id)",
             "refused",
         ),
         ("INSERT INTO orders (id, tenant_id) SELECT 1, 5", "select"),
