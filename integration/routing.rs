@@ -46,6 +46,7 @@ fn map() -> ShardMap {
         shards: vec![shard(0, 0), shard(1, 1), shard(2, 0), shard(3, 1)],
         tables: vec![table("t", &sharded), table("u", &sharded), table("r", &TableKind::Reference)],
         derived: Derived::default(),
+        importing: Vec::new(),
     };
     ShardMap::try_from(parts).unwrap()
 }

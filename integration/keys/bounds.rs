@@ -27,6 +27,7 @@ fn map(types: &[KeyType], bounds: &[Bounds]) -> ShardMap {
         shards: bounds.iter().map(shard).collect(),
         tables: Vec::new(),
         derived: Derived::default(),
+        importing: Vec::new(),
     };
     parts.try_into().unwrap()
 }

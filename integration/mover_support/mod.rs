@@ -257,6 +257,7 @@ fn map(database: &str) -> ShardMap {
         shards: (0..4).map(shard).collect(),
         tables: TABLES.map(table).to_vec(),
         derived: Derived::default(),
+        importing: Vec::new(),
     };
     parts.try_into().unwrap()
 }

@@ -88,7 +88,7 @@ const LISTS: &[List] = &[
     },
     List {
         word: "jobs",
-        what: "verifications, nodes that join or leave",
+        what: "verifications, imports, nodes that join or leave",
         path: "/api/v1/jobs?limit=100",
         at: "/jobs",
         columns: &[
@@ -149,6 +149,8 @@ const HELP: &[(&str, &str)] = &[
     ("CONFIRM SHARD 3", "gives the old copy up before its time"),
     ("DRAIN NODE n3", "moves all shards off a node, which may leave then"),
     ("ADD NODE n3", "brings schema and reference tables to a configured node"),
+    ("IMPORT GROUP shop", "makes sharded tables of a group's plain ones on the home node"),
+    ("CHECK IMPORT shop", "says what that would do, or what speaks against it: SHOW JOBS"),
     ("VERIFY", "looks whether the nodes hold what they should"),
     ("RELOAD", "reads the configuration again"),
 ];
@@ -294,6 +296,10 @@ fn asked(words: &[&str]) -> Result<Asked, ServerError> {
         }
         ["drain", "node", node] => post(&format!("/api/v1/nodes/{node}/drain"), Value::Null),
         ["add", "node", node] => post(&format!("/api/v1/nodes/{node}/add"), Value::Null),
+        ["import", "group", group] => post("/api/v1/imports", json!({ "group": name(group) })),
+        ["check", "import", group] => {
+            post("/api/v1/imports", json!({ "group": name(group), "check_only": true }))
+        }
         ["verify"] => post("/api/v1/verifications", json!({})),
         ["verify", "shard" | "shards", shards @ ..] => {
             let shards: Result<Vec<u32>, _> = shards.iter().map(|shard| number(shard)).collect();
@@ -302,6 +308,11 @@ fn asked(words: &[&str]) -> Result<Asked, ServerError> {
         ["reload"] => post("/api/v1/reload", Value::Null),
         _ => return Err(unknown(&words.join(" "))),
     })
+}
+
+/// A name, which may stand in quotes to keep its capitals.
+fn name(word: &str) -> &str {
+    word.trim_start_matches('\'')
 }
 
 fn split(shard: &str, words: &[&str]) -> Result<Value, ServerError> {
@@ -415,6 +426,8 @@ mod tests {
             ("REVERSE SHARD 3", "reversals", json!({ "shard": 3 })),
             ("CONFIRM MOVE 7", "confirmations", json!({ "move": 7 })),
             ("DRAIN NODE n3", "nodes/n3/drain", Value::Null),
+            ("IMPORT GROUP shop", "imports", json!({ "group": "shop" })),
+            ("CHECK IMPORT 'Shop'", "imports", json!({ "group": "Shop", "check_only": true })),
             ("VERIFY SHARDS 1 2", "verifications", json!({ "shards": [1, 2] })),
         ];
         for (statement, path, expected) in cases {

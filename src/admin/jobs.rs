@@ -1,4 +1,4 @@
-//! Jobs over REST: verifications, nodes that come and go. Asked for by a record; the mover sees it.
+//! Jobs over REST: verifications, imports, nodes that come and go. Asked for by a record; the mover sees it.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -13,7 +13,7 @@ use super::{ApiError, Service};
 use crate::ids::{JobId, ShardId};
 use crate::mover;
 use crate::shard_map::Standing;
-use crate::shard_move::{Errand, Job};
+use crate::shard_move::{Errand, Import, Job};
 
 /// What `POST /api/v1/verifications` takes.
 #[derive(Debug, Deserialize)]
@@ -79,6 +79,53 @@ pub(super) async fn drain_node(
             .with_hint("add a node to the configuration first"));
     }
     accepted(&service, Errand::DrainNode { node }).await
+}
+
+/// What `POST /api/v1/imports` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImportRequest {
+    /// The group.
+    group: String,
+    /// Whether its shard is split afterwards into those of the policy.
+    #[serde(default = "yes")]
+    split: bool,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    check_only: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Plain tables become sharded ones.
+pub(super) async fn request_import(
+    State(service): State<Service>,
+    body: Result<Json<ImportRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let ImportRequest { group, split, check_only } = read(body, "{\"group\": \"shop\"}")?;
+    let groups = service.imports.load_full();
+    let Some(import) = groups.iter().find(|import| import.group == group) else {
+        let names: Vec<_> = groups.iter().map(|import| import.group.as_str()).collect();
+        let message = format!("the policy has no group {group:?}");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, message)
+            .with_hint(format!("its groups are {}; foreshard reload reads it", names.join(", "))));
+    };
+    let import = Import { split, check_only, ..import.clone() };
+    accepted(&service, Errand::Import(Box::new(import))).await
+}
+
+/// The groups of the policy, and whether each is sharded.
+pub(super) async fn imports(State(service): State<Service>) -> Json<Value> {
+    let map = service.live_map.snapshot();
+    let groups = service.imports.load_full();
+    let group = |import: &Import| {
+        let tables: Vec<String> = import.names().iter().map(ToString::to_string).collect();
+        let sharded = map.group_named(&import.group).is_some();
+        json!({ "group": import.group, "tables": tables, "sharded": sharded })
+    };
+    Json(json!({ "groups": groups.iter().map(group).collect::<Vec<_>>() }))
 }
 
 /// Stores a job.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
 use crate::mover::{HowToSplit, Switched, Wanted};
 use crate::shard_map::Standing;
-use crate::shard_move::{Cause, Move};
+use crate::shard_move::{Cause, Import, Move};
 
 /// Whether clients should be sent here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Service {
     pub directory: Directory,
     /// How far each move under way is.
     pub progress: mover::Progress,
+    /// The groups of the policy in force, as an import has them.
+    pub imports: Arc<ArcSwap<Vec<Import>>>,
     /// Reads the configuration again; `None` without a file to read it from.
     pub reload: Option<Reload>,
     /// Whether clients should be sent here.

@@ -45,6 +45,7 @@ impl Running {
             insight: crate::controller::Insight::default(),
             progress: crate::mover::Progress::default(),
             directory: Directory::default(),
+            imports: Arc::default(),
             reload: None,
             readiness: receiver,
         };
@@ -94,6 +95,7 @@ fn map() -> ShardMap {
     };
     let parts = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(4),
         database: "shop".to_owned(),
         home: NodeId(0),

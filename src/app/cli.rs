@@ -42,6 +42,11 @@ pub enum Command {
         #[command(subcommand)]
         command: NodeCommand,
     },
+    /// Make sharded tables of plain ones with rows on the home node, while clients go on
+    ///
+    /// For a group of the policy whose tables are there already. They become one shard, and that is
+    /// split over the nodes as the policy says. If it is cut off, the next start goes on with it.
+    Import(Import),
     /// Look whether the nodes hold exactly what the shard map says, while traffic goes on
     ///
     /// Every row on its shard, every partition on its node, reference tables equal on all nodes, and
@@ -231,6 +236,26 @@ pub enum NodeCommand {
 pub struct OfNode {
     /// The node's name
     pub node: String,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The group
+    #[arg(required_unless_present = "all")]
+    pub group: Option<String>,
+    /// All groups whose tables are not sharded yet
+    #[arg(long, conflicts_with = "group")]
+    pub all: bool,
+    /// Only say what would be done, how much it is, and what speaks against it
+    #[arg(long)]
+    pub check: bool,
+    /// Leave one shard on the home node; `foreshard split` and `move` spread it later
+    #[arg(long)]
+    pub no_split: bool,
     /// Where the proxy's admin API is
     #[command(flatten)]
     pub admin: Admin,

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
+use super::StartError;
 use super::terminal::story;
 use crate::backend::NodeAddress;
+use crate::config::{GroupPolicy, Policy};
 use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::sql::TableName;
 
@@ -18,6 +20,56 @@ const KINDS: &str = "SELECT n.nspname::text, c.relname::text, c.relkind::text FR
     JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN unnest($1::text[], $2::text[]) AS wanted (schema, name) \
     ON n.nspname = wanted.schema AND c.relname = wanted.name";
+
+/// The groups of the policy, not in the map `before`, that have plain tables on the home node: they
+/// stay home tables until they are imported.
+///
+/// # Errors
+/// The home node can't be asked: without its answer rows could be hidden.
+pub(super) async fn to_be_imported(
+    policy: &Policy,
+    before: Option<&ShardMap>,
+    nodes: &[NodeAddress],
+) -> Result<Vec<String>, StartError> {
+    let is_new =
+        |group: &&GroupPolicy| before.is_none_or(|map| map.group_named(&group.name).is_none());
+    let new: Vec<&GroupPolicy> = policy.groups.iter().filter(is_new).collect();
+    let tables: Vec<&TableName> =
+        new.iter().flat_map(|group| group.tables.iter().map(|table| &table.name)).collect();
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let home = match before {
+        Some(map) => Some(&map.node(map.home()).name),
+        None => policy.home.as_ref().or(nodes.first().map(|node| &node.name)),
+    };
+    let home = nodes.iter().find(|node| Some(&node.name) == home);
+    let there = match home {
+        Some(home) => kinds(home, &policy.database, &tables).await,
+        None => None,
+    };
+    let unknown = || {
+        let name = home.map_or("?", |home| home.name.as_str());
+        StartError::Existing(format!("node {name} does not tell which tables it has: try again"))
+    };
+    let there = there.ok_or_else(unknown)?;
+    let kind = |name: &TableName| {
+        there.iter().find(|(found, _)| found == name).map(|(_, kind)| kind.as_str())
+    };
+    let waits = |group: &&&GroupPolicy| {
+        let kinds: Vec<_> = group.tables.iter().filter_map(|it| kind(&it.name)).collect();
+        // Where some are partitioned already, it is not clear what it is.
+        kinds.contains(&"r") && kinds.iter().all(|kind| *kind == "r")
+    };
+    let waiting: Vec<String> = new.iter().filter(waits).map(|group| group.name.clone()).collect();
+    for group in &waiting {
+        tracing::warn!(
+            group,
+            "its tables are plain ones on the home node and stay that until foreshard import {group}"
+        );
+    }
+    Ok(waiting)
+}
 
 /// Why tables of `map` that `before` does not have can't be used as they are: all reasons.
 pub(super) async fn in_the_way(
@@ -37,8 +89,9 @@ pub(super) async fn in_the_way(
             (_, None) | (TableKind::Sharded { .. }, Some("p")) => {}
             (TableKind::Reference, Some("r" | "p")) => references.push(table),
             (_, Some(_)) => reasons.push(format!(
-                "{} is on node {home} already and is no partitioned table. Tables with rows are not \
-                 imported yet: rename it, make it anew through the proxy, and COPY its rows into it",
+                "{} is on node {home} already and is no partitioned table. Only a group that is new \
+                 as a whole can be imported (foreshard import): put it into one, or rename it, make \
+                 it anew through the proxy, and COPY its rows into it",
                 table.name
             )),
         }
@@ -68,16 +121,30 @@ async fn found(
     if tables.is_empty() {
         return None;
     }
+    let tables: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
+    kinds(node, map.database(), &tables).await
+}
+
+/// The kinds of those of the tables that a node has; `None` if it can't be asked.
+async fn kinds(
+    node: &NodeAddress,
+    database: &str,
+    tables: &[&TableName],
+) -> Option<Vec<(TableName, String)>> {
     let (schemas, names): (Vec<&str>, Vec<&str>) =
-        tables.iter().map(|it| (it.name.schema.as_str(), it.name.name.as_str())).unzip();
+        tables.iter().map(|it| (it.schema.as_str(), it.name.as_str())).unzip();
     let look = async |client: &Client| client.query(KINDS, &[&schemas, &names]).await;
     let row =
         |row: &Row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2));
-    let asked = timeout(DEADLINE, node.ask(map.database(), look)).await;
+    let asked = timeout(DEADLINE, node.ask(database, look)).await;
     match asked.map(|rows| rows.map(|rows| rows.iter().map(row).collect())) {
         Ok(Ok(found)) => Some(found),
         Ok(Err(error)) => {
-            tracing::warn!(node = name, error = story(&error), "tables could not be looked for");
+            tracing::warn!(
+                node = node.name,
+                error = story(&error),
+                "tables could not be looked for"
+            );
             None
         }
         Err(_) => None,

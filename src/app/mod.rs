@@ -8,6 +8,7 @@ mod existing;
 mod forecast;
 mod hand_over;
 mod http;
+mod import;
 mod job;
 mod logging;
 mod node;
@@ -60,6 +61,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Split(args) => Box::pin(request_move::request_split(args)).await,
             Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
             Command::Node { command } => node::node(command).await,
+            Command::Import(args) => import::import(args).await,
             Command::Verify(args) => verify::verify(args).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
             Command::Forecast(args) => forecast::forecast(&args),

@@ -119,7 +119,7 @@ impl Proxy {
         let catalog = Catalog::new(Arc::new(kv));
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
-        let map = stored_map(&catalog, &config.policy, &config.nodes).await?;
+        let map = Box::pin(stored_map(&catalog, &config.policy, &config.nodes)).await?;
         fence_off(&catalog, &map, &mut config.nodes).await?;
         ask_to_join(&catalog, &map).await?;
         config.nodes = by_id(&map, &config.nodes);

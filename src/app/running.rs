@@ -88,6 +88,7 @@ impl Running {
             insight: proxy.insight.clone(),
             directory: proxy.directory(),
             progress: proxy.mover.progress.clone(),
+            imports: proxy.steering.imports(),
             reload: reload.clone().map(reload_by),
             readiness: receiver,
         };

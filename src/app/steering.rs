@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use super::StartError;
 use super::stored_map::follow;
 use crate::backend::NodeAddress;
-use crate::config::Policy;
+use crate::config::{GroupPolicy, Policy};
 use crate::controller::{self, ControllerContext, Insight, Settings, Status};
 use crate::executor::Engine;
 use crate::placement;
 use crate::runtime::Tasks;
+use crate::shard_move::{Import, ImportedTable};
 
 /// How long a controller may take to store its history when its settings change.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ pub(super) struct Steering {
     engine: Arc<Engine>,
     settings: watch::Sender<Settings>,
     placement: Arc<ArcSwap<placement::Config>>,
+    /// The groups as the policy has them, to be imported.
+    imports: Arc<ArcSwap<Vec<Import>>>,
 }
 
 impl Steering {
@@ -34,12 +37,18 @@ impl Steering {
             engine: Arc::clone(engine),
             placement: Arc::new(ArcSwap::from_pointee(settings.placement.clone())),
             settings: watch::Sender::new(settings),
+            imports: Arc::new(ArcSwap::from_pointee(imports(policy))),
         }
     }
 
     /// What each node can bear, for those who ask now and then.
     pub(super) fn placement(&self) -> Arc<ArcSwap<placement::Config>> {
         Arc::clone(&self.placement)
+    }
+
+    /// The groups of the policy in force as an import has them.
+    pub(super) fn imports(&self) -> Arc<ArcSwap<Vec<Import>>> {
+        Arc::clone(&self.imports)
     }
 
     /// Puts a policy in force. If it can't be, nothing is changed.
@@ -49,6 +58,7 @@ impl Steering {
         configured: &[NodeAddress],
     ) -> Result<(), StartError> {
         follow(&self.engine, policy, configured).await?;
+        self.imports.store(Arc::new(imports(policy)));
         let new = settings(policy);
         self.placement.store(Arc::new(new.placement.clone()));
         self.settings.send_if_modified(|settings| {
@@ -115,4 +125,24 @@ fn settings(policy: &Policy) -> Settings {
         forecast: policy.forecast.clone(),
         placement: policy.placement.clone(),
     }
+}
+
+/// Each group, to be imported and split.
+fn imports(policy: &Policy) -> Vec<Import> {
+    let import = |group: &GroupPolicy| {
+        let tables = group.tables.iter();
+        let functions = policy.functions.iter().filter(|function| function.group == group.name);
+        Import {
+            group: group.name.clone(),
+            key: group.key.clone(),
+            bounds: group.bounds.clone(),
+            tables: tables
+                .map(|it| ImportedTable { name: it.name.clone(), key: it.key.clone() })
+                .collect(),
+            functions: functions.map(|it| (it.name.clone(), it.arguments.clone())).collect(),
+            split: true,
+            check_only: false,
+        }
+    };
+    policy.groups.iter().map(import).collect()
 }

@@ -2,7 +2,7 @@
 //! served.
 
 use super::StartError;
-use super::existing::in_the_way;
+use super::existing::{in_the_way, to_be_imported};
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::config::Policy;
@@ -19,6 +19,7 @@ pub(super) async fn stored_map(
 ) -> Result<ShardMap, StartError> {
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let Some(stored) = catalog.get::<ShardMap>("").await? else {
+        let policy = policy.without(&to_be_imported(policy, None, nodes).await?);
         let map = ShardMap::try_from(policy.shard_map(&names))?;
         nothing_in_the_way(&map, None, nodes).await?;
         catalog.put(&map, Expect::Absent).await?;
@@ -74,6 +75,7 @@ async fn extended(
     names: &[String],
     nodes: &[NodeAddress],
 ) -> Result<Option<ShardMap>, StartError> {
+    let policy = policy.without(&to_be_imported(policy, Some(stored), nodes).await?);
     let Some(parts) = policy.extend(stored, names)? else { return Ok(None) };
     let map = ShardMap::try_from(parts)?;
     nothing_in_the_way(&map, Some(stored), nodes).await?;

@@ -37,6 +37,7 @@ impl Policy {
             tables: Vec::new(),
             derived: Derived::default(),
             declared: Declared::default(),
+            importing: Vec::new(),
         };
         for group in &self.groups {
             add_group(&mut parts, group);
@@ -201,6 +202,12 @@ fn group_mismatch(map: &MapParts, group: &GroupPolicy) -> Option<String> {
         return Some(format!("group {name:?} is sharded by {was}, the policy says {is}"));
     }
     if of_group.iter().any(|bounds| **bounds == Bounds::Nothing) {
+        return None;
+    }
+    if let [one] = of_group.as_slice()
+        && one.method().map(Bounds::whole).as_ref() == Some(*one)
+    {
+        // It was imported, and is not split yet.
         return None;
     }
     let (shards, wanted) = (of_group.len(), group.bounds.len());

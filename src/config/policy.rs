@@ -106,6 +106,15 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The same without these groups, and without the functions that run where their keys are.
+    #[must_use]
+    pub fn without(&self, groups: &[String]) -> Self {
+        let mut policy = self.clone();
+        policy.groups.retain(|group| !groups.contains(&group.name));
+        policy.functions.retain(|function| !groups.contains(&function.group));
+        policy
+    }
+
     /// Reads a policy file. With the names of the nodes, also whether it names only those.
     pub fn load(file: &Path, nodes: Option<&[String]>) -> Result<Self, Faults> {
         let source = Source::read(file);

@@ -64,6 +64,7 @@ fn map() -> ShardMap {
     let node = |name: &str| Node::named(name);
     let parts = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -48,6 +48,15 @@ impl Engine {
         if tables.is_empty() {
             return Ok(());
         }
+        let found = self.read_columns(tables).await?;
+        self.store_columns(&found).await
+    }
+
+    /// The columns of these tables on the home node, as the map has them.
+    pub async fn read_columns<'a>(
+        &self,
+        tables: &'a [TableName],
+    ) -> Result<Vec<(&'a TableName, Vec<Column>)>, ColumnsError> {
         let map = self.live_map.snapshot();
         let look = async |client: &Client| {
             let mut found = Vec::new();
@@ -68,8 +77,7 @@ impl Engine {
             }
             Ok(found)
         };
-        let found = ask(&self.nodes[map.home().index()], &map, look).await?;
-        self.store_columns(&found).await
+        ask(&self.nodes[map.home().index()], &map, look).await
     }
 
     async fn store_columns(&self, found: &[(&TableName, Vec<Column>)]) -> Result<(), ColumnsError> {
@@ -87,7 +95,7 @@ impl Engine {
 
     /// Stores and publishes what `change` makes of the stored map, anew if another changed it
     /// meanwhile; nothing if it says so, or no map is stored yet.
-    pub(super) async fn change_map(
+    pub async fn change_map(
         &self,
         change: impl Fn(&ShardMap) -> Option<ShardMap>,
     ) -> Result<(), ColumnsError> {

@@ -30,6 +30,8 @@ impl Session {
     /// passes are kept until the transaction ends.
     pub async fn enter(&mut self, shards: &[ShardId], epoch: Epoch) -> Result<Entered, Fault> {
         let mut passes = SmallVec::<[_; 2]>::new();
+        let elsewhere = (shards.is_empty() && self.transaction.elsewhere.is_none())
+            .then(|| self.engine.gates.enter_elsewhere());
         for shard in shards {
             if self.transaction.passes.iter().any(|(held, _)| held == shard) {
                 continue;
@@ -47,7 +49,26 @@ impl Session {
             return Ok(Entered::Stale);
         }
         self.transaction.passes.extend(passes);
+        if elsewhere.is_some() {
+            self.transaction.elsewhere = elsewhere;
+        }
         self.check_snapshot(shards).await?;
+        Ok(Entered::Ready)
+    }
+
+    /// A statement that may define a table on its way to being sharded keeps the last step of that
+    /// away until its transaction ends; waits while it is under way, and is to be routed anew then.
+    ///
+    /// # Errors
+    /// 55000: it lasts too long.
+    pub async fn keep_definitions(&mut self, epoch: Epoch) -> Result<Entered, Fault> {
+        if self.transaction.ddl.is_none() {
+            let lock = self.no_moves().await?;
+            if self.engine.live_map.load().epoch() != epoch {
+                return Ok(Entered::Stale);
+            }
+            self.transaction.ddl = Some(lock);
+        }
         Ok(Entered::Ready)
     }
 

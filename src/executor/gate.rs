@@ -11,7 +11,11 @@ use crate::ids::ShardId;
 /// The gates of all shards; a shard that comes to be gets one when it is first asked for. Cheap to
 /// clone: all clones have the same gates.
 #[derive(Debug, Clone)]
-pub struct Gates(Arc<ArcSwap<Vec<Arc<Gate>>>>);
+pub struct Gates {
+    shards: Arc<ArcSwap<Vec<Arc<Gate>>>>,
+    /// Never closed: who touches no shard is counted by it, and it is renewed.
+    elsewhere: Arc<ArcSwap<Gate>>,
+}
 
 #[derive(Debug, Default)]
 struct Gate {
@@ -33,21 +37,37 @@ impl Gates {
     /// Open gates, for `shard_count` shards at once.
     pub fn new(shard_count: usize) -> Self {
         let gates = (0..shard_count).map(|_| Arc::default()).collect();
-        Self(Arc::new(ArcSwap::from_pointee(gates)))
+        Self { shards: Arc::new(ArcSwap::from_pointee(gates)), elsewhere: Arc::default() }
+    }
+
+    /// For a statement or transaction that touches no shard as far as the map in force says. Look at
+    /// the map only after this.
+    pub fn enter_elsewhere(&self) -> Pass {
+        let gate = self.elsewhere.load_full();
+        gate.inside.fetch_add(1, Ordering::SeqCst);
+        Pass(gate)
+    }
+
+    /// Waits until all have ended that had entered so when this was called, or that could think that
+    /// an older map than that of now is in force. Cancel safe; give it a deadline.
+    pub async fn elsewhere_ended(&self) {
+        let old = self.elsewhere.swap(Arc::default());
+        old.closed.store(true, Ordering::SeqCst);
+        ClosedGate(old).drained().await;
     }
 
     fn with_gate<T>(&self, shard: ShardId, look: impl FnOnce(&Arc<Gate>) -> T) -> T {
-        let gates = self.0.load();
+        let gates = self.shards.load();
         if let Some(gate) = gates.get(shard.index()) {
             return look(gate);
         }
         drop(gates);
-        self.0.rcu(|gates| {
+        self.shards.rcu(|gates| {
             let mut more = Vec::clone(gates);
             more.resize_with(more.len().max(shard.index() + 1), Arc::default);
             more
         });
-        look(&self.0.load()[shard.index()])
+        look(&self.shards.load()[shard.index()])
     }
 
     /// Passes if the gate is open. Look at the map in force only after this: a switch publishes its
@@ -138,6 +158,19 @@ mod tests {
         drop((closed, inside));
         other.drained().await;
         assert!(elsewhere.try_enter(ShardId(0)).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_touched_no_shard_before_is_waited_for_and_who_comes_later_is_not() {
+        let gates = Gates::new(1);
+        let before = gates.enter_elsewhere();
+        let ended = gates.elsewhere_ended();
+        tokio::pin!(ended);
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, &mut ended).await.is_err());
+        let _later = gates.enter_elsewhere();
+        drop(before);
+        ended.await;
     }
 
     #[tokio::test]

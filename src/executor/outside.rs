@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{CommitDecision, Engine};
+use crate::ids::NodeId;
 
 /// Keeps the resolver away from a prepared transaction while somebody is at work on it.
 #[derive(Debug)]
@@ -23,6 +24,13 @@ impl OutsideCommit {
     /// The name to prepare the transaction by.
     pub fn gid(&self) -> &str {
         &self.gid
+    }
+
+    /// This node may not have committed what was decided: nobody uses it before the resolver has done
+    /// that.
+    pub fn doubt(&self, node: NodeId) {
+        self.engine.doubts.raise(node);
+        self.engine.doubts.raised.notify_one();
     }
 
     /// Once this record is in the catalog the transaction may only be committed, and the resolver

@@ -27,6 +27,8 @@ pub(super) struct Transaction {
     pub prelude: Vec<String>,
     /// The shards that it has touched stay where they are until it ends.
     pub passes: SmallVec<[(ShardId, Pass); 2]>,
+    /// It has done something that touched no shard then.
+    pub elsewhere: Option<Pass>,
     /// The map in force when it first touched a node.
     pub map: Option<Arc<ShardMap>>,
     /// A statement may have changed settings of the session.

@@ -187,6 +187,11 @@ impl ClientSession {
         if self.session.enter(&shards, template.epoch).await? == Entered::Stale {
             return Ok(None);
         }
+        if template.defines_imported
+            && self.session.keep_definitions(template.epoch).await? == Entered::Stale
+        {
+            return Ok(None);
+        }
         let access = access(template.access);
         let way = match route {
             Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),

@@ -6,7 +6,7 @@ use super::lane::{Sessions, lanes};
 use super::session::Session;
 use super::tables::Pair;
 use super::{back, names, room, tables};
-use crate::ids::NodeId;
+use crate::ids::{GroupId, NodeId};
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Event, Lane, Move, Object, ObjectKind};
 
@@ -17,6 +17,12 @@ pub(super) fn refused<T>(text: String) -> Result<T, MoveError> {
 /// Looks at all nodes; the tables that move and all that the move is going to make.
 pub(super) async fn check(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     let map = context.live_map.snapshot();
+    let of_moved =
+        |group| mv.sources().iter().any(|it| map.shard(it.shard).is_some_and(|s| s.group == group));
+    let moved = |group| map.tables_of(group).any(|table| map.importing().contains(&table.name));
+    if (0u16..).map(GroupId).take(map.groups().len()).any(|group| of_moved(group) && moved(group)) {
+        return Err(MoveError::Busy("the tables are being imported".to_owned()));
+    }
     let mut checked = mv.clone();
     checked.lanes = mv.lanes.iter().map(|lane| bounded(&map, lane)).collect::<Result<_, _>>()?;
     if mv.reverses.is_some() {

@@ -14,7 +14,7 @@ use super::audit;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::session::Session;
-use super::{drain, join};
+use super::{drain, import, join};
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::executor::Engine;
 use crate::ids::{JobId, NodeId};
@@ -140,6 +140,7 @@ impl Desk<'_> {
             Errand::Verify { shards } => audit::audit(&mut self, &shards).await,
             Errand::AddNode { node } => Box::pin(join::join(&mut self, node)).await,
             Errand::DrainNode { node } => drain::drain(&mut self, node).await,
+            Errand::Import(wanted) => Box::pin(import::import(&mut self, &wanted)).await,
         };
         let error = result.err().map(|error| error.story());
         tracing::info!(error, "job ends");

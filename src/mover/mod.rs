@@ -21,6 +21,7 @@ mod differ;
 mod drain;
 mod drive;
 mod error;
+mod import;
 mod jobs;
 mod join;
 mod keep;

@@ -92,6 +92,13 @@ pub enum Wanted {
         /// The node of each; one for all; none if they stay where the shard is.
         to: Vec<NodeId>,
     },
+    /// Shards with these bounds, each on its node, instead of one: any cut that the map can have.
+    Parts {
+        /// The shard.
+        shard: ShardId,
+        /// What it becomes.
+        parts: Vec<(Bounds, NodeId)>,
+    },
     /// One shard instead of several.
     Merge {
         /// The shards, in any order; all parts of a shard that could be split into them.
@@ -205,6 +212,17 @@ pub fn lanes(
             let parts = ids.into_iter().zip(bounds).zip(nodes);
             Ok(parts
                 .map(|((shard, bounds), node)| lane(source.clone(), Part { shard, node, bounds }))
+                .collect())
+        }
+        Wanted::Parts { shard, parts } => {
+            let source = part(map, *shard)?;
+            for (_, node) in parts {
+                node_named(map, *node)?;
+            }
+            let ids = map.free_shards(parts.len(), taken).into_iter();
+            let targets = ids.zip(parts.iter().cloned());
+            Ok(targets
+                .map(|(shard, (bounds, node))| lane(source.clone(), Part { shard, node, bounds }))
                 .collect())
         }
         Wanted::Merge { shards, to } => {

@@ -117,7 +117,7 @@ fn available(lines: &[String]) -> Option<u64> {
 }
 
 /// Bytes for people.
-fn shown(bytes: u64) -> String {
+pub(super) fn shown(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} bytes"),
         10_000..10_000_000 => format!("{} kB", bytes / 1_000),

@@ -38,6 +38,7 @@ pub(super) fn map() -> ShardMap {
     ];
     let parts = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -16,6 +16,7 @@ use crate::wire::ServerError;
 
 /// A text that was analysed against one map: what does not depend on parameters is decided.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
 pub struct Template {
     /// Of the map that it was analysed against.
     pub epoch: Epoch,
@@ -41,6 +42,8 @@ pub struct Template {
     pub relations: Vec<String>,
     /// It closes all cursors.
     pub closes_cursors: bool,
+    /// It may change the definition of a table that is being imported.
+    pub defines_imported: bool,
     /// What the home node is sent instead: the same with the system catalog as the application
     /// thinks of its tables.
     pub shown: Option<Box<str>>,
@@ -136,6 +139,7 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
         leaf: leaf(text, &parsed.statements, &names),
         relations: names.relations(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
+        defines_imported: parsed.statements.iter().any(|it| defines_imported(it, &names)),
         shown: None,
         target: target(analyses, &parsed.statements, &names),
     }
@@ -159,6 +163,17 @@ fn check_functions(analyses: &mut [Analysis], statements: &[Statement], names: &
             analysis.part = Err(error);
         }
     }
+}
+
+/// Whatever is no plain query or COPY and may name a table on its way from home to its nodes.
+fn defines_imported(statement: &Statement, names: &Names<'_>) -> bool {
+    let imported = names.map.importing();
+    let defines = matches!(statement.kind, StatementKind::Ddl(_) | StatementKind::Other { .. });
+    let all = || statement.has("all") && (statement.has("tables") || statement.has("sequences"));
+    !imported.is_empty()
+        && defines
+        && names.context.database == names.map.database()
+        && (all() || imported.iter().any(|table| statement.may_name(&table.name)))
 }
 
 fn closes_cursors(statement: &Statement) -> bool {

@@ -38,6 +38,7 @@ pub(super) fn map() -> ShardMap {
     let order = [("id", 20), ("tenant_id", 20), ("total", 1700)];
     let parts = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(7),
         database: "shop".to_owned(),
         home: NodeId(0),
@@ -161,6 +162,26 @@ fn an_update_does_not_change_how_what_follows_is_read() {
         ("DO $$BEGIN SET search_path = a; END$$", true),
     ] {
         assert_eq!(template(sql, &context, &map()).changes_reading, changes, "{sql}");
+    }
+}
+
+#[test]
+fn what_may_define_a_table_that_is_being_imported_is_known() {
+    let (path, strings) = (["public".to_owned()], Strings::Standard);
+    let context = Context { database: "shop", search_path: &path, strings };
+    let importing = map().with_importing(vec![TableName::new("public", "old")]);
+    for (sql, defines) in [
+        ("ALTER TABLE old ADD COLUMN x int", true),
+        ("SELECT 1; CREATE INDEX ON \"old\" (x)", true),
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO somebody", true),
+        ("CREATE POLICY p ON public.old", true),
+        ("DO $$ BEGIN EXECUTE 'ALTER TABLE old ADD x int'; END $$", true),
+        ("ALTER TABLE other ADD COLUMN x int", false),
+        ("INSERT INTO old VALUES (1)", false),
+        ("SELECT * FROM old FOR UPDATE", false),
+    ] {
+        assert_eq!(template(sql, &context, &importing).defines_imported, defines, "{sql}");
+        assert!(!template(sql, &context, &map()).defines_imported, "{sql}");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
 //! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
-//! [`BACK_FAILPOINTS`], [`JOIN_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
+//! [`BACK_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
 /// Those of a move, in the order in which it passes them.
 pub const MOVE_FAILPOINTS: [&str; 15] = [
@@ -69,6 +69,30 @@ pub const JOIN_FAILPOINTS: [&str; 2] = [
     "node_decided",
 ];
 
+/// Those of an import, in order.
+pub const IMPORT_FAILPOINTS: [&str; 10] = [
+    // What an earlier process left is dropped, or nothing was left.
+    "import_undone",
+    // The partitioned twins are made.
+    "import_made",
+    // The first table has its check, which is not validated.
+    "import_checked",
+    // PostgreSQL has proved that all rows fit.
+    "import_validated",
+    // The other nodes have prepared their definitions.
+    "import_defined",
+    // The home node has prepared the step, too; nothing is decided.
+    "import_prepared",
+    // The decision and the map are stored, nothing is committed.
+    "import_decided",
+    // The home node has committed, the others have not.
+    "import_committed",
+    // All is committed, and nobody acts by the old map.
+    "import_settled",
+    // The shard of the group is split, and more is to be split.
+    "import_split",
+];
+
 /// Those of a commit in two phases, in order.
 pub const COMMIT_FAILPOINTS: [&str; 3] = [
     // Every node has prepared its part, the decision is not recorded.
@@ -127,5 +151,6 @@ impl Failpoints {
 
 fn is_known(name: &str) -> bool {
     let moves = [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &BACK_FAILPOINTS];
-    moves.iter().chain(&[&JOIN_FAILPOINTS[..], &COMMIT_FAILPOINTS]).any(|it| it.contains(&name))
+    let others = [&JOIN_FAILPOINTS[..], &IMPORT_FAILPOINTS, &COMMIT_FAILPOINTS];
+    moves.iter().chain(&others).any(|it| it.contains(&name))
 }

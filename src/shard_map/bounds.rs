@@ -40,6 +40,15 @@ pub enum Bounds {
 }
 
 impl Bounds {
+    /// The bounds of a group's only shard: every key, or every one that the method takes.
+    pub fn whole(method: Method) -> Self {
+        match method {
+            Method::Hash => Self::Hash { modulus: 1, remainder: 0 },
+            Method::Range => Self::Range { from: None, to: None },
+            Method::List => Self::Others(Vec::new()),
+        }
+    }
+
     /// How keys are cut to give such bounds; `None` if they hold nothing.
     pub fn method(&self) -> Option<Method> {
         match self {

@@ -44,6 +44,9 @@ pub struct MapParts {
     /// What the policy declares beside tables.
     #[serde(default)]
     pub declared: Declared,
+    /// Tables on their way from home tables to sharded ones: their definitions wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub importing: Vec<TableName>,
 }
 
 /// What a policy declares beside tables.
@@ -140,6 +143,25 @@ pub enum Identity {
     ByDefault,
     /// ALWAYS: a value is taken with OVERRIDING SYSTEM VALUE only.
     Always,
+}
+
+/// A group that comes with one shard, and with tables that have rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGroup {
+    /// Its name.
+    pub name: String,
+    /// The type of each column of its shard key.
+    pub key: Vec<KeyType>,
+    /// The id of its shard.
+    pub shard: ShardId,
+    /// The keys of that: all of them.
+    pub bounds: Bounds,
+    /// The node of that.
+    pub node: NodeId,
+    /// Its tables: name, columns of the shard key, columns.
+    pub tables: Vec<(TableName, Vec<String>, Vec<Column>)>,
+    /// Functions and procedures that run where a key is, with their arguments.
+    pub functions: Vec<(TableName, Vec<u16>)>,
 }
 
 /// Why parts do not make a map.
@@ -326,6 +348,26 @@ impl ShardMap {
         &self.parts.declared
     }
 
+    /// Tables on their way from home tables to sharded ones.
+    pub fn importing(&self) -> &[TableName] {
+        &self.parts.importing
+    }
+
+    /// This map with other tables on their way, at the next epoch. No change of placement.
+    #[must_use]
+    pub fn with_importing(&self, tables: Vec<TableName>) -> Self {
+        let mut changed = self.clone();
+        changed.parts.importing = tables;
+        changed.parts.epoch = changed.parts.epoch.next();
+        changed
+    }
+
+    /// The group of this name.
+    pub fn group_named(&self, name: &str) -> Option<GroupId> {
+        let at = self.parts.groups.iter().position(|group| group.name == name)?;
+        u16::try_from(at).ok().map(GroupId)
+    }
+
     /// Sharded and reference tables.
     pub fn tables(&self) -> &[Table] {
         &self.parts.tables
@@ -391,6 +433,35 @@ impl ShardMap {
             }
             parts.shards[id.index()] = shard.clone();
         }
+        parts.epoch = parts.epoch.next();
+        parts.try_into()
+    }
+
+    /// This map with another group, at the next epoch.
+    ///
+    /// # Errors
+    /// It has the group, one of its tables or its shard already.
+    pub fn with_group(&self, new: &NewGroup) -> Result<Self, InvalidMap> {
+        let twice = || InvalidMap::Table(new.name.clone(), "stands twice");
+        if self.group_named(&new.name).is_some() || self.shard(new.shard).is_some() {
+            return Err(twice());
+        }
+        let mut parts = self.parts.clone();
+        let group = GroupId(u16::try_from(parts.groups.len()).map_err(|_| twice())?);
+        parts.groups.push(Group { name: new.name.clone(), key: new.key.clone() });
+        let shard = Shard { group, bounds: new.bounds.clone(), node: new.node };
+        while parts.shards.len() <= new.shard.index() {
+            parts.shards.push(Shard { bounds: Bounds::Nothing, ..shard.clone() });
+        }
+        parts.shards[new.shard.index()] = shard;
+        parts.tables.extend(new.tables.iter().map(|(name, key, columns)| Table {
+            name: name.clone(),
+            kind: TableKind::Sharded { group, key: key.clone() },
+            columns: columns.clone(),
+        }));
+        parts.declared.functions.extend(new.functions.iter().map(|(name, arguments)| {
+            KeyedFunction { name: name.clone(), group, arguments: arguments.clone() }
+        }));
         parts.epoch = parts.epoch.next();
         parts.try_into()
     }

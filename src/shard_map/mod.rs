@@ -21,7 +21,7 @@ pub use directory::{Directory, Limit, Method};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
-    Column, Declared, Group, Identity, InvalidMap, KeyedFunction, MapParts, Shard, ShardMap, Table,
-    TableKind, leaf_name,
+    Column, Declared, Group, Identity, InvalidMap, KeyedFunction, MapParts, NewGroup, Shard,
+    ShardMap, Table, TableKind, leaf_name,
 };
 pub use node::{Node, Standing};

@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 
 use super::{
-    Bounds, Declared, Derived, Group, KeyType, KeyValue, Limit, MapParts, Node, Shard, ShardMap,
+    Bounds, Declared, Derived, Group, KeyType, KeyValue, Limit, MapParts, Method, NewGroup, Node,
+    Shard, ShardMap,
 };
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
+use crate::sql::TableName;
 
 fn map(shards: u32) -> ShardMap {
     let shard = |remainder| Shard {
@@ -15,6 +17,7 @@ fn map(shards: u32) -> ShardMap {
     };
     let parts = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),
@@ -222,4 +225,27 @@ proptest! {
         let shards = map.directory(GroupId(0)).shards_within(&limits).unwrap();
         prop_assert!(!within || shards.contains(&shard.unwrap()));
     }
+}
+
+#[test]
+fn a_group_comes_with_one_shard_beside_what_is_there() {
+    let before = map(2);
+    let new = NewGroup {
+        name: "old_tables".to_owned(),
+        key: vec![KeyType::Int8],
+        shard: before.free_shards(1, |shard| shard == ShardId(2))[0],
+        bounds: Bounds::whole(Method::Hash),
+        node: NodeId(0),
+        tables: vec![(TableName::new("public", "orders"), vec!["id".to_owned()], Vec::new())],
+        functions: vec![(TableName::new("public", "f"), vec![1])],
+    };
+    let after = before.with_group(&new).unwrap();
+    let group = after.group_named("old_tables").unwrap();
+    assert_eq!((group, new.shard), (GroupId(1), ShardId(3)));
+    assert_eq!(after.epoch(), before.epoch().next());
+    assert_eq!(after.shard_of(group, &[KeyValue::Int(7)]), Some(ShardId(3)));
+    assert_eq!(after.shards().map(|(id, _)| id.0).collect::<Vec<_>>(), [0, 1, 3]);
+    assert_eq!(after.declared().functions[0].group, group);
+    assert!(after.with_group(&new).is_err(), "twice");
+    assert!(before.with_group(&NewGroup { shard: ShardId(1), ..new }).is_err(), "taken");
 }

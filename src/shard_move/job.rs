@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Import;
 use crate::ids::{JobId, NodeId, ShardId};
 
 /// One job, as the catalog stores it under `jobs/`.
@@ -46,6 +47,8 @@ pub enum Errand {
         /// The node.
         node: NodeId,
     },
+    /// Make sharded tables of the plain ones of a group on the home node.
+    Import(Box<Import>),
 }
 
 impl Errand {
@@ -55,6 +58,8 @@ impl Errand {
             Self::Verify { .. } => "verify",
             Self::AddNode { .. } => "add node",
             Self::DrainNode { .. } => "drain node",
+            Self::Import(import) if import.check_only => "check an import",
+            Self::Import(_) => "import",
         }
     }
 }

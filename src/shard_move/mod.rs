@@ -4,6 +4,7 @@
 //! every state is stored before it is acted on, and every action can be repeated. Nothing here
 //! talks to a node.
 
+mod import;
 mod job;
 mod record;
 mod state;
@@ -11,6 +12,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use import::{Import, ImportedTable, finer};
 pub use job::{Errand, Finding, FindingKind, Job, JobState, Report};
 pub use record::{
     Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof, Reversed,

@@ -30,6 +30,7 @@ static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
     let plans = TableName::new("public", "plans");
     let parts = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

@@ -31,6 +31,7 @@ fn map() -> ShardMap {
         epoch: Epoch(1),
         declared: crate::shard_map::Declared::default(),
         derived: crate::shard_map::Derived::default(),
+        importing: Vec::new(),
         database: "shop".to_owned(),
         home: NodeId(0),
         nodes: vec![Node::named("n1")],

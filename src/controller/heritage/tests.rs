@@ -70,6 +70,7 @@ fn a_new_shard_gets_the_shape_of_its_siblings_at_its_own_level() {
     let group = |name: &str| Group { name: name.to_owned(), key: vec![KeyType::Int8] };
     let map: ShardMap = MapParts {
         declared: Declared::default(),
+        importing: Vec::new(),
         epoch: Epoch(1),
         database: "shop".to_owned(),
         home: NodeId(0),

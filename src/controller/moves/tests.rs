@@ -54,6 +54,7 @@ fn a_proposal_becomes_a_move_a_split_or_a_merge() {
         epoch: Epoch(1),
         declared: crate::shard_map::Declared::default(),
         derived: crate::shard_map::Derived::default(),
+        importing: Vec::new(),
         database: "shop".to_owned(),
         home: NodeId(0),
         nodes: ["n1", "n2"].map(Node::named).to_vec(),

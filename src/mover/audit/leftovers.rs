@@ -21,6 +21,7 @@ const OURS: &str = "\
      WHERE pubname ~ '^foreshard_' \
      UNION ALL SELECT 'check constraint', conname::text || ' of ' || conrelid::regclass::text \
      FROM pg_constraint WHERE conname ~ '^foreshard_' AND conname <> 'foreshard_others' \
+     UNION ALL SELECT 'schema', nspname::text FROM pg_namespace WHERE nspname ~ '^foreshard_import_' \
      UNION ALL SELECT 'trigger', tgname::text || ' of ' || tgrelid::regclass::text FROM pg_trigger \
      WHERE tgname ~ '^foreshard_freeze' \
      UNION ALL SELECT 'unfinished detachment', inhrelid::regclass::text FROM pg_inherits \
@@ -49,7 +50,8 @@ pub(super) async fn look(auditor: &Auditor<'_>) -> Result<Vec<Finding>, MoveErro
         }
     }
     // After the nodes: a record is written before what it owns is made.
-    let owned = Owned::by(&auditor.unfinished().await?);
+    let mut owned = Owned::by(&auditor.unfinished().await?);
+    owned.imports = !auditor.map().importing().is_empty();
     let mut findings = Vec::new();
     for (node, found) in found {
         let name = &map.node(node).name;
@@ -116,6 +118,8 @@ struct Owned {
     checks: BTreeSet<String>,
     nodes: BTreeSet<NodeId>,
     tables: BTreeSet<(NodeId, TableName)>,
+    /// An import is under way.
+    imports: bool,
 }
 
 impl Owned {
@@ -144,6 +148,7 @@ impl Owned {
 
     fn has(&self, node: NodeId, found: &Found) -> bool {
         match (&found.table, found.kind.as_str()) {
+            (None, _) if self.imports && found.name.starts_with("foreshard_import_") => true,
             (Some(table), _) => self.tables.contains(&(node, table.clone())),
             (None, "check constraint") => self.checks.iter().any(|check| {
                 found.name.strip_prefix(check.as_str()).is_some_and(|r| r.starts_with(' '))

@@ -1,0 +1,295 @@
+//! Plain tables of the home node become sharded ones, while clients go on: each becomes the only
+//! partition of a partitioned table that takes its name.
+//!
+//! A twin of each table, partitioned and without rows, is made beside it, and the rows are proved to
+//! fit, which takes the longest and disturbs nobody. Then the twins take the tables' names and places
+//! in one transaction over all nodes, which is committed in two phases with the map that has the group.
+//! All that was made before is named after the job and goes if that is not reached; what a crash
+//! leaves in the middle of the commit the resolver ends either way. Afterwards the group has one shard,
+//! which ordinary splits spread over the nodes.
+
+mod commit;
+mod define;
+mod look;
+mod refuse;
+mod spread;
+mod swap;
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::error::MoveError;
+use super::jobs::Desk;
+use super::names::quoted;
+use super::session::{Session, jitter};
+use crate::executor::ColumnsError;
+use crate::ids::JobId;
+use crate::shard_map::Bounds;
+use crate::shard_move::{Errand, Import, Job};
+use crate::sql::TableName;
+use commit::Tried;
+use define::Place;
+
+/// How often it begins anew because of changed definitions.
+const TRIES: u32 = 10;
+/// How long what began before the tables were known to be imported is waited for at first; it is seen
+/// by its locks, too.
+const EARLIER: Duration = Duration::from_secs(5);
+/// How long what was routed before the tables were sharded is waited for.
+const ROUTED_BEFORE: Duration = Duration::from_mins(10);
+/// How often an import looks whether it is its turn.
+const TURN: Duration = Duration::from_millis(200);
+/// How long and how often tables are asked for, to get or lose a check, in ms.
+const CHECK_LOCK: (u64, u32) = (40, 200);
+
+/// A table on the home node that is imported.
+#[derive(Debug, Clone)]
+pub(super) struct Plain {
+    name: TableName,
+    oid: u32,
+    key: Vec<String>,
+}
+
+/// The schema in which the twins wait.
+fn beside(job: JobId) -> String {
+    format!("foreshard_import_{job}")
+}
+
+/// The CHECK that proves that all rows fit.
+fn helper_check(job: JobId) -> String {
+    beside(job)
+}
+
+/// Imports a group, from wherever an earlier process left it.
+pub(super) async fn import(desk: &mut Desk<'_>, import: &Import) -> Result<(), MoveError> {
+    let map = desk.context.live_map.snapshot();
+    if map.group_named(&import.group).is_none() {
+        let mut importer = Importer { import, home: desk.session(map.home()).await?, desk };
+        if !import.check_only {
+            importer.wait_turn().await?;
+            importer.undo().await?;
+        }
+        let tables = importer.check().await?;
+        if import.check_only {
+            return Ok(());
+        }
+        importer.set_importing(import.names()).await?;
+        if let Err(error) = importer.make(tables).await {
+            if error.ends_the_driver() {
+                return Err(error);
+            }
+            let map = importer.desk.context.live_map.snapshot();
+            if map.group_named(&import.group).is_none() {
+                importer.give_up().await;
+            }
+            return Err(error);
+        }
+    } else if import.check_only {
+        return desk.tell(format!("group {} is sharded already", import.group)).await;
+    }
+    settle(desk, import).await?;
+    if import.split {
+        return spread::spread(desk, import).await;
+    }
+    let text = format!("group {} has one shard: foreshard split cuts it", import.group);
+    desk.tell(text).await
+}
+
+/// Waits until nobody acts by the map in which the tables were plain ones, and makes all that hangs on
+/// them known; moves of the shard wait until then.
+async fn settle(desk: &mut Desk<'_>, import: &Import) -> Result<(), MoveError> {
+    if timeout(ROUTED_BEFORE, desk.engine.gates.elsewhere_ended()).await.is_err() {
+        return Err(MoveError::Busy(
+            "the tables are sharded, but transactions that began before do not end: foreshard \
+             import again goes on with it"
+                .to_owned(),
+        ));
+    }
+    desk.engine.refresh_columns(&import.names()).await.map_err(unread)?;
+    desk.engine.refresh_derived().await.map_err(unread)?;
+    let ours = import.names();
+    let done = |map: &crate::shard_map::ShardMap| {
+        let left = map.importing().iter().filter(|name| !ours.contains(name));
+        let left: Vec<TableName> = left.cloned().collect();
+        (left.len() < map.importing().len()).then(|| map.with_importing(left))
+    };
+    desk.engine.change_map(done).await.map_err(unread)?;
+    desk.context.pass("import_settled")
+}
+
+fn unread(error: ColumnsError) -> MoveError {
+    match error {
+        ColumnsError::Catalog(error) => error.into(),
+        other => MoveError::Busy(other.to_string()),
+    }
+}
+
+/// A job on its way to the sharded tables.
+struct Importer<'a, 'b> {
+    import: &'a Import,
+    desk: &'a mut Desk<'b>,
+    home: Session,
+}
+
+impl Importer<'_, '_> {
+    fn job(&self) -> JobId {
+        self.desk.job.record.id
+    }
+
+    /// Makes the twins, and lets them take the tables' places; anew if definitions change meanwhile.
+    async fn make(&mut self, mut tables: Vec<Plain>) -> Result<(), MoveError> {
+        for tries in 0..TRIES {
+            if tries > 0 {
+                self.undo().await?;
+                tables = self.check().await?;
+            }
+            let twins = self.twins(&tables).await?;
+            self.build(&tables, &twins).await?;
+            if self.switch(&tables, &twins).await? {
+                return Ok(());
+            }
+            self.desk.tell("definitions were changed meanwhile: once more".to_owned()).await?;
+        }
+        Err(MoveError::Busy("definitions were changed all the time: try again later".to_owned()))
+    }
+
+    /// One after the other: waits until no import that was asked for before is at work.
+    async fn wait_turn(&self) -> Result<(), MoveError> {
+        loop {
+            let jobs = self.desk.context.catalog.list::<Job>().await?;
+            let earlier = |job: &Job| {
+                let imports = matches!(&job.errand, Errand::Import(it) if !it.check_only);
+                imports && !job.is_finished() && job.id < self.job()
+            };
+            if !jobs.iter().any(|job| earlier(&job.record)) {
+                return Ok(());
+            }
+            sleep(TURN).await;
+        }
+    }
+
+    /// The statements that make the twins.
+    async fn twins(&self, tables: &[Plain]) -> Result<Vec<String>, MoveError> {
+        let schema = beside(self.job());
+        let mut all = vec![format!("CREATE SCHEMA {}", quoted(&schema))];
+        for table in tables {
+            let place = Place::Beside(&schema);
+            all.extend(define::statements(&self.home, table, self.method(), place).await?);
+        }
+        Ok(all)
+    }
+
+    fn method(&self) -> crate::shard_map::Method {
+        let first = self.import.bounds.first().and_then(Bounds::method);
+        first.unwrap_or(crate::shard_map::Method::Hash)
+    }
+
+    /// Makes the twins, and has PostgreSQL prove that all rows fit.
+    async fn build(&mut self, tables: &[Plain], twins: &[String]) -> Result<(), MoveError> {
+        let sql = format!("BEGIN; {}; COMMIT", twins.join("; "));
+        if let Err(error) = self.home.run("making the partitioned tables", &sql).await {
+            self.home.run("rolling back", "ROLLBACK").await?;
+            return Err(error);
+        }
+        self.desk.context.pass("import_made")?;
+        let Some(bounds @ Bounds::Hash { .. }) = self.import.whole() else { return Ok(()) };
+        let check = quoted(&helper_check(self.job()));
+        for table in tables {
+            let twin = TableName::new(beside(self.job()), table.name.name.as_str());
+            let parent = super::look::oid(&self.home, &twin).await?;
+            let condition = bounds.condition(&table.key, parent);
+            let sql = format!(
+                "ALTER TABLE {} ADD CONSTRAINT {check} CHECK ({condition}) NOT VALID",
+                table.name
+            );
+            self.home.run_with_locks("adding a check", &sql, CHECK_LOCK).await.map_err(in_use)?;
+            self.desk.context.pass("import_checked")?;
+            let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {check}", table.name);
+            self.home.run_long("proving that all rows fit", &sql).await?;
+        }
+        self.desk.context.pass("import_validated")?;
+        self.desk.tell("all rows fit".to_owned()).await
+    }
+
+    /// Lets the twins take the tables' places as soon as nobody is in the way; no if definitions
+    /// changed meanwhile.
+    async fn switch(&mut self, tables: &[Plain], twins: &[String]) -> Result<bool, MoveError> {
+        drop(timeout(EARLIER, self.desk.engine.gates.elsewhere_ended()).await);
+        let config = self.desk.context.config.clone();
+        let mut reason = String::new();
+        for postponed in 0..config.postponements_max.max(1) {
+            match self.try_switch(tables, twins).await? {
+                Tried::Switched(pause) => {
+                    let text = format!(
+                        "the tables are sharded, with one shard; statements waited {:.1} ms",
+                        pause.as_secs_f64() * 1e3
+                    );
+                    self.desk.tell(text).await?;
+                    return Ok(true);
+                }
+                Tried::Changed => return Ok(false),
+                Tried::Later(why) => {
+                    if why != reason {
+                        self.desk.tell(format!("waiting: {why}")).await?;
+                    }
+                    reason = why;
+                }
+            }
+            sleep(jitter(config.backoff(config.switch_backoff_ms, postponed))).await;
+        }
+        Err(MoveError::Busy(format!("the last step was put off too often: {reason}")))
+    }
+
+    /// Publishes which tables are on their way, so that their definitions stay as they are in the last
+    /// step.
+    async fn set_importing(&self, names: Vec<TableName>) -> Result<(), MoveError> {
+        let change = |map: &crate::shard_map::ShardMap| {
+            (map.importing() != names.as_slice()).then(|| map.with_importing(names.clone()))
+        };
+        self.desk.engine.change_map(change).await.map_err(unread)
+    }
+
+    /// Undoes, as far as that can be done now, what was made.
+    async fn give_up(&mut self) {
+        let undone = match self.desk.session(self.desk.context.live_map.snapshot().home()).await {
+            Ok(home) => {
+                self.home = home;
+                self.undo().await
+            }
+            Err(error) => Err(error),
+        };
+        let undone = match undone {
+            Ok(()) => self.set_importing(Vec::new()).await,
+            error => error,
+        };
+        if let Err(error) = undone {
+            let left = beside(self.job());
+            let text = format!(
+                "not undone: the schema {left} and checks of that name on the tables are left; \
+                 another import, or DROP of both, clears them ({})",
+                error.story()
+            );
+            drop(self.desk.tell(text).await);
+        }
+    }
+
+    /// Drops whatever this job, or an earlier one, has made on the home node and not finished.
+    async fn undo(&self) -> Result<(), MoveError> {
+        let doing = "looking for what was left over";
+        for (kind, drop) in look::left_over(&self.home, doing).await? {
+            self.home.run_with_locks(kind, &drop, CHECK_LOCK).await.map_err(in_use)?;
+        }
+        self.desk.context.pass("import_undone")
+    }
+}
+
+/// Says who is in the way.
+fn in_use(error: MoveError) -> MoveError {
+    if error.is_lock_timeout() {
+        return MoveError::Busy(
+            "transactions that use the tables do not end: try again".to_owned(),
+        );
+    }
+    error
+}
