@@ -166,3 +166,44 @@ async fn a_search_path_set_last_in_a_text_holds_for_the_texts_after_it() {
     assert_eq!(rows(&client, both).await, ["there"]);
     assert_eq!(rows(&client, "SELECT * FROM t").await, ["there"]);
 }
+
+/// How a database's sessions begin on a node.
+const SETTINGS: &str = "SELECT unnest(setconfig) FROM pg_db_role_setting s JOIN pg_database d \
+     ON d.oid = s.setdatabase WHERE datname = current_database() ORDER BY 1";
+
+#[tokio::test]
+async fn defaults_are_those_of_the_home_node() {
+    let database = TestDatabase::create(2).await;
+    let policy = "groups: { g: { key: bigint, shards: 4, tables: { stamps: id } } }";
+    let proxy = TestProxy::start(&database, policy).await;
+    let client = proxy.client().await;
+    let table = "CREATE TABLE stamps (id bigint PRIMARY KEY, at timestamptz, took interval)";
+    client.batch_execute(table).await.unwrap();
+    let other = database.client(1).await;
+    for setting in ["timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = iso_8601"]
+    {
+        let sql = format!("ALTER DATABASE \"{}\" SET {setting}", database.name);
+        other.batch_execute(&sql).await.unwrap();
+    }
+    // As a session that finds no connection to the other node yet.
+    let proxy = proxy.restart().await;
+    let client = proxy.client().await;
+    let insert = "INSERT INTO stamps SELECT i, '2024-03-01 12:00', '26 hours' \
+         FROM generate_series(1, 20) i";
+    client.batch_execute(insert).await.unwrap();
+    assert!(rows(&other, "SELECT count(*)::text FROM stamps").await[0] != "0");
+    let all = "SELECT at::text || ' ' || took FROM stamps";
+    let mut shown = rows(&client, all).await;
+    assert_eq!(shown.len(), 20);
+    shown.dedup();
+    let home = database.client(0).await;
+    let at_home = "SELECT '2024-03-01 12:00'::timestamptz::text || ' ' || interval '26 hours'";
+    assert_eq!(shown, rows(&home, at_home).await);
+    let one = format!("ALTER DATABASE \"{}\" SET timezone = 'Asia/Kabul'", database.name);
+    client.batch_execute(&one).await.unwrap();
+    assert_eq!(rows(&home, SETTINGS).await, ["TimeZone=Asia/Kabul"]);
+    assert!(rows(&other, SETTINGS).await.contains(&"TimeZone=Asia/Kabul".to_owned()));
+    let elsewhere = "ALTER DATABASE template1 SET work_mem = '5MB'";
+    client.batch_execute(elsewhere).await.unwrap();
+    client.batch_execute("ALTER DATABASE template1 RESET work_mem").await.unwrap();
+}

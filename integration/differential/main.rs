@@ -8,6 +8,7 @@
 mod compare;
 mod fixture;
 mod random;
+mod reduced;
 #[path = "../support/mod.rs"]
 mod support;
 mod tpch;

@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::limits::{NodeLimit, Slot, Waiting};
 use super::ticket::Look;
 use super::{
-    BackendError, Config, ConnectError, Connection, Credential, Login, NodeAddress, Oids, Ticket,
+    BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, Login, NodeAddress,
+    Oids, Ticket,
 };
 use crate::ids::NodeId;
 
@@ -48,6 +49,8 @@ pub struct PoolOf {
     pub address: NodeAddress,
     /// Its object ids, where clients know others.
     pub oids: Option<Arc<Oids>>,
+    /// Whose settings they have by default.
+    pub defaults: DefaultsOf,
 }
 
 /// A connection that nobody has checked out.
@@ -144,14 +147,26 @@ impl Pool {
                 }
                 Pick::Open => {
                     let slot = self.limit.slot(deadline).await.map_err(|()| self.exhausted())?;
-                    let within = self.config.connect_timeout();
-                    let login = self.login.load_full();
-                    let opened =
-                        Connection::open(self.of.node, &self.of.address, &login, within).await?;
-                    return Ok(self.guard(Box::new(opened), slot, permit, ticket));
+                    let opened = Box::new(self.open().await?);
+                    return Ok(self.guard(opened, slot, permit, ticket));
                 }
             }
         }
+    }
+
+    async fn open(&self) -> Result<Connection, ConnectError> {
+        let PoolOf { node, address, defaults, .. } = &self.of;
+        let parameters = match defaults {
+            DefaultsOf::OfHome(defaults) => defaults.parameters(),
+            DefaultsOf::Node | DefaultsOf::Home(_) => Vec::new(),
+        };
+        let parameters: Vec<_> = parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let (login, within) = (self.login.load_full(), self.config.connect_timeout());
+        let mut opened = Connection::open_with(*node, address, &login, within, &parameters).await?;
+        if let DefaultsOf::Home(defaults) = defaults {
+            defaults.learn(&mut opened).await?;
+        }
+        Ok(opened)
     }
 
     fn guard(

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::doubt::Doubts;
+use super::learned::AllLearned;
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
@@ -103,6 +104,8 @@ pub struct Engine {
     pub oids: Vec<Arc<Oids>>,
     /// Leaves that statements may be sent to instead of their parents.
     pub direct: DirectLeaves,
+    /// What nodes said of statements of which they do a part.
+    pub learned: AllLearned,
     /// Deadlines.
     pub config: Config,
     /// Begins the name of every prepared transaction: unique to this catalog.
@@ -148,6 +151,7 @@ impl Engine {
             nodes,
             oids,
             direct: DirectLeaves::default(),
+            learned: AllLearned::default(),
             config,
             gid_prefix,
             started_unix_ms: since_epoch.as_millis(),

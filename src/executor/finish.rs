@@ -10,12 +10,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::cancel::pass_on;
 use super::merge_session::MergeSession;
-use super::pull::{PullMode, PullRun};
+use super::pull::{Gathered, PullMode, PullRun};
 use super::pump::{Verdict, pump};
 use super::run::query_message;
 use super::{Client, Engine, Fault};
-use crate::planner::PullPlan;
 use crate::wire::{ServerError, SqlState, put_frame, put_parse};
+
+/// What stands before the format codes of the result in a `Bind` of nothing: tag and length, the
+/// unnamed portal and statement, no formats and no values.
+const BARE_HEAD: usize = 5 + 2 + 2 + 2;
 
 /// How the statement on the rows ended.
 pub(super) enum Ending {
@@ -31,11 +34,11 @@ pub(super) enum Ending {
 /// off: the client gets whole messages only.
 pub(super) async fn finish_on(
     merge: &mut MergeSession,
-    (plan, run): (&PullPlan, &PullRun<'_>),
+    (gathered, run): (&Gathered, &PullRun<'_>),
     (engine, deadline): (&Engine, Instant),
     client: &mut Client,
 ) -> Result<Ending, Fault> {
-    merge.guard.send(&messages(plan, run)).await?;
+    merge.guard.send(&messages(gathered, run)).await?;
     let (mut ending, ended) = (Ending::Done, AtomicBool::new(false));
     let (node, key) = (merge.guard.node, merge.guard.key);
     let late = async {
@@ -76,12 +79,22 @@ async fn until<T>(work: impl Future<Output = T>, late: impl Future<Output = ()>)
 }
 
 /// The messages that run the statement on the rows.
-fn messages(plan: &PullPlan, run: &PullRun<'_>) -> BytesMut {
-    let Some(bind) = &run.bind else { return query_message(&plan.text) };
+fn messages(Gathered { plan, few }: &Gathered, run: &PullRun<'_>) -> BytesMut {
     let mut out = BytesMut::new();
-    let types = if plan.has_params { run.params.types } else { &[] };
-    put_parse(b"", plan.text.as_bytes(), types, &mut out);
-    out.extend_from_slice(if plan.has_params { &bind.full } else { &bind.bare });
+    match (few, &run.bind) {
+        (None, None) => return query_message(&plan.text),
+        (None, Some(bind)) => {
+            let types = if plan.has_params { run.params.types } else { &[] };
+            put_parse(b"", plan.text.as_bytes(), types, &mut out);
+            out.extend_from_slice(if plan.has_params { &bind.full } else { &bind.bare });
+        }
+        (Some(few), bind) => {
+            let (text, types) = (few.in_place.text(few.rows), few.in_place.types(few.rows));
+            put_parse(b"", text.as_bytes(), &types, &mut out);
+            let bare = bind.as_ref().and_then(|bind| bind.bare.get(BARE_HEAD..));
+            few.put_bind(bare.unwrap_or(&[0, 0]), &mut out);
+        }
+    }
     let limit = if let PullMode::First(limit) = run.mode { limit } else { 0 };
     put_frame(b'E', &mut out, |out| {
         out.extend_from_slice(b"\0");

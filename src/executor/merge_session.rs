@@ -21,7 +21,7 @@ pub(super) const COPY_HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub(super) const COPY_TRAILER: [u8; 2] = [0xff, 0xff];
 
 /// What PostgreSQL says of a statement.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Described {
     /// The `RowDescription` of its result; empty if it has none.
     pub(super) columns: Bytes,

@@ -22,6 +22,8 @@ mod evaluate;
 mod fault;
 mod finish;
 mod gate;
+mod inflow;
+mod learned;
 mod leave;
 mod live_map;
 mod merge_session;

@@ -12,21 +12,21 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
 use super::finish::{Ending, finish_on, too_slow};
+use super::inflow::{Budget, FewRows, Inflow};
+use super::learned::Asked;
 use super::merge_session::{
     COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain, is_unknown_table,
 };
 use super::reduce::Question;
 use super::run::Cost;
 use super::{Client, Fault, OpenPull, Session};
-use crate::ids::NodeId;
+use crate::ids::{Epoch, NodeId};
 use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
 use crate::router::{Params, Pull};
 use crate::shard_map::ShardMap;
-use crate::wire::{ServerError, SqlState, put_frame, put_query};
+use crate::wire::{ServerError, put_query};
 
-/// Rows for the merge session are sent once they are this many bytes.
-const ROWS_BYTES: usize = 64 * 1024;
 /// Tables with more rows than this get statistics before the statement runs, and an index where they
 /// may be joined.
 const MANY_ROWS: u64 = 500;
@@ -83,6 +83,14 @@ struct Prepared {
     all: bool,
 }
 
+/// What was brought together.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) plan: PullPlan,
+    /// All rows of the plan's one input, if they are few: then they are in no table.
+    pub(super) few: Option<FewRows>,
+}
+
 /// One node's part.
 #[derive(Debug)]
 struct Lane {
@@ -121,7 +129,7 @@ impl Session {
             self.lose_busy();
             return Err(too_slow(limit).into());
         };
-        let (described, plan) = match gathered {
+        let (described, gathered) = match gathered {
             Ok(gathered) => gathered,
             Err(fault) => {
                 if merge.guard.status.is_some() {
@@ -133,7 +141,7 @@ impl Session {
         if run.bind.is_none() && run.mode != PullMode::Declare {
             client.relay(&described.columns).await?;
         }
-        match finish_on(&mut merge, (&plan, run), (&*self.engine, deadline), client).await? {
+        match finish_on(&mut merge, (&gathered, run), (&*self.engine, deadline), client).await? {
             Ending::Done => Ok(Some(OpenPull::new(merge))),
             Ending::Failed => {
                 self.fail();
@@ -172,10 +180,10 @@ impl Session {
         &mut self,
         run: &PullRun<'_>,
         merge: &mut MergeSession,
-    ) -> Result<(Described, PullPlan), Fault> {
+    ) -> Result<(Described, Gathered), Fault> {
         let Prepared { described, mut plan, all } = self.prepare(run, merge).await?;
         let map = self.engine.live_map.snapshot();
-        self.gather(&plan, &map, all, merge).await?;
+        let few = self.gather(&plan, &map, all, merge).await?;
         if run.mode == PullMode::Declare && !plan.has_params {
             let head = run.expanded_text().get(..run.start).unwrap_or_default();
             plan.text = format!("{head}{}", plan.text);
@@ -183,7 +191,7 @@ impl Session {
         if run.pull.groups_rows && plan.has_params {
             merge.give_keys(&plan, run.params.types).await?;
         }
-        Ok((described, plan))
+        Ok((described, Gathered { plan, few }))
     }
 
     /// Has the statement checked by PostgreSQL, and plans.
@@ -193,9 +201,24 @@ impl Session {
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
         let text = run.expanded_text();
-        let statement = text.get(run.start..).unwrap_or_default();
-        let home = self.engine.live_map.load().home();
+        let map = self.engine.live_map.load();
+        let (home, epoch) = (map.home(), map.epoch());
+        drop(map);
         let home_is_pinned = self.held(home).is_some_and(|member| member.is_pinned());
+        let all = self.in_transaction() || home_is_pinned;
+        let asked = self.asked(run, epoch);
+        let mut keep = None;
+        if let (Some(asked), Some(reduction)) = (asked, &run.pull.reduction) {
+            match self.engine.learned.find(&asked) {
+                Ok(learned) => {
+                    if let Some(plan) = learned.plan(text, reduction, &run.params) {
+                        return Ok(Prepared { described: learned.described.clone(), plan, all });
+                    }
+                }
+                Err(generation) => keep = Some((asked, (generation, Instant::now()))),
+            }
+        }
+        let statement = text.get(run.start..).unwrap_or_default();
         let described = match merge.describe(statement, run.params.types).await {
             Err(Fault::Reported(frame)) if home_is_pinned && is_unknown_table(&frame) => {
                 return Err(ServerError::refused(
@@ -211,21 +234,37 @@ impl Session {
         if let Some(expanded) = &run.pull.expanded {
             merge.check_views(run, expanded, &described).await?;
         }
-        let all = self.in_transaction() || home_is_pinned;
         if let Some(reduction) = &run.pull.reduction {
             let question = Question {
                 text,
                 reduction,
                 params: &run.params,
-                param_types: &described.param_types,
-                columns: &described.columns,
+                described: &described,
+                // What a cursor is declared for has no parameters.
+                may_be_given: run.mode != PullMode::Declare,
             };
-            if let Some(plan) = merge.reduced(&question).await? {
+            if let Some((plan, learned)) = merge.reduced(&question).await? {
+                if let (Some(learned), Some((asked, at))) = (learned, keep) {
+                    self.engine.learned.keep(asked, learned, at);
+                }
                 return Ok(Prepared { described, plan, all });
             }
         }
         let plan = planner::pull(text, &run.pull, &run.params, all);
         Ok(Prepared { described, plan, all })
+    }
+
+    /// What PostgreSQL is asked of the statement, if the answer may be kept: it rests on the
+    /// definitions of tables alone.
+    fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
+        let (pull, begun) = (&run.pull, self.transaction.ddl.is_some());
+        let alone = pull.expanded.is_none() && pull.unknown_functions.is_empty();
+        (alone && !begun && run.start == 0 && run.mode != PullMode::Declare).then(|| Asked {
+            text: run.text.to_owned(),
+            types: run.params.types.to_vec(),
+            search_path: self.search_path.clone(),
+            epoch,
+        })
     }
 
     /// Brings the rows of all inputs together.
@@ -235,7 +274,7 @@ impl Session {
         map: &ShardMap,
         all: bool,
         merge: &mut MergeSession,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<FewRows>, Fault> {
         let mut lanes = lanes(plan, map, all);
         let started = Instant::now();
         self.start(&mut lanes, plan, all).await?;
@@ -288,44 +327,47 @@ impl Session {
         plan: &PullPlan,
         all: bool,
         merge: &mut MergeSession,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<FewRows>, Fault> {
         let home = self.engine.live_map.load().home();
         let mut budget = Budget::new(&self.engine.config);
         for lane in lanes.iter() {
             self.member(lane.node).await?;
         }
+        let mut few = None;
         for (index, input) in plan.inputs.iter().enumerate() {
-            let fill = !all && input.group.is_some();
-            match (input.is_made, fill) {
-                (false, _) => merge.make(&input.name, &input.select, fill).await?,
-                (true, true) => merge.fill(&input.name, &input.select).await?,
-                (true, false) => {}
-            }
+            let own = !all && input.group.is_some();
             let from: SmallVec<[usize; 4]> =
                 (0..lanes.len()).filter(|lane| lanes[*lane].inputs.contains(&index)).collect();
-            if from.is_empty() {
-                continue;
+            let mut inflow = match Inflow::begin(merge, input, own).await {
+                Ok(inflow) => inflow,
+                Err(fault) => {
+                    self.engine.learned.forget();
+                    return Err(fault);
+                }
+            };
+            if !from.is_empty() {
+                debug_assert!(all || lanes.iter().all(|lane| lane.node != home));
+                inflow.open().await?;
             }
-            debug_assert!(all || lanes.iter().all(|lane| lane.node != home));
-            merge.start_copy(&input.name, input.binary).await?;
-            let mut rows = 0;
-            for lane in from {
-                let lane = &mut lanes[lane];
+            for lane in &from {
+                let lane = &mut lanes[*lane];
                 let member = self.member(lane.node).await?;
                 let before = std::mem::take(&mut lane.before);
                 drain(&mut member.guard, before).await?;
                 lane.outstanding -= before;
-                rows += relay(lane, &mut member.guard, merge, input.binary, &mut budget).await?;
+                let to = (&mut inflow, input.binary);
+                relay(lane, &mut member.guard, to, &mut budget).await?;
             }
-            merge.end_copy(input.binary).await?;
-            if rows > MANY_ROWS {
+            let (rows, kept) = inflow.close().await?;
+            few = few.or(kept);
+            if rows > MANY_ROWS && few.is_none() {
                 if plan.inputs.len() > 1 {
                     merge.give_key(input).await?;
                 }
                 merge.analyze(&input.name).await?;
             }
         }
-        Ok(())
+        Ok(few)
     }
 }
 
@@ -343,50 +385,14 @@ fn lanes(plan: &PullPlan, map: &ShardMap, all: bool) -> Vec<Lane> {
     nodes.map(lane).filter(|lane| !lane.inputs.is_empty()).collect()
 }
 
-/// What is left of the limits.
-struct Budget {
-    rows: u64,
-    bytes: u64,
-    config: super::Config,
-}
-
-impl Budget {
-    fn new(config: &super::Config) -> Self {
-        Self { rows: config.pull_rows_max, bytes: config.pull_bytes_max, config: config.clone() }
-    }
-
-    fn spend(&mut self, bytes: u64) -> Result<(), ServerError> {
-        match (self.rows.checked_sub(1), self.bytes.checked_sub(bytes)) {
-            (Some(rows), Some(bytes)) => {
-                (self.rows, self.bytes) = (rows, bytes);
-                Ok(())
-            }
-            _ => Err(ServerError::new(
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                "the statement would bring too many rows of several nodes together",
-            )
-            .with_detail(format!(
-                "The limits are {} rows and {} bytes a statement.",
-                self.config.pull_rows_max, self.config.pull_bytes_max
-            ))
-            .with_hint(
-                "Restrict each table by WHERE, bind the shard key, or raise executor.pull_rows_max \
-                 and executor.pull_bytes_max.",
-            )),
-        }
-    }
-}
-
-/// Passes one node's rows of one input on; how many.
+/// Passes one node's rows of one input on.
 async fn relay(
     lane: &mut Lane,
     node: &mut crate::backend::Connection,
-    merge: &mut MergeSession,
-    binary: bool,
+    (inflow, binary): (&mut Inflow<'_>, bool),
     budget: &mut Budget,
-) -> Result<u64, Fault> {
-    let mut out = BytesMut::new();
-    let (mut rows, mut first, mut error) = (0, binary, None);
+) -> Result<(), Fault> {
+    let (mut first, mut error) = (binary, None);
     loop {
         let (tag, frame) = node.frame().await?;
         match tag {
@@ -399,13 +405,8 @@ async fn relay(
                     continue;
                 }
                 budget.spend(data.len() as u64)?;
-                rows += 1;
                 lane.bytes += data.len() as u64;
-                put_frame(b'd', &mut out, |out| out.extend_from_slice(data));
-                if out.len() >= ROWS_BYTES {
-                    merge.guard.send_more(&out).await?;
-                    out.clear();
-                }
+                inflow.row(data).await?;
             }
             b'E' => error = error.or(Some(frame)),
             b'Z' => break,
@@ -413,9 +414,5 @@ async fn relay(
         }
     }
     lane.outstanding -= 1;
-    if let Some(frame) = error {
-        return Err(Fault::Reported(frame));
-    }
-    merge.guard.send_more(&out).await?;
-    Ok(rows)
+    error.map_or(Ok(()), |frame| Err(Fault::Reported(frame)))
 }

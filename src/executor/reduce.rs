@@ -3,19 +3,17 @@
 use bytes::Bytes;
 
 use super::Fault;
-use super::merge_session::MergeSession;
-use crate::planner::{
-    self, PullInput, PullPlan, REDUCED_TABLE, SumType, finish, is_portable_type, reduce,
-};
+use super::learned::{Learned, literals, reduced_input};
+use super::merge_session::{Described, MergeSession};
+use crate::planner::{Given, PullPlan, REDUCED_TABLE, SumType, finish, is_portable_type, reduce};
 use crate::router::{Params, Reduction};
-use crate::sql::{Ident, Literal};
 use crate::wire::Reader;
 
 /// A column of a `RowDescription`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Field {
     name: Vec<u8>,
-    type_oid: u32,
+    pub(super) type_oid: u32,
     modifier: u32,
 }
 
@@ -24,22 +22,25 @@ pub(super) struct Question<'a> {
     pub(super) text: &'a str,
     pub(super) reduction: &'a Reduction,
     pub(super) params: &'a Params<'a>,
-    /// The types of the parameters, as PostgreSQL says.
-    pub(super) param_types: &'a [u32],
-    /// The columns of the original.
-    pub(super) columns: &'a Bytes,
+    /// What PostgreSQL says of the original.
+    pub(super) described: &'a Described,
+    /// Few rows may be given to the merge session in place.
+    pub(super) may_be_given: bool,
 }
 
+/// The plan, and what it rests on if its rows may be given in place.
+type Found = (PullPlan, Option<Learned>);
+
 impl MergeSession {
-    /// A plan in which the nodes do a part, if its result has the columns of the original; its
-    /// temporary table is made then.
+    /// A plan in which the nodes do a part, if its result has the columns of the original; where its
+    /// rows can't be given in place, its temporary table is made then.
     pub(super) async fn reduced(
         &mut self,
         question: &Question<'_>,
-    ) -> Result<Option<PullPlan>, Fault> {
+    ) -> Result<Option<Found>, Fault> {
         self.guard.command("SAVEPOINT foreshard").await?;
         match self.try_reduced(question).await {
-            Ok(Some(plan)) => Ok(Some(plan)),
+            Ok(Some(found)) => Ok(Some(found)),
             Ok(None) | Err(Fault::Reported(_)) => {
                 self.guard.command("ROLLBACK TO foreshard").await?;
                 Ok(None)
@@ -48,75 +49,70 @@ impl MergeSession {
         }
     }
 
-    async fn try_reduced(&mut self, question: &Question<'_>) -> Result<Option<PullPlan>, Fault> {
-        let Question { text, reduction, params, param_types, columns } = question;
-        let Some(literals) = self.literals(params, param_types).await? else { return Ok(None) };
-        let Some(reduced) = reduce(text, reduction, &literals) else { return Ok(None) };
-        self.make(REDUCED_TABLE, &reduced.select, false).await?;
-        let table = format!("SELECT * FROM pg_temp.{}", Ident::new(REDUCED_TABLE));
-        let made = fields(&self.describe(&table, &[]).await?.columns);
-        let mut sum_types = Vec::new();
-        for sum in &reduced.sums {
-            match made.iter().find(|field| field.name == sum.as_bytes()).map(|f| f.type_oid) {
-                Some(20) => sum_types.push(SumType::Int8),
-                Some(1700) => sum_types.push(SumType::Numeric),
-                _ => return Ok(None),
-            }
+    async fn try_reduced(&mut self, question: &Question<'_>) -> Result<Option<Found>, Fault> {
+        let Question { text, reduction, params, described, may_be_given } = question;
+        let param_types = self.type_names(described.param_types.iter().copied()).await?;
+        let literals = literals(params, &described.param_types, &param_types);
+        let reduced = literals.as_ref().and_then(|literals| reduce(text, reduction, literals));
+        let (Some(literals), Some(reduced)) = (literals, reduced) else { return Ok(None) };
+        let made = fields(&self.describe(&reduced.select, &[]).await?.columns);
+        let Some(sums) = sum_types(&reduced.sums, &made) else { return Ok(None) };
+        let Some(merge) = finish(text, reduction, &literals, &sums) else { return Ok(None) };
+        let binary = made.iter().all(|field| is_portable_type(field.type_oid));
+        if !may_be_given || !binary || made.is_empty() {
+            self.make(REDUCED_TABLE, &reduced.select, false).await?;
+            let mut input = reduced_input(reduced.select, reduction, None);
+            input.binary = binary;
+            let fits = self.gives(&merge, described).await?;
+            let plan = PullPlan { inputs: vec![input], text: merge, has_params: false };
+            return Ok(fits.then_some((plan, None)));
         }
-        let Some(merge) = finish(text, reduction, &literals, &sum_types) else { return Ok(None) };
-        let described = self.describe(&merge, &[]).await?;
-        if fields(&described.columns) != fields(columns) || !described.param_types.is_empty() {
-            return Ok(None);
-        }
-        let input = PullInput {
-            name: REDUCED_TABLE.to_owned(),
-            table: String::new(),
-            select: reduced.select,
-            group: Some(reduction.group),
-            binary: made.iter().all(|field| is_portable_type(field.type_oid)),
-            is_made: true,
-        };
-        Ok(Some(PullPlan { inputs: vec![input], text: merge, has_params: false }))
+        let names = self.type_names(made.iter().map(|field| field.type_oid)).await?;
+        let given =
+            |(field, type_name): (&Field, String)| Given { type_oid: field.type_oid, type_name };
+        let columns = made.iter().zip(names).map(given).collect();
+        let described = (*described).clone();
+        let learned = Learned { described, param_types, columns, sums };
+        let Some(plan) = learned.plan(text, reduction, params) else { return Ok(None) };
+        let in_place = plan.inputs.first().and_then(|input| input.in_place.as_ref());
+        let empty = in_place.map(|in_place| in_place.text(0)).unwrap_or_default();
+        let fits = self.gives(&empty, &learned.described).await?;
+        Ok(fits.then_some((plan, Some(learned))))
     }
 
-    /// The parameters as SQL, each cast to its type.
-    async fn literals(
-        &mut self,
-        params: &Params<'_>,
-        types: &[u32],
-    ) -> Result<Option<Vec<String>>, Fault> {
-        if types.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
-        let list: Vec<_> = types.iter().map(ToString::to_string).collect();
-        let sql = format!(
-            "SELECT pg_catalog.format_type(t, NULL) \
-             FROM pg_catalog.unnest('{{{}}}'::oid[]) WITH ORDINALITY u (t, n) ORDER BY n",
-            list.join(",")
-        );
-        let names = self.guard.command(&sql).await?.rows.into_iter().flatten().flatten();
-        let mut literals = Vec::new();
-        for (index, name) in names.enumerate() {
-            let value = match params.values.get(index) {
-                None => return Ok(None),
-                Some(None) => "NULL".to_owned(),
-                Some(Some(bytes)) => {
-                    let text = match params.formats {
-                        [] => true,
-                        [one] => *one == 0,
-                        many => many.get(index).copied() == Some(0),
-                    };
-                    let oid = types.get(index).copied().unwrap_or_default();
-                    match planner::param_text(bytes, oid, text) {
-                        Some(text) => Literal(&text).to_string(),
-                        None => return Ok(None),
-                    }
-                }
-            };
-            literals.push(format!("CAST({value} AS {name})"));
-        }
-        Ok(Some(literals))
+    /// Whether a text has the columns of the original, and no parameters.
+    async fn gives(&mut self, text: &str, original: &Described) -> Result<bool, Fault> {
+        let described = self.describe(text, &[]).await?;
+        Ok(fields(&described.columns) == fields(&original.columns)
+            && described.param_types.is_empty())
     }
+
+    /// The names of types, without modifiers.
+    async fn type_names(&mut self, oids: impl Iterator<Item = u32>) -> Result<Vec<String>, Fault> {
+        let oids: Vec<_> = oids.map(|oid| oid.to_string()).collect();
+        if oids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT pg_catalog.format_type(t, -1) FROM pg_catalog.unnest('{{{}}}'::oid[]) \
+             WITH ORDINALITY u (t, n) ORDER BY n",
+            oids.join(",")
+        );
+        Ok(self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().collect())
+    }
+}
+
+/// The types of partial sums among the columns, if all are exact.
+fn sum_types(sums: &[String], made: &[Field]) -> Option<Vec<SumType>> {
+    let sum_type = |sum: &String| {
+        let field = made.iter().find(|field| field.name == sum.as_bytes())?;
+        match field.type_oid {
+            20 => Some(SumType::Int8),
+            1700 => Some(SumType::Numeric),
+            _ => None,
+        }
+    };
+    sums.iter().map(sum_type).collect()
 }
 
 /// The columns that a `RowDescription` tells of.

@@ -421,6 +421,7 @@ impl Session {
         self.cancel.set_pinned(self.members.iter().any(Member::is_pinned));
         if self.transaction.ddl.is_some() {
             self.engine.direct.forget();
+            self.engine.learned.forget();
         }
         if self.transaction.passes.len() > 1 {
             let shards = self.transaction.passes.iter().map(|(shard, _)| *shard);

@@ -21,7 +21,7 @@ use super::roles::{MockSecret, Roles};
 use super::seats::Seats;
 use super::socket::{Arrival, Door};
 use super::worker::{Handover, Worker, start_worker};
-use crate::backend::{self, Login, NodeLimit, Pool, PoolOf};
+use crate::backend::{self, DefaultsOf, Login, NodeLimit, Pool, PoolOf};
 use crate::executor::Engine;
 use crate::runtime::Tasks;
 
@@ -142,7 +142,7 @@ impl Frontend {
         };
         let all = Arc::new(Semaphore::new(LOOKUP_CONNECTIONS as usize));
         let limits = (LOOKUP_CONNECTIONS, NodeLimit::new(LOOKUP_CONNECTIONS, all));
-        let of = PoolOf { node: map.home(), address: home, oids: None };
+        let of = PoolOf { node: map.home(), address: home, oids: None, defaults: DefaultsOf::Node };
         Pool::new(of, login, self.backend.clone(), limits)
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::directory::PoolInfo;
-use crate::backend::{Config, Login, NodeAddress, NodeLimit, Pool, PoolOf};
+use crate::backend::{Config, Defaults, DefaultsOf, Login, NodeAddress, NodeLimit, Pool, PoolOf};
 use crate::executor::Engine;
 use crate::ids::NodeId;
 use crate::runtime::Tasks;
@@ -20,6 +20,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Pools {
     nodes: Vec<(PoolOf, Arc<NodeLimit>)>,
+    home: NodeId,
     config: Config,
     /// Connections to a node that fall to this worker.
     size: u32,
@@ -39,21 +40,32 @@ impl Pools {
         let limit = || NodeLimit::new(of_node, Arc::clone(&of_all));
         let of = |(node, address): (NodeId, &NodeAddress)| {
             let oids = engine.oids.get(node.index()).cloned();
-            (PoolOf { node, address: address.clone(), oids }, limit())
+            let of = PoolOf { node, address: address.clone(), oids, defaults: DefaultsOf::Node };
+            (of, limit())
         };
         let nodes = (0u16..).map(NodeId).zip(&engine.nodes).map(of).collect();
         let size = share(config.pool_size);
-        Self { nodes, config, size, by_login: Mutex::default() }
+        let home = engine.live_map.load().home();
+        Self { nodes, home, config, size, by_login: Mutex::default() }
     }
 
     /// The pools of a login, by node id.
     pub(super) fn of(&self, login: &Login) -> Vec<Arc<Pool>> {
         let key = (login.user.clone(), login.database.clone());
         let make = || {
+            let defaults = Arc::<Defaults>::default();
+            let whose = |node| {
+                let defaults = Arc::clone(&defaults);
+                if node == self.home {
+                    DefaultsOf::Home(defaults)
+                } else {
+                    DefaultsOf::OfHome(defaults)
+                }
+            };
             let pools = self.nodes.iter().map(|(of, limit)| {
                 let limits = (self.size, Arc::clone(limit));
                 let oids = of.oids.clone().filter(|oids| oids.is_of(&login.database));
-                let of = PoolOf { oids, ..of.clone() };
+                let of = PoolOf { oids, defaults: whose(of.node), ..of.clone() };
                 Pool::new(of, login.clone(), self.config.clone(), limits)
             });
             pools.collect()

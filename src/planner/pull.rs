@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::in_place::InPlace;
 use crate::ids::GroupId;
 use crate::router::{Params, Pull, PullColumn, PullKind, PullTable};
 use crate::sql::{ColumnRef, Constant, ConstantValue, Ident, Literal, Test};
@@ -32,6 +33,8 @@ pub struct PullInput {
     pub binary: bool,
     /// The temporary table exists already.
     pub is_made: bool,
+    /// How the rows are given where they are few; then no table is made.
+    pub in_place: Option<InPlace>,
 }
 
 /// `pg_type.oid` of types whose binary form holds what differs between nodes: names by OID.
@@ -58,6 +61,7 @@ pub fn pull(text: &str, pull: &Pull, params: &Params<'_>, all: bool) -> PullPlan
             group,
             binary: table.columns.as_ref().is_some_and(|columns| columns.iter().all(is_portable)),
             is_made: false,
+            in_place: None,
         };
         let known = inputs.iter().find(|known| known.select == input.select);
         let name = if let Some(known) = known {

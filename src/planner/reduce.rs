@@ -19,7 +19,7 @@ pub struct Reduced {
     pub sums: Vec<String>,
 }
 
-/// The temporary table of a reduced pull.
+/// What the rows of a reduced pull are called: a temporary table, or given in place.
 pub const REDUCED_TABLE: &str = "foreshard 0";
 
 /// The types of partial sums whose total is exact.
@@ -218,7 +218,7 @@ impl<'a> Reducer<'a> {
         for item in shape.items.iter().filter(|item| item.wildcard) {
             edits.push((item.expression.clone(), "*".to_owned()));
         }
-        let table = format!("FROM pg_temp.{}", Ident::new(REDUCED_TABLE));
+        let table = format!("FROM {}", Ident::new(REDUCED_TABLE));
         edits.push((shape.source.clone(), table));
         self.part(shape.start..self.text.len(), &edits)
     }

@@ -242,6 +242,10 @@ fn global(
                 "Write it in a simpler form: FOR EACH ROW, without REFERENCING.",
             ))
         }
+        // Another database is at home alone.
+        _ if object == "database" && routine.is_none_or(|it| it.name != names.map.database()) => {
+            Ok(Place::Home)
+        }
         // Its table is at home, and so is the sequence.
         None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
         // It runs where the policy declares its rows to be.

@@ -45,7 +45,7 @@ pub enum DdlStatement {
     Global {
         /// `schema`, `type`, `function`, …
         object: String,
-        /// The name of a function or procedure.
+        /// The name of a function, a procedure or a database.
         routine: Option<Name>,
     },
 }
@@ -67,7 +67,7 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
                 return Some(DdlStatement::View(view));
             }
             cursor.at = start;
-            object::global(&cursor)
+            object::global(&cursor).or_else(|| object::database(&mut cursor))
         }
         "truncate" => {
             cursor.eat("table");
@@ -78,6 +78,7 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
         "reindex" => object::reindexed(&mut cursor).map(DdlStatement::Maintenance),
         "grant" | "revoke" => object::grant(&mut cursor).map(DdlStatement::Grant),
         "comment" => Some(DdlStatement::Comment),
+        "reassign" => object::global(&cursor),
         _ => None,
     }
 }

@@ -58,10 +58,22 @@ pub(super) fn global(cursor: &Cursor<'_>) -> Option<DdlStatement> {
     let object = cursor.word()?;
     let global = GLOBAL.binary_search(&object).is_ok()
         || object == "user" && cursor.word_ahead(1) != Some("mapping")
-        || object == "default" && cursor.word_ahead(1) == Some("privileges");
+        || object == "default" && cursor.word_ahead(1) == Some("privileges")
+        || object == "owned" && cursor.word_ahead(1) == Some("by")
+        || object == "text" && cursor.word_ahead(1) == Some("search");
     let named = matches!(object, "function" | "procedure" | "routine");
     let routine = Cursor { at: cursor.at + 1, ..*cursor }.name().filter(|_| named);
     global.then(|| DdlStatement::Global { object: object.to_owned(), routine })
+}
+
+/// `DATABASE name SET | RESET …`, behind ALTER: what its sessions begin with.
+pub(super) fn database(cursor: &mut Cursor<'_>) -> Option<DdlStatement> {
+    let object = cursor.word().filter(|word| *word == "database")?.to_owned();
+    cursor.at += 1;
+    let name = cursor.name()?;
+    let sets = matches!(cursor.word(), Some("set" | "reset"))
+        && cursor.word_ahead(1) != Some("tablespace");
+    sets.then_some(DdlStatement::Global { object, routine: Some(name) })
 }
 
 /// `[CONCURRENTLY] [IF EXISTS] [ONLY] a, b …`
