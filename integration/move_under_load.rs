@@ -148,6 +148,31 @@ async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_a_text_began_sees_a_shard_that_arrives_or_gets_40001() {
+    let deployment = Deployment::new(2).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let tenant = async |node: usize, shard: u32| {
+        let client = deployment.database.client(node).await;
+        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
+        support::rows(&client, &sql).await.remove(0)
+    };
+    let (moves, there) = (tenant(0, 0).await, tenant(1, 1).await);
+    let of = |tenant: &str| format!("SELECT version FROM accounts WHERE tenant_id = {tenant}");
+    let (old, new) = (deployment.client().await, deployment.client().await);
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {}", of(&there));
+    old.batch_execute(&begin).await.unwrap();
+    new.batch_execute(&format!("BEGIN; {}", of(&there))).await.unwrap();
+    deployment.move_shard(0, &deployment.other_node(0).await).await;
+    assert_eq!(support::rows(&new, &of(&moves)).await, ["0"]);
+    let error = old.batch_execute(&of(&moves)).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "40001", "{error:?}");
+    old.batch_execute("ROLLBACK").await.unwrap();
+    new.batch_execute("COMMIT").await.unwrap();
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_room_there_is_no_move_and_one_under_way_tells_how_long_it_takes() {
     let deployment = Deployment::new(2).await;
     let text = std::fs::read_to_string(&deployment.config).unwrap();

@@ -1,11 +1,14 @@
 //! A statement passes the gates of the shards that it needs, or learns that its route is stale.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
 use super::session::Member;
 use super::{Fault, Session};
 use crate::ids::{Epoch, ShardId};
+use crate::shard_map::ShardMap;
 use crate::wire::{ServerError, SqlState};
 
 /// Tells how a transaction isolates itself, and makes its server see partitions that were attached
@@ -54,6 +57,11 @@ impl Session {
         }
         self.check_snapshot(shards).await?;
         Ok(Entered::Ready)
+    }
+
+    /// The transaction, if it becomes one, looks at its data by this map first.
+    pub fn note_map(&mut self, map: &Arc<ShardMap>) {
+        self.transaction.map.get_or_insert_with(|| Arc::clone(map));
     }
 
     /// A statement that may define a table on its way to being sharded keeps the last step of that

@@ -187,6 +187,10 @@ impl ClientSession {
         if self.session.enter(&shards, template.epoch).await? == Entered::Stale {
             return Ok(None);
         }
+        if template.moves_transaction {
+            // It may begin a block that the proxy sees only afterwards.
+            self.session.note_map(&map);
+        }
         if template.defines_imported
             && self.session.keep_definitions(template.epoch).await? == Entered::Stale
         {
