@@ -36,24 +36,25 @@ const STATISTICS: &str = "SELECT format('the statistics %I.%I stay with the part
      JOIN pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = ANY ($1) ORDER BY 1";
 /// What an unfinished import has made, and how it is dropped: checks first, which call upon the twins.
 const LEFT: [&str; 2] = [
-    "SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', conrelid::regclass, conname) \
-     FROM pg_constraint WHERE contype = 'c' AND conname ~ '^foreshard_import_[0-9]+$' \
+    "SELECT ARRAY[conrelid], format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', \
+     conrelid::regclass, conname) FROM pg_constraint WHERE contype = 'c' AND conname ~ '^foreshard_import_[0-9]+$' \
      AND coninhcount = 0",
-    "SELECT format('DROP SCHEMA IF EXISTS %I CASCADE', nspname) FROM pg_namespace \
-     WHERE nspname ~ '^foreshard_import_[0-9]+$'",
+    "SELECT array(SELECT oid FROM pg_class WHERE relnamespace = n.oid), \
+     format('DROP SCHEMA IF EXISTS %I CASCADE', nspname) FROM pg_namespace n WHERE nspname ~ '^foreshard_import_[0-9]+$'",
 ];
 const SETTINGS: &str =
     "SELECT current_setting('max_prepared_transactions'), current_setting('wal_level')";
 
-/// What is left of imports on the home node: why, and the statement that drops it.
+/// What is left of imports on the home node: in words, which tables have to be free, and the statement
+/// that drops it.
 pub(super) async fn left_over(
     home: &Session,
     doing: &'static str,
-) -> Result<Vec<(&'static str, String)>, MoveError> {
+) -> Result<Vec<(&'static str, Vec<u32>, String)>, MoveError> {
     let mut all = Vec::new();
     for (sql, kind) in LEFT.iter().zip(["dropping a check", "dropping partitioned tables"]) {
         let rows = home.rows(doing, sql, &[]).await?;
-        all.extend(rows.iter().map(|row| (kind, row.get(0))));
+        all.extend(rows.iter().map(|row| (kind, row.get(0), row.get(1))));
     }
     Ok(all)
 }

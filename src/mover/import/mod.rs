@@ -40,8 +40,10 @@ const EARLIER: Duration = Duration::from_secs(5);
 const ROUTED_BEFORE: Duration = Duration::from_mins(10);
 /// How often an import looks whether it is its turn.
 const TURN: Duration = Duration::from_millis(200);
-/// How long and how often tables are asked for, to get or lose a check, in ms.
-const CHECK_LOCK: (u64, u32) = (40, 200);
+/// How long and how often tables are asked for in a row, to get or lose a check, in ms.
+const CHECK_LOCK: (u64, u32) = (30, 3);
+/// How often what is to be undone is tried; the waits between grow.
+const UNDO_TRIES: u32 = 12;
 
 /// A table on the home node that is imported.
 #[derive(Debug, Clone)]
@@ -203,7 +205,8 @@ impl Importer<'_, '_> {
                 "ALTER TABLE {} ADD CONSTRAINT {check} CHECK ({condition}) NOT VALID",
                 table.name
             );
-            self.home.run_with_locks("adding a check", &sql, CHECK_LOCK).await.map_err(in_use)?;
+            let tries = self.desk.context.config.postponements_max;
+            self.patiently("adding a check", &sql, &[table.oid], tries).await?;
             self.desk.context.pass("import_checked")?;
             let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {check}", table.name);
             self.home.run_long("proving that all rows fit", &sql).await?;
@@ -275,21 +278,38 @@ impl Importer<'_, '_> {
     }
 
     /// Drops whatever this job, or an earlier one, has made on the home node and not finished.
-    async fn undo(&self) -> Result<(), MoveError> {
+    async fn undo(&mut self) -> Result<(), MoveError> {
         let doing = "looking for what was left over";
-        for (kind, drop) in look::left_over(&self.home, doing).await? {
-            self.home.run_with_locks(kind, &drop, CHECK_LOCK).await.map_err(in_use)?;
+        for (kind, oids, drop) in look::left_over(&self.home, doing).await? {
+            self.patiently(kind, &drop, &oids, UNDO_TRIES).await?;
         }
         self.desk.context.pass("import_undone")
     }
-}
 
-/// Says who is in the way.
-fn in_use(error: MoveError) -> MoveError {
-    if error.is_lock_timeout() {
-        return MoveError::Busy(
-            "transactions that use the tables do not end: try again".to_owned(),
-        );
+    /// Runs a statement that needs tables for itself for a moment: a few short tries in a row, since
+    /// others wait meanwhile, then again after a while. Tells who is in the way.
+    async fn patiently(
+        &mut self,
+        doing: &'static str,
+        sql: &str,
+        oids: &[u32],
+        tries: u32,
+    ) -> Result<(), MoveError> {
+        let config = self.desk.context.config.clone();
+        let mut reason = String::new();
+        for postponed in 0..tries.max(1) {
+            swap::stop_vacuum(&self.home, oids).await;
+            match self.home.run_with_locks(doing, sql, CHECK_LOCK).await {
+                Err(error) if error.is_lock_timeout() => {}
+                other => return other,
+            }
+            let why = swap::holder(&self.home, oids).await?;
+            if let Some(why) = why.filter(|why| *why != reason) {
+                self.desk.tell(format!("waiting: {why}")).await?;
+                reason = why;
+            }
+            sleep(jitter(config.backoff(config.switch_backoff_ms, postponed))).await;
+        }
+        Err(MoveError::Busy(format!("{doing} was put off too often: {reason}")))
     }
-    error
 }

@@ -128,9 +128,7 @@ impl Swap {
         gid: &str,
         lock_timeout_ms: u64,
     ) -> Result<(), Obstacle> {
-        if let Err(error) = texts(home, STOP_VACUUM, &[&self.oids]).await {
-            tracing::info!(error = error.story(), "autovacuum is not asked to give way");
-        }
+        stop_vacuum(home, &self.oids).await;
         let prepared = self.try_prepare(home, gid, lock_timeout_ms).await;
         if prepared.is_err() {
             home.run("rolling back", "ROLLBACK").await?;
@@ -140,7 +138,7 @@ impl Swap {
 
     /// Who is in the way, if somebody still is.
     pub(super) async fn holder(&self, home: &Session) -> Result<Option<String>, MoveError> {
-        Ok(texts(home, HOLDERS, &[&self.oids]).await?.into_iter().next())
+        holder(home, &self.oids).await
     }
 
     async fn try_prepare(
@@ -165,6 +163,18 @@ impl Swap {
         home.run("attaching the tables", &self.statements.join("; ")).await?;
         let sql = format!("PREPARE TRANSACTION {}", Literal(gid));
         Ok(home.run("preparing the import", &sql).await?)
+    }
+}
+
+/// Who has held a lock on one of some tables for the longest.
+pub(super) async fn holder(home: &Session, oids: &[u32]) -> Result<Option<String>, MoveError> {
+    Ok(texts(home, HOLDERS, &[&oids]).await?.into_iter().next())
+}
+
+/// Asks autovacuum to leave some tables, if it is there.
+pub(super) async fn stop_vacuum(home: &Session, oids: &[u32]) {
+    if let Err(error) = texts(home, STOP_VACUUM, &[&oids]).await {
+        tracing::info!(error = error.story(), "autovacuum is not asked to give way");
     }
 }
 
