@@ -5,6 +5,8 @@
 
 mod process_support;
 mod support;
+#[path = "import/undone.rs"]
+mod undone;
 
 use std::time::Duration;
 

@@ -1,0 +1,44 @@
+//! An import that can't be finished leaves everything as it was.
+
+use foreshard::runtime::Tasks;
+
+use super::process_support::{Aftermath, Writers, said};
+use super::{import, job_ended, one, plain, told};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_fails_half_way_is_undone_and_can_be_tried_again() {
+    let (deployment, _) = plain().await;
+    let serving = deployment.serve().await;
+    let home = deployment.database.client(0).await;
+    let other = deployment.database.client(1).await;
+    let writers = Writers::start(&deployment, 0..2);
+    let idle = deployment.client().await;
+    idle.batch_execute("BEGIN; SELECT FROM accounts WHERE tenant_id = 1").await.unwrap();
+    let asking = deployment.clone();
+    let importing =
+        Tasks::new().spawn("import", async move { asking.run(&["import", "shop"]).await });
+    // The twins are made, and nothing spoke against it when that was begun.
+    told(&deployment, "(idle in transaction) uses public.accounts").await;
+    other.batch_execute("CREATE TABLE entries (id int)").await.unwrap();
+    idle.batch_execute("COMMIT").await.unwrap();
+    let output = importing.await.unwrap();
+    assert!(!output.status.success() && said(&output).contains("already exists"), "{output:?}");
+    assert_eq!(job_ended(&deployment).await["state"], "failed");
+    let left = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^foreshard_import' UNION ALL \
+         SELECT conname FROM pg_constraint WHERE conname ~ '^foreshard' UNION ALL \
+         SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+    assert_eq!(one(&home, left).await, "");
+    let kind = "SELECT relkind FROM pg_class WHERE relname = 'entries'";
+    assert_eq!(one(&home, kind).await, "r");
+    let told = said(&deployment.run(&["import", "shop", "--check"]).await);
+    assert!(told.contains("can't have the tables") && told.contains("already exists"), "{told}");
+
+    other.batch_execute("DROP TABLE entries").await.unwrap();
+    import(&deployment, &[]).await;
+    let written = writers.stop().await;
+    assert!(written.unknown.is_empty(), "a client was cut off");
+    serving.stop(&deployment).await;
+    let after = Aftermath::of(&deployment).await;
+    after.assert_in_order().await;
+    after.assert_written(&written).await;
+}
