@@ -117,13 +117,17 @@ async fn what_is_wrong_is_named_with_its_rows() {
 async fn tables_that_are_there_as_something_else_are_refused_at_the_start() {
     let deployment = Deployment::new(2).await;
     let home = deployment.database.client(0).await;
-    home.batch_execute("CREATE TABLE entries (tenant_id bigint, n int)").await.unwrap();
+    // A group of plain tables alone would wait for its import.
+    let sql = "CREATE TABLE entries (tenant_id bigint, n int); \
+         CREATE TABLE accounts (tenant_id bigint) PARTITION BY HASH (tenant_id)";
+    home.batch_execute(sql).await.unwrap();
     let mut refused = Serving::spawn(&deployment, None);
     assert!(!refused.ended(&deployment).await.success());
     let said = deployment.log_tail();
     assert!(said.contains("\"public\".\"entries\" is on node n1 already"), "{said}");
     assert!(!said.contains("accounts"), "{said}");
-    home.batch_execute("ALTER TABLE entries RENAME TO old_entries").await.unwrap();
+    let sql = "ALTER TABLE entries RENAME TO old_entries; DROP TABLE accounts";
+    home.batch_execute(sql).await.unwrap();
     let serving = deployment.serve().await;
     deployment.load().await;
     serving.stop(&deployment).await;
