@@ -126,6 +126,50 @@ async fn a_pull_past_its_limits_ends_with_an_error_and_the_session_goes_on() {
     assert_eq!(pair.proxy.simple("SELECT count(*) FROM orders").await.error, None);
 }
 
+#[tokio::test]
+async fn only_rows_that_can_have_a_partner_are_brought_together() {
+    let limits = executor::Config { pull_rows_max: 50, ..executor::Config::default() };
+    let fixture = Fixture::shop_limited(limits).await;
+    let mut report = Report::new("keys");
+    let mut pair = fixture.pair().await;
+    for statement in statements(include_str!("statements/keys.sql")) {
+        report.add(&mut pair, &statement).await;
+    }
+    report.print();
+    assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
+    assert_eq!(report.refused.len(), 0, "{:?}", report.refused);
+    let joined = "SELECT o.id FROM users u JOIN orders o ON o.tenant_id = u.tenant_id";
+    let explained = pair.proxy.simple(&format!("EXPLAIN {joined} WHERE u.score = 5")).await;
+    let lines = explained.rows.concat().into_iter().flatten();
+    let lines: Vec<_> = lines.map(|line| String::from_utf8(line).unwrap()).collect();
+    let keys = "where tenant_id is among tenant_id of \"foreshard 0\"";
+    assert!(lines.iter().any(|line| line.ends_with(keys)), "{lines:?}");
+}
+
+#[tokio::test]
+async fn more_values_than_are_sent_leave_no_row_out() {
+    let fixture = Fixture::shop().await;
+    let users = "INSERT INTO users (email, tenant_id, score) SELECT 'many' || i, i, 777 \
+        FROM generate_series(1, 10001) i";
+    let orders =
+        "INSERT INTO orders (tenant_id, id) SELECT i, 1 FROM generate_series(9000, 10001) i";
+    let mut pair = fixture.pair().await;
+    for sql in [users, orders] {
+        assert_eq!(pair.proxy.simple(sql).await.error, None);
+        assert_eq!(pair.single.simple(sql).await.error, None);
+    }
+    let mut report = Report::new("many keys");
+    report.text_only = true;
+    let count = "SELECT count(*), sum(o.id) FROM users u JOIN orders o ON o.tenant_id = u.tenant_id \
+        WHERE u.score = 777;\n";
+    // One value fewer is sent.
+    for text in [count.to_owned(), count.replace("777", "777 AND u.tenant_id > 1")] {
+        report.add(&mut pair, &statements(&text)[0]).await;
+    }
+    assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
+    assert_eq!(report.right, 2, "{:?}", report.refused);
+}
+
 /// `DIFFERENTIAL_SEED` and `DIFFERENTIAL_COUNT` choose others.
 #[tokio::test]
 async fn random_queries_give_what_one_postgresql_gives() {

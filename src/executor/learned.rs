@@ -77,6 +77,8 @@ pub(super) fn reduced_input(
         group: Some(reduction.group),
         binary: in_place.is_some(),
         is_made: in_place.is_none(),
+        has_tests: false,
+        keys: None,
         in_place,
     }
 }

@@ -9,7 +9,7 @@ use super::cancel::CancelTarget;
 use super::{Fault, Session};
 use crate::backend::{CommandError, Connection, Guard};
 use crate::ids::NodeId;
-use crate::planner::{PullInput, PullPlan};
+use crate::planner::{InputKeys, PullInput, PullPlan};
 use crate::sql::{Ident, Literal};
 use crate::wire::{
     CancelKey, Reader, ServerError, put_frame, put_parse, put_query, read_error, with_statement,
@@ -35,6 +35,9 @@ pub(super) fn param_types(frame: &[u8]) -> Vec<u32> {
     let count = reader.count(4).unwrap_or_default();
     (0..count).map_while(|_| reader.u32().ok()).collect()
 }
+
+/// The most values of one table by which another is read.
+const KEYS_MAX: usize = 10_000;
 
 /// The connection; cancel requests for the session reach it.
 #[derive(Debug)]
@@ -191,6 +194,24 @@ impl MergeSession {
             self.guard.command(&format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})")).await?;
         }
         Ok(())
+    }
+
+    /// The values of a column of a temporary table, as an array's text; `None` if they are too many
+    /// to be sent.
+    pub(super) async fn values_of(
+        &mut self,
+        name: &str,
+        keys: &InputKeys,
+    ) -> Result<Option<String>, Fault> {
+        let (column, most) = (Ident::new(&keys.column), KEYS_MAX);
+        let sql = format!(
+            "SELECT CASE WHEN pg_catalog.count(*) <= {most} \
+             THEN coalesce(pg_catalog.array_agg(v)::pg_catalog.text, '{{}}') END \
+             FROM (SELECT DISTINCT {column} AS v FROM pg_temp.{} WHERE {column} IS NOT NULL \
+             LIMIT {most} + 1) AS x",
+            Ident::new(name)
+        );
+        Ok(self.guard.command(&sql).await?.rows.into_iter().flatten().flatten().next())
     }
 
     /// Gives the planner statistics of a temporary table.

@@ -18,14 +18,14 @@ use super::merge_session::{
     COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain, is_unknown_table,
 };
 use super::reduce::Question;
-use super::run::Cost;
+use super::run::{Cost, query_message};
 use super::{Client, Fault, OpenPull, Session};
 use crate::ids::{Epoch, NodeId};
 use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
 use crate::router::{Params, Pull};
 use crate::shard_map::ShardMap;
-use crate::wire::{ServerError, put_query};
+use crate::wire::{ServerError, TransactionStatus, put_query};
 
 /// Tables with more rows than this get statistics before the statement runs, and an index where they
 /// may be joined.
@@ -101,6 +101,8 @@ struct Lane {
     outstanding: usize,
     /// Commands to be ended before the next input's.
     before: usize,
+    /// Its transaction is begun, and is to be ended behind the last input.
+    open: bool,
     bytes: u64,
 }
 
@@ -127,6 +129,7 @@ impl Session {
         // Nothing of this reaches the client, so that it may be cut off anywhere.
         let Ok(gathered) = timeout_at(deadline, self.bring_together(run, &mut merge)).await else {
             self.lose_busy();
+            self.lose_unended();
             return Err(too_slow(limit).into());
         };
         let (described, gathered) = match gathered {
@@ -285,6 +288,10 @@ impl Session {
                 self.lose(lane.node);
             } else if let Some(member) = self.held(lane.node) {
                 drain(&mut member.guard, lane.outstanding).await?;
+                if lane.open {
+                    member.guard.send(&query_message("COMMIT")).await?;
+                    drain(&mut member.guard, 1).await?;
+                }
             }
             let shards = plan.inputs.iter().filter_map(|input| input.group);
             let shards = shards.flat_map(|group| map.shards_on(lane.node, group)).collect();
@@ -294,7 +301,20 @@ impl Session {
         gathered
     }
 
-    /// Asks every node for all that it is to give.
+    /// Outside of a transaction block no connection stays in a transaction of the pull's own.
+    fn lose_unended(&mut self) {
+        if self.in_transaction() {
+            return;
+        }
+        for node in self.nodes() {
+            let status = self.held(node).and_then(|member| member.guard.status);
+            if status != Some(TransactionStatus::Idle) {
+                self.lose(node);
+            }
+        }
+    }
+
+    /// Asks every node for what it is to give whatever others have.
     async fn start(&mut self, lanes: &mut [Lane], plan: &PullPlan, all: bool) -> Result<(), Fault> {
         for lane in lanes.iter() {
             self.member(lane.node).await?;
@@ -303,20 +323,50 @@ impl Session {
             let mut out = BytesMut::new();
             if !all {
                 put_query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &mut out);
-                (lane.before, lane.outstanding) = (1, 2);
+                (lane.before, lane.outstanding, lane.open) = (1, 1, true);
             }
-            for input in &lane.inputs {
-                let input = &plan.inputs[*input];
-                let format = if input.binary { " (FORMAT binary)" } else { "" };
-                put_query(&format!("COPY ({}) TO STDOUT{format}", input.select), &mut out);
-                lane.outstanding += 1;
+            let of_lane = lane.inputs.clone();
+            for input in of_lane.iter().map(|input| &plan.inputs[*input]) {
+                if input.keys.is_none() {
+                    put_copy(input, &mut out);
+                    lane.outstanding += 1;
+                }
             }
-            if !all {
-                put_query("COMMIT", &mut out);
+            if of_lane.iter().all(|input| plan.inputs[*input].keys.is_none()) {
+                lane.end(&mut out);
             }
             self.member(lane.node).await?.send(&out).await?;
         }
         Ok(())
+    }
+
+    /// Asks for an input's rows with the values that another has by now: the input as it is asked for.
+    async fn ask_with_keys(
+        &mut self,
+        index: usize,
+        plan: &PullPlan,
+        lanes: &mut [Lane],
+        merge: &mut MergeSession,
+    ) -> Result<Option<PullInput>, Fault> {
+        let mut input = plan.inputs[index].clone();
+        let Some(keys) = &input.keys else { return Ok(None) };
+        let values = match plan.inputs.get(keys.of) {
+            Some(other) => merge.values_of(&other.name, keys).await?,
+            None => None,
+        };
+        if let Some(values) = values {
+            input.select = input.select_with(keys, &values);
+        }
+        for lane in lanes.iter_mut().filter(|lane| lane.inputs.contains(&index)) {
+            let mut out = BytesMut::new();
+            put_copy(&input, &mut out);
+            lane.outstanding += 1;
+            if lane.inputs.last() == Some(&index) {
+                lane.end(&mut out);
+            }
+            self.member(lane.node).await?.send(&out).await?;
+        }
+        Ok(Some(input))
     }
 
     /// Takes the inputs one after the other, each from its nodes one after the other; the others
@@ -335,6 +385,8 @@ impl Session {
         }
         let mut few = None;
         for (index, input) in plan.inputs.iter().enumerate() {
+            let with_keys = self.ask_with_keys(index, plan, lanes, merge).await?;
+            let input = with_keys.as_ref().unwrap_or(input);
             let own = !all && input.group.is_some();
             let from: SmallVec<[usize; 4]> =
                 (0..lanes.len()).filter(|lane| lanes[*lane].inputs.contains(&index)).collect();
@@ -371,6 +423,21 @@ impl Session {
     }
 }
 
+impl Lane {
+    /// Ends its transaction, if it has one of the pull's own.
+    fn end(&mut self, out: &mut BytesMut) {
+        if std::mem::take(&mut self.open) {
+            put_query("COMMIT", out);
+            self.outstanding += 1;
+        }
+    }
+}
+
+fn put_copy(input: &PullInput, out: &mut BytesMut) {
+    let format = if input.binary { " (FORMAT binary)" } else { "" };
+    put_query(&format!("COPY ({}) TO STDOUT{format}", input.select), out);
+}
+
 /// The nodes that have rows, with the inputs that they give.
 fn lanes(plan: &PullPlan, map: &ShardMap, all: bool) -> Vec<Lane> {
     let gives = |node, input: &PullInput| match input.group {
@@ -379,7 +446,7 @@ fn lanes(plan: &PullPlan, map: &ShardMap, all: bool) -> Vec<Lane> {
     };
     let lane = |node| {
         let inputs = (0..plan.inputs.len()).filter(|at| gives(node, &plan.inputs[*at])).collect();
-        Lane { node, inputs, outstanding: 0, before: 0, bytes: 0 }
+        Lane { node, inputs, outstanding: 0, before: 0, open: false, bytes: 0 }
     };
     let nodes = map.nodes().map(|(node, _)| node).filter(|node| all || *node != map.home());
     nodes.map(lane).filter(|lane| !lane.inputs.is_empty()).collect()

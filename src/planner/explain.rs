@@ -1,7 +1,7 @@
 //! What EXPLAIN shows of a statement that one node is not enough for.
 
 use crate::ids::{GroupId, NodeId};
-use crate::planner::{PullInput, PullPlan};
+use crate::planner::{InputKeys, PullInput, PullPlan};
 use crate::router::{Explained, Route};
 use crate::shard_map::ShardMap;
 
@@ -43,20 +43,25 @@ pub fn explain_pull(plan: &PullPlan, start: usize, map: &ShardMap) -> Vec<String
         "Way: reduce, each node does its part and the rest is done on what is left"
     };
     let mut lines = vec![way.to_owned()];
-    lines.extend(plan.inputs.iter().map(|input| input_line(input, map)));
+    lines.extend(plan.inputs.iter().map(|input| input_line(input, plan, map)));
     let start = if plan.has_params { start } else { 0 };
     let text = one_line(plan.text.get(start..).unwrap_or_default());
     lines.push(format!("  Merge by PostgreSQL on {home}: {text}"));
     lines
 }
 
-fn input_line(input: &PullInput, map: &ShardMap) -> String {
+fn input_line(input: &PullInput, plan: &PullPlan, map: &ShardMap) -> String {
     let from: Vec<_> = match input.group {
         Some(group) => nodes(map, group),
         None => vec![map.home()],
     };
     let names: Vec<_> = from.into_iter().map(|node| map.node(node).name.as_str()).collect();
-    format!("  \"{}\" from {}: {}", input.name, names.join(", "), one_line(&input.select))
+    let other = |keys: &InputKeys| plan.inputs.get(keys.of).map_or("", |other| other.name.as_str());
+    let keys = input.keys.as_ref().map(|keys| {
+        format!(", where {} is among {} of \"{}\"", keys.own, keys.column, other(keys))
+    });
+    let (select, keys) = (one_line(&input.select), keys.unwrap_or_default());
+    format!("  \"{}\" from {}: {select}{keys}", input.name, names.join(", "))
 }
 
 /// The nodes that own shards of a group.

@@ -32,6 +32,6 @@ pub use explain::{explain, explain_pull};
 pub use in_place::{GIVEN_BYTES_MAX, GIVEN_VALUES_MAX, Given, InPlace};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use merge::merge;
-pub use pull::{PullInput, PullPlan, is_portable_type, pull};
+pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
 pub use rekey::{RekeySteps, rekey};

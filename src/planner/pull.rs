@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::in_place::InPlace;
 use crate::ids::GroupId;
-use crate::router::{Params, Pull, PullColumn, PullKind, PullTable};
+use crate::router::{Params, Pull, PullColumn, PullKeys, PullKind, PullTable};
 use crate::sql::{ColumnRef, Constant, ConstantValue, Ident, Literal, Test};
 
 /// What a pull does.
@@ -29,12 +29,38 @@ pub struct PullInput {
     pub select: String,
     /// The group whose nodes have rows; `None` for the home node.
     pub group: Option<GroupId>,
+    /// The SELECT has WHERE.
+    pub has_tests: bool,
     /// The rows travel in binary.
     pub binary: bool,
     /// The temporary table exists already.
     pub is_made: bool,
     /// How the rows are given where they are few; then no table is made.
     pub in_place: Option<InPlace>,
+    /// Only rows with values of an input before it count.
+    pub keys: Option<InputKeys>,
+}
+
+/// Rows that count if a column has a value that another input has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputKeys {
+    /// The other input.
+    pub of: usize,
+    /// Its column, as stored.
+    pub column: String,
+    /// The rows' own column, as stored.
+    pub own: String,
+    /// The type of an array of values.
+    pub array: &'static str,
+}
+
+impl PullInput {
+    /// The SELECT of the rows with one of these values, which are an array as text.
+    pub fn select_with(&self, keys: &InputKeys, values: &str) -> String {
+        let also = if self.has_tests { "AND" } else { "WHERE" };
+        let own = Ident::new(&keys.own);
+        format!("{} {also} {own} = ANY ({}::{})", self.select, Literal(values), keys.array)
+    }
 }
 
 /// `pg_type.oid` of types whose binary form holds what differs between nodes: names by OID.
@@ -48,32 +74,60 @@ pub fn pull(text: &str, pull: &Pull, params: &Params<'_>, all: bool) -> PullPlan
     let mut inputs: Vec<PullInput> = Vec::new();
     let leave_out = |span: &Range<usize>| (span.clone(), String::new());
     let mut edits: Vec<_> = pull.left_out.iter().map(leave_out).collect();
-    for table in &pull.tables {
-        let group = match &table.kind {
-            PullKind::Sharded(group, _) => Some(*group),
-            PullKind::Whole if all => None,
-            PullKind::Whole | PullKind::Catalog => continue,
+    // What is read by the values of another comes after that.
+    let mut places: Vec<Option<usize>> = vec![None; pull.tables.len()];
+    let mut waiting: Vec<usize> = (0..pull.tables.len()).collect();
+    while !waiting.is_empty() {
+        let free = |at: &usize| pull.tables[*at].keys.is_none();
+        let known = |at: &usize| {
+            pull.tables[*at].keys.as_ref().is_some_and(|keys| places[keys.of].is_some())
         };
-        let mut input = PullInput {
-            name: String::new(),
-            table: source(text, table),
-            select: select(text, table, params),
-            group,
-            binary: table.columns.as_ref().is_some_and(|columns| columns.iter().all(is_portable)),
-            is_made: false,
-            in_place: None,
-        };
-        let known = inputs.iter().find(|known| known.select == input.select);
-        let name = if let Some(known) = known {
-            known.name.clone()
-        } else {
-            input.name = format!("foreshard {}", inputs.len());
-            inputs.push(input.clone());
-            input.name
-        };
-        edits.push((table.span.clone(), replacement(text, table, &name)));
+        let next = waiting.iter().position(free).or_else(|| waiting.iter().position(known));
+        let next = next.unwrap_or_default();
+        let at = waiting.remove(next);
+        let table = &pull.tables[at];
+        let Some(input) = input(text, table, (params, all), &places) else { continue };
+        let same = |known: &PullInput| known.select == input.select && known.keys == input.keys;
+        let place = inputs.iter().position(same).unwrap_or_else(|| {
+            let name = format!("foreshard {}", inputs.len());
+            inputs.push(PullInput { name, ..input });
+            inputs.len() - 1
+        });
+        places[at] = Some(place);
+        edits.push((table.span.clone(), replacement(text, table, &inputs[place].name)));
     }
     PullPlan { inputs, text: spliced(text, edits), has_params: true }
+}
+
+/// What is brought of a table; `None` if it is read where it stands.
+fn input(
+    text: &str,
+    table: &PullTable,
+    (params, all): (&Params<'_>, bool),
+    places: &[Option<usize>],
+) -> Option<PullInput> {
+    let group = match &table.kind {
+        PullKind::Sharded(group, _) => Some(*group),
+        PullKind::Whole if all => None,
+        PullKind::Whole | PullKind::Catalog => return None,
+    };
+    let keys = table.keys.as_ref().and_then(|keys| {
+        let of = places.get(keys.of).copied().flatten()?;
+        let PullKeys { column, own, array, .. } = keys.clone();
+        Some(InputKeys { of, column, own, array })
+    });
+    let (select, has_tests) = select(text, table, params);
+    Some(PullInput {
+        name: String::new(),
+        table: source(text, table),
+        select,
+        has_tests,
+        group,
+        binary: table.columns.as_ref().is_some_and(|columns| columns.iter().all(is_portable)),
+        is_made: false,
+        in_place: None,
+        keys,
+    })
 }
 
 fn is_portable(column: &PullColumn) -> bool {
@@ -121,7 +175,8 @@ fn source(text: &str, table: &PullTable) -> String {
     }
 }
 
-fn select(text: &str, table: &PullTable, params: &Params<'_>) -> String {
+/// The SELECT of a table's rows, and whether it has WHERE.
+fn select(text: &str, table: &PullTable, params: &Params<'_>) -> (String, bool) {
     let mut sql = "SELECT ".to_owned();
     match &table.columns {
         None => sql.push('*'),
@@ -139,7 +194,7 @@ fn select(text: &str, table: &PullTable, params: &Params<'_>) -> String {
         sql.push_str(" WHERE ");
         sql.push_str(&tests.join(" AND "));
     }
-    sql
+    (sql, !tests.is_empty())
 }
 
 /// A test as SQL, if all its constants can be written.

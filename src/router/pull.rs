@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::names::{Meaning, Names};
+use super::pull_keys::{self, PullKeys};
 use super::{Expanded, functions};
 use crate::ids::GroupId;
 use crate::shard_map::Table;
@@ -64,6 +65,8 @@ pub struct PullTable {
     pub tests: Vec<Test>,
     /// How often each parameter stands in the statement.
     pub param_uses: Vec<u16>,
+    /// Only its rows with the values of another count.
+    pub keys: Option<PullKeys>,
 }
 
 /// A column to be read.
@@ -115,11 +118,13 @@ pub(super) fn plan(
         left_out: Vec::new(),
         expanded: None,
     };
-    for (level, meanings) in query.levels.iter().zip(meanings) {
+    let mut places = Vec::new();
+    for (at, (level, meanings)) in query.levels.iter().zip(meanings).enumerate() {
         for (index, (table, meaning)) in level.tables.iter().zip(meanings).enumerate() {
             let (Source::Table(name), Some(meaning)) = (&table.source, meaning) else { continue };
             let place = Place { query, statement, level, index };
             pull.tables.push(place.table(table, name, meaning));
+            places.push((at, index));
             if let Meaning::Sharded(_, group, _) = meaning
                 && !pull.groups.contains(group)
             {
@@ -134,6 +139,7 @@ pub(super) fn plan(
             pull.left_out.extend(left_out.map(|q| q.before.clone()));
         }
     }
+    pull_keys::link((query, statement), meanings, &places, &mut pull.tables);
     pull.left_out.sort_by_key(|span| span.start);
     pull.left_out.dedup();
     let unknown = query.functions.iter().filter(|call| !functions::reads_only(call));
@@ -213,11 +219,11 @@ fn reads_elsewhere(call: &Call) -> bool {
 }
 
 /// A table of a level.
-struct Place<'a> {
-    query: &'a Query,
-    statement: &'a Statement,
-    level: &'a Level,
-    index: usize,
+pub(super) struct Place<'a> {
+    pub(super) query: &'a Query,
+    pub(super) statement: &'a Statement,
+    pub(super) level: &'a Level,
+    pub(super) index: usize,
 }
 
 impl Place<'_> {
@@ -239,6 +245,7 @@ impl Place<'_> {
             columns: known.map(|known| self.columns(table, known)),
             tests: known.map(|known| self.tests(table, known)).unwrap_or_default(),
             param_uses: self.statement.param_uses.clone(),
+            keys: None,
         }
     }
 
@@ -272,7 +279,12 @@ impl Place<'_> {
     }
 
     /// Whether `column` is one of this table, and not one that USING made of two.
-    fn is_own(&self, column: &crate::sql::ColumnRef, table: &TableRef, known: &Table) -> bool {
+    pub(super) fn is_own(
+        &self,
+        column: &crate::sql::ColumnRef,
+        table: &TableRef,
+        known: &Table,
+    ) -> bool {
         if !known.columns.iter().any(|c| c.name == column.column) {
             return false;
         }
