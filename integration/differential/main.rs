@@ -146,6 +146,42 @@ async fn only_rows_that_can_have_a_partner_are_brought_together() {
     assert!(lines.iter().any(|line| line.ends_with(keys)), "{lines:?}");
 }
 
+/// A node that gives no rows of the first table keeps others waiting in their snapshots.
+#[tokio::test]
+async fn after_a_deadline_no_connection_keeps_its_snapshot() {
+    let limits = executor::Config { pull_timeout_ms: 1_000, ..executor::Config::default() };
+    let fixture = Fixture::shop_limited(limits).await;
+    let mut pair = fixture.pair().await;
+    let (other, _) = fixture.clients().await;
+    let joined = "SELECT count(*) FROM users u JOIN orders o ON o.tenant_id = u.tenant_id \
+        WHERE u.score = 5";
+    let count = |rows: Vec<Vec<Option<Vec<u8>>>>| {
+        let value = rows.concat().pop().flatten().unwrap();
+        String::from_utf8(value).unwrap().parse::<u32>().unwrap()
+    };
+    let mut before = count(pair.proxy.simple(joined).await.rows);
+    for user in 1..=6 {
+        let lock = format!(
+            "/* foreshard: key(users) = 'locked {user}' */ \
+             DO $$ BEGIN LOCK TABLE users IN ACCESS EXCLUSIVE MODE; END $$"
+        );
+        other.batch_execute("BEGIN").await.unwrap();
+        other.batch_execute(&lock).await.unwrap();
+        assert_eq!(pair.proxy.simple(joined).await.error.unwrap().0, "57014");
+        other.batch_execute("ROLLBACK").await.unwrap();
+        // Tenant 5 has one of the users, and tenants' orders are on all nodes.
+        for tenant in [5, 25] {
+            let sql = format!("INSERT INTO orders (tenant_id, id) VALUES ({tenant}, {user})");
+            other.batch_execute(&sql).await.unwrap();
+        }
+        let after = pair.proxy.simple(joined).await;
+        assert_eq!(after.error, None);
+        let after = count(after.rows);
+        assert!(after > before, "{after} rows after {before}");
+        before = after;
+    }
+}
+
 #[tokio::test]
 async fn more_values_than_are_sent_leave_no_row_out() {
     let fixture = Fixture::shop().await;
