@@ -84,6 +84,7 @@ const LISTS: &[List] = &[
             ("pause_ms", "/pause_ms"),
             ("trouble", "/trouble"),
             ("error", "/error"),
+            ("no_way_back", "/irreversible"),
         ],
     },
     List {

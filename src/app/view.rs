@@ -162,6 +162,9 @@ pub(super) fn move_line(mv: &Value) -> String {
             line += &format!(" ({text})");
         }
     }
+    if let Some(why) = mv["irreversible"].as_str() {
+        line += &format!(" (no way back: {why})");
+    }
     line
 }
 

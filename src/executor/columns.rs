@@ -41,6 +41,14 @@ pub enum ColumnsError {
     Catalog(#[from] CatalogError),
 }
 
+impl ColumnsError {
+    /// Whether another session of the node is at work on what was to be finished.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = if let Self::Node(error) = self { error.code() } else { None };
+        state == Some(&tokio_postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
+    }
+}
+
 impl Engine {
     /// Reads the columns of these tables from the home node; stores and publishes the map if they
     /// differ from what it says.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Engine, Fault};
 use crate::ids::NodeId;
@@ -15,6 +15,9 @@ use crate::wire::{ServerError, SqlState};
 
 /// How long a statement waits until a node's parts are finished.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How soon a node is asked again that is at work on its part.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The nodes in doubt.
 #[derive(Debug, Default)]
@@ -80,14 +83,18 @@ impl Engine {
             let _only = self.doubts.finishing.lock().await;
             let Some(mark) = self.doubts.of(node) else { return true };
             let address = &self.nodes[node.index()];
-            match self.resolve_node(address).await {
-                Ok(()) => {
-                    self.doubts.settle(node, mark);
-                    true
-                }
-                Err(error) => {
-                    tracing::warn!(node = %address.name, %error, "prepared transactions stay");
-                    false
+            loop {
+                match self.resolve_node(address).await {
+                    Ok(()) => {
+                        self.doubts.settle(node, mark);
+                        return true;
+                    }
+                    // The session whose connection broke still finishes it.
+                    Err(error) if error.is_busy() => sleep(AGAIN).await,
+                    Err(error) => {
+                        tracing::warn!(node = %address.name, %error, "prepared transactions stay");
+                        return false;
+                    }
                 }
             }
         };

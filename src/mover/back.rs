@@ -72,20 +72,23 @@ pub(super) fn objects(mv: &Move, kept_ms: u64) -> Vec<Object> {
 }
 
 /// Makes what the way back needs, if there is to be one; its lanes. Whatever keeps it from that costs
-/// the way back, not the move.
-pub(super) async fn arm(context: &MoverContext, mv: &Move) -> Result<Vec<Lane>, MoveError> {
+/// the way back, not the move, and is told.
+pub(super) async fn arm(
+    context: &MoverContext,
+    mv: &Move,
+) -> Result<Result<Vec<Lane>, String>, MoveError> {
     if mv.objects_for_back.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Ok(Vec::new()));
     }
     match make(context, mv).await {
         Ok(lanes) => {
             context.pass("armed")?;
-            Ok(lanes)
+            Ok(Ok(lanes))
         }
         Err(error) if error.ends_the_driver() => Err(error),
         Err(error) => {
             tracing::warn!(error = error.story(), "the move can't be reversed once it is done");
-            Ok(Vec::new())
+            Ok(Err(error.confidential_story()))
         }
     }
 }

@@ -17,7 +17,7 @@ use super::switch::{self, Switched};
 use crate::catalog::{CatalogError, Expect, Versioned};
 use crate::ids::{MoveId, ShardId};
 use crate::runtime::Tasks;
-use crate::shard_move::{Move, State};
+use crate::shard_move::{Event, Move, State};
 
 /// How long the catalog is left alone after it failed.
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
             if under_way.contains(&id) || (is_new && room == 0) {
                 continue;
             }
-            if is_new && make_way(&context, &aside, &mv.record).await {
+            if is_new && make_way(&context, &aside, &mv).await {
                 continue;
             }
             if !tidies(&mv.record) {
@@ -91,22 +91,39 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
 
 /// Ends what keeps old copies of the shards of `wanted`. Whether one of them is not gone yet: then it
 /// has to wait.
-async fn make_way(context: &MoverContext, aside: &[Versioned<Move>], wanted: &Move) -> bool {
+async fn make_way(
+    context: &MoverContext,
+    aside: &[Versioned<Move>],
+    wanted: &Versioned<Move>,
+) -> bool {
     let of_wanted = |mv: &Move| {
-        wanted
-            .lanes
-            .iter()
-            .any(|lane| mv.touches(lane.source.shard) || mv.touches(lane.target.shard))
+        let touches = |shard| mv.touches(shard);
+        let mut lanes = wanted.record.lanes.iter();
+        lanes.any(|lane| touches(lane.source.shard) || touches(lane.target.shard))
     };
     let mut waits = false;
     for mv in aside.iter().filter(|mv| of_wanted(&mv.record)) {
         waits = true;
-        let reason = format!("move {} was asked for", wanted.id);
+        tell_waiting(context, wanted, mv.record.id).await;
+        let reason = format!("move {} was asked for", wanted.record.id);
         if let Err(error) = recall::let_lapse(&context.catalog, mv, reason).await {
             tracing::warn!(error = error.story(), "old copies could not be given up");
         }
     }
     waits
+}
+
+/// Says in the record why a move does not begin, if it does not say so yet.
+async fn tell_waiting(context: &MoverContext, wanted: &Versioned<Move>, kept: MoveId) {
+    let error = format!("it waits until the old copies that move {kept} keeps are taken away");
+    if wanted.record.trouble.as_ref() == Some(&error) {
+        return;
+    }
+    let told = wanted.record.clone().on_event(Event::Troubled { error }, now_unix_ms());
+    let Ok(told) = told else { return };
+    if let Err(error) = context.catalog.put(&told, Expect::At(wanted.revision)).await {
+        tracing::info!(%error, "why a move waits was not stored");
+    }
 }
 
 async fn driven(

@@ -63,6 +63,9 @@ pub struct Move {
     /// What the way back needs of that, until it has it in its own record.
     #[serde(default)]
     pub objects_for_back: Vec<Object>,
+    /// Why it can't be reversed once it is done, though it should.
+    #[serde(default)]
+    pub irreversible: Option<String>,
     /// The move that keeps the old copies current after the switch, and can go back.
     #[serde(default)]
     pub way_back: Option<MoveId>,
@@ -267,6 +270,7 @@ impl Move {
             switched_unix_ms: None,
             back: Vec::new(),
             objects_for_back: Vec::new(),
+            irreversible: None,
             way_back: None,
             reverses: None,
             kept_until_unix_ms: None,

@@ -157,8 +157,9 @@ pub enum Event {
     Verified {
         /// One for each table.
         proofs: Vec<Proof>,
-        /// The lanes of the way back, if there is to be one: what it needs is made.
-        back: Vec<Lane>,
+        /// The lanes of the way back, if there is to be one: what it needs is made. Or why there is
+        /// none.
+        back: Result<Vec<Lane>, String>,
     },
     /// The switch was given up without a trace; it is tried again later.
     Postponed {
@@ -304,7 +305,10 @@ impl Move {
             Event::Lapsed { reason } => self.trouble = Some(reason),
             Event::Verified { proofs, back } => {
                 self.proofs = proofs;
-                self.back = back;
+                (self.back, self.irreversible) = match back {
+                    Ok(lanes) => (lanes, None),
+                    Err(why) => (Vec::new(), Some(why)),
+                };
                 self.verified_unix_ms = Some(now_unix_ms);
             }
             Event::Postponed { reason, retry_unix_ms } => {

@@ -52,7 +52,7 @@ fn checked() -> Event {
 
 fn verified() -> Event {
     let proof = Proof { leaf: table().leaf, rows: 1, checksum: "1".to_owned(), lsn: Lsn(1) };
-    Event::Verified { proofs: vec![proof], back: back() }
+    Event::Verified { proofs: vec![proof], back: Ok(back()) }
 }
 
 /// The lane of a plain move the other way.
@@ -290,4 +290,15 @@ fn every_state_can_be_reached() {
         }
     }
     assert_eq!(reached.len(), 13);
+}
+
+#[test]
+fn a_move_that_can_not_be_reversed_says_why() {
+    let mut mv = Move { state: State::Verifying, ..requested() };
+    let why = || "node 2 has no slot left".to_owned();
+    let Event::Verified { proofs, .. } = verified() else { return };
+    mv = mv.on_event(Event::Verified { proofs, back: Err(why()) }, 5).unwrap();
+    assert_eq!((mv.state, mv.back.len()), (State::Switching, 0));
+    mv = mv.on_event(switched(), 6).unwrap();
+    assert_eq!(mv.irreversible, Some(why()));
 }
