@@ -109,8 +109,13 @@ pub(super) async fn request_import(
     let Some(import) = groups.iter().find(|import| import.group == group) else {
         let names: Vec<_> = groups.iter().map(|import| import.group.as_str()).collect();
         let message = format!("the policy has no group {group:?}");
+        let known = if names.is_empty() {
+            "it has no groups".to_owned()
+        } else {
+            format!("its groups are {}", names.join(", "))
+        };
         return Err(ApiError::new(StatusCode::NOT_FOUND, message)
-            .with_hint(format!("its groups are {}; foreshard reload reads it", names.join(", "))));
+            .with_hint(format!("{known}; foreshard reload reads it again")));
     };
     let import = Import { split, check_only, ..import.clone() };
     accepted(&service, Errand::Import(Box::new(import))).await

@@ -10,7 +10,7 @@ use crate::shard_map::{ShardMap, Standing, leaf_name};
 use crate::sql::TableName;
 
 /// Object id, bytes with indexes, and rows as they were last counted.
-const TABLE: &str = "SELECT c.oid, pg_total_relation_size(c.oid), greatest(c.reltuples, 0)::bigint \
+const TABLE: &str = "SELECT c.oid, pg_total_relation_size(c.oid), c.reltuples::bigint \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE n.nspname = $1 AND c.relname = $2";
 /// Functions that name one of some tables, by their code.
@@ -74,8 +74,10 @@ impl Importer<'_, '_> {
             let Some(row) = rows.first() else { continue };
             let (size, count): (i64, i64) = (row.get(1), row.get(2));
             bytes += size;
+            // PostgreSQL has counted none before the first ANALYZE.
+            let rows = if count < 0 { String::new() } else { format!("about {count} rows, ") };
             told.push(format!(
-                "{}: about {count} rows, {} with indexes",
+                "{}: {rows}{} with indexes",
                 table.name,
                 super::super::room::shown(u64::try_from(size).unwrap_or_default())
             ));
