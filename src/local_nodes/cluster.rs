@@ -141,7 +141,7 @@ impl Cluster {
              max_replication_slots = 32\n\
              max_wal_senders = 32\n\
              max_locks_per_transaction = 256\n\
-             max_logical_replication_workers = 0\n\
+             max_logical_replication_workers = 2\n\
              shared_buffers = 128MB\n\
              max_wal_size = 2GB\n\
              jit = off\n\
