@@ -7,6 +7,7 @@ use super::fixture::Fixture;
 const POLICY: &str = "
 groups:
   codes: { key: bigint, shards: 8, tables: { codes: tenant_id } }
+  alone: { key: bigint, shards: 1, tables: { alone: id } }
 ";
 
 const SCHEMA: &str = "
@@ -75,6 +76,23 @@ async fn few_rows_and_many_give_what_one_postgresql_gives() {
     ] {
         twice(&mut report, &mut pair, sql, Some(parameters)).await;
     }
+    assert_right(&report);
+}
+
+/// Of a table on the home node alone no node sends rows.
+#[tokio::test]
+async fn a_table_of_which_only_the_home_node_has_rows_is_joined() {
+    let fixture = fixture().await;
+    fixture.define("CREATE TABLE alone (id bigint PRIMARY KEY, size int);").await;
+    let mut pair = fixture.pair().await;
+    for side in [&mut pair.proxy, &mut pair.single] {
+        let filled = side.simple("INSERT INTO alone VALUES (1, 9), (2, 10), (3, 11)").await;
+        assert_eq!(filled.error, None);
+    }
+    let mut report = Report::new("reduced, at home");
+    let sql = "SELECT a.id, c.name FROM alone a JOIN codes c ON c.size = a.size ORDER BY a.id";
+    twice(&mut report, &mut pair, sql, None).await;
+    twice(&mut report, &mut pair, "SELECT count(*) FROM alone", None).await;
     assert_right(&report);
 }
 

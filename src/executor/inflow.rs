@@ -87,6 +87,8 @@ pub(super) struct Inflow<'a> {
     input: &'a PullInput,
     /// What came so far, while it is few.
     few: Option<FewRows>,
+    /// The table takes rows.
+    open: bool,
     /// Not sent yet.
     out: BytesMut,
     /// How many came.
@@ -106,7 +108,7 @@ impl<'a> Inflow<'a> {
         {
             few = None;
         }
-        let flow = Self { merge, input, few, out: BytesMut::new(), rows: 0 };
+        let flow = Self { merge, input, few, open: false, out: BytesMut::new(), rows: 0 };
         if flow.few.is_none() {
             match (input.is_made, own) {
                 (false, _) => flow.merge.make(&input.name, &input.select, own).await?,
@@ -121,6 +123,7 @@ impl<'a> Inflow<'a> {
     pub(super) async fn open(&mut self) -> Result<(), Fault> {
         if self.few.is_none() {
             self.merge.start_copy(&self.input.name, self.input.binary).await?;
+            self.open = true;
         }
         Ok(())
     }
@@ -142,7 +145,7 @@ impl<'a> Inflow<'a> {
     async fn spill(&mut self) -> Result<(), Fault> {
         let Some(few) = self.few.take() else { return Ok(()) };
         self.merge.make(&self.input.name, &self.input.select, false).await?;
-        self.merge.start_copy(&self.input.name, self.input.binary).await?;
+        self.open().await?;
         few.put_copy(&mut self.out).map_err(unreadable)?;
         Ok(())
     }
@@ -155,7 +158,7 @@ impl<'a> Inflow<'a> {
 
     /// No node gives more. How many rows came from nodes, and all rows if they are few.
     pub(super) async fn close(mut self) -> Result<(u64, Option<FewRows>), Fault> {
-        if self.few.is_none() {
+        if self.open {
             self.flush().await?;
             self.merge.end_copy(self.input.binary).await?;
         }
