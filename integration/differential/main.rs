@@ -84,6 +84,25 @@ async fn transactions_see_what_they_wrote_on_any_node() {
 }
 
 #[tokio::test]
+async fn prepare_and_execute_give_what_one_postgresql_gives() {
+    let fixture = Fixture::shop().await;
+    for (name, text_only, text) in [
+        ("prepared", false, include_str!("statements/prepared.sql")),
+        ("prepared in blocks", true, include_str!("statements/prepared_in_blocks.sql")),
+    ] {
+        let mut report = Report::new(name);
+        (report.text_only, report.script) = (text_only, true);
+        let mut pair = fixture.pair().await;
+        for statement in statements(text) {
+            report.add(&mut pair, &statement).await;
+        }
+        report.print();
+        assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
+        assert_eq!(report.refused.len(), 0, "{:?}", report.refused);
+    }
+}
+
+#[tokio::test]
 async fn a_transaction_that_changed_definitions_is_not_mixed_with_rows_of_several_nodes() {
     let fixture = Fixture::shop().await;
     let mut pair = fixture.pair().await;

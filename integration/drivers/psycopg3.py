@@ -23,6 +23,14 @@ with psycopg.connect(dsn, autocommit=True) as c:
                 assert got[:6] == row[:6], got
                 assert got[6] == {"a": [1, None]}, got
 
+    # The driver deallocates by SQL what it has prepared by the protocol.
+    c.prepared_max = 2
+    for text in ("1", "2", "3", "4", "1", "2", "3"):
+        got = c.execute(f"SELECT {text}::int + %s", (1,), prepare=True).fetchone()
+        assert got == (int(text) + 1,), got
+    c.execute("DEALLOCATE ALL")
+    c.prepared_max = 100
+
     # Transactions, savepoints, errors.
     with c.transaction():
         c.execute("INSERT INTO py (id) VALUES (2)")

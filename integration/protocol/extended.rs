@@ -61,6 +61,41 @@ async fn the_extended_protocol_in_every_legal_order() {
 }
 
 #[tokio::test]
+async fn statements_of_the_protocol_and_of_sql_share_their_names() {
+    let one = |sql: &str| {
+        vec![parse("", sql), bind("", "", &[]), describe_portal(""), execute("", 0), sync()]
+    };
+    same(vec![
+        (vec![parse("a", "SELECT id, note FROM t WHERE id = $1"), sync()], 1),
+        (vec![query("EXECUTE a(3)")], 1),
+        (vec![query("EXECUTE a(1 + 1)")], 1),
+        (vec![query("EXECUTE a")], 1),
+        (one("EXECUTE a(4)"), 1),
+        (vec![parse("", "EXECUTE a(5)"), describe_statement(""), sync()], 1),
+        (vec![parse("", "EXECUTE none"), describe_statement(""), sync()], 1),
+        (vec![parse("", "EXECUTE a(5)"), bind("", "", &[Some("1")]), execute("", 0), sync()], 1),
+        (vec![query("PREPARE a AS SELECT 1")], 1),
+        (vec![query("DEALLOCATE a")], 1),
+        (vec![bind("", "a", &[Some("3")]), execute("", 0), sync()], 1),
+        (vec![query("DEALLOCATE a")], 1),
+        (vec![parse("b", "SELECT 1"), parse("c", "SELECT note FROM t LIMIT $1"), sync()], 1),
+        (one("DEALLOCATE b"), 1),
+        (vec![bind("", "c", &[Some("3")]), execute("", 0), sync()], 1),
+        (one("DEALLOCATE ALL"), 1),
+        (vec![bind("", "c", &[Some("3")]), execute("", 0), sync()], 1),
+        (vec![parse("c", "SELECT note FROM t LIMIT $1"), sync()], 1),
+        (vec![bind("", "c", &[Some("3")]), execute("", 0), sync()], 1),
+        (vec![query("BEGIN")], 1),
+        (vec![query("PREPARE d AS SELECT 1; DEALLOCATE ALL")], 1),
+        (vec![parse("c", "SELECT note FROM t LIMIT $1"), sync()], 1),
+        (vec![bind("", "c", &[Some("3")]), execute("", 0), sync()], 1),
+        (vec![query("COMMIT")], 1),
+        (vec![query("EXECUTE c(2)")], 1),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn an_error_skips_to_sync_and_rolls_back_what_was_pipelined() {
     let insert = |id: &str| {
         [

@@ -116,7 +116,7 @@ impl Session {
         error.map_or(Ok(types), |frame| Err(Fault::Reported(frame)))
     }
 
-    async fn evaluate_here(
+    pub(super) async fn evaluate_here(
         &mut self,
         node: NodeId,
         messages: &[u8],

@@ -4,6 +4,7 @@
 //! frontend's.
 
 mod apart;
+mod arguments;
 mod broadcast;
 mod cancel;
 mod client;

@@ -22,6 +22,9 @@ use crate::wire::{ServerError, put_frame};
 /// Messages for the node are sent once they are this many bytes, even before a `Sync`.
 pub(super) const OUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Stands for a `Describe` whose `NoData` the client does not get.
+const ROWS: u8 = b'R';
+
 /// A client's name of a portal or a prepared statement.
 pub(super) type Name = SmallVec<[u8; 24]>;
 
@@ -43,6 +46,9 @@ pub(super) struct Batch {
     pub changes_reading: bool,
     /// The client's `Sync` came in the middle of a COPY, and is to be forgotten.
     pub sync_is_lost: bool,
+    /// It is the proxy's own, for EXECUTE in the simple protocol: the client gets only what a
+    /// `Query` is answered with.
+    pub quiet: bool,
     /// After an error: everything up to `Sync` is skipped.
     pub skipping: bool,
     /// Texts of `Parse` that no node has got yet.
@@ -69,7 +75,7 @@ pub(super) enum Portal {
 pub(super) enum Due {
     /// The node's answer to this message.
     Node {
-        /// The message's tag; of a `Describe` of a statement `d`.
+        /// The message's tag; of a `Describe` of a statement `d`, of one for `Query` [`ROWS`].
         message: u8,
         /// Whether the client gets it.
         seen: bool,
@@ -94,7 +100,7 @@ impl Due {
         match message {
             b'P' => tag == b'1',
             b'B' => tag == b'2',
-            b'D' | b'd' => matches!(tag, b'T' | b'n'),
+            b'D' | b'd' | ROWS => matches!(tag, b'T' | b'n'),
             b'E' => matches!(tag, b'C' | b'I' | b's'),
             b'C' => tag == b'3',
             _ => tag == b'Z',
@@ -106,6 +112,11 @@ impl Batch {
     /// Nothing is under way.
     pub(super) fn is_empty(&self) -> bool {
         !self.in_exchange && self.out.is_empty() && self.due.is_empty() && self.unparsed.is_empty()
+    }
+
+    /// The answer to a `Describe` of a portal.
+    pub(super) fn described(&self) -> Due {
+        Due::seen(if self.quiet { ROWS } else { b'D' })
     }
 
     /// Adds a cost to that of the exchange.
@@ -192,6 +203,7 @@ impl ClientSession {
                 return if forwards { Verdict::Forward } else { Verdict::Drop };
             }
             batch.due.pop_front();
+            let seen = seen && (message != ROWS || tag == b'T');
             let last = !matches!(batch.due.front(), Some(Due::Node { .. }));
             match (seen, last) {
                 (true, true) => Verdict::ForwardLast,

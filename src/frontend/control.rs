@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::announce;
 use super::session::ClientSession;
+use super::simple::is_ours;
 use crate::executor::{Fault, query_message};
 use crate::ids::NodeId;
-use crate::router::{Control, Discard, Leaves};
+use crate::router::{Control, Discard, Leaves, Params, Route, Template};
 use crate::sql::Literal;
 use crate::wire::{Reply, ServerError, SqlState, TransactionStatus};
 
@@ -49,6 +50,9 @@ impl ClientSession {
             }
             Control::Reset { name } => self.reset(name.as_deref(), text, "RESET").await,
             Control::Discard(discard) => self.discard(*discard, text).await,
+            Control::Prepare(prepare) => self.prepare(prepare, text).await,
+            Control::Execute(execute) => Box::pin(self.execute(execute, text)).await,
+            Control::Deallocate { name } => self.deallocate(name.as_deref(), text).await,
             Control::None
             | Control::Show { .. }
             | Control::Listen { .. }
@@ -242,6 +246,45 @@ impl ClientSession {
         self.renew_templates();
         self.client.put(Reply::CommandComplete("DISCARD ALL"));
         Ok(())
+    }
+
+    /// Whether no node ever sees the text as a prepared statement.
+    pub(super) fn is_done_here(&self, template: &Template) -> bool {
+        if matches!(template.control, Control::Execute(_)) {
+            return false;
+        }
+        let steps = || template.route(&Params::default());
+        is_ours(&template.control) && !self.goes_native(&template.control)
+            || (!template.depends_on_params()
+                && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_) | Route::CopyOut(_))))
+    }
+
+    /// Whether the home node may run a control statement in the batch as any other statement: it is
+    /// the only node of such a session.
+    fn goes_native(&self, control: &Control) -> bool {
+        let failed_unseen = self.session.check_not_failed().is_err();
+        if !self.is_plain() || failed_unseen && self.session.failed_node().is_none() {
+            return false;
+        }
+        let resets_here = !self.session.startup_settings.0.is_empty();
+        match control {
+            Control::Discard(Discard::All) | Control::Prepare(_) | Control::Deallocate { .. } => {
+                false
+            }
+            Control::Reset { .. } | Control::Set { values: None, .. } => !resets_here,
+            _ => true,
+        }
+    }
+
+    /// What a statement in the batch means for the session.
+    pub(super) fn note_control(&mut self, template: &Template) {
+        if let Control::Set { name, .. } = &template.control {
+            self.session.will_set(name);
+        }
+        if matches!(template.control, Control::Set { .. } | Control::Reset { .. }) {
+            self.session.expect_settings_change();
+        }
+        self.batch.changes_reading |= template.changes_reading;
     }
 }
 

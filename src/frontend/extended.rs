@@ -6,13 +6,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::batch::{Due, OUT_BYTES_MAX, Portal};
 use super::session::ClientSession;
-use super::simple::{Way, is_ours, utf8};
+use super::simple::{Way, utf8};
 use super::statements::{Prepared, server_name};
 use crate::backend::Given;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
 use crate::load::Access;
-use crate::router::{Control, Discard, Params, Route, Template};
+use crate::router::{Params, Route};
 use crate::wire::{
     Bind, FIRST_USER_OID, Malformed, Parse, Reader, Reply, ServerError, SqlState, Target,
     put_frame, read_target, with_statement,
@@ -155,7 +155,7 @@ impl ClientSession {
         } else {
             self.worker.statements.named(text, sent, &parse.types)
         };
-        if self.is_done_here(&template) {
+        if self.is_done_here(&template) || self.executes(&template).is_some() {
             self.answer(&Reply::ParseComplete);
         } else {
             self.batch.unparsed.push(Arc::clone(&prepared));
@@ -167,6 +167,26 @@ impl ClientSession {
     async fn on_bind(&mut self, body: &[u8]) -> Result<(), Fault> {
         let bind = Bind::read(body).map_err(invalid)?;
         let prepared = self.statement(bind.statement)?;
+        let Some((execute, kept)) = self.executes(&self.template(&prepared.text)) else {
+            return self.bind_to(prepared, &bind, body).await;
+        };
+        self.session.check_not_failed()?;
+        if !bind.values.is_empty() {
+            return Err(supplies(&bind).into());
+        }
+        let made = (bind.portal, bind.results);
+        let (kept, body) = self.executed(&execute, &kept, &prepared.text, made).await?;
+        let bind = Bind::read(&body).map_err(invalid)?;
+        self.bind_to(kept, &bind, &body).await
+    }
+
+    /// Makes a portal of a statement.
+    pub(super) async fn bind_to(
+        &mut self,
+        prepared: Arc<Prepared>,
+        bind: &Bind<'_>,
+        body: &[u8],
+    ) -> Result<(), Fault> {
         let text = &*prepared.text;
         for bytes in bind.values.iter().flatten().copied().chain([text.as_bytes()]) {
             self.check_encoding(bytes)?;
@@ -174,7 +194,7 @@ impl ClientSession {
         let template = self.template(text);
         if self.is_done_here(&template) {
             self.answer(&Reply::BindComplete);
-            self.keep_portal(&bind, prepared, body);
+            self.keep_portal(bind, prepared, body);
             return Ok(());
         }
         self.check_reading()?;
@@ -193,7 +213,7 @@ impl ClientSession {
         let Way::Node(node, cost) = way else {
             self.flush_unparsed().await?;
             self.answer(&Reply::BindComplete);
-            self.keep_portal(&bind, prepared, body);
+            self.keep_portal(bind, prepared, body);
             return Ok(());
         };
         // A statement of no particular node goes where the batch goes.
@@ -206,7 +226,7 @@ impl ClientSession {
         let prepared = self.on_leaf(node, prepared, &template, &cost).await?;
         self.give(node, &prepared).await?;
         bind.put_as(prepared.server_name.as_bytes(), &mut self.batch.out);
-        self.batch.due.push_back(Due::seen(b'B'));
+        self.batch.due.push_back(Due::Node { message: b'B', seen: !self.batch.quiet, number: 0 });
         self.batch.portals.insert(bind.portal.into(), Portal::Native(node));
         self.batch.add_cost(cost);
         Ok(())
@@ -219,7 +239,7 @@ impl ClientSession {
         self.batch.portals.insert(bind.portal.into(), portal);
     }
 
-    async fn on_describe(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
+    pub(super) async fn on_describe(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
         match read_target(body).map_err(invalid)? {
             Target::Statement(name) => {
                 let prepared = self.statement(name)?;
@@ -229,6 +249,9 @@ impl ClientSession {
                     return Ok(());
                 }
                 let template = self.template(&prepared.text);
+                if let Some((execute, kept)) = self.executes(&template) {
+                    return self.describe_executed(&execute, &kept, &prepared.text).await;
+                }
                 if let Some(used) = self.cursors.of(&template) {
                     return self.describe_cursor(&used, &prepared, None).await;
                 }
@@ -243,7 +266,7 @@ impl ClientSession {
                 Portal::Native(node) => {
                     self.go_to(node).await?;
                     self.batch.out.extend_from_slice(message);
-                    self.batch.due.push_back(Due::seen(b'D'));
+                    self.batch.due.push_back(self.batch.described());
                     Ok(())
                 }
                 Portal::Ours(prepared, bind) => self.describe_ours(&prepared, &bind).await,
@@ -251,7 +274,7 @@ impl ClientSession {
         }
     }
 
-    async fn on_execute(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
+    pub(super) async fn on_execute(&mut self, body: &[u8], message: &[u8]) -> Result<(), Fault> {
         let mut reader = Reader::new(body);
         let name = reader.cstr().map_err(invalid)?;
         let limit = reader.i32().map_err(invalid)?;
@@ -434,40 +457,6 @@ impl ClientSession {
         })
     }
 
-    /// Whether no node ever sees the text as a prepared statement.
-    pub(super) fn is_done_here(&self, template: &Template) -> bool {
-        let steps = || template.route(&Params::default());
-        is_ours(&template.control) && !self.goes_native(&template.control)
-            || (!template.depends_on_params()
-                && matches!(steps(), Ok(Route::Ddl(_) | Route::CopyIn(_) | Route::CopyOut(_))))
-    }
-
-    /// Whether the home node may run a control statement in the batch as any other statement: it is
-    /// the only node of such a session.
-    fn goes_native(&self, control: &Control) -> bool {
-        let failed_unseen = self.session.check_not_failed().is_err();
-        if !self.is_plain() || failed_unseen && self.session.failed_node().is_none() {
-            return false;
-        }
-        let resets_here = !self.session.startup_settings.0.is_empty();
-        match control {
-            Control::Discard(Discard::All) => false,
-            Control::Reset { .. } | Control::Set { values: None, .. } => !resets_here,
-            _ => true,
-        }
-    }
-
-    /// What a statement in the batch means for the session.
-    pub(super) fn note_control(&mut self, template: &Template) {
-        if let Control::Set { name, .. } = &template.control {
-            self.session.will_set(name);
-        }
-        if matches!(template.control, Control::Set { .. } | Control::Reset { .. }) {
-            self.session.expect_settings_change();
-        }
-        self.batch.changes_reading |= template.changes_reading;
-    }
-
     /// What is read after a change of the search path in the same batch would be read wrongly.
     fn check_reading(&self) -> Result<(), ServerError> {
         if !self.batch.changes_reading || self.is_plain() {
@@ -482,6 +471,9 @@ impl ClientSession {
 
     /// Adds a reply of the proxy's own to what is due.
     pub(super) fn answer(&mut self, reply: &Reply<'_>) {
+        if self.batch.quiet && matches!(reply, Reply::BindComplete | Reply::NoData) {
+            return;
+        }
         let mut out = BytesMut::new();
         reply.clone().put(&mut out);
         self.batch.due.push_back(Due::Ours(out.freeze()));
@@ -491,4 +483,13 @@ impl ClientSession {
 /// A message whose body can't be read, though its end is known: the session goes on.
 pub(super) fn invalid(_: Malformed) -> ServerError {
     ServerError::new(SqlState::PROTOCOL_VIOLATION, "invalid message format")
+}
+
+/// EXECUTE has no parameters of its own.
+fn supplies(bind: &Bind<'_>) -> ServerError {
+    let (given, name) = (bind.values.len(), String::from_utf8_lossy(bind.statement));
+    let message = format!(
+        "bind message supplies {given} parameters, but prepared statement \"{name}\" requires 0"
+    );
+    ServerError::new(SqlState::PROTOCOL_VIOLATION, message)
 }

@@ -20,6 +20,7 @@ mod listener;
 mod login;
 mod merge;
 mod pools;
+mod prepared;
 mod rekey;
 mod roles;
 mod rules;

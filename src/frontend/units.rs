@@ -35,7 +35,8 @@ impl ClientSession {
         put_parse(b"", prepared.text.as_bytes(), &prepared.types_of_all(), &mut self.batch.out);
         Bind::read(bind).map_err(invalid)?.put_unnamed(&mut self.batch.out);
         put_frame(b'D', &mut self.batch.out, |out| out.extend_from_slice(b"P\0"));
-        self.batch.due.extend([Due::unseen(b'P'), Due::unseen(b'B'), Due::seen(b'D')]);
+        let described = self.batch.described();
+        self.batch.due.extend([Due::unseen(b'P'), Due::unseen(b'B'), described]);
         self.batch.unnamed = None;
         Ok(())
     }

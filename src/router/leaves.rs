@@ -53,7 +53,12 @@ pub(super) fn leaves(statement: &Statement) -> Leaves {
 
 fn of_control(control: &Control) -> Leaves {
     match control {
-        Control::Listen { .. } | Control::Unlisten { .. } | Control::Discard(_) => Leaves::State,
+        Control::Listen { .. }
+        | Control::Unlisten { .. }
+        | Control::Discard(_)
+        | Control::Prepare(_)
+        | Control::Execute(_)
+        | Control::Deallocate { .. } => Leaves::State,
         _ => Leaves::Nothing,
     }
 }
@@ -72,7 +77,7 @@ fn of_other(verb: &str, statement: &Statement) -> Leaves {
         "load" => Leaves::Hidden,
         "prepare" if statement.has("transaction") => Leaves::Nothing,
         "do" | "call" => Leaves::Code,
-        "prepare" | "execute" | "deallocate" | "close" | "drop" | "set" => Leaves::State,
+        "prepare" | "execute" | "close" | "drop" | "set" => Leaves::State,
         "declare" if statement.has("hold") => Leaves::State,
         "create" if statement.has("temp") || statement.has("temporary") => Leaves::State,
         "select" | "values" | "table" | "with" | "explain" | "insert" | "update" | "delete"

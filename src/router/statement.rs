@@ -81,7 +81,11 @@ fn changes_quoting(statement: &Statement) -> Option<ServerError> {
 
 fn of_control(control: &Control) -> Analysis {
     let part = match control {
-        Control::Listen { .. } | Control::Unlisten { .. } => Part::Home,
+        Control::Listen { .. }
+        | Control::Unlisten { .. }
+        | Control::Prepare(_)
+        | Control::Execute(_)
+        | Control::Deallocate { .. } => Part::Home,
         _ => Part::Anywhere,
     };
     Analysis { control: control.clone(), ..Analysis::new(Access::Read, Ok(part)) }

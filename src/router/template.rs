@@ -232,6 +232,16 @@ fn prepares_transaction(statement: &Statement) -> bool {
         && statement.has("transaction")
 }
 
+/// About prepared statements, some of which only the proxy knows.
+fn is_prepared(statement: &Statement) -> bool {
+    matches!(
+        &statement.kind,
+        StatementKind::Control(
+            Control::Prepare(_) | Control::Execute(_) | Control::Deallocate { .. }
+        )
+    )
+}
+
 /// Later statements of the same text would be read with the wrong search path.
 fn moves_names(statement: &Statement) -> bool {
     match &statement.kind {
@@ -248,6 +258,9 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     // What comes last changes them for nobody: drivers end the reset of a connection so.
     let others = statements.split_last().map_or(&[][..], |(_, others)| others);
     let alone = several && !statements.iter().any(prepares_transaction);
+    if alone && statements.iter().any(is_prepared) {
+        return one_by_one(statements);
+    }
     if several && names.active() && others.iter().any(moves_names) {
         if alone {
             return one_by_one(statements);
@@ -341,6 +354,17 @@ impl Template {
     /// Whether it can go to the home node as it is.
     pub fn is_for_home(&self) -> bool {
         matches!(self.target, Target::Fixed(Route::Anywhere | Route::Home))
+    }
+
+    /// Whether it goes anywhere at all.
+    ///
+    /// # Errors
+    /// 0A000 where it does not, whatever the parameters are.
+    pub fn check(&self) -> Result<(), ServerError> {
+        match &self.target {
+            Target::Refused(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// The same, sent to the home node as `shown`.

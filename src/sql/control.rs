@@ -3,6 +3,7 @@
 
 use super::cursor::{Cursor, comma_parts};
 use super::lexer::{Kind, Token};
+use super::prepared::{self, ExecuteStatement, PrepareStatement};
 
 /// What a statement does to the session or its transaction. Only for a text of one statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,15 @@ pub enum Control {
     },
     /// `DISCARD …`
     Discard(Discard),
+    /// `PREPARE name AS …`
+    Prepare(Box<PrepareStatement>),
+    /// `EXECUTE name …`, also behind EXPLAIN.
+    Execute(Box<ExecuteStatement>),
+    /// `DEALLOCATE name`, or all for `None`.
+    Deallocate {
+        /// As stored.
+        name: Option<String>,
+    },
     /// `LISTEN channel`
     Listen {
         /// Folded.
@@ -122,6 +132,7 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<Control> {
             cursor.at_end().then_some(Control::Show { name })
         }
         "discard" => discard(&mut cursor).map(Control::Discard),
+        "prepare" | "execute" | "deallocate" => prepared::read(word, &mut cursor),
         "listen" => last_name(&mut cursor).map(|channel| Control::Listen { channel }),
         "unlisten" if cursor.eat_symbol("*") => Some(Control::Unlisten { channel: None }),
         "unlisten" => {

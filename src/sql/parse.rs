@@ -101,7 +101,10 @@ fn kind(text: &str, tokens: &[Token]) -> StatementKind {
         }
         "explain" => match explain(text, tokens) {
             Some(explain) => explain,
-            None => other(Some("EXPLAIN of something other than a query".to_owned())),
+            None => match super::prepared::explained(text, tokens) {
+                Some(control) => StatementKind::Control(control),
+                None => other(Some("EXPLAIN of something other than a query".to_owned())),
+            },
         },
         "declare" => match super::cursors::declare(text, tokens) {
             Some(declare) => StatementKind::Declare(declare),

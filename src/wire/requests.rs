@@ -1,7 +1,7 @@
 //! What a client sends: the messages of the simple and the extended protocol.
 //! <https://www.postgresql.org/docs/15/protocol-message-formats.html>
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::frame::{HEADER, put_frame};
@@ -92,6 +92,25 @@ impl<'a> Bind<'a> {
         Ok(Self { portal, statement, formats, values, results, tail })
     }
 
+    /// The body of one for `portal` of a statement that has no name, with these values, each in its
+    /// format (0 text, 1 binary). `results` are the result's format codes with their count.
+    pub fn made(portal: &[u8], values: &[(i16, Option<Bytes>)], results: &[u8]) -> Bytes {
+        let mut out = BytesMut::new();
+        put_cstr(portal, &mut out);
+        put_cstr(b"", &mut out);
+        let count = u16::try_from(values.len()).unwrap_or(u16::MAX);
+        out.put_u16(count);
+        for (format, _) in values {
+            out.put_i16(*format);
+        }
+        out.put_u16(count);
+        for (_, value) in values {
+            put_value(value.as_deref(), &mut out);
+        }
+        out.put_slice(results);
+        out.freeze()
+    }
+
     /// Appends it for the unnamed statement and the unnamed portal.
     pub fn put_unnamed(&self, out: &mut BytesMut) {
         put_frame(b'B', out, |out| {
@@ -118,13 +137,7 @@ impl<'a> Bind<'a> {
             }
             out.put_u16(count);
             for number in numbers {
-                match self.values.get(at(number)).copied().flatten() {
-                    Some(value) => {
-                        out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
-                        out.put_slice(value);
-                    }
-                    None => out.put_i32(-1),
-                }
+                put_value(self.values.get(at(number)).copied().flatten(), out);
             }
             out.put_slice(results.unwrap_or(self.results));
         });
@@ -167,6 +180,17 @@ pub fn with_statement(tag: u8, name: &[u8], out: &mut BytesMut) {
         out.put_u8(b'S');
         put_cstr(name, out);
     });
+}
+
+/// A parameter's length and bytes.
+fn put_value(value: Option<&[u8]>, out: &mut BytesMut) {
+    match value {
+        Some(value) => {
+            out.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+            out.put_slice(value);
+        }
+        None => out.put_i32(-1),
+    }
 }
 
 fn put_cstr(text: &[u8], out: &mut BytesMut) {

@@ -237,7 +237,7 @@ fn names_hide_nowhere() {
         ("DO $$ begin execute 'delete from orders'; end $$", "refused: DO that names"),
         ("DO $a$ begin execute $b$ delete from \"orders\" $b$; end $a$", "refused: DO that names"),
         ("DO 'begin delete from orders; end'", "refused: DO that names"),
-        ("PREPARE p AS SELECT * FROM orders WHERE tenant_id = 5", "refused: PREPARE that names"),
+        ("PREPARE p AS SELECT * FROM orders WHERE tenant_id = 5", "home"),
         ("DECLARE c CURSOR FOR SELECT * FROM orders WHERE tenant_id = 5", "cursor t5"),
         ("LOCK TABLE orders", "every node"),
         ("LOCK TABLE countries", "home"),

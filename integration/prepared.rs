@@ -1,0 +1,103 @@
+//! PREPARE and EXECUTE of statements on sharded tables: they go where their arguments say, and keep
+//! the session on no connection. What they answer is compared in `differential/`.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod support;
+
+use support::{TestDatabase, TestProxy, rows};
+use tokio_postgres::Client;
+
+const POLICY: &str = "
+groups:
+  shop:
+    key: bigint
+    shards: 6
+    tables:
+      tenants: id
+";
+
+async fn shop() -> (TestDatabase, TestProxy, Client) {
+    let database = TestDatabase::create(3).await;
+    let proxy = TestProxy::start(&database, POLICY).await;
+    let client = proxy.client().await;
+    for sql in [
+        "CREATE TABLE tenants (id bigint PRIMARY KEY, name text)",
+        "CREATE TABLE journal (id int)",
+        "CREATE SEQUENCE numbers",
+        "INSERT INTO tenants SELECT i, 'tenant ' || i FROM generate_series(1, 100) i",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    (database, proxy, client)
+}
+
+/// How many connections to the nodes sessions are kept on.
+async fn pinned(client: &Client) -> Vec<String> {
+    let sql = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+    rows(client, sql).await
+}
+
+#[tokio::test]
+async fn an_execute_goes_where_its_arguments_say() {
+    let (_database, _proxy, client) = shop().await;
+    client.batch_execute("PREPARE one AS SELECT name FROM tenants WHERE id = $1").await.unwrap();
+    client
+        .batch_execute("PREPARE most AS SELECT max(id) FROM tenants WHERE id < $1")
+        .await
+        .unwrap();
+    for id in 1..20 {
+        assert_eq!(rows(&client, &format!("EXECUTE one({id})")).await, [format!("tenant {id}")]);
+        let most = rows(&client, &format!("EXECUTE most({id} + 1)")).await;
+        assert_eq!(most, [id.to_string()]);
+    }
+    let plan = rows(&client, "EXPLAIN (COSTS off) EXECUTE one(5)").await.join("\n");
+    assert!(plan.contains("tenants_s"), "{plan}");
+    let plan = rows(&client, "EXPLAIN EXECUTE most(5)").await.join("\n");
+    assert!(plan.contains("n1") && plan.contains("n2") && plan.contains("n3"), "{plan}");
+    let analyzed = rows(&client, "EXPLAIN ANALYZE EXECUTE one(5)").await.join("\n");
+    assert!(analyzed.contains("actual time"), "{analyzed}");
+}
+
+#[tokio::test]
+async fn arguments_are_evaluated_once() {
+    let (_database, _proxy, client) = shop().await;
+    let sql =
+        "PREPARE one (bigint) AS SELECT id, $1 FROM tenants WHERE id IN ($1, $1 + 50) ORDER BY 1";
+    client.batch_execute(sql).await.unwrap();
+    for id in 1..5 {
+        let got = rows(&client, "EXECUTE one(nextval('numbers'))").await;
+        assert_eq!(got, [format!("{id}|{id}"), format!("{}|{id}", id + 50)]);
+    }
+    assert_eq!(rows(&client, "SELECT last_value FROM numbers").await, ["4"]);
+}
+
+#[tokio::test]
+async fn a_statement_that_the_proxy_keeps_leaves_nothing_on_a_connection() {
+    let (_database, _proxy, client) = shop().await;
+    for n in 0..5 {
+        let sql = format!("PREPARE s{n} AS SELECT name FROM tenants WHERE id = $1");
+        client.batch_execute(&sql).await.unwrap();
+    }
+    assert_eq!(rows(&client, "EXECUTE s4(3)").await, ["tenant 3"]);
+    assert_eq!(pinned(&client).await, ["0"]);
+    client.batch_execute("PREPARE home AS SELECT count(*) FROM journal").await.unwrap();
+    assert_eq!(pinned(&client).await, ["1"]);
+    assert_eq!(rows(&client, "EXECUTE home").await, ["0"]);
+    client.batch_execute("DEALLOCATE ALL").await.unwrap();
+    assert_eq!(pinned(&client).await, ["0"]);
+    let error = client.batch_execute("EXECUTE s4(3)").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "26000");
+}
+
+#[tokio::test]
+async fn what_can_not_be_routed_is_refused_as_it_is_prepared() {
+    let (_database, _proxy, client) = shop().await;
+    let sql = "PREPARE bad AS UPDATE ONLY tenants SET name = $1 WHERE id = 3";
+    let error = client.batch_execute(sql).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "0A000");
+    // The hint stands before PREPARE and speaks of EXECUTE's argument.
+    let sql = "/* foreshard: key(shop) = $1 */ PREPARE hinted (bigint) AS SELECT max(name) FROM \
+               (SELECT * FROM tenants OFFSET 0) t WHERE id = $1";
+    client.batch_execute(sql).await.unwrap();
+    assert_eq!(rows(&client, "EXECUTE hinted(7)").await, ["tenant 7"]);
+}
