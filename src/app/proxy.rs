@@ -152,6 +152,9 @@ impl Proxy {
         if let Err(error) = engine.refresh_derived().await {
             tracing::error!(%error, "views over sharded tables could not be read");
         }
+        if let Err(error) = engine.refresh_lookups().await {
+            tracing::error!(%error, "which lookups there are could not be read");
+        }
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
         tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));

@@ -63,6 +63,9 @@ pub(super) async fn follow(
     if let Err(error) = engine.refresh_derived().await {
         tracing::error!(%error, "views over sharded tables could not be read");
     }
+    if let Err(error) = engine.refresh_lookups().await {
+        tracing::error!(%error, "which lookups there are could not be read");
+    }
     // What was made while the map was changed was still made by the old one.
     nothing_in_the_way(&map, Some(&before), &engine.nodes).await
 }

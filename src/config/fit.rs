@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use super::{FunctionPolicy, GroupPolicy, Policy};
+use super::{FunctionPolicy, GroupPolicy, LookupPolicy, Policy};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyedFunction, MapParts, Method, Node, Shard, ShardMap,
-    Standing, Table, TableKind,
+    Bounds, Declared, Derived, Group, KeyedFunction, Lookup, MapParts, Method, Node, Shard,
+    ShardMap, Standing, Table, TableKind,
 };
+use crate::sql::TableName;
 
 /// Why a policy does not fit the map that the catalog holds: all reasons.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +55,19 @@ impl Policy {
             group: group_id(parts, &function.group).unwrap_or(GroupId(0)),
             arguments: function.arguments.clone(),
         };
-        Declared { functions: self.functions.iter().map(function).collect() }
+        let known =
+            |name: &TableName| parts.declared.lookups.iter().find(|known| known.name == *name);
+        let lookup = |lookup: &LookupPolicy| Lookup {
+            name: lookup.name.clone(),
+            table: lookup.table.clone(),
+            column: lookup.column.clone(),
+            unique: lookup.unique,
+            standing: known(&lookup.name).map(|known| known.standing).unwrap_or_default(),
+        };
+        Declared {
+            functions: self.functions.iter().map(function).collect(),
+            lookups: self.lookups.iter().map(lookup).collect(),
+        }
     }
 
     /// What the stored map becomes under this policy and with these nodes: new groups and
@@ -158,6 +171,7 @@ impl Policy {
             }
         }
         reasons.extend(self.table_mismatches(map));
+        reasons.extend(self.lookups.iter().filter_map(|lookup| lookup_mismatch(map, lookup)));
         reasons
     }
 
@@ -222,6 +236,21 @@ fn group_mismatch(map: &MapParts, group: &GroupPolicy) -> Option<String> {
         format!(
             "the shards of group {name:?} hold other keys than the policy says (foreshard split and \
              merge change them while traffic goes on)"
+        )
+    })
+}
+
+/// What a lookup finds can't be changed while it is there.
+fn lookup_mismatch(map: &MapParts, lookup: &LookupPolicy) -> Option<String> {
+    let known = map.declared.lookups.iter().find(|known| known.name == lookup.name)?;
+    let same = known.table == lookup.table
+        && known.column == lookup.column
+        && known.unique == lookup.unique;
+    (!same).then(|| {
+        format!(
+            "the lookup {} is by another table, column or uniqueness than the policy says: give the \
+             other one another name",
+            lookup.name
         )
     })
 }

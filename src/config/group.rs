@@ -223,7 +223,7 @@ fn read_key(key: &Cursor<'_>) -> (usize, Vec<KeyType>) {
     (items.len(), types.collect())
 }
 
-fn read_shards(shards: &Cursor<'_>) -> Option<u32> {
+pub(super) fn read_shards(shards: &Cursor<'_>) -> Option<u32> {
     let count: u32 = shards.read()?;
     if !(1..=SHARDS_MAX).contains(&count) {
         shards.fault(format!("must be from 1 to {SHARDS_MAX}"));

@@ -8,6 +8,7 @@ mod access;
 mod fault;
 mod fit;
 mod group;
+mod lookup;
 mod nodes;
 mod policy;
 mod section;
@@ -17,6 +18,7 @@ mod tree;
 pub use access::UserLookup;
 pub use fault::{Fault, Faults};
 pub use fit::PolicyMismatch;
+pub use lookup::LookupPolicy;
 pub use policy::{FunctionPolicy, GroupPolicy, Policy, TablePolicy};
 pub use serve::Serve;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Faults;
 use super::group::{read_functions, read_groups};
+use super::lookup::{LookupPolicy, read_lookups};
 use super::section::{Cursor, Source};
 use crate::controller;
 use crate::forecast;
@@ -17,12 +18,13 @@ use crate::sql::TableName;
 /// Longest identifier of PostgreSQL, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 /// The keys of a policy.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "database",
     "home",
     "groups",
     "reference_tables",
     "functions",
+    "lookups",
     "controller",
     "load",
     "forecast",
@@ -43,6 +45,9 @@ pub struct Policy {
     pub reference_tables: Vec<TableName>,
     /// Functions and procedures that run where a key is.
     pub functions: Vec<FunctionPolicy>,
+    /// Tables that say in which shard rows with a value of a column are; each has a group of its
+    /// own among the groups.
+    pub lookups: Vec<LookupPolicy>,
     /// How often the controller looks.
     pub controller: controller::Config,
     /// How load is measured.
@@ -96,6 +101,7 @@ impl Default for Policy {
             groups: Vec::new(),
             reference_tables: Vec::new(),
             functions: Vec::new(),
+            lookups: Vec::new(),
             controller: controller::Config::default(),
             load: load::Config::default(),
             forecast: forecast::Config::default(),
@@ -106,10 +112,21 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The same without these groups, and without the functions that run where their keys are.
+    /// The same without these groups, and without what finds their rows: functions that run where
+    /// their keys are, lookups.
     #[must_use]
     pub fn without(&self, groups: &[String]) -> Self {
         let mut policy = self.clone();
+        let gone = policy.groups.iter().filter(|group| groups.contains(&group.name));
+        let gone: HashSet<TableName> =
+            gone.flat_map(|group| group.tables.iter().map(|table| table.name.clone())).collect();
+        policy.lookups.retain(|lookup| {
+            let stays = !gone.contains(&lookup.table) && !gone.contains(&lookup.name);
+            if !stays {
+                policy.groups.retain(|group| group.name != lookup.group);
+            }
+            stays
+        });
         policy.groups.retain(|group| !groups.contains(&group.name));
         policy.functions.retain(|function| !groups.contains(&function.group));
         policy
@@ -147,7 +164,9 @@ impl Policy {
             let name = home.text()?;
             known_node(&name, nodes, home).then_some(name)
         });
-        let groups = groups.unwrap_or_default();
+        let mut groups = groups.unwrap_or_default();
+        let lookups = fields.optional("lookups");
+        let lookups = lookups.map(|all| read_lookups(all, &mut groups, &mut names));
         let functions = fields.optional("functions").map(|all| read_functions(all, &groups));
         let database = fields.optional("database").and_then(Cursor::text);
         Self {
@@ -156,6 +175,7 @@ impl Policy {
             groups,
             reference_tables,
             functions: functions.unwrap_or_default(),
+            lookups: lookups.unwrap_or_default(),
             controller: fields.room("controller", controller::Config::faults),
             load: fields.room("load", load::Config::faults),
             forecast: fields.room("forecast", forecast::Config::faults),

@@ -406,3 +406,59 @@ fn faults_in_ranges_and_lists_are_told_with_their_place() {
         assert!(found.iter().any(|fault| fault.contains(message)), "{wrong}: {found:?}");
     }
 }
+
+const LOOKUPS: &str = "
+groups:
+  shop: {key: bigint, shards: 2, tables: {users: tenant_id}}
+lookups:
+  users_by_email: {table: users, column: email, type: text, unique: true, shards: 3}
+";
+
+#[test]
+fn a_lookup_is_a_group_of_its_own_and_keeps_its_standing() {
+    use crate::shard_map::LookupStanding;
+    let (policy, nodes) = (policy(LOOKUPS), names(&["n1", "n2"]));
+    let map = map(&policy, &["n1", "n2"]);
+    assert_eq!(map.groups()[1].key, [KeyType::Text]);
+    assert_eq!(map.shards().count(), 5);
+    let name = TableName::new("public", "users_by_email");
+    assert_eq!(map.lookup_columns(map.lookup(&name).unwrap()), ["email", "tenant_id"]);
+    assert_eq!(policy.extend(&map, &nodes).unwrap(), None);
+    let whole = map.with_standings(|_| LookupStanding::Whole);
+    assert_eq!(policy.extend(&whole, &nodes).unwrap(), None);
+    let other =
+        Policy::parse(Path::new("p"), &LOOKUPS.replace("unique: true", "unique: false"), None);
+    assert_eq!(other.unwrap().extend(&map, &nodes).unwrap_err().0.len(), 1);
+    // What is to be imported takes its lookups with it.
+    let without = policy.without(&names(&["shop"]));
+    assert!(without.groups.is_empty() && without.lookups.is_empty());
+}
+
+#[test]
+fn faults_of_lookups_are_told_with_their_places() {
+    let text = "\
+groups:
+  shop: {key: bigint, shards: 2, tables: {users: tenant_id}}
+lookups:
+  a: {table: users, column: tenant_id, type: bigint, shards: 3}
+  b: {table: orders, column: email, type: text, shards: 3}
+  c: {table: users, column: email, type: timestamptz, shards: 0}
+  users: {table: users, column: email, type: text, shards: 3}
+  d: {column: email, type: text, size: 3}
+";
+    let faults = faults(text);
+    let expected = [
+        "lookups.a: \"tenant_id\" is the shard key",
+        "lookups.b.table: ",
+        "lookups.c.type: \"timestamptz\" can't be looked up",
+        "lookups.c.shards: must be from 1",
+        "lookups.users: the table stands twice",
+        "lookups.d.size: unknown key",
+        "lookups.d: the key table is missing",
+        "lookups.d: the key shards is missing",
+    ];
+    for part in expected {
+        assert!(faults.iter().any(|fault| fault.contains(part)), "{part}: {faults:#?}");
+    }
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+}

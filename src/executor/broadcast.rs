@@ -7,12 +7,12 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::pump::{Verdict, pump};
-use super::run::Cost;
+use super::run::{Cost, query_message};
 use super::{Client, Exclusive, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
 use crate::planner::{DdlPlan, OnLeaves};
-use crate::shard_map::ShardMap;
+use crate::shard_map::{Lookup, LookupStanding, ShardMap};
 use crate::wire::{Reply, ServerError, SqlState, command_tag, put_query};
 
 impl Session {
@@ -96,12 +96,31 @@ impl Session {
         if self.transaction.ddl.is_none() {
             self.transaction.ddl = Some(self.no_moves().await?);
         }
+        if let Some(lookup) = &plan.fills {
+            self.prepare_lookup(lookup).await?;
+        }
         let implicit = self.begin_implicit();
         self.transaction.varies |= plan.varies;
         self.transaction.changed_tables.extend(plan.tables.iter().cloned());
         self.transaction.changed_views.extend(plan.views.iter().cloned());
-        let tag = self.try_ddl(plan, client).await;
+        let tag = match self.try_ddl(plan, client).await {
+            Ok(tag) => self.after_ddl(plan).await.map(|()| tag),
+            Err(fault) => Err(fault),
+        };
         self.end_broadcast(implicit, tag, client).await
+    }
+
+    /// A lookup that was made is filled, and TRUNCATE of a looked-up table empties its lookups.
+    async fn after_ddl(&mut self, plan: &DdlPlan) -> Result<(), Fault> {
+        if let Some(lookup) = &plan.fills {
+            self.fill_lookup(lookup).await?;
+        }
+        let kept = |lookup: &Lookup| lookup.standing >= LookupStanding::Kept;
+        if !self.engine.live_map.load().declared().lookups.iter().any(kept) {
+            return Ok(());
+        }
+        let nodes = self.nodes_home_last();
+        self.keep_lookups(&nodes).await
     }
 
     /// Keeps moves away; waits for those under way.
@@ -112,6 +131,11 @@ impl Session {
     }
 
     async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {
+        for lock in &plan.locks {
+            for node in self.nodes_home_last() {
+                self.run_ddl_statement(node, &query_message(lock), false, client).await?;
+            }
+        }
         if let Some(on_leaves) = &plan.on_leaves
             && self.leaves_have(on_leaves).await?
         {

@@ -158,5 +158,10 @@ impl Session {
         {
             tracing::error!(%error, "views over sharded tables could not be read");
         }
+        if self.transaction.ddl.is_some()
+            && let Err(error) = self.engine.refresh_lookups().await
+        {
+            tracing::error!(%error, "which lookups there are could not be read");
+        }
     }
 }

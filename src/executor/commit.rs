@@ -180,10 +180,13 @@ impl Drop for LiveGid {
     }
 }
 
-type Outcome = (NodeId, Result<Command, CommandError>);
+pub(super) type Outcome = (NodeId, Result<Command, CommandError>);
 
 /// Runs a statement on all members at once.
-async fn on_all<'a>(members: impl Iterator<Item = &'a mut Member>, sql: &str) -> Vec<Outcome> {
+pub(super) async fn on_all<'a>(
+    members: impl Iterator<Item = &'a mut Member>,
+    sql: &str,
+) -> Vec<Outcome> {
     let running = members.map(|m| async { (m.node, m.guard.command(sql).await) });
     join_all(running).await
 }

@@ -57,6 +57,13 @@ impl Session {
         if tag.is_err() {
             self.abort_lanes(&lanes).await;
         }
+        let tag = match tag {
+            Ok(tag) if self.may_owe(lanes.iter().flat_map(|lane| &lane.shards)) => {
+                let nodes: Vec<NodeId> = lanes.iter().map(|lane| lane.node).collect();
+                self.keep_lookups(&nodes).await.map(|()| tag)
+            }
+            tag => tag,
+        };
         self.end_broadcast(implicit, tag, client).await
     }
 

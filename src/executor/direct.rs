@@ -20,7 +20,7 @@ const RENEW: Duration = Duration::from_secs(5);
 const HOLDS: Duration = Duration::from_secs(10);
 
 /// The leaves of a parent on which nothing of the parent's own would be missed: row security, rules,
-/// triggers a statement, privileges, the order of columns.
+/// triggers a statement (but those of TRUNCATE), privileges, the order of columns.
 const LEAVES: &str = "\
     SELECT c.relname::text, c.oid, p.oid FROM pg_catalog.pg_inherits i \
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid \
@@ -34,7 +34,8 @@ const LEAVES: &str = "\
     AND NOT i.inhdetachpending AND pa.names = ca.names \
     AND NOT p.relrowsecurity AND NOT c.relrowsecurity AND NOT p.relhasrules AND NOT c.relhasrules \
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t \
-        WHERE t.tgrelid = p.oid AND NOT t.tgisinternal AND t.tgtype & 1 = 0) \
+        WHERE t.tgrelid = p.oid AND NOT t.tgisinternal AND t.tgtype & 1 = 0 \
+        AND t.tgtype & 28 <> 0) \
     AND (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, x.oid, x.privilege)) \
         FROM pg_catalog.pg_roles r, (VALUES (p.oid, 'SELECT'), (p.oid, 'UPDATE'), (p.oid, 'DELETE'), \
         (c.oid, 'SELECT'), (c.oid, 'UPDATE'), (c.oid, 'DELETE')) AS x (oid, privilege) \

@@ -27,6 +27,7 @@ mod inflow;
 mod learned;
 mod leave;
 mod live_map;
+mod lookups;
 mod merge_session;
 mod open_pull;
 mod outside;

@@ -55,8 +55,21 @@ impl Session {
     /// transaction block. Nothing of it stays after an error.
     pub async fn run_spread(&mut self, spread: &Spread, client: &mut Client) -> Result<(), Fault> {
         let implicit = self.begin_implicit();
-        let tag = self.try_spread(spread, client).await;
+        let tag = match self.try_spread(spread, client).await {
+            Ok(tag) => self.keep_after(spread).await.map(|()| tag),
+            Err(fault) => Err(fault),
+        };
         self.end_broadcast(implicit, tag, client).await
+    }
+
+    /// What it has noted goes to the lookups.
+    async fn keep_after(&mut self, spread: &Spread) -> Result<(), Fault> {
+        let shards = spread.parts.iter().flat_map(|part| &part.cost.shards);
+        if !self.may_owe(shards) {
+            return Ok(());
+        }
+        let nodes: Vec<NodeId> = spread.parts.iter().map(|part| part.node).collect();
+        self.keep_lookups(&nodes).await
     }
 
     pub(super) async fn try_spread(

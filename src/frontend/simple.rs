@@ -200,6 +200,7 @@ impl ClientSession {
         let way = match route {
             Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),
             Route::Home => Way::Node(map.home(), Cost::none(access)),
+            Route::Shards(shards) if template.keeps_lookups => Way::Steps(Route::Keep(shards)),
             Route::Shards(shards) => {
                 let node = map.node_of(shards[0]);
                 Way::Node(node, Cost { shards, access })
@@ -312,6 +313,7 @@ impl ClientSession {
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
             Route::Write(_)
+            | Route::Keep(_)
             | Route::Insert(..)
             | Route::Evaluate(_)
             | Route::Select(_)

@@ -84,6 +84,7 @@ impl ClientSession {
             Way::Steps(
                 Route::EveryNode
                     | Route::Write(_)
+                    | Route::Keep(_)
                     | Route::Insert(..)
                     | Route::Evaluate(_)
                     | Route::Select(_)
@@ -126,6 +127,7 @@ impl ClientSession {
             }
             Way::Steps(
                 route @ (Route::Write(_)
+                | Route::Keep(_)
                 | Route::Insert(..)
                 | Route::Evaluate(_)
                 | Route::Select(_)

@@ -81,6 +81,13 @@ impl ClientSession {
                 self.prepare_node(&template, node).await?;
                 (vec![part(node, cost, whole(text, bound))], true)
             }
+            Way::Steps(Route::Keep(shards)) => {
+                let node = map.node_of(shards[0]);
+                let template = self.template(text);
+                self.prepare_node(&template, node).await?;
+                let cost = Cost { shards, access: crate::load::Access::Write };
+                (vec![part(node, cost, whole(text, bound))], true)
+            }
             Way::Steps(Route::Write(shards)) => {
                 let mut parts: Vec<SpreadPart> = Vec::new();
                 for shard in shards {

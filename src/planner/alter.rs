@@ -113,6 +113,23 @@ fn check(
     scope: &Scope<'_>,
 ) -> Result<Option<Step>, ServerError> {
     let of_key = |column: &String| key.is_some_and(|key| key.key.contains(column));
+    let owner = matches!(action, AlterAction::Other(words) if words == "OWNER TO");
+    if key.is_some_and(|key| scope.map.lookup(&key.table.name).is_some()) && !owner {
+        return Err(refused(alter, "a change of a lookup table", "Drop it, and make it anew."));
+    }
+    let looked_up = |column: &String| {
+        let mut lookups = key.into_iter().flat_map(|key| scope.map.kept_lookups(&key.table.name));
+        lookups.find(|lookup| lookup.column == *column)
+    };
+    if let AlterAction::DropColumn(column)
+    | AlterAction::ColumnType(column)
+    | AlterAction::RenameColumn(column) = action
+        && let Some(lookup) = looked_up(column)
+    {
+        let what = format!("a change of the looked-up column \"{column}\"");
+        let hint = format!("Drop the lookup table {} first.", lookup.name);
+        return Err(refused(alter, &what, &hint));
+    }
     match action {
         AlterAction::AddColumn(column) => {
             check_column(column, key.is_none())?;

@@ -225,7 +225,12 @@ fn query_of(table: &CatalogTable, system: bool) -> String {
         "pg_index" => hidden("indrelid"),
         "pg_inherits" => hidden("inhrelid"),
         "pg_rewrite" => hidden("ev_class"),
-        "pg_trigger" => hidden("tgrelid"),
+        "pg_trigger" => format!(
+            "{} AND t.tgfoid NOT IN (SELECT f.oid FROM pg_catalog.pg_proc f \
+             WHERE f.pronamespace IN ({}))",
+            hidden("tgrelid"),
+            own_schemas()
+        ),
         "pg_constraint" => format!(
             "{} UNION ALL SELECT {} FROM pg_catalog.pg_constraint t \
              JOIN {CATALOG}.leaves l ON l.oid = t.conrelid \

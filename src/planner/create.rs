@@ -1,8 +1,8 @@
 //! CREATE TABLE of a sharded table: a partitioned parent, its leaves, and foreign keys from leaf to
 //! leaf; of a reference table: the same everywhere. CREATE INDEX.
 
-use super::concurrent;
 use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, splice};
+use super::{LookupSql, concurrent, lookup};
 use crate::router::is_pure_function;
 use crate::shard_map::{KeyType, Method, TableKind};
 use crate::sql::{
@@ -79,7 +79,11 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
     steps.push(Step::Shards { group: key.group, step: leaf });
     steps.extend(plan.foreign);
     steps.extend(plan.sequences);
-    Ok(DdlPlan::new(vec![name.clone()], steps))
+    let plan = DdlPlan::new(vec![name.clone()], steps);
+    match scope.map.lookup(name) {
+        None => Ok(plan),
+        Some(lookup) => lookup::made(create, &LookupSql { map: scope.map, lookup }, plan),
+    }
 }
 
 fn refused(create: &CreateTable, what: &str) -> ServerError {

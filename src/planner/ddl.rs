@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Apart, alter, concurrent, create};
+use super::{Apart, LookupSql, alter, concurrent, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
@@ -25,6 +25,11 @@ pub struct DdlPlan {
     pub apart: Option<Apart>,
     /// What runs instead if it is about constraints that only the leaves have.
     pub on_leaves: Option<OnLeaves>,
+    /// What locks tables, on all nodes before anything else: who writes them and their lookups waits,
+    /// or has ended.
+    pub locks: Vec<String>,
+    /// The lookup table that it makes, which is to be filled.
+    pub fills: Option<TableName>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -120,7 +125,16 @@ pub(super) enum Target {
 
 impl DdlPlan {
     pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
-        Self { tables, varies: false, views: Vec::new(), apart: None, on_leaves: None, steps }
+        Self {
+            tables,
+            varies: false,
+            views: Vec::new(),
+            apart: None,
+            on_leaves: None,
+            locks: Vec::new(),
+            fills: None,
+            steps,
+        }
     }
 
     /// What runs on `node`, in order; the command tag of the first is the client's. Empty only where
@@ -234,7 +248,7 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         DdlStatement::CreateIndex(index) => create::index(index, &scope),
         DdlStatement::AlterTable(table) => alter::table(table, &scope),
         DdlStatement::DropTable(named) => {
-            Ok(DdlPlan::new(scope.policy_tables(&named.names), as_written()))
+            Ok(dropped(scope.policy_tables(&named.names), &ddl.text, map))
         }
         DdlStatement::DropIndex(named) if named.concurrently => {
             Ok(concurrent::dropped(named, &scope))
@@ -256,6 +270,27 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         | DdlStatement::Comment
         | DdlStatement::Global { .. } => Ok(DdlPlan::new(Vec::new(), as_written())),
     }
+}
+
+/// DROP TABLE: a lookup goes with what it finds, and takes its triggers with it.
+fn dropped(mut tables: Vec<TableName>, text: &str, map: &ShardMap) -> DdlPlan {
+    let (mut first, mut locks) = (Vec::new(), Vec::new());
+    for lookup in &map.declared().lookups {
+        let (own, of) = (tables.contains(&lookup.name), tables.contains(&lookup.table));
+        let there = |name| map.table(name).is_some_and(|table| !table.columns.is_empty());
+        if !(own || of) || !there(&lookup.name) || !there(&lookup.table) {
+            continue;
+        }
+        locks.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", lookup.table));
+        first.extend(LookupSql { map, lookup }.drop_triggers());
+        if !own {
+            first.push(format!("DROP TABLE IF EXISTS {}", lookup.name));
+            tables.push(lookup.name.clone());
+        }
+    }
+    // In one text, of which the last tag counts.
+    first.push(text.trim().to_owned());
+    DdlPlan { locks, ..DdlPlan::new(tables, vec![Step::Nodes(first.join("; "))]) }
 }
 
 /// A view stands where its tables are; nodes that lack it have nothing to change.

@@ -14,6 +14,7 @@ mod ddl;
 mod explain;
 mod in_place;
 mod insert;
+mod lookup;
 mod merge;
 mod pull;
 mod reduce;
@@ -31,6 +32,9 @@ pub use ddl::{DdlPlan, OnLeaves, ddl, sequence_start};
 pub use explain::{explain, explain_pull};
 pub use in_place::{GIVEN_BYTES_MAX, GIVEN_VALUES_MAX, Given, InPlace};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
+pub use lookup::{
+    LOOKUP_IS_SET_UP, LOOKUP_SET_UP, LookupChange, LookupSql, MADE_LOOKUPS, TAKE_LOOKUPS,
+};
 pub use merge::merge;
 pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};

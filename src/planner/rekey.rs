@@ -84,6 +84,7 @@ fn obstacles(rekey: &Rekey) -> String {
     format!(
         "SELECT 'a trigger' FROM pg_catalog.pg_trigger WHERE NOT tgisinternal \
          AND tgrelid = {table}::pg_catalog.regclass \
+         AND tgfoid IS DISTINCT FROM pg_catalog.to_regprocedure('foreshard.note_lookup()') \
          UNION SELECT 'row security' FROM pg_catalog.pg_class \
          WHERE relrowsecurity AND oid = {table}::pg_catalog.regclass \
          UNION SELECT 'a foreign key of other rows that follows their changes' \

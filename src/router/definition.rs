@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, CopyOut, Ddl, hint, query, view};
+use super::{Access, CopyIn, CopyOut, Ddl, hint, lookup, query, view};
 use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
@@ -58,9 +58,15 @@ fn place(
         DdlStatement::CreateTable(table) => created(table, statement, names),
         DdlStatement::AlterTable(table) => altered(table, names),
         DdlStatement::CreateIndex(index) => of_tables(std::slice::from_ref(&index.table), names),
-        DdlStatement::DropTable(named)
-        | DdlStatement::Truncate(named)
-        | DdlStatement::Analyze(named) => of_tables(&named.names, names),
+        DdlStatement::DropTable(named) | DdlStatement::Analyze(named) => {
+            of_tables(&named.names, names)
+        }
+        DdlStatement::Truncate(named) => {
+            for name in &named.names {
+                lookup::check_target(Some(&names.meaning(name)?), names)?;
+            }
+            of_tables(&named.names, names)
+        }
         DdlStatement::DropIndex(_) => Ok(Place::Nodes),
         DdlStatement::Maintenance(of) => of_tables(&of.tables, names)
             .map(|place| if of.tables.is_empty() { Place::Nodes } else { place }),
@@ -288,14 +294,17 @@ pub(super) fn copy(
     statement: &Statement,
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
-    let Some(table) = &copy.table else { return copy_query(text, copy, statement, names) };
-    let table = match names.meaning(table)? {
+    let Some(copy_table) = &copy.table else { return copy_query(text, copy, statement, names) };
+    let table = match names.meaning(copy_table)? {
         // A view takes no COPY: PostgreSQL says so.
         Meaning::View(_) | Meaning::Home => return Ok(Part::Home),
         Meaning::Reference(_) if !copy.from && copy.by_client => return Ok(Part::Anywhere),
         Meaning::Reference(table) | Meaning::Sharded(table, ..) => table,
     };
     let name = &table.name.name;
+    if copy.from {
+        lookup::check_target(names.meaning(copy_table).ok().as_ref(), names)?;
+    }
     if !copy.by_client {
         return Err(ServerError::refused(
             format!("COPY of \"{name}\" by a file or program of the server is not supported"),

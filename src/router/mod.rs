@@ -15,6 +15,7 @@ mod insert;
 mod keyed;
 mod leaf;
 mod leaves;
+mod lookup;
 mod merge;
 mod merge_rows;
 mod names;

@@ -9,7 +9,7 @@ use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, hint, merge, pull, rekey, scatter, views, write};
+use super::{Route, hint, lookup, merge, pull, rekey, scatter, views, write};
 use crate::shard_map::{KeyType, Method, Table};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
@@ -174,6 +174,7 @@ fn sharded(
     if kinds.home && !reads {
         return Err(mixed(query, meanings));
     }
+    lookup::check_targets(query, meanings, names)?;
     let calls = hint::declared(query, names);
     hint::check_calls(&calls, reads)?;
     let mut bound = Bound::new(query, meanings);

@@ -93,6 +93,9 @@ pub enum Route {
     /// An UPDATE, DELETE or MERGE over these shards, on several nodes: the text verbatim on each that owns
     /// one of them, in one transaction. Counts are added, rows concatenated.
     Write(SmallVec<[ShardId; 2]>),
+    /// A statement of one node that may change what a lookup says: as `Shards`, but in a transaction
+    /// at the end of which the lookup is told.
+    Keep(SmallVec<[ShardId; 2]>),
     /// An INSERT whose rows belong on several nodes, with the shard of each row.
     Insert(Arc<InsertRows>, Vec<ShardId>),
     /// An INSERT of a query's rows: the query is run as any other, then its rows are inserted.

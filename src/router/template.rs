@@ -42,6 +42,8 @@ pub struct Template {
     pub relations: Vec<String>,
     /// It closes all cursors.
     pub closes_cursors: bool,
+    /// It may change what a lookup table says.
+    pub keeps_lookups: bool,
     /// It may change the definition of a table that is being imported.
     pub defines_imported: bool,
     /// What the home node is sent instead: the same with the system catalog as the application
@@ -139,6 +141,7 @@ fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
         leaf: leaf(text, &parsed.statements, &names),
         relations: names.relations(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
+        keeps_lookups: parsed.statements.iter().any(|it| super::lookup::keeps(it, &names)),
         defines_imported: parsed.statements.iter().any(|it| defines_imported(it, &names)),
         shown: None,
         target: target(analyses, &parsed.statements, &names),
@@ -274,9 +277,11 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
             Err(error) => return Target::Refused(error),
         }
     }
+    let keeps = several && statements.iter().any(|it| super::lookup::keeps(it, names));
     let part = match parts.len() {
         0 => Part::Anywhere,
         1 => parts.remove(0),
+        _ if keeps && alone => return one_by_one(statements),
         _ => match combine(parts, names.map) {
             Ok(Part::Keyed(mut keyed)) if alone => {
                 keyed.set_otherwise(several_route(statements));

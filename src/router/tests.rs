@@ -76,7 +76,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
     match route {
         Ok(Route::Anywhere) => "anywhere".to_owned(),
         Ok(Route::Home) => "home".to_owned(),
-        Ok(Route::Shards(shards)) => {
+        Ok(Route::Shards(shards) | Route::Keep(shards)) => {
             let shards: Vec<_> = shards.iter().map(|shard| format!("s{shard}")).collect();
             shards.join(" ")
         }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bounds, Derived, Directory, KeyType, KeyValue, Method, Node, Standing, View};
+use super::{
+    Bounds, Declared, Derived, Directory, KeyType, KeyValue, KeyedFunction, Method, Node, Standing,
+    View,
+};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
 
@@ -47,26 +50,6 @@ pub struct MapParts {
     /// Tables on their way from home tables to sharded ones: their definitions wait.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub importing: Vec<TableName>,
-}
-
-/// What a policy declares beside tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Declared {
-    /// Functions and procedures that run where a key is.
-    pub functions: Vec<KeyedFunction>,
-}
-
-/// A function or procedure that runs on the node of a shard key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyedFunction {
-    /// Its schema and name.
-    pub name: TableName,
-    /// The group whose rows it touches.
-    pub group: GroupId,
-    /// Which of its arguments are the key's columns, from 1, in the order of the key; each of the
-    /// key's type. Empty if a hint has to say it.
-    pub arguments: Vec<u16>,
 }
 
 /// Sharded tables that share key type and bounds, so that equal keys live together.
@@ -473,6 +456,15 @@ impl ShardMap {
         if let Some(index) = self.tables.get(table) {
             changed.parts.tables[*index].columns = columns;
         }
+        changed.parts.epoch = changed.parts.epoch.next();
+        changed
+    }
+
+    /// This map with other declarations, at the next epoch. No change of placement.
+    #[must_use]
+    pub(super) fn with_declared(&self, declared: Declared) -> Self {
+        let mut changed = self.clone();
+        changed.parts.declared = declared;
         changed.parts.epoch = changed.parts.epoch.next();
         changed
     }

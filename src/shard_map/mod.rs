@@ -4,6 +4,7 @@
 //! is a new map with the next epoch.
 
 mod bounds;
+mod declared;
 mod derived;
 mod directory;
 mod hash;
@@ -16,12 +17,13 @@ mod node;
 mod tests;
 
 pub use bounds::{Bounds, Cut, OTHERS_CHECK};
+pub use declared::{Declared, KeyedFunction, LOOKUP_COUNT, Lookup, LookupStanding};
 pub use derived::{Derived, View};
 pub use directory::{Directory, Limit, Method};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
-    Column, Declared, Group, Identity, InvalidMap, KeyedFunction, MapParts, NewGroup, Shard,
-    ShardMap, Table, TableKind, leaf_name,
+    Column, Group, Identity, InvalidMap, MapParts, NewGroup, Shard, ShardMap, Table, TableKind,
+    leaf_name,
 };
 pub use node::{Node, Standing};

@@ -18,6 +18,7 @@ use super::session::{Session, jitter};
 use crate::catalog::{CatalogError, Change, Expect};
 use crate::executor::OutsideCommit;
 use crate::ids::NodeId;
+use crate::planner::{LOOKUP_IS_SET_UP, LOOKUP_SET_UP};
 use crate::shard_map::{ShardMap, Standing};
 use crate::sql::Literal;
 use references::Reference;
@@ -160,6 +161,12 @@ impl Bringer<'_, '_> {
         if !roles.is_empty() {
             self.target.run("bringing roles and settings", &roles.join("; ")).await?;
             self.desk.tell("roles and settings are brought".to_owned()).await?;
+        }
+        let doing = "making ready for lookup tables";
+        let lookups = !self.map.declared().lookups.is_empty();
+        let set_up = self.target.rows(doing, LOOKUP_IS_SET_UP, &[]).await?;
+        if lookups && !set_up.first().is_some_and(|row| row.get(0)) {
+            self.target.run(doing, LOOKUP_SET_UP).await?;
         }
         self.target.run_long("bringing definitions", &schema.before_rows).await?;
         let references = references::existing(&self.home, self.map).await?;
