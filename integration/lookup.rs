@@ -11,6 +11,8 @@
 
 #[path = "lookup/definitions.rs"]
 mod definitions;
+#[path = "lookup/moves.rs"]
+mod moves;
 #[path = "lookup/shop.rs"]
 mod shop;
 mod support;

@@ -1,8 +1,14 @@
 //! A proxy in front of three nodes with looked-up users.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use foreshard::ids::{GroupId, NodeId, ShardId};
+use foreshard::mover::{Wanted, request_any};
+use foreshard::shard_map::KeyValue;
+use foreshard::shard_move::{Cause, Move, State};
 use tokio_postgres::Client;
 
-use crate::support::{TestDatabase, TestProxy, rows};
+use crate::support::{TestDatabase, TestProxy, eventually, rows};
 
 /// Users of tenants, found by their e-mail address and by their city.
 const POLICY: &str = "
@@ -70,6 +76,29 @@ impl Shop {
         let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
         eprintln!("{sql}: {error:?}");
         error.code().code().to_owned()
+    }
+
+    /// The shard of a key of a group: that of the users is 0, of e-mail addresses 1.
+    pub fn shard_of(&self, group: u16, key: KeyValue) -> ShardId {
+        let map = self.proxy.proxy.engine.live_map.snapshot();
+        map.shard_of(GroupId(group), &[key]).unwrap()
+    }
+
+    /// Moves a shard to the next node, and waits until it is done.
+    pub async fn move_shard(&self, shard: ShardId) {
+        let map = self.proxy.proxy.engine.live_map.snapshot();
+        let to = NodeId((map.node_of(shard).0 + 1) % 3);
+        let catalog = &self.proxy.proxy.mover.catalog;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let (wanted, now) = (Wanted::Move { shard, to }, u64::try_from(now).unwrap());
+        let id = request_any(catalog, &map, &wanted, Cause::Operator, now).await.unwrap();
+        let finished = eventually("the move is finished", Duration::from_secs(90), async || {
+            let moves = catalog.list::<Move>().await.unwrap();
+            moves.into_iter().map(|mv| mv.record).find(|mv| mv.id == id && mv.is_finished())
+        });
+        let mv = finished.await;
+        assert_eq!(mv.state, State::Done, "{mv:#?}");
+        assert_eq!(self.proxy.proxy.engine.live_map.snapshot().node_of(shard), to);
     }
 
     /// Rows over all nodes, asked of these themselves, in order.

@@ -78,9 +78,12 @@ impl Engine {
     /// From here on what is written to the looked-up table is looked at.
     async fn keep_lookup(&self, name: &TableName) -> Result<(), ColumnsError> {
         self.change_map(|stored| {
-            let standing = |lookup: &Lookup| match lookup.name == *name {
-                true => lookup.standing.max(LookupStanding::Kept),
-                false => lookup.standing,
+            let standing = |lookup: &Lookup| {
+                if lookup.name == *name {
+                    lookup.standing.max(LookupStanding::Kept)
+                } else {
+                    lookup.standing
+                }
             };
             changed(stored, standing)
         })
@@ -98,9 +101,10 @@ impl Engine {
         let rows = ask(&self.nodes[map.home().index()], &map, look).await?;
         let made: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         self.change_map(|stored| {
-            changed(stored, |lookup| match made.contains(&lookup.name.to_string()) {
-                true => LookupStanding::Whole,
-                false => lookup.standing.min(LookupStanding::Kept),
+            changed(stored, |lookup| {
+                let is_made = made.contains(&lookup.name.to_string());
+                let kept = || lookup.standing.min(LookupStanding::Kept);
+                if is_made { LookupStanding::Whole } else { kept() }
             })
         })
         .await
@@ -118,10 +122,10 @@ impl Session {
     pub(super) fn may_owe<'a>(&self, shards: impl IntoIterator<Item = &'a ShardId>) -> bool {
         let map = self.engine.live_map.load();
         let group = |shard: &ShardId| map.shard(*shard).map(|shard| shard.group);
-        let mut groups: Vec<_> = match map.declared().lookups.is_empty() {
-            true => return false,
-            false => shards.into_iter().filter_map(group).collect(),
-        };
+        if map.declared().lookups.is_empty() {
+            return false;
+        }
+        let mut groups: Vec<_> = shards.into_iter().filter_map(group).collect();
         groups.dedup();
         groups.into_iter().any(|group| map.keeps_lookups(group))
     }
@@ -218,15 +222,14 @@ impl Session {
                 continue;
             }
             for (node, (shards, changes)) in parts {
-                for changes in changes.chunks(ENTRIES_A_STATEMENT) {
-                    let started = Instant::now();
-                    for text in sql.write(changes) {
-                        self.lookup_command(node, &text).await?;
-                    }
-                    let cost =
-                        Cost { shards: shards.iter().copied().collect(), access: Access::Write };
-                    self.record(node, &cost, started.elapsed(), 0);
+                let started = Instant::now();
+                let texts = changes.chunks(ENTRIES_A_STATEMENT).flat_map(|it| sql.write(it));
+                for text in texts {
+                    self.lookup_command(node, &text).await?;
                 }
+                let shards = shards.into_iter().collect();
+                let cost = Cost { shards, access: Access::Write };
+                self.record(node, &cost, started.elapsed(), 0);
             }
             return Ok(());
         }

@@ -105,14 +105,13 @@ fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
     )
 }
 
-/// Checks one action; the steps that replace the statement, if it can't run as written.
-fn check(
+/// Neither a lookup table changes, nor the column that it looks up.
+fn check_lookups(
     action: &AlterAction,
     alter: &AlterTable,
     key: Option<&ShardedTable<'_>>,
     scope: &Scope<'_>,
-) -> Result<Option<Step>, ServerError> {
-    let of_key = |column: &String| key.is_some_and(|key| key.key.contains(column));
+) -> Result<(), ServerError> {
     let owner = matches!(action, AlterAction::Other(words) if words == "OWNER TO");
     if key.is_some_and(|key| scope.map.lookup(&key.table.name).is_some()) && !owner {
         return Err(refused(alter, "a change of a lookup table", "Drop it, and make it anew."));
@@ -130,6 +129,18 @@ fn check(
         let hint = format!("Drop the lookup table {} first.", lookup.name);
         return Err(refused(alter, &what, &hint));
     }
+    Ok(())
+}
+
+/// Checks one action; the steps that replace the statement, if it can't run as written.
+fn check(
+    action: &AlterAction,
+    alter: &AlterTable,
+    key: Option<&ShardedTable<'_>>,
+    scope: &Scope<'_>,
+) -> Result<Option<Step>, ServerError> {
+    let of_key = |column: &String| key.is_some_and(|key| key.key.contains(column));
+    check_lookups(action, alter, key, scope)?;
     match action {
         AlterAction::AddColumn(column) => {
             check_column(column, key.is_none())?;

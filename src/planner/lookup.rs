@@ -278,7 +278,8 @@ impl LookupSql<'_> {
         let row = |change: &&LookupChange| {
             // Two rows with one value and key are two: a unique lookup refuses the second.
             let times = if self.lookup.unique { change.change } else { 1 };
-            let mut values: Vec<String> = change.entry.iter().map(value).collect();
+            let mut values: Vec<String> =
+                change.entry.iter().map(|it| value(it.as_ref())).collect();
             if !self.lookup.unique {
                 values.push(change.change.to_string());
             }
@@ -298,13 +299,15 @@ impl LookupSql<'_> {
         let columns = self.columns();
         let name = &self.lookup.name;
         if let [one] = changes {
-            let equal =
-                columns.iter().zip(&one.entry).map(|(c, v)| format!("was.{c} = {}", value(v)));
+            let equal = columns
+                .iter()
+                .zip(&one.entry)
+                .map(|(c, v)| format!("was.{c} = {}", value(v.as_ref())));
             let equal: Vec<String> = equal.collect();
             return format!("DELETE FROM {name} AS was WHERE {}{also}", equal.join(" AND "));
         }
         let list = |(at, kind): (usize, &KeyType)| {
-            let values = changes.iter().map(|it| it.entry.get(at).map_or("NULL".into(), value));
+            let values = changes.iter().map(|it| value(it.entry.get(at).and_then(Option::as_ref)));
             let values: Vec<String> = values.collect();
             format!("pg_catalog.unnest(ARRAY[{}]::{}[])", values.join(", "), kind.name())
         };
@@ -326,8 +329,8 @@ fn as_noted(column: &String) -> String {
     format!("pg_catalog.to_jsonb({column}) #>> '{{}}'")
 }
 
-fn value(value: &Option<String>) -> String {
-    value.as_ref().map_or("NULL".to_owned(), |value| Literal(value).to_string())
+fn value(value: Option<&String>) -> String {
+    value.map_or("NULL".to_owned(), |value| Literal(value).to_string())
 }
 
 /// Makes a lookup of a table that is made: adds the triggers of what it finds.

@@ -15,8 +15,9 @@ pub(super) fn keeps(statement: &Statement, names: &Names<'_>) -> bool {
         return calls(called, names);
     }
     match &statement.kind {
-        StatementKind::Query(query) => changes(query, names),
-        StatementKind::Explain { analyze: true, query, .. } => changes(query, names),
+        StatementKind::Query(query) | StatementKind::Explain { analyze: true, query, .. } => {
+            changes(query, names)
+        }
         // By a hint it may write anything.
         StatementKind::Other { .. } => names.map.declared().lookups.iter().any(|lookup| {
             names.map.kept_lookups(&lookup.table).any(|kept| kept.name == lookup.name)
