@@ -177,6 +177,10 @@ impl Proxy {
             .listen(config.inherited, &tasks)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
+        let directory = listening.directory.clone();
+        let parties = move || directory.of_several_nodes();
+        let deadlocks = Arc::clone(&engine).end_deadlocks_forever(parties, tasks.clone());
+        tasks.spawn("deadlocks", deadlocks);
         let (address, admission) = (listening.address, config.admission);
         Ok(Self { address, engine, mover, status, insight, admission, steering, tasks, listening })
     }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::Engine;
 use crate::backend::Stream;
 use crate::ids::NodeId;
-use crate::wire::CancelKey;
+use crate::wire::{CancelKey, ServerError, SqlState, body, read_error};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -24,6 +24,10 @@ pub struct CancelTarget {
     hit: AtomicBool,
     /// State keeps the session on a connection between transactions.
     pinned: AtomicBool,
+    /// Its transaction is being ended: there is a reason.
+    doomed: AtomicBool,
+    /// Who waits for whom.
+    deadlock: Mutex<Option<String>>,
 }
 
 impl CancelTarget {
@@ -51,6 +55,33 @@ impl CancelTarget {
     /// The connections that the session holds, and whether state keeps it on one.
     pub fn held(&self) -> (SmallVec<[(NodeId, CancelKey); 1]>, bool) {
         (self.held.lock().clone(), self.pinned.load(Ordering::Relaxed))
+    }
+
+    /// Ends the statement under way as one of a deadlock: the node says that it was cancelled, and the
+    /// client hears of the deadlock.
+    pub(super) async fn end_as_deadlock(&self, detail: String, engine: &Engine) {
+        *self.deadlock.lock() = Some(detail);
+        self.doomed.store(true, Ordering::Relaxed);
+        self.cancel(engine).await;
+    }
+
+    /// What the client gets instead of a node's error, if it was the proxy that cancelled the statement.
+    pub(super) fn instead_of(&self, frame: &[u8]) -> Option<ServerError> {
+        let cancelled = || read_error(body(frame)).code == SqlState::QUERY_CANCELED.0;
+        if !self.doomed.load(Ordering::Relaxed) || !cancelled() {
+            return None;
+        }
+        let detail = self.deadlock.lock().take()?;
+        self.doomed.store(false, Ordering::Relaxed);
+        let error = ServerError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected");
+        Some(error.with_detail(detail).with_hint("Repeat the transaction."))
+    }
+
+    /// The transaction is over.
+    pub(super) fn spare(&self) {
+        if self.doomed.swap(false, Ordering::Relaxed) {
+            *self.deadlock.lock() = None;
+        }
     }
 
     /// Passes a cancel request on to every connection that the session holds now.

@@ -1,11 +1,13 @@
 //! The client's socket as the executor sees it: frames to read, replies to buffer and flush.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::CancelTarget;
 use crate::backend::Stream;
 use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
 
@@ -23,6 +25,8 @@ pub struct Client {
     stream: Stream,
     incoming: BytesMut,
     outgoing: BytesMut,
+    /// Of its session, which may have been cancelled by the proxy itself.
+    target: Option<Arc<CancelTarget>>,
 }
 
 /// Why a client's connection can't go on.
@@ -39,7 +43,7 @@ pub enum ClientError {
 impl Client {
     /// Takes over a connected socket.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new() }
+        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), target: None }
     }
 
     /// Gives the socket back; what was received and not consumed is lost.
@@ -114,6 +118,27 @@ impl Client {
     /// Adds an error or a notice of the proxy's own.
     pub fn put_error(&mut self, error: &ServerError) {
         self.put(Reply::Error(error));
+    }
+
+    /// Its session is the one that cancel requests reach by this.
+    pub fn belongs_to(&mut self, target: &Arc<CancelTarget>) {
+        self.target = Some(Arc::clone(target));
+    }
+
+    /// What the client gets instead of a node's error, if the proxy was the cause of that.
+    pub(super) fn instead_of(&self, frame: &[u8]) -> Option<BytesMut> {
+        let error = self.target.as_ref()?.instead_of(frame)?;
+        let mut out = BytesMut::new();
+        Reply::Error(&error).put(&mut out);
+        Some(out)
+    }
+
+    /// Adds a node's error.
+    pub async fn relay_error(&mut self, frame: &[u8]) -> io::Result<()> {
+        match self.instead_of(frame) {
+            Some(instead) => self.relay(&instead).await,
+            None => self.relay(frame).await,
+        }
     }
 
     /// Adds bytes of a server to those that wait; sends when they are many. This is where a slow

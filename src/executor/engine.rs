@@ -27,6 +27,9 @@ pub struct Config {
     pub ddl_timeout_ms: u64,
     /// How often left-over prepared transactions are looked for, in seconds.
     pub resolve_interval_s: u64,
+    /// How often transactions of several nodes that wait for each other are looked for, in
+    /// milliseconds; 0 for never.
+    pub deadlock_check_ms: u64,
     /// Most rows that one statement may pass on from several nodes; 0 for no limit.
     pub scatter_rows_max: u64,
     /// Most bytes of them; 0 for no limit.
@@ -52,6 +55,7 @@ impl Default for Config {
             gate_timeout_ms: 10_000,
             ddl_timeout_ms: 30_000,
             resolve_interval_s: 30,
+            deadlock_check_ms: 1_000,
             scatter_rows_max: 0,
             scatter_bytes_max: 0,
             scatter_timeout_ms: 0,

@@ -60,19 +60,20 @@ pub async fn pump(
             }
             let verdict = look(frame.tag, &backend.incoming()[at..at + here]);
             backend.note(at..at + here);
-            let described = match frame.tag {
+            let instead = match frame.tag {
+                b'E' if verdict.forwards() => client.instead_of(&backend.incoming()[at..at + here]),
                 b'T' | b't' if verdict.forwards() => {
                     let pool = Arc::clone(backend.pool());
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }
                 _ => None,
             };
-            if !verdict.forwards() || described.is_some() {
+            if !verdict.forwards() || instead.is_some() {
                 client.relay(&backend.incoming()[run..at]).await?;
                 run = at + here;
             }
-            if let Some(described) = described {
-                client.relay(&described).await?;
+            if let Some(instead) = instead {
+                client.relay(&instead).await?;
             }
             at += here;
             rest = frame.len - here;

@@ -419,6 +419,7 @@ impl Session {
             }
         }
         self.cancel.set_pinned(self.members.iter().any(Member::is_pinned));
+        self.cancel.spare();
         if self.transaction.ddl.is_some() {
             self.engine.direct.forget();
             self.engine.learned.forget();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::directory::ClientInfo;
-use crate::executor::CancelTarget;
+use crate::executor::{CancelTarget, Party};
 use crate::ids::NodeId;
 use crate::wire::CancelKey;
 
@@ -50,6 +50,17 @@ impl Cancels {
     /// The session with this key.
     pub(super) fn find(&self, key: CancelKey) -> Option<Arc<CancelTarget>> {
         self.sessions.lock().get(&key).map(|(target, _)| Arc::clone(target))
+    }
+
+    /// The sessions that hold connections to several nodes.
+    pub(super) fn of_several_nodes(&self) -> Vec<Party> {
+        let sessions = self.sessions.lock();
+        let several = sessions.iter().filter(|(_, (target, _))| target.held().0.len() > 1);
+        let party = |(key, (target, _)): (&CancelKey, &(Arc<CancelTarget>, Who))| Party {
+            client: key.pid,
+            target: Arc::clone(target),
+        };
+        several.map(party).collect()
     }
 
     /// All sessions, with the nodes by these names.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::cancel::Cancels;
 use super::pools::Pools;
+use crate::executor::Party;
 use crate::ids::NodeId;
 
 /// Sees all sessions and pools. Cheap to clone.
@@ -69,6 +70,11 @@ impl Directory {
         let mut clients = self.cancels.list(node);
         clients.sort_by_key(|client| client.client);
         clients
+    }
+
+    /// The sessions that hold connections to several nodes.
+    pub fn of_several_nodes(&self) -> Vec<Party> {
+        self.cancels.of_several_nodes()
     }
 
     /// The pools, by user, database and node.

@@ -116,7 +116,7 @@ impl ClientSession {
                 self.client.put_error(&error);
                 Ok(())
             }
-            Fault::Reported(frame) => Ok(self.client.relay(&frame).await?),
+            Fault::Reported(frame) => Ok(self.client.relay_error(&frame).await?),
             Fault::Backend(error) => {
                 if let Some(node) = self.batch.node {
                     self.session.lose(node);

@@ -81,6 +81,7 @@ impl ClientSession {
             client.flush().await?;
             return Ok(None);
         }
+        client.belongs_to(&session.cancel);
         let (of, database) = (Arc::clone(&user), startup.database.clone());
         let who = Who { user: of, database, address, since: Instant::now() };
         let cancel = worker.cancels.enter(Arc::clone(&session.cancel), who);
@@ -242,7 +243,7 @@ impl ClientSession {
         match fault {
             Fault::Client(error) => return Err(error),
             Fault::Refused(error) => self.client.put_error(&error),
-            Fault::Reported(frame) => self.client.relay(&frame).await?,
+            Fault::Reported(frame) => self.client.relay_error(&frame).await?,
             Fault::Backend(error) => {
                 tracing::warn!(%error, "a node's connection broke in the middle of a statement");
                 self.client.put_error(&ServerError::from(&error));

@@ -28,6 +28,8 @@ impl SqlState {
     pub const INVALID_PASSWORD: Self = Self("28P01");
     /// `34000`: no such cursor or portal.
     pub const INVALID_CURSOR_NAME: Self = Self("34000");
+    /// `40P01`: transactions wait for each other.
+    pub const DEADLOCK_DETECTED: Self = Self("40P01");
     /// `40001`: the client should run the transaction again.
     pub const SERIALIZATION_FAILURE: Self = Self("40001");
     /// `42501`: the user may not.

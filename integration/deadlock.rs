@@ -1,0 +1,153 @@
+//! Transactions that wait for each other on different nodes: one of them gets 40P01, as on one
+//! PostgreSQL, and whoever only waits long goes on waiting.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use support::{TestDatabase, TestProxy, rows};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::{Client, Error};
+
+const POLICY: &str = "
+groups:
+  shop:
+    key: bigint
+    shards: 6
+    tables:
+      accounts: id
+placement: { mode: 'off' }
+";
+
+/// Nobody waits longer: a circle is found in a second or two.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+async fn shop() -> (TestDatabase, TestProxy) {
+    let database = TestDatabase::create(3).await;
+    let proxy = TestProxy::start(&database, POLICY).await;
+    let client = proxy.client().await;
+    for sql in [
+        "CREATE TABLE accounts (id bigint PRIMARY KEY, balance int NOT NULL)",
+        "INSERT INTO accounts SELECT i, 0 FROM generate_series(1, 60) i",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    (database, proxy)
+}
+
+/// Two accounts on different nodes.
+async fn two_nodes(client: &Client) -> (i64, i64) {
+    let node = async |id: i64| {
+        let sql = format!("SELECT pg_catalog.inet_server_port() FROM accounts WHERE id = {id}");
+        rows(client, &sql).await
+    };
+    let first = node(1).await;
+    for other in 2..60 {
+        if node(other).await != first {
+            return (1, other);
+        }
+    }
+    unreachable!("60 accounts are on more than one node");
+}
+
+fn code(error: &Error) -> &str {
+    error.code().map_or("", |code| code.code())
+}
+
+#[tokio::test]
+async fn one_of_two_transactions_that_wait_for_each_other_gets_40p01() {
+    let (_database, proxy) = shop().await;
+    let (one, two) = (proxy.client().await, proxy.client().await);
+    let (a, b) = two_nodes(&one).await;
+    for _ in 0..2 {
+        let add = |id: i64| format!("UPDATE accounts SET balance = balance + 1 WHERE id = {id}");
+        one.batch_execute("BEGIN").await.unwrap();
+        two.batch_execute("BEGIN").await.unwrap();
+        one.batch_execute(&add(a)).await.unwrap();
+        two.batch_execute(&add(b)).await.unwrap();
+        let finish = async |client: &Client, id: i64| {
+            let done = client.batch_execute(&add(id)).await;
+            let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            client.batch_execute(end).await.unwrap();
+            done
+        };
+        let both = async { tokio::join!(finish(&one, b), finish(&two, a)) };
+        let (first, second) = timeout(DEADLINE, both).await.unwrap();
+        let failed: Vec<_> =
+            [&first, &second].into_iter().filter_map(|it| it.as_ref().err()).collect();
+        let [error] = failed.as_slice() else { panic!("{first:?} {second:?}") };
+        let told = error.as_db_error().unwrap();
+        assert_eq!((code(error), told.message()), ("40P01", "deadlock detected"));
+        assert!(told.detail().unwrap().contains("waits for client"), "{told:?}");
+        assert_eq!(told.hint(), Some("Repeat the transaction."));
+    }
+    // Each time one of the two has added to both.
+    assert_eq!(rows(&one, "SELECT sum(balance), max(balance) FROM accounts").await, ["4|2"]);
+}
+
+#[tokio::test]
+async fn statements_over_all_nodes_that_meet_end_one_way_or_the_other() {
+    let (_database, proxy) = shop().await;
+    let (a, b) = two_nodes(&proxy.client().await).await;
+    // Each holds a row of one node first, then wants all rows of all nodes.
+    let worker = async |first: i64| {
+        let client = proxy.client().await;
+        let mut done = 0;
+        for round in 0..3 {
+            let lock = format!("SELECT FROM accounts WHERE id = {first} FOR UPDATE");
+            client.batch_execute("BEGIN").await.unwrap();
+            let ran = match client.batch_execute(&lock).await {
+                Ok(()) => client.batch_execute("UPDATE accounts SET balance = balance + 1").await,
+                error => error,
+            };
+            match ran {
+                Ok(()) => {
+                    client.batch_execute("COMMIT").await.unwrap();
+                    done += 1;
+                }
+                Err(error) => {
+                    assert_eq!(code(&error), "40P01", "round {round}: {error:?}");
+                    client.batch_execute("ROLLBACK").await.unwrap();
+                }
+            }
+        }
+        done
+    };
+    let all = join_all([worker(a), worker(b), worker(a), worker(b)]);
+    let done: i64 = timeout(4 * DEADLINE, all).await.unwrap().into_iter().sum();
+    assert!(done > 0, "nobody ever came through");
+    let client = proxy.client().await;
+    let sums = rows(&client, "SELECT min(balance), max(balance) FROM accounts").await;
+    assert_eq!(sums, [format!("{done}|{done}")]);
+}
+
+#[tokio::test]
+async fn who_only_waits_long_is_left_alone() {
+    let (_database, proxy) = shop().await;
+    let clients = [proxy.client().await, proxy.client().await, proxy.client().await];
+    let (a, b) = two_nodes(&clients[0]).await;
+    for client in &clients {
+        client.batch_execute("BEGIN").await.unwrap();
+    }
+    let lock = |id: i64| format!("SELECT FROM accounts WHERE id = {id} FOR UPDATE");
+    clients[0].batch_execute(&lock(a)).await.unwrap();
+    clients[0].batch_execute(&lock(b)).await.unwrap();
+    // Both hold something on each node and wait for the first, one behind the other.
+    let wait = async |client: &Client| {
+        let others = format!("SELECT FROM accounts WHERE id IN ({}, {})", a + 100, b + 100);
+        client.batch_execute(&others).await.unwrap();
+        client.batch_execute(&lock(a)).await.unwrap();
+        client.batch_execute(&lock(b)).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+    };
+    let started = Instant::now();
+    let first = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        clients[0].batch_execute("COMMIT").await.unwrap();
+    };
+    let all = async { tokio::join!(wait(&clients[1]), wait(&clients[2]), first) };
+    timeout(DEADLINE, all).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(4));
+}

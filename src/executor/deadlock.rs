@@ -1,0 +1,163 @@
+//! Transactions of several nodes that wait for each other. Each node sees only its part of such a
+//! circle and waits for ever, so the proxy looks for it and ends the youngest of them, as PostgreSQL
+//! does within one server.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout};
+
+use super::waits::{Vertex, Waits, circle};
+use super::{CancelTarget, ColumnsError, Engine};
+use crate::ids::NodeId;
+use crate::runtime::Tasks;
+
+/// How long one node may take to tell who waits for whom.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// A circle that is still there after this long is none of two looks at different moments.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Who waits for a lock, and the processes that are in the way.
+const WAITING: &str = "SELECT pid, pg_catalog.pg_blocking_pids(pid) FROM \
+    (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted LIMIT 1000) w";
+
+/// A session that holds connections to several nodes.
+#[derive(Debug, Clone)]
+pub struct Party {
+    /// The process number that its client was given.
+    pub client: i32,
+    /// What a cancel request for it reaches.
+    pub target: Arc<CancelTarget>,
+}
+
+/// A session that has held the same connections since then.
+#[derive(Debug)]
+struct Suspect {
+    target: Arc<CancelTarget>,
+    held: SmallVec<[(NodeId, i32); 4]>,
+    since: Instant,
+}
+
+impl Engine {
+    /// Looks for circles at intervals, until it is stopped.
+    pub async fn end_deadlocks_forever(
+        self: Arc<Self>,
+        parties: impl Fn() -> Vec<Party> + Send,
+        tasks: Tasks,
+    ) {
+        let interval = Duration::from_millis(self.config.deadlock_check_ms);
+        let mut suspects = HashMap::new();
+        while !interval.is_zero() {
+            tokio::select! {
+                () = tasks.token().cancelled() => return,
+                () = tokio::time::sleep(interval) => {}
+            }
+            note(&mut suspects, parties());
+            let waiting = suspects.values().filter(|it| it.since.elapsed() >= interval).count();
+            // It takes two that hold what others wait for on another node.
+            if waiting >= 2 {
+                self.end_deadlock(&suspects).await;
+            }
+        }
+    }
+
+    async fn end_deadlock(&self, suspects: &HashMap<i32, Suspect>) {
+        let Some(first) = self.find_circle(suspects).await else { return };
+        tokio::time::sleep(AGAIN).await;
+        let Some(found) = self.find_circle(suspects).await else { return };
+        let clients = |waits: &Waits| {
+            let mut clients: Vec<i32> = waits.iter().filter_map(|(of, _)| of.client()).collect();
+            clients.sort_unstable();
+            clients
+        };
+        if clients(&first) != clients(&found) {
+            return;
+        }
+        let parties = clients(&found);
+        let members = parties.iter().filter_map(|client| Some((client, suspects.get(client)?)));
+        let Some((client, victim)) = members.max_by_key(|(client, it)| (it.since, **client)) else {
+            return;
+        };
+        let detail = self.told(&found);
+        tracing::warn!(client, %detail, "ended a transaction that was part of a deadlock");
+        metrics::counter!("foreshard_executor_deadlocks_total").increment(1);
+        victim.target.end_as_deadlock(detail, self).await;
+    }
+
+    /// A circle among what the nodes of the suspects say.
+    async fn find_circle(&self, suspects: &HashMap<i32, Suspect>) -> Option<Waits> {
+        let mut processes = HashMap::new();
+        for (client, suspect) in suspects {
+            processes.extend(suspect.held.iter().map(|process| (*process, *client)));
+        }
+        let mut nodes: Vec<NodeId> = processes.keys().map(|(node, _)| *node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        let asked = nodes.iter().map(|node| timeout(DEADLINE, self.waiting_on(*node)));
+        let mut edges: HashMap<Vertex, Vec<(Vertex, NodeId)>> = HashMap::new();
+        let vertex = |node: NodeId, pid: i32| match processes.get(&(node, pid)) {
+            Some(client) => Vertex::Session(*client),
+            None => Vertex::Other(node, pid),
+        };
+        for (node, answer) in nodes.iter().zip(join_all(asked).await) {
+            let waiting = match answer {
+                Ok(Ok(waiting)) => waiting,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "who waits for whom could not be read");
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            for (pid, blockers) in waiting {
+                let blockers = blockers.into_iter().map(|pid| (vertex(*node, pid), *node));
+                edges.entry(vertex(*node, pid)).or_default().extend(blockers);
+            }
+        }
+        circle(&edges)
+    }
+
+    async fn waiting_on(&self, node: NodeId) -> Result<Vec<(i32, Vec<i32>)>, ColumnsError> {
+        let node = &self.nodes[node.index()];
+        let config = node.service_config(self.live_map.snapshot().database());
+        let (client, connection) = config.connect(node.tls.clone()).await?;
+        let asked = async {
+            node.enter(&client).await?;
+            Ok::<_, ColumnsError>(client.query(WAITING, &[]).await?)
+        };
+        let rows = tokio::select! {
+            rows = asked => rows?,
+            ended = connection => return Ok(ended.map(|()| Vec::new())?),
+        };
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+
+    /// The circle, for the client and the log.
+    fn told(&self, circle: &Waits) -> String {
+        let name = |vertex: &Vertex| match vertex {
+            Vertex::Session(client) => format!("client {client}"),
+            Vertex::Other(_, pid) => format!("process {pid}"),
+        };
+        let next = circle.iter().cycle().skip(1);
+        let told = circle.iter().zip(next).map(|((of, node), (by, _))| {
+            let node = &self.nodes[node.index()].name;
+            format!("On node {node} {} waits for {}.", name(of), name(by))
+        });
+        told.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Takes note of who holds connections to several nodes, and since when the same ones.
+fn note(suspects: &mut HashMap<i32, Suspect>, parties: Vec<Party>) {
+    let mut before = std::mem::take(suspects);
+    for Party { client, target } in parties {
+        let held = target.held().0.iter().map(|(node, key)| (*node, key.pid)).collect();
+        let since = match before.remove(&client) {
+            Some(known) if known.held == held => known.since,
+            _ => Instant::now(),
+        };
+        suspects.insert(client, Suspect { target, held, since });
+    }
+}
