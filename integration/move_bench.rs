@@ -1,9 +1,12 @@
 //! How long a switch keeps clients waiting, and how fast rows move; beside plain COPY between the same
-//! nodes in the same run. `make bench-move`; `MOVES` says how many moves.
+//! nodes in the same run. `make bench-move`; `MOVES` says how many moves; none, and only the streams
+//! are measured.
 #![allow(clippy::print_stdout, reason = "the numbers are what it is for")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench fails by a panic")]
 
 mod process_support;
+#[path = "move_bench/stream.rs"]
+mod stream;
 mod support;
 
 use std::process::Command;
@@ -11,7 +14,7 @@ use std::time::Duration;
 
 use process_support::{Deployment, Mode, Pgbench};
 use serde_json::Value;
-use support::{eventually, rows, shared_nodes};
+use support::{rows, shared_nodes};
 use tokio::time::Instant;
 
 /// Rows of the table that is copied.
@@ -29,14 +32,16 @@ async fn how_long_switches_pause_and_how_fast_rows_move() {
     }
     let serving = deployment.serve().await;
     deployment.load().await;
-    pauses(&deployment, "quiet", moves.div_ceil(2)).await;
-    let pgbench = Pgbench::start(&deployment, Mode::Prepared, 1, 100_000).await;
-    pauses(&deployment, "under pgbench", moves).await;
-    drop(pgbench);
-    println!("{}", phases(&deployment));
-    copies(&deployment).await;
+    if moves > 0 {
+        pauses(&deployment, "quiet", moves.div_ceil(2)).await;
+        let pgbench = Pgbench::start(&deployment, Mode::Prepared, 1, 100_000).await;
+        pauses(&deployment, "under pgbench", moves).await;
+        drop(pgbench);
+        println!("{}", phases(&deployment));
+        copies(&deployment).await;
+    }
     serving.stop(&deployment).await;
-    streams(&deployment).await;
+    stream::streams(&deployment).await;
 }
 
 /// Moves shards back and forth.
@@ -111,77 +116,6 @@ async fn copies(deployment: &Deployment) {
         100.0 * plain.as_secs_f64() / copied.as_secs_f64(),
         between(mv, "building", "catching_up"),
     );
-}
-
-/// Transactions of a backlog, and the rows that each inserts.
-const BACKLOG: (u32, u32) = (20_000, 10);
-
-/// A backlog of small transactions: applied by a built-in subscription, then by a move, whose copy is
-/// kept slow until the backlog is there.
-async fn streams(deployment: &Deployment) {
-    let text = std::fs::read_to_string(&deployment.config).unwrap();
-    let slow = text.replace(
-        "switch_backoff_ms: 100",
-        "switch_backoff_ms: 100, copy_bytes_per_second: 2500000",
-    );
-    std::fs::write(&deployment.config, slow).unwrap();
-    let serving = deployment.serve().await;
-    let to = deployment.other_node(0).await;
-    let there = usize::from(to == deployment.database.nodes[1].name);
-    let source = deployment.database.client(1 - there).await;
-    let destination = deployment.database.client(there).await;
-    let tenant = rows(&source, "SELECT min(tenant_id) FROM accounts_s0").await.remove(0);
-    let (transactions, each) = BACKLOG;
-    let changes = u64::from(transactions) * u64::from(each);
-    let backlog = |table: &str| {
-        format!(
-            "DO $$ BEGIN FOR i IN 1..{transactions} LOOP \
-             INSERT INTO {table} SELECT {tenant}, 2, i * {each} + n FROM generate_series(1, {each}) n; \
-             COMMIT; END LOOP; END $$"
-        )
-    };
-    let of_plain = "CREATE TABLE streamed (tenant_id bigint, writer int, n bigint, note text DEFAULT 'a note'); \
-                    CREATE INDEX ON streamed (tenant_id)";
-    for client in [&source, &destination] {
-        client.batch_execute(of_plain).await.unwrap();
-        client.batch_execute("SET synchronous_commit = off").await.unwrap();
-    }
-    source.batch_execute("CREATE PUBLICATION streamed FOR TABLE streamed").await.unwrap();
-    let slot = "SELECT pg_create_logical_replication_slot('streamed', 'pgoutput')";
-    rows(&source, slot).await;
-    let address = &deployment.database.nodes[1 - there];
-    let subscription = format!(
-        "CREATE SUBSCRIPTION streamed CONNECTION 'host=127.0.0.1 port={} user=postgres dbname={}' \
-         PUBLICATION streamed WITH (create_slot = false, slot_name = 'streamed', copy_data = false, \
-         enabled = false)",
-        address.port, deployment.database.name
-    );
-    destination.batch_execute(&subscription).await.unwrap();
-    source.batch_execute(&backlog("streamed")).await.unwrap();
-    let began = Instant::now();
-    destination.batch_execute("ALTER SUBSCRIPTION streamed ENABLE").await.unwrap();
-    let count = format!("SELECT 1 FROM streamed HAVING count(*) = {changes}");
-    let all = async || (!rows(&destination, &count).await.is_empty()).then_some(());
-    eventually("the subscription is up to date", Duration::from_mins(5), all).await;
-    let built_in = began.elapsed();
-    destination.batch_execute("DROP SUBSCRIPTION streamed").await.unwrap();
-
-    deployment.ask_for_move(0, &to).await;
-    let copying = async || {
-        let moves = deployment.admin("/api/v1/moves?limit=1").await;
-        (moves["moves"][0]["progress"]["rows_copied"].as_u64()? > 0).then_some(())
-    };
-    eventually("the copy has begun", Duration::from_mins(1), copying).await;
-    source.batch_execute(&backlog("entries_s0")).await.unwrap();
-    let mv = deployment.until_moves_are_finished().await.remove(0);
-    assert!(mv["changes_applied"].as_u64().unwrap() >= changes, "{mv}");
-    let ours = between(&mv, "catching_up", "verifying");
-    println!(
-        "stream of {changes} rows in {transactions} transactions: built-in {built_in:.2?}, the move \
-         {ours:.2?} ({:.0} % of its rate)",
-        100.0 * built_in.as_secs_f64() / ours.as_secs_f64(),
-    );
-    serving.stop(deployment).await;
 }
 
 /// How long a move took from one state to another.

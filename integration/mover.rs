@@ -11,6 +11,8 @@ mod back;
 mod concurrent;
 #[path = "mover/rows.rs"]
 mod rows;
+#[path = "mover/runs.rs"]
+mod runs;
 #[path = "mover/split.rs"]
 mod split;
 

@@ -1,20 +1,18 @@
 //! Applies the stream of a slot at the destination: each transaction of the source exactly once,
 //! since the position is stored in the same transaction as the rows.
 
-use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pg_walstream::LogicalReplicationMessage as Message;
 use pg_walstream::LogicalReplicationParser;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_postgres::Statement;
 
-use super::change::{Change, Relation};
+use super::batch::{self, Relations};
+use super::change::Relation;
 use super::context::MoverContext;
 use super::error::MoveError;
 use super::lane::OneLane;
@@ -23,6 +21,7 @@ use super::names;
 use super::position;
 use super::session::Session;
 use super::walsender::{Received, WalSender};
+use super::writer::Writer;
 use crate::ids::{Lsn, MoveId};
 use crate::shard_move::MovedTable;
 
@@ -30,8 +29,17 @@ use crate::shard_move::MovedTable;
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How often the source is asked how far it is while a position is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Prepared statements past which the next batch makes its own anew.
-const STATEMENTS_MAX: usize = 500;
+/// How long the next message is waited for before what is pending is written.
+const LINGER: Duration = Duration::from_millis(1);
+/// How long transactions wait for others to be written with, if there is always another.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// Messages that are taken without a look at anything else.
+const BURST: usize = 256;
+/// Bytes of changes that are written together, at the most but for the last change.
+const PENDING_BYTES: usize = 4 << 20;
+/// How many times that in a transaction of the source that is larger: each run has a savepoint, of
+/// which there should be few.
+const LARGE: usize = 8;
 
 /// Where to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,14 +72,14 @@ pub(super) struct Applier<'a> {
     /// With the condition that finds the stream's rows among those of others.
     tables: Vec<(MovedTable, Option<String>)>,
     source: WalSender,
-    destination: Session,
+    destination: Writer,
     parser: LogicalReplicationParser,
-    relations: HashMap<u32, Relation>,
-    statements: HashMap<String, Statement>,
-    /// Changes that are not sent yet.
-    pending: Vec<Change>,
-    /// Whether the destination's transaction is open.
-    open: bool,
+    relations: Relations,
+    /// Changes that are not written yet, as they came.
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    /// When the first of the transactions that end at [`Self::batch_end`] ended.
+    pending_since: Instant,
     /// The end of the last transaction of the source that is pending or open.
     batch_end: Option<Lsn>,
     /// Whether the source's transaction has begun and not ended.
@@ -83,8 +91,12 @@ pub(super) struct Applier<'a> {
     marker: Option<String>,
     /// Of a way back: where its stream begins to count.
     mark: Mark,
-    /// Everything that committed before it is safe at the destination.
+    /// Everything that committed before it is committed at the destination.
     applied: Lsn,
+    /// The same, and is not lost should the destination crash.
+    safe: Lsn,
+    /// Whether something is committed that is not safe yet.
+    unsafely: bool,
     /// The stream was read up to here.
     seen: Lsn,
     /// The same for those who look on, as [`Lsn`]'s number.
@@ -103,8 +115,6 @@ impl<'a> Applier<'a> {
     ) -> Result<Self, MoveError> {
         let (mv, slot) = (lane.mv, lane.slot());
         let destination = Session::open(context, mv, lane.lane.target.node).await?;
-        let doing = "switching triggers off";
-        destination.run(doing, "SET session_replication_role = replica").await?;
         let applied = position::read(&destination, lane).await?.applied;
         let mut tables = Vec::new();
         for table in &lane.lane.tables {
@@ -119,12 +129,12 @@ impl<'a> Applier<'a> {
             slot,
             tables,
             source,
-            destination,
+            destination: Writer::new(destination).await?,
             parser: LogicalReplicationParser::with_protocol_version(1),
-            relations: HashMap::new(),
-            statements: HashMap::new(),
+            relations: Relations::default(),
             pending: Vec::new(),
-            open: false,
+            pending_bytes: 0,
+            pending_since: Instant::now(),
             batch_end: None,
             inside: false,
             skipping: false,
@@ -132,6 +142,8 @@ impl<'a> Applier<'a> {
             marker: None,
             mark: if applied == Lsn(0) { Mark::Awaited } else { Mark::Noted },
             applied,
+            safe: applied,
+            unsafely: false,
             seen: applied,
             shown: Arc::new(AtomicU64::new(applied.0)),
             received: 0,
@@ -169,34 +181,48 @@ impl<'a> Applier<'a> {
     ) -> Result<bool, MoveError> {
         tokio::pin!(signal);
         let mut asked_at = Instant::now();
+        // The switch makes it safe with what it commits next.
+        let safe = !matches!(target, Target::Marker(_));
         loop {
             if !self.inside && self.is_at(target) {
-                self.flush().await?;
+                self.flush(safe).await?;
                 return Ok(true);
             }
-            if !self.inside && self.ahead.is_none() && !self.source.has_message() {
-                self.flush().await?;
-            }
-            let ask = *target != Target::Never;
-            let wake = if ask { asked_at + ASK_EVERY } else { self.reported_at + REPORT_EVERY };
             if let Some(message) = self.ahead.take() {
                 self.on_message(message, target).await?;
                 continue;
             }
-            let message = tokio::select! {
+            let ask = *target != Target::Never;
+            let wake = if ask { asked_at + ASK_EVERY } else { self.reported_at + REPORT_EVERY };
+            let lingers = !self.inside && self.batch_end.is_some();
+            let write_at = (Instant::now() + LINGER).min(self.pending_since + PATIENCE);
+            tokio::select! {
                 biased;
                 () = &mut signal => return Ok(false),
-                received = self.source.receive() => self.take(received?).await?,
+                received = self.source.receive() => {
+                    self.on_received(received?, target).await?;
+                    self.take_what_is_there(target).await?;
+                }
+                () = sleep_until(write_at), if lingers => self.flush(true).await?,
                 () = sleep_until(wake) => {
                     asked_at = Instant::now();
                     self.report(ask).await?;
-                    None
                 }
-            };
-            if let Some(message) = message {
-                self.on_message(message, target).await?;
             }
         }
+    }
+
+    /// Takes messages that have arrived already, some at once.
+    async fn take_what_is_there(&mut self, target: &Target) -> Result<(), MoveError> {
+        for _ in 0..BURST {
+            let at_target = !self.inside && self.is_at(target);
+            if at_target || self.ahead.is_some() || !self.source.has_message() {
+                return Ok(());
+            }
+            let received = self.source.receive().await?;
+            self.on_received(received, target).await?;
+        }
+        Ok(())
     }
 
     /// Applies nothing until `signal`, and keeps the source from giving the connection up.
@@ -224,14 +250,23 @@ impl<'a> Applier<'a> {
         self.shown.store(self.seen.0, Ordering::Relaxed);
     }
 
-    /// The message in what was received, if it holds one.
-    async fn take(&mut self, received: Received) -> Result<Option<Message>, MoveError> {
+    async fn on_received(&mut self, received: Received, target: &Target) -> Result<(), MoveError> {
         self.received += 1;
         match received {
+            Received::Data(bytes) if batch::changes_rows(&bytes) => {
+                if !self.skipping {
+                    self.pending_bytes += bytes.len();
+                    self.pending.push(bytes);
+                    if self.is_full(LARGE) {
+                        self.write().await?;
+                    }
+                }
+                Ok(())
+            }
             Received::Data(bytes) => {
                 let parsed = self.parser.parse_wal_message_bytes(bytes);
                 let parsed = parsed.map_err(|error| MoveError::Stream(error.to_string()))?;
-                Ok(Some(parsed.message))
+                self.on_message(parsed.message, target).await
             }
             Received::KeepAlive { end, wants_reply } => {
                 if !self.inside {
@@ -240,9 +275,15 @@ impl<'a> Applier<'a> {
                 if wants_reply || self.reported_at.elapsed() > REPORT_EVERY {
                     self.report(false).await?;
                 }
-                Ok(None)
+                Ok(())
             }
         }
+    }
+
+    /// Whether as much is pending as may be, or `times` that.
+    fn is_full(&self, times: usize) -> bool {
+        let most = self.context.config.apply_batch_changes.max(1).saturating_mul(times);
+        self.pending.len() >= most || self.pending_bytes >= PENDING_BYTES * times
     }
 
     async fn on_message(&mut self, message: Message, target: &Target) -> Result<(), MoveError> {
@@ -259,16 +300,21 @@ impl<'a> Applier<'a> {
                 self.inside = false;
                 self.see(Lsn(end_lsn));
                 if !self.skipping || self.mark == Mark::Found {
+                    if self.batch_end.is_none() {
+                        self.pending_since = Instant::now();
+                    }
                     self.batch_end = Some(Lsn(end_lsn));
                 }
                 if self.mark == Mark::Found {
                     self.context.pass("mark_found")?;
-                    self.flush().await?;
+                    self.flush(true).await?;
+                } else if self.is_full(1) || self.destination.is_open() {
+                    self.flush(false).await?;
                 }
             }
             Message::Relation { relation_id, .. } => {
                 if let Some(relation) = Relation::of(&message, &self.tables)? {
-                    self.relations.insert(relation_id, relation);
+                    self.describe(relation_id, relation).await?;
                 }
             }
             Message::Message { prefix, content, .. } if prefix == names::MARKER_PREFIX => {
@@ -279,122 +325,74 @@ impl<'a> Applier<'a> {
                 self.marker = Some(marker);
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
-            message if self.skipping => drop(message),
-            message => {
-                let changes = self.changes_of(&message)?;
-                self.pending.extend(changes);
-            }
-        }
-        if self.pending.len() >= self.context.config.apply_batch_changes.max(1) {
-            self.send().await?;
-            if !self.inside {
-                self.flush().await?;
-            }
+            other => return Err(MoveError::Stream(format!("unexpected message {other:?}"))),
         }
         Ok(())
     }
 
-    fn changes_of(&self, message: &Message) -> Result<Vec<Change>, MoveError> {
-        let relation = |id: &u32| {
-            let unknown = || MoveError::Stream(format!("relation {id} was never described"));
-            self.relations.get(id).ok_or_else(unknown)
-        };
-        let change = match message {
-            Message::Insert { relation_id, tuple } => relation(relation_id)?.insert(tuple),
-            Message::Update { relation_id, old_tuple, new_tuple, .. } => {
-                relation(relation_id)?.update(old_tuple.as_ref(), new_tuple)
-            }
-            Message::Delete { relation_id, old_tuple, .. } => {
-                relation(relation_id)?.delete(old_tuple)
-            }
-            Message::Truncate { relation_ids, .. } => {
-                let relations: Vec<_> =
-                    relation_ids.iter().map(relation).collect::<Result<_, _>>()?;
-                return Ok(Relation::truncate(&relations));
-            }
-            other => Err(MoveError::Stream(format!("unexpected message {other:?}"))),
-        };
-        change.map(|change| vec![change])
+    /// What is pending came under the old description.
+    async fn describe(&mut self, id: u32, relation: Relation) -> Result<(), MoveError> {
+        if self.relations.get(&id).is_some_and(|known| **known == relation) {
+            return Ok(());
+        }
+        if !self.pending.is_empty() {
+            self.write().await?;
+        }
+        self.relations.insert(id, Arc::new(relation));
+        Ok(())
     }
 
-    /// Sends the pending changes in one go, in order, and checks what each touched.
-    async fn send(&mut self) -> Result<(), MoveError> {
-        if !self.open {
-            self.destination.run("opening a batch", "BEGIN").await?;
-            self.open = true;
-        }
-        let changes = std::mem::take(&mut self.pending);
-        if self.statements.len() >= STATEMENTS_MAX {
-            // Only here: those of one batch are needed together.
-            self.statements.clear();
-        }
-        for change in &changes {
-            self.prepare(&change.sql).await?;
-        }
-        let client = &self.destination.client;
-        let mut sent: Vec<Pin<Box<dyn Future<Output = _> + Send>>> = Vec::new();
-        let mut counts = Vec::with_capacity(changes.len());
-        for change in &changes {
-            let statement = &self.statements[&change.sql];
-            let mut answer = Box::pin(client.execute_raw(statement, change.parameters.iter()));
-            // The first poll puts it on the wire: so they go in this order, and are answered in it.
-            match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
-                Poll::Ready(count) => counts.push(count),
-                Poll::Pending => sent.push(answer),
-            }
-        }
-        for answer in sent {
-            counts.push(answer.await);
-        }
-        for (count, change) in counts.into_iter().zip(&changes) {
-            let count = count.map_err(self.destination.failed("applying a change"))?;
-            if change.one_row && count != 1 {
-                let fault = format!("{count} rows instead of one were touched by {}", change.sql);
-                return Err(MoveError::Stream(fault));
-            }
-        }
-        let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+    /// Writes the pending changes.
+    async fn write(&mut self) -> Result<(), MoveError> {
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let count = Box::pin(self.destination.write(&pending, &self.relations)).await?;
         self.changes += count;
         metrics::counter!("foreshard_mover_applied_changes_total").increment(count);
         self.context.progress.update(self.id, |live| live.changes_applied += count);
         Ok(())
     }
 
-    async fn prepare(&mut self, sql: &str) -> Result<(), MoveError> {
-        if self.statements.contains_key(sql) {
-            return Ok(());
+    /// Commits what ended, with its position. What is `safe` is not lost with the destination.
+    async fn flush(&mut self, safe: bool) -> Result<(), MoveError> {
+        if let Some(end) = self.batch_end.take() {
+            if !self.pending.is_empty() {
+                self.write().await?;
+            }
+            if self.mark == Mark::Found {
+                self.destination.open().await?;
+            }
+            if self.destination.is_open() {
+                self.destination.commit(&self.slot, end, safe).await?;
+                self.unsafely = !safe;
+                let noted = std::mem::replace(&mut self.mark, Mark::Noted) == Mark::Found;
+                self.context.pass(if noted { "mark_noted" } else { "batch_applied" })?;
+            }
+            self.applied = self.applied.max(end);
         }
-        let prepared = self.destination.client.prepare(sql).await;
-        let statement = prepared.map_err(self.destination.failed("preparing a change"))?;
-        self.statements.insert(sql.to_owned(), statement);
+        if safe {
+            self.secure().await?;
+        }
         Ok(())
     }
 
-    /// Commits what ended, with its position.
-    async fn flush(&mut self) -> Result<(), MoveError> {
-        let Some(end) = self.batch_end.take() else { return Ok(()) };
-        if !self.pending.is_empty() {
-            self.send().await?;
+    /// Makes what is committed safe.
+    async fn secure(&mut self) -> Result<(), MoveError> {
+        if self.unsafely && !self.destination.is_open() {
+            self.destination.secure(&self.slot, self.applied).await?;
+            self.unsafely = false;
         }
-        if self.mark == Mark::Found && !self.open {
-            self.destination.run("opening a batch", "BEGIN").await?;
-            self.open = true;
+        if !self.unsafely {
+            self.safe = self.applied;
         }
-        if self.open {
-            let sql = format!("{}; COMMIT", position::advance(&self.slot, end));
-            self.destination.run("committing a batch", &sql).await?;
-            self.open = false;
-            let noted = std::mem::replace(&mut self.mark, Mark::Noted) == Mark::Found;
-            self.context.pass(if noted { "mark_noted" } else { "batch_applied" })?;
-        }
-        self.applied = self.applied.max(end);
         Ok(())
     }
 
     /// Tells the source what is safe.
     async fn report(&mut self, wants_reply: bool) -> Result<(), MoveError> {
+        self.secure().await?;
         let idle = !self.inside && self.batch_end.is_none() && self.ahead.is_none();
-        let safe = if idle { self.seen } else { self.applied };
+        let safe = if idle && !self.unsafely { self.seen } else { self.safe };
         self.reported_at = Instant::now();
         self.source.report(safe, wants_reply).await
     }

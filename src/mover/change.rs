@@ -38,14 +38,14 @@ impl ToSql for RawText {
 }
 
 /// A table of the stream, as the stream describes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Relation {
     /// The table that moves.
     pub(super) table: MovedTable,
     /// Which rows of the new leaf are this stream's; `None` for all.
     share: Option<String>,
     /// For each column, in the table's order: whether it identifies a row.
-    key: Vec<bool>,
+    pub(super) key: Vec<bool>,
     /// Whether deletes and updates bring all of the old row.
     full: bool,
 }
@@ -58,6 +58,10 @@ pub(super) struct Change {
     /// Whether it has to touch exactly one row; else it touches all.
     pub(super) one_row: bool,
 }
+
+const OTHER_WIDTH: &str = "a row has another number of columns than the table";
+const NOT_SENT: &str = "a value that is needed was not sent";
+const NULL_KEY: &str = "a row's key is NULL";
 
 fn fault(table: &MovedTable, what: &str) -> MoveError {
     MoveError::Stream(format!("table {}: {what}", table.leaf))
@@ -96,6 +100,44 @@ impl Relation {
             return Err(fault(table, "it has no replica identity, so rows can't be told apart"));
         }
         Ok(Some(Self { table: table.clone(), share: share.clone(), key, full }))
+    }
+
+    /// Whether a row is told from others by some of its columns.
+    pub(super) fn has_key(&self) -> bool {
+        !self.full
+    }
+
+    /// What is wrong with its part of the stream.
+    pub(super) fn fault(&self, what: &str) -> MoveError {
+        fault(&self.table, what)
+    }
+
+    /// Fails if a row lacks a value.
+    pub(super) fn is_whole(&self, row: &TupleData) -> Result<(), MoveError> {
+        if row.columns.len() != self.table.columns.len() {
+            return Err(self.fault(OTHER_WIDTH));
+        }
+        let all = row.columns.iter().all(|column| matches!(column.data_type, b'n' | b't'));
+        if all { Ok(()) } else { Err(self.fault(NOT_SENT)) }
+    }
+
+    /// What tells a row from all others: the same bytes for the same row.
+    pub(super) fn key_of(&self, row: &TupleData) -> Result<Vec<u8>, MoveError> {
+        if row.columns.len() != self.table.columns.len() {
+            return Err(self.fault(OTHER_WIDTH));
+        }
+        let mut key = Vec::with_capacity(24);
+        for (column, _) in row.columns.iter().zip(&self.key).filter(|(_, key)| **key) {
+            let value = column.as_bytes();
+            match column.data_type {
+                b't' => {}
+                b'n' => return Err(self.fault(NULL_KEY)),
+                _ => return Err(self.fault(NOT_SENT)),
+            }
+            key.extend_from_slice(&value.len().to_ne_bytes());
+            key.extend_from_slice(value);
+        }
+        Ok(key)
     }
 
     /// `INSERT`.
@@ -164,14 +206,14 @@ impl Relation {
         wanted: impl Fn(usize) -> bool,
     ) -> Result<Vec<RawText>, MoveError> {
         if tuple.columns.len() != self.table.columns.len() {
-            return Err(fault(&self.table, "a row has another number of columns than the table"));
+            return Err(self.fault(OTHER_WIDTH));
         }
         let columns = tuple.columns.iter().enumerate().filter(|(at, _)| wanted(*at));
         columns
             .map(|(_, column)| match column.data_type {
                 b'n' => Ok(RawText(None)),
                 b't' => Ok(RawText(Some(column.raw_bytes()))),
-                _ => Err(fault(&self.table, "a value that is needed was not sent")),
+                _ => Err(self.fault(NOT_SENT)),
             })
             .collect()
     }
@@ -194,7 +236,7 @@ impl Relation {
         let mut conditions = Vec::with_capacity(key.len());
         for ((column, _), value) in columns.zip(key) {
             if value.0.is_none() {
-                return Err(fault(&self.table, "a row's key is NULL"));
+                return Err(self.fault(NULL_KEY));
             }
             parameters.push(value);
             conditions.push(format!("{} = ${}", quoted(&column.name), parameters.len()));
@@ -228,4 +270,4 @@ impl Relation {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

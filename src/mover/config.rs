@@ -15,7 +15,8 @@ pub struct Config {
     pub concurrent_moves: usize,
     /// The most that a copy sends, in bytes a second; 0 is no limit.
     pub copy_bytes_per_second: u64,
-    /// Changes of the stream that make a transaction at the destination, at the most.
+    /// Changes of the stream after which a transaction at the destination ends; the transactions of the
+    /// source stay whole.
     pub apply_batch_changes: usize,
     /// The stream counts as caught up when no more than this is left of it, in bytes of WAL.
     pub lag_threshold_bytes: u64,
@@ -59,7 +60,7 @@ impl Default for Config {
         Self {
             concurrent_moves: 1,
             copy_bytes_per_second: 0,
-            apply_batch_changes: 500,
+            apply_batch_changes: 5_000,
             lag_threshold_bytes: 256 << 10,
             drain_deadline_ms: 250,
             lock_timeout_ms: 20,

@@ -7,7 +7,9 @@
 mod apply;
 mod audit;
 mod back;
+mod batch;
 mod build;
+mod bulk;
 mod catch_up;
 mod change;
 mod check;
@@ -42,6 +44,7 @@ mod switch;
 mod tables;
 mod verify;
 mod walsender;
+mod writer;
 
 pub use config::Config;
 pub use context::MoverContext;

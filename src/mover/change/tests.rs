@@ -40,7 +40,7 @@ fn relation(identity: u8, names: [&str; 3]) -> LogicalReplicationMessage {
     }
 }
 
-fn of(identity: u8) -> Relation {
+pub(in crate::mover) fn of(identity: u8) -> Relation {
     let message = relation(identity, ["tenant", "id", "a\"b"]);
     Relation::of(&message, &[(orders(), None)]).unwrap().unwrap()
 }
