@@ -13,6 +13,8 @@
 mod definitions;
 #[path = "lookup/moves.rs"]
 mod moves;
+#[path = "lookup/reads.rs"]
+mod reads;
 #[path = "lookup/shop.rs"]
 mod shop;
 mod support;

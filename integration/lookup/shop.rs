@@ -84,6 +84,12 @@ impl Shop {
         map.shard_of(GroupId(group), &[key]).unwrap()
     }
 
+    /// How many statements each shard has had, by id.
+    pub fn statements(&self) -> Vec<u64> {
+        let shards = self.proxy.proxy.engine.counters.snapshot().shards;
+        shards.iter().map(|shard| shard.reads + shard.writes).collect()
+    }
+
     /// Moves a shard to the next node, and waits until it is done.
     pub async fn move_shard(&self, shard: ShardId) {
         let map = self.proxy.proxy.engine.live_map.snapshot();

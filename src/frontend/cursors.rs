@@ -257,6 +257,7 @@ impl ClientSession {
             types: &prepared.types,
             formats: &bind.formats,
             values: &bind.values,
+            looked_up: None,
             literals: &[],
         };
         let template = self.templates.together(text, &self.worker.engine.live_map.load());

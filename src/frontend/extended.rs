@@ -202,6 +202,7 @@ impl ClientSession {
             types: &prepared.types,
             formats: &bind.formats,
             values: &bind.values,
+            looked_up: None,
             literals: &[],
         };
         let (way, template) = if let Some(node) = self.session.failed_node() {

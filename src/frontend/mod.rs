@@ -17,6 +17,7 @@ mod extended;
 mod greeting;
 mod leaf;
 mod listener;
+mod look_up;
 mod login;
 mod merge;
 mod pools;

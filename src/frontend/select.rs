@@ -3,12 +3,13 @@
 use bytes::BytesMut;
 
 use super::capture::Answer;
+use super::look_up::Led;
 use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
 use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::planner::{literal, renumbered};
-use crate::router::InsertRows;
+use crate::router::{InsertRows, Route};
 use crate::sql::{Bare, bare_columns};
 use crate::wire::{Bind, FIRST_USER_OID, Reader, Reply, ServerError, SqlState, body};
 
@@ -160,6 +161,23 @@ impl ClientSession {
         let template = self.template(text);
         let params = params_of(bound);
         let (way, _) = self.way(text, params, template).await?;
+        if let Way::Steps(Route::LookUp(look)) = &way {
+            return match Box::pin(self.look_up(look, (text, bound), true)).await? {
+                Led::Done => Ok(()),
+                Led::Otherwise(way, _) => self.read_way(way, text, bound).await,
+            };
+        }
+        self.read_way(way, text, bound).await
+    }
+
+    /// Runs a query in a way that is known.
+    pub(super) async fn read_way(
+        &mut self,
+        way: Way,
+        text: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let params = params_of(bound);
         let messages = match bound {
             None => query_message(text),
             Some(bound) => bound.described(text),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use super::look_up::Led;
 use super::session::ClientSession;
 use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::ids::{GroupId, NodeId, ShardId};
@@ -89,6 +90,15 @@ impl ClientSession {
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, message, true).await,
+            Way::Steps(Route::LookUp(look)) => match self.look_up(&look, (text, None), true).await?
+            {
+                Led::Done => Ok(()),
+                Led::Otherwise(Way::Node(node, _), template) => {
+                    self.prepare_node(&template, node).await?;
+                    self.session.run_text(node, text, &mut self.client).await
+                }
+                Led::Otherwise(way, _) => Box::pin(self.run_ways(way, text, message)).await,
+            },
             Way::Steps(route) => self.steps(&route, text, Some(message)).await,
         }
     }
@@ -177,7 +187,7 @@ impl ClientSession {
     }
 
     /// Passes the gates of a route's shards; `None` if the map has changed meanwhile.
-    async fn enter_route(
+    pub(super) async fn enter_route(
         &mut self,
         route: Route,
         template: &Template,

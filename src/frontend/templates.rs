@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use crate::planner::shown;
-use crate::router::{Context, Template, template, template_together};
+use crate::router::{Context, Template, template, template_plain, template_together};
 use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::sql::Strings;
 
@@ -41,6 +41,13 @@ impl Templates {
         let (database, search_path) = (&self.database, &self.search_path);
         let context = Context { database, search_path, strings: self.strings };
         Arc::new(template_together(text, &context, map))
+    }
+
+    /// The same without what lookups say; not kept.
+    pub(super) fn plain(&self, text: &str, map: &ShardMap) -> Arc<Template> {
+        let (database, search_path) = (&self.database, &self.search_path);
+        let context = Context { database, search_path, strings: self.strings };
+        Arc::new(template_plain(text, &context, map))
     }
 
     /// The routed `text` at the epoch of `map`.

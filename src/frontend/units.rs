@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::batch::Due;
 use super::cursors::frames;
 use super::extended::invalid;
+use super::look_up::Led;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours};
 use super::statements::Prepared;
@@ -73,9 +74,15 @@ impl ClientSession {
             types: &prepared.types,
             formats: &bind.formats,
             values: &bind.values,
+            looked_up: None,
             literals: &[],
         };
-        let (way, _) = self.way(text, params, template).await?;
+        let (mut way, _) = self.way(text, params, template).await?;
+        if limit > 0 && matches!(way, Way::Steps(Route::LookUp(_))) {
+            let types = prepared.types_of_all();
+            let bound = Bound { types: &types, bind: &bind };
+            (way, _) = self.without_lookups(text, Some(&bound)).await?;
+        }
         if limit > 0 && matches!(way, Way::Scatter(_) | Way::Pull(_)) {
             return self.first_rows(portal, prepared, &bind, limit).await;
         }
@@ -134,6 +141,14 @@ impl ClientSession {
                 | Route::Rekey(_)
                 | Route::Merge(_)),
             ) => self.write(route, text, Some(&bound)).await,
+            Way::Steps(Route::LookUp(look)) => {
+                match self.look_up(&look, (text, Some(&bound)), false).await? {
+                    Led::Done => Ok(()),
+                    Led::Otherwise(way, _) => {
+                        Box::pin(self.execute_way(way, prepared, bind, limit)).await
+                    }
+                }
+            }
             Way::Steps(Route::Declare(declared)) => {
                 self.declare(&declared, text, Some(&bound)).await
             }

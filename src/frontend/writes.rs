@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::look_up::Led;
 use super::session::ClientSession;
 use super::simple::Way;
 use crate::executor::{Bound, Cost, Fault, Spread, SpreadPart, query_message};
@@ -47,6 +48,16 @@ impl ClientSession {
             match way {
                 Way::Steps(next @ (Route::Evaluate(_) | Route::Rekey(_) | Route::Merge(_))) => {
                     route = next;
+                }
+                Way::Steps(Route::LookUp(look)) => {
+                    let describe = bound.is_none();
+                    let led = self.look_up(&look, (&completed, bound), describe);
+                    match Box::pin(led).await? {
+                        Led::Done => return Ok(()),
+                        Led::Otherwise(way, _) => {
+                            return self.write_way(way, &completed, bound).await;
+                        }
+                    }
                 }
                 way => return self.write_way(way, &completed, bound).await,
             }
@@ -130,6 +141,7 @@ pub(super) fn params_of<'a, 'b: 'a>(bound: Option<&'a Bound<'a, 'b>>) -> Params<
         types: bound.types,
         formats: &bound.bind.formats,
         values: &bound.bind.values,
+        looked_up: None,
         literals: &[],
     })
 }

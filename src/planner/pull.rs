@@ -226,6 +226,7 @@ fn literal(constant: &Constant, uses: &[u16], params: &Params<'_>) -> Option<Str
         ConstantValue::String(text) => Literal(text).to_string(),
         ConstantValue::Integer(digits) | ConstantValue::Decimal(digits) => format!("({digits})"),
         ConstantValue::Bool(value) => value.to_string(),
+        ConstantValue::LookedUp { .. } => return None,
         ConstantValue::Param(number) => return parameter(*number, &cast, uses, params),
     };
     Some(format!("{value}{cast}"))

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::names::Meaning;
 use crate::ids::GroupId;
-use crate::shard_map::{Limit, Table};
+use crate::shard_map::{Limit, Lookup, Table};
 use crate::sql::{
     ColumnRef, Condition, Constant, ConstantValue, Level, Query, Source, TableRef, Test,
 };
@@ -53,6 +53,10 @@ pub(super) struct Bound<'a> {
     query: &'a Query,
     /// All references to sharded tables.
     pub(super) sharded: Vec<Sharded<'a>>,
+    /// The lookups of each table, by level and table; their columns stand behind those of the key.
+    lookups: HashMap<(usize, usize), Vec<&'a Lookup>>,
+    /// Those that say where rows are, each with what is looked up.
+    pub(super) looked_up: Vec<(&'a Lookup, Vec<Constant>)>,
     constants: HashMap<KeyColumn, Vec<Constant>>,
     limits: HashMap<KeyColumn, Vec<(Limit, Constant)>>,
     /// How often each parameter is compared with a key column, by number.
@@ -63,6 +67,15 @@ impl<'a> Bound<'a> {
     /// Derives all bindings. `meaning` is that of each table of each level, `None` for what is no
     /// table.
     pub(super) fn new(query: &'a Query, meaning: &[Vec<Option<Meaning<'a>>>]) -> Self {
+        Self::with_lookups(query, meaning, |_| Vec::new())
+    }
+
+    /// The same; what is bound to a looked-up value is bound to the keys that the lookup gives.
+    pub(super) fn with_lookups(
+        query: &'a Query,
+        meaning: &[Vec<Option<Meaning<'a>>>],
+        lookups: impl Fn(&'a Table) -> Vec<&'a Lookup>,
+    ) -> Self {
         let mut sharded = Vec::new();
         for (level, tables) in meaning.iter().enumerate() {
             for (index, meaning) in tables.iter().enumerate() {
@@ -73,11 +86,19 @@ impl<'a> Bound<'a> {
         }
         let mut bound = Self {
             query,
+            lookups: HashMap::new(),
+            looked_up: Vec::new(),
             sharded,
             constants: HashMap::new(),
             limits: HashMap::new(),
             key_uses: HashMap::new(),
         };
+        for table in &bound.sharded {
+            let found = lookups(table.table);
+            if !found.is_empty() {
+                bound.lookups.insert((table.level, table.index), found);
+            }
+        }
         for (index, level) in query.levels.iter().enumerate() {
             bound.bind_constants(index, level);
             // Each round binds a further column or is the last.
@@ -87,7 +108,38 @@ impl<'a> Bound<'a> {
         for (index, level) in query.levels.iter().enumerate().rev() {
             while bound.propagate(index, level) {}
         }
+        while bound.look_up() {
+            for (index, level) in
+                query.levels.iter().enumerate().chain(query.levels.iter().enumerate().rev())
+            {
+                while bound.propagate(index, level) {}
+            }
+        }
         bound
+    }
+
+    /// Binds the key of a table that is bound to a looked-up value only; whether there was one.
+    fn look_up(&mut self) -> bool {
+        for table in &self.sharded {
+            let at = |position| KeyColumn { level: table.level, table: table.index, position };
+            let length = table.key.len();
+            let is_bound = (0..length).all(|position| self.constants.contains_key(&at(position)));
+            let lookups = self.lookups.get(&(table.level, table.index)).filter(|_| !is_bound);
+            let value = |(place, lookup): (usize, &&'a Lookup)| {
+                Some((*lookup, self.constants.get(&at(length + place))?.clone()))
+            };
+            let Some(found) = lookups.and_then(|all| all.iter().enumerate().find_map(value)) else {
+                continue;
+            };
+            let lookup = self.looked_up.len();
+            self.looked_up.push(found);
+            for column in 0..length {
+                let value = ConstantValue::LookedUp { lookup, column };
+                self.constants.insert(at(column), vec![Constant { value, cast: None }]);
+            }
+            return true;
+        }
+        false
     }
 
     /// The constants of each key column of a table, in the order of the key; `None` if one is not
@@ -171,7 +223,7 @@ impl<'a> Bound<'a> {
     fn propagate(&mut self, index: usize, level: &Level) -> bool {
         let mut grown = false;
         for condition in &level.conditions {
-            for (left, right) in self.pairs(index, level, condition) {
+            for (left, right) in self.all_pairs(index, level, condition) {
                 grown |= self.propagate_to(condition, left, right);
                 grown |= self.propagate_to(condition, right, left);
             }
@@ -205,6 +257,18 @@ impl<'a> Bound<'a> {
         level: &Level,
         condition: &Condition,
     ) -> Vec<(Reach, Reach)> {
+        let of_key = |reach: &Reach| {
+            let KeyColumn { level, table, position } = reach.column;
+            let is_it = |sharded: &&Sharded<'_>| (sharded.level, sharded.index) == (level, table);
+            self.sharded.iter().find(is_it).is_some_and(|it| position < it.key.len())
+        };
+        let mut pairs = self.all_pairs(index, level, condition);
+        pairs.retain(|(left, right)| of_key(left) && of_key(right));
+        pairs
+    }
+
+    /// The same also of looked-up columns.
+    fn all_pairs(&self, index: usize, level: &Level, condition: &Condition) -> Vec<(Reach, Reach)> {
         match &condition.test {
             Test::OneOf(..) | Test::Compares(..) | Test::IsNull(..) => Vec::new(),
             Test::Same(left, right) => {
@@ -286,7 +350,12 @@ impl<'a> Bound<'a> {
                 let this =
                     |sharded: &&Sharded<'_>| sharded.level == index && sharded.index == place;
                 let sharded = self.sharded.iter().find(this)?;
-                let position = sharded.key.iter().position(|column| column == name)?;
+                let of_key = sharded.key.iter().position(|column| column == name);
+                let position = of_key.or_else(|| {
+                    let lookups = self.lookups.get(&(index, place))?;
+                    let found = lookups.iter().position(|lookup| lookup.column == name)?;
+                    Some(sharded.key.len() + found)
+                })?;
                 let column = KeyColumn { level: index, table: place, position };
                 Some(Reach { column, table: Some(place) })
             }

@@ -366,7 +366,7 @@ fn copy_query(
             )),
         };
     };
-    match query::route(text, inner, statement, names)? {
+    match query::route(text, inner, statement, &names.plain())? {
         Part::Scatter(group) if copy.by_client => {
             let text = text.get(statement.span.clone()).unwrap_or_default();
             Ok(copy_out(text.to_owned(), copy, group))

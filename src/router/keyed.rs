@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
+use super::lookup::{self, Lookups};
 use super::operand::{self, Operand, Use};
 use super::{Declared, Explained, Params, Route};
 use crate::ids::{GroupId, NodeId, ShardId};
@@ -38,6 +39,8 @@ pub(super) struct Keyed {
     otherwise: Option<Route>,
     /// It is the query of this cursor.
     declared: Option<Arc<Declared>>,
+    /// What says where its rows are.
+    lookups: Option<Lookups>,
 }
 
 /// How a write runs on several nodes.
@@ -159,6 +162,18 @@ impl Keyed {
         self.otherwise = self.otherwise.take().and_then(explain);
     }
 
+    /// Says what tells where its rows are.
+    pub(super) fn set_lookups(&mut self, lookups: Lookups) {
+        self.lookups = Some(lookups);
+    }
+
+    /// It is behind EXPLAIN, whose answer is to be text if `as_text` says so.
+    pub(super) fn explain_lookups(&mut self, as_text: bool) {
+        if let Some(lookups) = &mut self.lookups {
+            lookups.explain(as_text);
+        }
+    }
+
     /// Says that it is the query of a cursor.
     pub(super) fn declare(&mut self, declared: Arc<Declared>) {
         self.declared = Some(declared);
@@ -178,14 +193,19 @@ impl Keyed {
 
     pub(super) fn depends_on_params(&self) -> bool {
         let param = |constant: &Constant| matches!(constant.value, ConstantValue::Param(_));
-        self.keys.iter().any(|key| match &key.bind {
+        let by_key = self.keys.iter().any(|key| match &key.bind {
             Bind::Columns(columns) => columns.iter().flatten().any(param),
             Bind::Limits(limits) => limits.iter().any(|(_, constant)| param(constant)),
-        })
+        });
+        by_key || self.lookups.is_some()
     }
 
     /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
+        if let Some(lookups) = self.lookups.as_ref().filter(|_| params.looked_up.is_none()) {
+            let alone = |number| self.alone.contains(&number);
+            return Ok(Route::LookUp(Arc::new(lookups.wanted(params, alone))));
+        }
         let route = match (self.one_node(params), &self.otherwise) {
             (Err(_), Some(Route::Scatter(group))) => Ok(self.scatter(*group, params)),
             (Err(_), Some(Route::Explain(explained))) => match explained.route {
@@ -258,6 +278,11 @@ impl Keyed {
         for (constants, key_type) in columns.iter().zip(&group.types) {
             let mut values = Row::new();
             for constant in constants {
+                if let ConstantValue::LookedUp { lookup, column } = constant.value {
+                    let found = lookup::values(params, (lookup, column), *key_type);
+                    values.extend(found.ok_or_else(|| key.unknown("it can't be looked up"))?);
+                    continue;
+                }
                 let alone = |number| self.alone.contains(&number);
                 match operand::read(constant, *key_type, key.used, params, alone) {
                     Operand::Value(value) => values.push(key.stored(value)?),

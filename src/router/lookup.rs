@@ -1,9 +1,149 @@
 //! What a statement means for lookup tables: whether they have to be told of it.
 
-use super::hint;
+use super::bind::{Bound, Sharded};
 use super::names::{Meaning, Names};
-use crate::sql::{Level, Query, Source, Statement, StatementKind, Target};
+use super::operand::{self, Operand, Use};
+use super::{Params, functions, hint, scatter, write};
+use crate::shard_map::{KeyType, KeyValue, LookupStanding};
+use crate::sql::{
+    Constant, Level, Query, Source, Statement, StatementKind, TableName, Target, Verb,
+};
 use crate::wire::ServerError;
+
+/// What has to be looked up before a statement is routed.
+#[derive(Debug, Clone)]
+pub struct LookUp {
+    /// In the order of [`Params::looked_up`]; none if the values can't be told: the statement is then
+    /// routed as if there was no lookup.
+    pub reads: Vec<LookUpRead>,
+    /// Each entry stands for one row of the answer, so that an answer with all of them is right.
+    pub sure: bool,
+    /// It is an UPDATE or DELETE.
+    pub writes: bool,
+    /// EXPLAIN is to say it.
+    pub explains: bool,
+}
+
+/// Values of one lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookUpRead {
+    /// The lookup table.
+    pub lookup: TableName,
+    /// What is looked up.
+    pub values: Vec<KeyValue>,
+}
+
+/// The lookups of a statement, before its parameters are known.
+#[derive(Debug, Clone)]
+pub(super) struct Lookups {
+    reads: Vec<(TableName, KeyType, Vec<Constant>)>,
+    sure: bool,
+    writes: bool,
+    explains: bool,
+}
+
+impl Lookups {
+    /// What is to be looked up.
+    pub(super) fn wanted(&self, params: &Params<'_>, alone: impl Fn(u16) -> bool) -> LookUp {
+        let read = |(lookup, kind, constants): &(TableName, KeyType, Vec<Constant>)| {
+            let mut values = Vec::new();
+            for constant in constants {
+                match operand::read(constant, *kind, Use::Compare, params, &alone) {
+                    Operand::Value(value) => values.push(value),
+                    Operand::NoRow => {}
+                    Operand::Invalid | Operand::Unknown(_) => return None,
+                }
+            }
+            values.sort_by_key(KeyValue::text);
+            values.dedup();
+            Some(LookUpRead { lookup: lookup.clone(), values })
+        };
+        let reads = self.reads.iter().map(read).collect::<Option<_>>().unwrap_or_default();
+        LookUp { reads, sure: self.sure, writes: self.writes, explains: self.explains }
+    }
+
+    /// It is behind EXPLAIN.
+    pub(super) fn explain(&mut self, as_text: bool) {
+        (self.sure, self.writes, self.explains) = (false, false, as_text);
+    }
+}
+
+/// What a query is bound to, by lookups too where they may say where rows are: in a SELECT that does
+/// nothing but read, and an UPDATE or DELETE of one table. They may run twice.
+pub(super) fn bound<'a>(
+    query: &'a Query,
+    meanings: &[Vec<Option<Meaning<'a>>>],
+    names: &Names<'a>,
+) -> Bound<'a> {
+    let targets = query.levels.iter().any(|level| level.target.is_some());
+    let reads = query.verb == Verb::Select && !targets && !query.features.into;
+    let changes = write::is_change(query) && is_single(query);
+    let pure = query.functions.iter().all(functions::reads_only);
+    if !names.lookups || !(reads || changes) || !pure || query.features.only {
+        return Bound::new(query, meanings);
+    }
+    Bound::with_lookups(query, meanings, |table| {
+        let lookups = names.map.kept_lookups(&table.name);
+        lookups.filter(|lookup| lookup.standing == LookupStanding::Whole).collect()
+    })
+}
+
+fn is_single(query: &Query) -> bool {
+    query.levels.len() == 1 && query.levels[0].tables.len() == 1
+}
+
+/// The lookups by which a query is bound; `None` if they are of no use.
+pub(super) fn lookups(
+    (query, statement): (&Query, &Statement),
+    bound: &Bound<'_>,
+    meanings: &[Vec<Option<Meaning<'_>>>],
+    (names, free): (&Names<'_>, Option<Sharded<'_>>),
+) -> Option<Lookups> {
+    let first = bound.sharded.first().filter(|_| free.is_none())?;
+    let writes = write::is_change(query);
+    let unique = bound.looked_up.iter().all(|(lookup, _)| lookup.unique);
+    let plain = || {
+        let route = if query.features.locking { scatter::locked } else { scatter::route };
+        route(query, statement, bound, meanings, first).is_ok()
+    };
+    let one = bound.looked_up.iter().all(|(_, constants)| constants.len() == 1);
+    // A function that gives several rows could hide that one is missing.
+    let counted = one || query.functions.is_empty();
+    let sure = unique && counted && is_single(query) && !query.features.limit;
+    let sure = sure && (writes || plain());
+    if writes && !(sure && one) {
+        return None;
+    }
+    let read = |(lookup, constants): &(&crate::shard_map::Lookup, Vec<Constant>)| {
+        let group = names.map.table(&lookup.name)?.group()?;
+        let kind = *names.map.groups()[group.index()].key.first()?;
+        Some((lookup.name.clone(), kind, constants.clone()))
+    };
+    let reads = bound.looked_up.iter().map(read).collect::<Option<_>>()?;
+    Some(Lookups { reads, sure, writes, explains: false })
+}
+
+/// What a lookup gave for a column of the key; `None` if that can't be told.
+pub(super) fn values(
+    params: &Params<'_>,
+    (lookup, column): (usize, usize),
+    kind: KeyType,
+) -> Option<Vec<KeyValue>> {
+    let rows = params.looked_up?.get(lookup)?;
+    let mut values = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row.get(column)? {
+            KeyValue::Null => {}
+            value if kind.has(value) => values.push(value.clone()),
+            // A number that the column can't hold.
+            KeyValue::Int(_) if kind.is_integer() => {}
+            _ => return None,
+        }
+    }
+    values.sort_by_key(KeyValue::text);
+    values.dedup();
+    Some(values)
+}
 
 /// Whether a statement may change what a lookup says: it runs in a transaction then, at the end of
 /// which the lookup is told.

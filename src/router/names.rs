@@ -19,6 +19,8 @@ pub(super) struct Names<'a> {
     pub(super) map: &'a ShardMap,
     /// What needs several nodes is brought together, never only concatenated.
     pub(super) together: bool,
+    /// Lookups may say where rows are.
+    pub(super) lookups: bool,
 }
 
 /// What a name means.
@@ -36,7 +38,12 @@ pub(super) enum Meaning<'a> {
 
 impl<'a> Names<'a> {
     pub(super) fn new(context: &'a Context<'a>, map: &'a ShardMap) -> Self {
-        Self { context, map, together: false }
+        Self { context, map, together: false, lookups: true }
+    }
+
+    /// The same without lookups.
+    pub(super) fn plain(&self) -> Self {
+        Self { lookups: false, ..*self }
     }
 
     /// Whether any name can mean a table of the policy.

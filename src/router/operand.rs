@@ -57,6 +57,7 @@ pub(super) fn read(
     match (value, used) {
         (ConstantValue::Null, Use::Compare) => Operand::NoRow,
         (ConstantValue::Null, Use::Store) => Operand::Value(KeyValue::Null),
+        (ConstantValue::LookedUp { .. }, _) => Operand::Unknown("it is looked up"),
         (ConstantValue::Bool(_), _) => Operand::Unknown("it is a Boolean"),
         (ConstantValue::String(text), _) => {
             let read_as = cast.unwrap_or(key_type);

@@ -46,6 +46,7 @@ pub(super) fn route(
         return Ok(Part::Select(select));
     }
     let expanded = Arc::new(expanded);
+    let names = &names.plain();
     let inner =
         views::inner(&read).map_err(|fault| ServerError::new(SqlState::INTERNAL_ERROR, fault))?;
     views::check_functions(inner, names)?;
@@ -172,12 +173,12 @@ fn sharded(
         return Ok(Part::Select(select));
     }
     if kinds.home && !reads {
-        return Err(mixed(query, meanings));
+        return Err(write::mixed(query, meanings));
     }
     lookup::check_targets(query, meanings, names)?;
     let calls = hint::declared(query, names);
     hint::check_calls(&calls, reads)?;
-    let mut bound = Bound::new(query, meanings);
+    let mut bound = lookup::bound(query, meanings, names);
     let mut keyed = Keyed::default();
     let mut free = None;
     if let Some(table) = rekey::table(query, &bound) {
@@ -189,6 +190,13 @@ fn sharded(
     if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
     {
         return evaluate(evaluation, bound.sharded.len() > 1);
+    }
+    if !bound.looked_up.is_empty() {
+        let Some(lookups) = lookup::lookups((query, statement), &bound, meanings, (names, free))
+        else {
+            return sharded(query, (text, statement), &names.plain(), meanings, kinds);
+        };
+        keyed.set_lookups(lookups);
     }
     hint::push_calls(&calls, free.is_some(), (&mut bound, &mut keyed), names)?;
     check_functions(query, meanings)?;
@@ -396,24 +404,6 @@ pub(super) fn new_key(table: &Sharded<'_>, bind: Bind, used: Use, names: &Names<
 
 /// `pg_type.oid` of text, which has no length.
 const TEXT_OID: u32 = 25;
-
-fn mixed(query: &Query, meanings: &Meanings<'_>) -> ServerError {
-    let mut home = "a home table".to_owned();
-    for (level, meanings) in query.levels.iter().zip(meanings) {
-        for (table, meaning) in level.tables.iter().zip(meanings) {
-            if let (Source::Table(name), Some(Meaning::Home)) = (&table.source, meaning) {
-                home = format!("\"{}\"", name.name);
-            }
-        }
-    }
-    ServerError::refused(
-        format!("{home} and a sharded table can't be used in one statement"),
-        format!(
-            "{home} is on the home node only, and the sharded table's rows are on others, too."
-        ),
-        "Declare it as a reference table in the policy, or use two statements.",
-    )
-}
 
 /// A reference table that some level writes.
 fn reference_target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a Table> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, CopyOut, Ddl, MergeWith, Pull, Rekey};
+use super::{CopyIn, CopyOut, Ddl, LookUp, MergeWith, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
+use crate::shard_map::KeyValue;
 use crate::sql::{ConstantValue, Strings, UseCursor};
 
 /// A statement for several nodes behind EXPLAIN.
@@ -52,6 +53,9 @@ pub struct Params<'a> {
     pub formats: &'a [i16],
     /// The values; `None` for NULL.
     pub values: &'a [Option<&'a [u8]>],
+    /// What lookups gave, in the order in which [`LookUp`] asks for it: keys of rows. `None` before
+    /// they are asked.
+    pub looked_up: Option<&'a [Vec<Vec<KeyValue>>]>,
     /// Instead of values: the literals of the text whose [`TextShape`](super::TextShape) was analysed.
     pub literals: &'a [ConstantValue],
 }
@@ -96,6 +100,8 @@ pub enum Route {
     /// A statement of one node that may change what a lookup says: as `Shards`, but in a transaction
     /// at the end of which the lookup is told.
     Keep(SmallVec<[ShardId; 2]>),
+    /// Where its rows are has to be looked up first; then it is routed with what was found.
+    LookUp(Arc<LookUp>),
     /// An INSERT whose rows belong on several nodes, with the shard of each row.
     Insert(Arc<InsertRows>, Vec<ShardId>),
     /// An INSERT of a query's rows: the query is run as any other, then its rows are inserted.

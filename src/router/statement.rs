@@ -41,7 +41,9 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
         StatementKind::Control(control) => of_control(control),
         StatementKind::Query(query) => of_query(text, query, statement, names),
         StatementKind::Explain { analyze, as_text, start, query } => {
-            let mut inner = of_query(text, query, statement, names);
+            // A write that runs is not looked up: whether it found its row is not told.
+            let lookups = names.lookups && !(*analyze && access(query) == Access::Write);
+            let mut inner = of_query(text, query, statement, &Names { lookups, ..*names });
             let spread = if *analyze || !*as_text { None } else { Some(*start) };
             inner.part = inner.part.and_then(|part| explained(part, spread));
             let access = if *analyze { inner.access } else { Access::Read };
@@ -112,7 +114,7 @@ fn declared(
     statement: &Statement,
     names: &Names<'_>,
 ) -> Analysis {
-    let names = Names { together: true, ..*names };
+    let names = Names { together: true, ..names.plain() };
     let part = query::route(text, &declare.query, statement, &names);
     let made = |route| {
         let DeclareCursor { name, hold, start, .. } = declare;
@@ -144,6 +146,7 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
     let route = match part {
         Part::Keyed(keyed) => {
             let mut keyed = keyed.on_one_node();
+            keyed.explain_lookups(start.is_some());
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
         }

@@ -103,11 +103,17 @@ pub fn template(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
 
 /// The same for rows that are fetched in portions: what needs several nodes is brought together.
 pub fn template_together(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
-    analysed(text, context, Names { together: true, ..Names::new(context, map) })
+    analysed(text, context, Names { together: true, ..Names::new(context, map).plain() })
 }
 
-fn analysed(text: &str, context: &Context<'_>, names: Names<'_>) -> Template {
+/// The same without what lookups say.
+pub fn template_plain(text: &str, context: &Context<'_>, map: &ShardMap) -> Template {
+    analysed(text, context, Names::new(context, map).plain())
+}
+
+fn analysed(text: &str, context: &Context<'_>, mut names: Names<'_>) -> Template {
     let (parsed, map) = (parse(text, context.strings), names.map);
+    names.lookups &= parsed.statements.len() == 1;
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
     if let Some(hint) = names.active().then(|| hint(text)).flatten() {

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod leaf;
+mod lookup;
 mod merge;
 mod params;
 mod plain;
@@ -86,6 +87,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
             let groups: Vec<_> = pull.groups.iter().map(ToString::to_string).collect();
             format!("pull {}", groups.join(" "))
         }
+        Ok(Route::LookUp(look)) => format!("look {:?} up", look.reads),
         Ok(Route::Explain(_)) => "explain".to_owned(),
         Ok(Route::EveryNode) => "every node".to_owned(),
         Ok(Route::Write(shards)) => {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::bind::{Bound, KeyColumn, Sharded};
 use super::names::Meaning;
 use super::{functions, scatter};
-use crate::sql::{JoinKind, Query, Statement, Target, Verb};
+use crate::sql::{JoinKind, Query, Source, Statement, Target, Verb};
 use crate::wire::ServerError;
 
 /// Whether the statement, run as it is on each node that holds shards of its target, changes what
@@ -111,4 +111,23 @@ fn together(query: &Query, bound: &Bound<'_>, target: &Sharded<'_>) -> bool {
 pub(super) fn is_change(query: &Query) -> bool {
     let target = query.levels.first().and_then(|level| level.target.as_ref());
     matches!(target, Some(Target::Update { .. } | Target::Delete))
+}
+
+/// A home table beside a sharded one in a write.
+pub(super) fn mixed(query: &Query, meanings: &[Vec<Option<Meaning<'_>>>]) -> ServerError {
+    let mut home = "a home table".to_owned();
+    for (level, meanings) in query.levels.iter().zip(meanings) {
+        for (table, meaning) in level.tables.iter().zip(meanings) {
+            if let (Source::Table(name), Some(Meaning::Home)) = (&table.source, meaning) {
+                home = format!("\"{}\"", name.name);
+            }
+        }
+    }
+    ServerError::refused(
+        format!("{home} and a sharded table can't be used in one statement"),
+        format!(
+            "{home} is on the home node only, and the sharded table's rows are on others, too."
+        ),
+        "Declare it as a reference table in the policy, or use two statements.",
+    )
 }

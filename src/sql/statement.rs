@@ -323,6 +323,13 @@ pub enum ConstantValue {
     Bool(bool),
     /// A parameter, from 1.
     Param(u16),
+    /// Not written: a column of the keys that a lookup, by its number in the statement, gives.
+    LookedUp {
+        /// Which lookup.
+        lookup: usize,
+        /// Which column of the key.
+        column: usize,
+    },
 }
 
 /// What a level does to its first table.

@@ -8,7 +8,7 @@ fn route(sql: &str, types: &[u32], formats: &[i16], values: &[Option<&[u8]>]) ->
     let context =
         Context { database: "shop", search_path: &path, strings: crate::sql::Strings::Standard };
     let template = template(sql, &context, &map());
-    show(template.route(&Params { types, formats, values, literals: &[] }))
+    show(template.route(&Params { types, formats, values, looked_up: None, literals: &[] }))
 }
 
 const SELECT: &str = "SELECT count(*) FROM orders WHERE tenant_id = $1";
