@@ -195,3 +195,65 @@ async fn a_crash_in_a_commit_over_nodes_leaves_all_or_nothing() {
         }
     }
 }
+
+/// Entries with a note that nobody else has.
+async fn with_lookup() -> Deployment {
+    let deployment = Deployment::new(2).await;
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let lookups = "  lookups:\n    entries_by_note: \
+        { table: entries, column: note, type: text, unique: true, shards: 4 }\n";
+    let text = text.replace("  placement:", &format!("{lookups}  placement:"));
+    std::fs::write(&deployment.config, text).unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let lookup = "CREATE TABLE entries_by_note (note text PRIMARY KEY, tenant_id bigint NOT NULL)";
+    deployment.client().await.batch_execute(lookup).await.unwrap();
+    serving.stop(&deployment).await;
+    deployment
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_in_a_commit_leaves_lookups_as_the_rows_are() {
+    let deployment = with_lookup().await;
+    for (number, Commit { failpoint, half, happened }) in (0..).zip(COMMITS) {
+        let serving = deployment.serve_until(failpoint).await;
+        let row = |tenant| format!("({tenant}, {number}, 1, 'note {number}.{tenant}')");
+        let values = (1..=20).map(row).collect::<Vec<_>>().join(", ");
+        let sql = format!("INSERT INTO entries (tenant_id, writer, n, note) VALUES {values}");
+        let error = deployment.client().await.batch_execute(&sql).await.unwrap_err();
+        assert!(error.code().is_none(), "{error:?}");
+        serving.died(&deployment).await;
+        if let Some(verdict) = half {
+            let node = deployment.database.client(number % 2).await;
+            let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+            let gid = rows(&node, sql).await.pop().unwrap();
+            node.batch_execute(&format!("{verdict} PREPARED '{gid}'")).await.unwrap();
+        }
+        let serving = deployment.serve().await;
+        let mut all = [Vec::new(), Vec::new()];
+        for node in 0..2 {
+            let node = deployment.database.client(node).await;
+            for (found, table) in all.iter_mut().zip(["entries", "entries_by_note"]) {
+                let sql = format!("SELECT note, tenant_id FROM {table} ORDER BY 1");
+                found.extend(rows(&node, &sql).await);
+            }
+        }
+        all.iter_mut().for_each(|found| found.sort());
+        assert_eq!(all[0], all[1], "{failpoint}, {half:?}");
+        // The row is found by its value, and the value is taken; or neither.
+        let client = deployment.client().await;
+        let found = format!("SELECT tenant_id FROM entries WHERE note = 'note {number}.7'");
+        let found = rows(&client, &found).await;
+        assert_eq!(found.len(), usize::from(happened), "{failpoint}, {half:?}");
+        let again = client.batch_execute(&sql).await;
+        assert_eq!(again.is_ok(), !happened, "{failpoint}, {half:?}: {again:?}");
+        drop(client);
+        serving.stop(&deployment).await;
+        assert_eq!(Aftermath::of(&deployment).await.decisions, 0);
+        for node in 0..2 {
+            let left = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+            let left = rows(&deployment.database.client(node).await, left).await;
+            assert_eq!(left, Vec::<String>::new());
+        }
+    }
+}

@@ -59,6 +59,42 @@ async fn all_is_well_while_clients_write_and_shards_move() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_are_compared_with_the_rows_that_they_find() {
+    let deployment = Deployment::new(3).await;
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let lookups = "  lookups:\n    entries_by_note: \
+        { table: entries, column: note, type: text, shards: 3 }\n";
+    let text = text.replace("  placement:", &format!("{lookups}  placement:"));
+    std::fs::write(&deployment.config, text).unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let client = deployment.client().await;
+    for sql in [
+        "CREATE TABLE entries_by_note (note text, tenant_id bigint, row_count bigint NOT NULL, \
+         PRIMARY KEY (note, tenant_id))",
+        "INSERT INTO entries SELECT tenant_id, 7, n, 'note ' || n % 5 FROM accounts, \
+         generate_series(1, 10) n",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    // Clients write all the time: half of what they do must not look wrong.
+    let writers = Writers::start(&deployment, 0..2);
+    for _ in 0..3 {
+        let (code, text) = verify(&deployment, &[]).await;
+        assert!(code == 0, "{text}");
+    }
+    let node = deployment.database.client(0).await;
+    let gone = "DELETE FROM entries_by_note WHERE (note, tenant_id) = (SELECT note, tenant_id \
+        FROM entries_by_note WHERE note <> 'a note' ORDER BY 1, 2 LIMIT 1) RETURNING tenant_id";
+    let tenant = rows(&node, gone).await.remove(0);
+    let (code, text) = verify(&deployment, &[]).await;
+    assert!(code != 0 && text.contains("\"entries_by_note\" does not say"), "{text}");
+    assert!(text.contains(&format!("\"{tenant}\"] 2 is missing")), "{text}");
+    drop(writers.stop().await);
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_named_with_its_rows() {
     let (deployment, serving) = with_plans().await;
     assert_eq!(verify(&deployment, &[]).await.0, 0);

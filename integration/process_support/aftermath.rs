@@ -21,7 +21,7 @@ pub struct Aftermath {
     pub moves: Vec<Move>,
     nodes: Vec<Client>,
     database: String,
-    decisions: usize,
+    pub decisions: usize,
 }
 
 impl Aftermath {

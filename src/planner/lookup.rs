@@ -226,6 +226,30 @@ impl LookupSql<'_> {
         )
     }
 
+    /// Entries as the rows on a node say, each as one text.
+    pub fn of_rows(&self) -> String {
+        let (entry, columns, table) = (self.entry(), self.columns(), &self.lookup.table);
+        let some = format!("FROM {table} WHERE {} IS NOT NULL", columns[0]);
+        if self.lookup.unique {
+            return format!("SELECT {entry} AS entry {some}");
+        }
+        let columns = columns.join(", ");
+        format!("SELECT {entry} || ' ' || pg_catalog.count(*) AS entry {some} GROUP BY {columns}")
+    }
+
+    /// The same as the lookup says.
+    pub fn of_entries(&self) -> String {
+        let (entry, name) = (self.entry(), &self.lookup.name);
+        let count =
+            if self.lookup.unique { String::new() } else { format!(" || ' ' || {LOOKUP_COUNT}") };
+        format!("SELECT {entry}{count} AS entry FROM {name}")
+    }
+
+    fn entry(&self) -> String {
+        let parts: Vec<String> = self.columns().iter().map(as_noted).collect();
+        format!("pg_catalog.array_to_json(ARRAY[{}])::text", parts.join(", "))
+    }
+
     /// The entries of some values, with what tells whether they were changed since.
     pub fn read(&self, values: &[String]) -> String {
         let columns = self.columns();

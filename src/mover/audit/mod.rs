@@ -5,6 +5,7 @@
 
 mod layout;
 mod leftovers;
+mod lookups;
 mod references;
 mod rows;
 
@@ -42,6 +43,7 @@ pub(super) async fn audit(desk: &mut Desk<'_>, shards: &[ShardId]) -> Result<(),
     }
     if shards.is_empty() {
         references::look(&auditor, &mut report).await?;
+        report.findings.extend(auditor.lasting(|| lookups::look(&auditor)).await?);
         report.findings.extend(auditor.lasting(|| leftovers::look(&auditor)).await?);
     }
     report.findings.sort();

@@ -135,7 +135,8 @@ async fn compare_still(
     compared: &Compared,
     nodes: &[&str],
 ) -> Result<Vec<Finding>, MoveError> {
-    let sessions = still(auditor, map, compared, nodes).await?;
+    let tables = format!("ONLY {}", compared.name);
+    let sessions = still(auditor, map, &tables, nodes).await?;
     let Some((home, others)) = sessions.split_last() else { return Ok(Vec::new()) };
     let right = compared.copy(home);
     let sums = right.sums().await?;
@@ -159,12 +160,12 @@ async fn compare_still(
     Ok(findings)
 }
 
-/// A session on each node with a snapshot that was taken while nobody had written the table and not
-/// committed.
-async fn still(
+/// A session on each of these nodes, the home node last, with a snapshot that was taken while nobody
+/// had written the tables, as LOCK names them, and not committed.
+pub(super) async fn still(
     auditor: &Auditor<'_>,
     map: &ShardMap,
-    compared: &Compared,
+    tables: &str,
     nodes: &[&str],
 ) -> Result<Vec<Session>, MoveError> {
     let (lock_timeout_ms, tries) = LOCK;
@@ -176,7 +177,7 @@ async fn still(
         }
     }
     for tried in 1.. {
-        match snapshots(compared, &locking, lock_timeout_ms).await {
+        match snapshots(tables, &locking, lock_timeout_ms).await {
             Ok(snapshots) => {
                 let taken = take(&reading, &snapshots).await;
                 roll_back(&locking).await?;
@@ -195,18 +196,17 @@ async fn still(
     Ok(reading)
 }
 
-/// Locks the table everywhere, in the order of writers, and exports a snapshot of each node.
+/// Locks the tables everywhere, in the order of writers, and exports a snapshot of each node.
 async fn snapshots(
-    compared: &Compared,
+    tables: &str,
     locking: &[Session],
     lock_timeout_ms: u64,
 ) -> Result<Vec<String>, MoveError> {
     for session in locking {
         let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; LOCK TABLE ONLY {} IN SHARE MODE",
-            compared.name
+            "BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; LOCK TABLE {tables} IN SHARE MODE"
         );
-        session.run("locking a reference table", &sql).await?;
+        session.run("keeping writers of a table away", &sql).await?;
     }
     let mut snapshots = Vec::new();
     for session in locking {
