@@ -242,3 +242,50 @@ async fn a_crash_while_a_node_joins_is_survived_and_what_can_not_join_is_refused
         serving.stop(&deployment).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joins_takes_part_in_lookups() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let database = TestDatabase::create(3).await;
+    let configure = |deployment: &Deployment, nodes: &[usize]| {
+        configure(deployment, &database, nodes);
+        let text = std::fs::read_to_string(&deployment.config).unwrap();
+        let lookups = "  lookups:\n    entries_by_note: \
+            { table: entries, column: note, type: text, unique: true, shards: 2 }\n";
+        let text = text.replace("  placement:", &format!("{lookups}  placement:"));
+        std::fs::write(&deployment.config, text).unwrap();
+    };
+    let deployment = deployment(&database, &[0, 1]);
+    configure(&deployment, &[0, 1]);
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let client = deployment.client().await;
+    let insert = "INSERT INTO entries SELECT tenant_id, 1, 1, 'note ' || tenant_id FROM accounts";
+    client.batch_execute(insert).await.unwrap();
+    let lookup = "CREATE TABLE entries_by_note (note text PRIMARY KEY, tenant_id bigint NOT NULL)";
+    client.batch_execute(lookup).await.unwrap();
+    serving.stop(&deployment).await;
+
+    configure(&deployment, &[0, 1, 2]);
+    let serving = deployment.serve().await;
+    until_member(&deployment, "n3").await;
+    // One shard of each goes there.
+    deployment.move_shard(0, "n3").await;
+    deployment.move_shard(8, "n3").await;
+    let client = deployment.client().await;
+    client.batch_execute("UPDATE entries SET note = note || '!'").await.unwrap();
+    let again = client.batch_execute("INSERT INTO entries VALUES (5, 1, 2, 'note 7!')").await;
+    assert_eq!(again.unwrap_err().code().unwrap().code(), "23505");
+    for tenant in 1..=20 {
+        let sql = format!("SELECT tenant_id FROM entries WHERE note = 'note {tenant}!'");
+        assert_eq!(rows(&client, &sql).await, [tenant.to_string()]);
+        let plan = rows(&client, &format!("EXPLAIN {sql}")).await;
+        assert!(plan[0].starts_with("Way: lookup"), "{plan:?}");
+    }
+    let node = database.client(2).await;
+    assert_ne!(rows(&node, "SELECT count(*) FROM entries").await, ["0"]);
+    let past = node.batch_execute("UPDATE entries SET note = 'past the proxy'").await;
+    assert_eq!(past.unwrap_err().code().unwrap().code(), "55000");
+    succeeds(&deployment, &["verify"]).await;
+    serving.stop(&deployment).await;
+}
