@@ -6,6 +6,7 @@
 // Pure rooms: no I/O, clock, task, log or randomness
 pub mod ids;
 pub mod wire;
+pub mod merge;
 pub mod sql;
 pub mod shard_map;
 pub mod router;

@@ -9,7 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::doubt::Doubts;
-use super::learned::AllLearned;
+use super::learned::{AllLearned, Learned};
+use super::sorting::Sorting;
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
@@ -109,7 +110,9 @@ pub struct Engine {
     /// Leaves that statements may be sent to instead of their parents.
     pub direct: DirectLeaves,
     /// What nodes said of statements of which they do a part.
-    pub learned: AllLearned,
+    pub(super) learned: AllLearned<Learned>,
+    /// The same of statements whose rows are merged in their order, or can't be.
+    pub(super) sorted: AllLearned<Option<Arc<Sorting>>>,
     /// Deadlines.
     pub config: Config,
     /// Begins the name of every prepared transaction: unique to this catalog.
@@ -133,6 +136,12 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Definitions have changed, or may have: what the nodes said of statements counts no more.
+    pub fn forget_learned(&self) {
+        self.learned.forget();
+        self.sorted.forget();
+    }
+
     /// Puts the parts together. Reads the failpoint from the environment.
     pub fn new(
         parts: EngineParts,
@@ -156,6 +165,7 @@ impl Engine {
             oids,
             direct: DirectLeaves::default(),
             learned: AllLearned::default(),
+            sorted: AllLearned::default(),
             config,
             gid_prefix,
             started_unix_ms: since_epoch.as_millis(),

@@ -107,19 +107,25 @@ pub(super) fn literals(
 }
 
 /// What was said of each statement, and when.
-#[derive(Debug, Default)]
-pub struct AllLearned(Mutex<Kept>);
+#[derive(Debug)]
+pub(super) struct AllLearned<T>(Mutex<Kept<T>>);
 
-#[derive(Debug, Default)]
-struct Kept {
+#[derive(Debug)]
+struct Kept<T> {
     /// Grows when all is forgotten.
     generation: u64,
-    by_statement: HashMap<Asked, (Instant, Arc<Learned>)>,
+    by_statement: HashMap<Asked, (Instant, Arc<T>)>,
 }
 
-impl AllLearned {
+impl<T> Default for AllLearned<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Kept { generation: 0, by_statement: HashMap::default() }))
+    }
+}
+
+impl<T> AllLearned<T> {
     /// What was said of a statement a short while ago; or the generation to keep it under.
-    pub(super) fn find(&self, asked: &Asked) -> Result<Arc<Learned>, u64> {
+    pub(super) fn find(&self, asked: &Asked) -> Result<Arc<T>, u64> {
         let kept = self.0.lock();
         match kept.by_statement.get(asked) {
             Some((since, learned)) if since.elapsed() < HOLDS => Ok(Arc::clone(learned)),
@@ -128,7 +134,7 @@ impl AllLearned {
     }
 
     /// Keeps what was said, unless all was forgotten since `generation`.
-    pub(super) fn keep(&self, asked: Asked, learned: Learned, (generation, since): (u64, Instant)) {
+    pub(super) fn keep(&self, asked: Asked, learned: Arc<T>, (generation, since): (u64, Instant)) {
         let mut kept = self.0.lock();
         if kept.generation != generation || asked.text.len() > TEXT_BYTES_MAX {
             return;
@@ -136,7 +142,7 @@ impl AllLearned {
         if kept.by_statement.len() >= KEPT_MAX && !kept.by_statement.contains_key(&asked) {
             kept.by_statement.clear();
         }
-        kept.by_statement.insert(asked, (since, Arc::new(learned)));
+        kept.by_statement.insert(asked, (since, learned));
     }
 
     /// Forgets all: tables may be others now.

@@ -107,8 +107,11 @@ struct Lane {
 }
 
 impl Session {
-    /// Runs a SELECT by a merge session. Leaves `ReadyForQuery` to the caller.
+    /// Runs a SELECT by a merge session, or by merging what the nodes give in its order. Leaves `ReadyForQuery` to the caller.
     pub async fn pull(&mut self, run: &PullRun<'_>, client: &mut Client) -> Result<(), Fault> {
+        if self.run_sorted(run, client).await? {
+            return Ok(());
+        }
         if let Some(open) = self.open_pull(run, client).await? {
             open.end().await?;
         }
@@ -248,7 +251,7 @@ impl Session {
             };
             if let Some((plan, learned)) = merge.reduced(&question).await? {
                 if let (Some(learned), Some((asked, at))) = (learned, keep) {
-                    self.engine.learned.keep(asked, learned, at);
+                    self.engine.learned.keep(asked, Arc::new(learned), at);
                 }
                 return Ok(Prepared { described, plan, all });
             }
@@ -259,7 +262,7 @@ impl Session {
 
     /// What PostgreSQL is asked of the statement, if the answer may be kept: it rests on the
     /// definitions of tables alone.
-    fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
+    pub(super) fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
         let (pull, begun) = (&run.pull, self.transaction.ddl.is_some());
         let alone = pull.expanded.is_none() && pull.unknown_functions.is_empty();
         (alone && !begun && run.start == 0 && run.mode != PullMode::Declare).then(|| Asked {
@@ -393,7 +396,7 @@ impl Session {
             let mut inflow = match Inflow::begin(merge, input, own).await {
                 Ok(inflow) => inflow,
                 Err(fault) => {
-                    self.engine.learned.forget();
+                    self.engine.forget_learned();
                     return Err(fault);
                 }
             };

@@ -1,5 +1,5 @@
 //! A SELECT over several nodes whose results are concatenated: all nodes work at once, their rows
-//! pass one node after the other.
+//! pass one node after the other, or merged ([`Order`]).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::pump::{Verdict, pump};
 use super::run::Cost;
-use super::{Client, Fault, Session};
+use super::{Client, Fault, Order, Session};
 use crate::ids::NodeId;
 use crate::wire::{Reply, ServerError, SqlState, command_count, command_tag};
 
@@ -25,22 +25,24 @@ pub struct Scatter<'a> {
     pub messages: &'a [u8],
     /// Whether the client gets the description of the columns.
     pub describe: bool,
+    /// How the rows are merged; without it, they pass one node after the other.
+    pub order: Option<&'a Order>,
 }
 
 /// What came of it.
-struct Passed {
-    rows: u64,
+pub(super) struct Passed {
+    pub(super) rows: u64,
     /// The client was told of an error.
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 /// The limits of a scatter, and what they still allow.
-struct Watch {
+pub(super) struct Watch {
     rows: Option<u64>,
     bytes: Option<u64>,
     deadline: Option<Instant>,
     /// The limit that was passed.
-    over: Option<ServerError>,
+    pub(super) over: Option<ServerError>,
 }
 
 impl Watch {
@@ -58,7 +60,7 @@ impl Watch {
     }
 
     /// Whether a row, of which the beginning is here, may still pass.
-    fn allows(&mut self, frame: &[u8]) -> bool {
+    pub(super) fn allows(&mut self, frame: &[u8]) -> bool {
         let length = frame.get(1..5).and_then(|length| length.try_into().ok());
         let length = u64::from(length.map_or(0, u32::from_be_bytes));
         for (left, cost, what) in [(&mut self.rows, 1, "rows"), (&mut self.bytes, length, "bytes")]
@@ -73,7 +75,7 @@ impl Watch {
     }
 
     /// Whether an error is the end of the time, which it takes note of.
-    fn is_late(&mut self) -> bool {
+    pub(super) fn is_late(&mut self) -> bool {
         let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if late {
             self.over = Some(too_late());
@@ -164,6 +166,9 @@ impl Session {
         nodes: &[NodeId],
         (mut watch, client): (Watch, &mut Client),
     ) -> Result<Passed, Fault> {
+        if let Some(order) = scatter.order {
+            return self.pass_sorted((scatter, order), nodes, (watch, client)).await;
+        }
         let started = Instant::now();
         for node in nodes {
             self.member(*node).await?.send(scatter.messages).await?;

@@ -422,7 +422,7 @@ impl Session {
         self.cancel.spare();
         if self.transaction.ddl.is_some() {
             self.engine.direct.forget();
-            self.engine.learned.forget();
+            self.engine.forget_learned();
         }
         if self.transaction.passes.len() > 1 {
             let shards = self.transaction.passes.iter().map(|(shard, _)| *shard);

@@ -185,11 +185,13 @@ impl ClientSession {
         match way {
             Way::Node(node, cost) => {
                 let nodes = [(node, cost)];
-                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
+                let scatter =
+                    Scatter { nodes: &nodes, messages: &messages, describe: true, order: None };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Scatter(nodes) => {
-                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: true };
+                let scatter =
+                    Scatter { nodes: &nodes, messages: &messages, describe: true, order: None };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {

@@ -81,7 +81,8 @@ impl ClientSession {
                 Err(ServerError::new(SqlState::INTERNAL_ERROR, message).into())
             }
             Way::Scatter(nodes) => {
-                let scatter = Scatter { nodes: &nodes, messages: message, describe: true };
+                let scatter =
+                    Scatter { nodes: &nodes, messages: message, describe: true, order: None };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
@@ -272,6 +273,9 @@ impl ClientSession {
         let pull = Arc::clone(pull);
         let run =
             PullRun { pull, text, start: explained.start, params, bind: None, mode: PullMode::All };
+        if let Some(select) = self.session.explain_sorted(&run).await? {
+            return Ok(planner::explain_sorted(&select, &run.pull, map));
+        }
         let plan = self.session.plan_pull(&run).await?;
         Ok(planner::explain_pull(&plan, explained.start, map))
     }

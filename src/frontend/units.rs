@@ -120,7 +120,8 @@ impl ClientSession {
         let bound = Bound { types: &types, bind };
         match way {
             Way::Scatter(nodes) => {
-                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
+                let scatter =
+                    Scatter { nodes: &nodes, messages: &messages, describe: false, order: None };
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
@@ -157,7 +158,8 @@ impl ClientSession {
             Way::Node(node, cost) => {
                 // The map has changed since Bind: one node is enough now.
                 let nodes = [(node, cost)];
-                let scatter = Scatter { nodes: &nodes, messages: &messages, describe: false };
+                let scatter =
+                    Scatter { nodes: &nodes, messages: &messages, describe: false, order: None };
                 self.session.scatter(&scatter, &mut self.client).await
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::ids::{GroupId, NodeId};
 use crate::planner::{InputKeys, PullInput, PullPlan};
-use crate::router::{Explained, Route};
+use crate::router::{Explained, Pull, Route};
 use crate::shard_map::ShardMap;
 
 /// The lines that EXPLAIN shows for `text`, which starts with EXPLAIN.
@@ -32,6 +32,16 @@ pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<String>
         }
         _ => vec!["Way: every node, in one transaction".to_owned()],
     }
+}
+
+/// The lines that EXPLAIN shows where each node runs `select` and the rows are merged.
+pub fn explain_sorted(select: &str, pull: &Pull, map: &ShardMap) -> Vec<String> {
+    let from: Vec<_> = pull.groups.iter().flat_map(|group| nodes(map, *group)).collect();
+    let names: Vec<_> = from.into_iter().map(|node| map.node(node).name.as_str()).collect();
+    vec![
+        "Way: merge, each node gives its rows in the order and they are merged as they come".into(),
+        format!("  On {}: {}", names.join(", "), one_line(select)),
+    ]
 }
 
 /// The lines that EXPLAIN shows for a pull of a text that has its statement at `start`.

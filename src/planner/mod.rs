@@ -16,6 +16,7 @@ mod in_place;
 mod insert;
 mod lookup;
 mod merge;
+mod order;
 mod pull;
 mod reduce;
 mod rekey;
@@ -29,13 +30,14 @@ pub use catalog::{
 pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, OnLeaves, ddl, sequence_start};
-pub use explain::{explain, explain_pull};
+pub use explain::{explain, explain_pull, explain_sorted};
 pub use in_place::{GIVEN_BYTES_MAX, GIVEN_VALUES_MAX, Given, InPlace};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
 pub use lookup::{
     LOOKUP_IS_SET_UP, LOOKUP_SET_UP, LookupChange, LookupSql, MADE_LOOKUPS, TAKE_LOOKUPS,
 };
 pub use merge::merge;
+pub use order::{Direction, Ordered, ordered};
 pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
 pub use rekey::{RekeySteps, rekey};

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::order::meaning;
 use crate::router::Reduction;
 use crate::sql::{Aggregate, ColumnRef, Ident, Shape};
 
@@ -135,20 +136,7 @@ impl<'a> Reducer<'a> {
         }
         let mut order = Vec::new();
         for item in &shape.order {
-            let expression = match (item.ordinal, &item.name) {
-                (Some(ordinal), _) => {
-                    let item = shape.items.get(ordinal.checked_sub(1)?)?;
-                    if item.wildcard || shape.items.iter().any(|item| item.wildcard) {
-                        return Some(());
-                    }
-                    item.expression.clone()
-                }
-                (None, Some(name)) => {
-                    let named = shape.items.iter().find(|i| i.alias.as_ref() == Some(name));
-                    named.map_or(item.expression.clone(), |named| named.expression.clone())
-                }
-                (None, None) => item.expression.clone(),
-            };
+            let Some(expression) = meaning(self.text, shape, item) else { return Some(()) };
             let direction = &self.text[item.direction.clone()];
             // In parentheses it is no name of an output, and no ordinal.
             order.push(format!("({}) {direction}", self.part(expression, &[])?));

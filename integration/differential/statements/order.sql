@@ -95,3 +95,45 @@ SELECT id, avg(total) OVER (PARTITION BY status ORDER BY id ROWS 2 PRECEDING) FR
 SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY country ORDER BY id DESC) r FROM tenants) x WHERE r = 1 ORDER BY id;
 -- parameters: 10
 SELECT id FROM tenants WHERE id > $1 ORDER BY id LIMIT 3;
+SELECT id::text FROM tenants ORDER BY id LIMIT 5;
+SELECT CAST(id AS text) FROM orders WHERE tenant_id < 9 ORDER BY id DESC LIMIT 4 OFFSET 2;
+SELECT id, rating FROM tenants ORDER BY rating, id;
+SELECT id, rating FROM tenants ORDER BY rating DESC, id;
+SELECT id, rating FROM tenants ORDER BY rating NULLS FIRST, id DESC;
+SELECT id, rating FROM tenants ORDER BY rating DESC NULLS LAST, id LIMIT 7 OFFSET 3;
+SELECT name FROM tenants ORDER BY since DESC, id LIMIT 5;
+SELECT * FROM orders ORDER BY placed, tenant_id, id LIMIT 9;
+SELECT * FROM orders ORDER BY shipped DESC, tenant_id, id;
+SELECT *, 1 AS one FROM orders ORDER BY discount, tenant_id DESC, id LIMIT 30;
+SELECT o.*, t.country FROM orders o JOIN tenants t ON t.id = o.tenant_id ORDER BY t.active, o.total DESC, o.tenant_id, o.id LIMIT 25;
+SELECT id AS a, -id AS id FROM tenants ORDER BY id LIMIT 5;
+SELECT tenant_id, id, total AS t FROM orders ORDER BY t DESC, 1, 2 LIMIT 6;
+SELECT tenant_id, id FROM orders ORDER BY note, tenant_id, id LIMIT 12;
+SELECT tenant_id, id FROM orders ORDER BY note COLLATE "C" DESC, tenant_id, id OFFSET 3 LIMIT 12;
+SELECT id FROM tenants ORDER BY name COLLATE "C", id;
+SELECT id FROM tenants ORDER BY name, id LIMIT 20;
+SELECT email FROM sales.visits ORDER BY took DESC, at, path, email LIMIT 20;
+SELECT path FROM sales.visits ORDER BY at, email LIMIT 20;
+SELECT id, weight FROM events ORDER BY weight DESC, id LIMIT 20;
+SELECT kind FROM events ORDER BY id OFFSET 140;
+SELECT id FROM events ORDER BY id;
+SELECT id FROM tenants ORDER BY active DESC, id LIMIT 0;
+SELECT id FROM tenants ORDER BY id OFFSET 1000;
+SELECT id FROM tenants ORDER BY id LIMIT -1;
+SELECT id FROM tenants ORDER BY id LIMIT 3 OFFSET -1;
+SELECT id FROM tenants ORDER BY id LIMIT 99999999999999999999;
+SELECT 100 / (id - 30), id FROM tenants ORDER BY id;
+SELECT id FROM tenants WHERE id < 0 ORDER BY id;
+SELECT data FROM users ORDER BY data, email LIMIT 15;
+SELECT id FROM tenants ORDER BY id % 7, id LIMIT 9;
+SELECT id FROM tenants ORDER BY id USING >;
+-- parameters: 3
+SELECT id, name FROM tenants ORDER BY since, id LIMIT $1;
+-- parameters: 3 | 5
+SELECT id, name FROM tenants ORDER BY since DESC, id LIMIT $1 OFFSET $2;
+-- parameters: NULL | 50
+SELECT id, name FROM tenants ORDER BY since DESC, id LIMIT $1 OFFSET $2;
+-- parameters: 20 | de | 3
+SELECT id, name, $3::int + 1 FROM tenants WHERE id > $1 AND country <> $2 ORDER BY id DESC LIMIT $3;
+-- parameters: -1
+SELECT id FROM tenants ORDER BY id LIMIT $1;
