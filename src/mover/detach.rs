@@ -12,7 +12,9 @@
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use tokio::join;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::Statement;
 
 use super::context::MoverContext;
 use super::error::MoveError;
@@ -42,18 +44,16 @@ pub(super) enum Way {
 }
 
 /// What a source node gives away, and what its tables must still look like.
-#[derive(Debug)]
 pub(super) struct Given {
     pub(super) node: NodeId,
     tables: Vec<MovedTable>,
     /// The object ids of parent and leaf of each table.
     oids: Vec<[u32; 2]>,
+    /// Asks the session of [`given`] what they look like.
+    shape: Statement,
     /// A parent has a DEFAULT partition, from beside which nothing is detached concurrently.
     pub(super) only_plainly: bool,
 }
-
-const DEFAULTS: &str =
-    "SELECT FROM pg_partitioned_table WHERE partrelid = ANY ($1) AND partdefid <> 0";
 
 /// What the source nodes of a move give away, a node an element.
 pub(super) async fn given(mv: &Move, sessions: &Sessions) -> Result<Vec<Given>, MoveError> {
@@ -70,14 +70,13 @@ pub(super) async fn given(mv: &Move, sessions: &Sessions) -> Result<Vec<Given>, 
             given.tables.extend(tables);
             given.oids.extend(oids);
         } else {
-            all.push(Given { node: source.node, tables, oids, only_plainly: false });
+            let shape = look::prepare_shape(session).await?;
+            all.push(Given { node: source.node, tables, oids, shape, only_plainly: false });
         }
     }
     for given in &mut all {
         let parents: Vec<u32> = given.oids.iter().map(|[parent, _]| *parent).collect();
-        let doing = "looking for DEFAULT partitions";
-        let found = sessions.on(given.node)?.rows(doing, DEFAULTS, &[&parents]).await?;
-        given.only_plainly = !found.is_empty();
+        given.only_plainly = look::has_defaults(sessions.on(given.node)?, &parents).await?;
     }
     Ok(all)
 }
@@ -95,24 +94,35 @@ impl Given {
         last_words: &str,
         lock_timeout_ms: u64,
     ) -> Result<(), MoveError> {
-        let mut sql = vec![format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}")];
-        if !self.tables.is_empty() {
-            let mut parents: Vec<_> =
-                self.tables.iter().map(|table| format!("ONLY {}", table.parent)).collect();
-            parents.dedup();
-            sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", parents.join(", ")));
-        }
-        source.run("locking the shard's tables", &sql.join("; ")).await?;
-        self.is_as_it_was(source).await?;
-        let mut sql: Vec<_> = self
+        let mut lock = vec![format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}")];
+        lock.extend(self.lock("ACCESS EXCLUSIVE"));
+        let lock = lock.join("; ");
+        let mut detach: Vec<_> = self
             .tables
             .iter()
             .map(|MovedTable { parent, leaf, .. }| {
                 format!("ALTER TABLE {parent} DETACH PARTITION {leaf}")
             })
             .collect();
-        sql.push(last_words.to_owned());
-        source.run("detaching the shard", &sql.join("; ")).await
+        detach.push(last_words.to_owned());
+        let detach = detach.join("; ");
+        // All in one go: each is polled, and so sent, in this order, and what they found is looked at
+        // before the commit. The first that failed is why the others did.
+        let (locked, same, detached) = join!(
+            biased;
+            source.run("locking the shard's tables", &lock),
+            self.is_as_it_was(source),
+            source.run("detaching the shard", &detach)
+        );
+        locked.and(same).and(detached)
+    }
+
+    /// What locks the parents.
+    pub(super) fn lock(&self, mode: &str) -> Option<String> {
+        let mut parents: Vec<_> =
+            self.tables.iter().map(|table| format!("ONLY {}", table.parent)).collect();
+        parents.dedup();
+        (!parents.is_empty()).then(|| format!("LOCK TABLE {} IN {mode} MODE", parents.join(", ")))
     }
 
     /// Opens a transaction that freezes all leaves and writes the marker.
@@ -140,8 +150,8 @@ impl Given {
     }
 
     /// Nobody has changed the definitions since the move was checked. To be asked under a lock.
-    async fn is_as_it_was(&self, source: &Session) -> Result<(), MoveError> {
-        let shapes = self.oids.iter().map(|oids| look::shape(source, oids));
+    pub(super) async fn is_as_it_was(&self, source: &Session) -> Result<(), MoveError> {
+        let shapes = self.oids.iter().map(|oids| look::prepared_shape(source, &self.shape, oids));
         let shapes = try_join_all(shapes).await?;
         match self.tables.iter().zip(shapes).find(|(table, shape)| table.shape != *shape) {
             None => Ok(()),

@@ -1,9 +1,10 @@
 //! What a node's catalog says about a moved table.
 
-use tokio_postgres::Row;
+use tokio::time::timeout;
+use tokio_postgres::{Row, Statement};
 
 use super::error::MoveError;
-use super::session::Session;
+use super::session::{QUICK, Session};
 use crate::sql::TableName;
 
 /// A table as a node has it.
@@ -193,6 +194,31 @@ const SHAPE: &str = "SELECT coalesce(md5(string_agg(fact, ';' ORDER BY fact)), '
 
 /// A fingerprint of everything about some tables that a move assumes to stay as it is.
 pub(super) async fn shape(session: &Session, tables: &[u32]) -> Result<String, MoveError> {
-    let rows = session.rows("looking at the tables' definitions", SHAPE, &[&tables]).await?;
+    let prepared = prepare_shape(session).await?;
+    prepared_shape(session, &prepared, tables).await
+}
+
+/// The question for it, so that it can be asked without a wait.
+pub(super) async fn prepare_shape(session: &Session) -> Result<Statement, MoveError> {
+    let prepared = timeout(QUICK, session.client.prepare(SHAPE)).await;
+    let doing = "preparing to look at the tables' definitions";
+    prepared.map_err(|_| MoveError::Timeout(doing))?.map_err(session.failed(doing))
+}
+
+/// The same once that is prepared. Its first poll sends the question.
+pub(super) async fn prepared_shape(
+    session: &Session,
+    prepared: &Statement,
+    tables: &[u32],
+) -> Result<String, MoveError> {
+    let doing = "looking at the tables' definitions";
+    let rows = timeout(QUICK, session.client.query(prepared, &[&tables])).await;
+    let rows = rows.map_err(|_| MoveError::Timeout(doing))?.map_err(session.failed(doing))?;
     Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
+}
+
+/// Whether one of these tables has a DEFAULT partition.
+pub(super) async fn has_defaults(session: &Session, parents: &[u32]) -> Result<bool, MoveError> {
+    let sql = "SELECT FROM pg_partitioned_table WHERE partrelid = ANY ($1) AND partdefid <> 0";
+    Ok(!session.rows("looking for DEFAULT partitions", sql, &[&parents]).await?.is_empty())
 }

@@ -35,6 +35,7 @@ mod position;
 mod prepare;
 mod progress;
 mod recall;
+mod rehearse;
 mod request;
 mod room;
 mod run;

@@ -16,7 +16,7 @@ use super::lane::{Sessions, attach, lanes};
 use super::look::{self, Hold};
 use super::names::{self, quoted};
 use super::position;
-use crate::ids::ShardId;
+use crate::ids::{NodeId, ShardId};
 use crate::shard_move::Move;
 use crate::sql::TableName;
 
@@ -135,30 +135,29 @@ pub(super) async fn attach_all_but(
     attached: &[ShardId],
     lock: (u64, u32),
 ) -> Result<(), MoveError> {
-    let helper = quoted(&names::helper_check(mv));
-    let on_node = async |node| {
-        let mut sql = Vec::new();
-        let targets = mv.targets().into_iter().filter(|target| target.node == node);
-        for target in targets.filter(|target| !attached.contains(&target.shard)) {
-            let tables = mv.tables_for(target.shard);
-            sql.extend(attach(
-                tables.iter().map(|table| (*table, &table.new_leaf)),
-                &target.bounds,
-            ));
-            sql.extend(tables.iter().map(|table| {
-                let leaf = &table.new_leaf;
-                format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
-            }));
-            let its_own = mv.back.iter().zip(0..).filter(|(lane, _)| lane.source == target);
-            sql.extend(its_own.map(|(_, index)| back::mark(mv, index)));
-        }
-        if sql.is_empty() {
-            return Ok(());
-        }
-        let sql = sql.join("; ");
-        sessions.on(node)?.run_with_locks("attaching the shard", &sql, lock).await
+    let on_node = async |node| match attachment(mv, node, attached) {
+        None => Ok(()),
+        Some(sql) => sessions.on(node)?.run_with_locks("attaching the shard", &sql, lock).await,
     };
     try_join_all(mv.nodes().into_iter().map(on_node)).await.map(drop)
+}
+
+/// What attaches all that a node gets, but for targets that are attached; `None` if that is nothing.
+pub(super) fn attachment(mv: &Move, node: NodeId, attached: &[ShardId]) -> Option<String> {
+    let helper = quoted(&names::helper_check(mv));
+    let mut sql = Vec::new();
+    let targets = mv.targets().into_iter().filter(|target| target.node == node);
+    for target in targets.filter(|target| !attached.contains(&target.shard)) {
+        let tables = mv.tables_for(target.shard);
+        sql.extend(attach(tables.iter().map(|table| (*table, &table.new_leaf)), &target.bounds));
+        sql.extend(tables.iter().map(|table| {
+            let leaf = &table.new_leaf;
+            format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
+        }));
+        let its_own = mv.back.iter().zip(0..).filter(|(lane, _)| lane.source == target);
+        sql.extend(its_own.map(|(_, index)| back::mark(mv, index)));
+    }
+    (!sql.is_empty()).then(|| sql.join("; "))
 }
 
 /// The sources take back what they had detached, and can be written again.

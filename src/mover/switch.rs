@@ -21,6 +21,7 @@ use super::lane::{Sessions, lanes};
 use super::names;
 use super::phases::Phases;
 use super::position;
+use super::rehearse::rehearse;
 use super::session::{Session, jitter};
 use super::settle::{Owner, attach_all_but, settle};
 use crate::catalog::Versioned;
@@ -66,6 +67,14 @@ pub(super) async fn switch(
 ) -> Result<Switched, MoveError> {
     let sessions = Sessions::open(context, &mv.record).await?;
     let givers = detach::given(&mv.record, &sessions).await?;
+    let rehearsed = CancellationToken::new();
+    let rehearsal = async {
+        let result = rehearse(context, &mv.record, &sessions, &givers).await;
+        rehearsed.cancel();
+        result
+    };
+    let (result, cared) = tokio::join!(rehearsal, care(appliers, || rehearsed.cancelled()));
+    cared.and(result)?;
     let mut ends = Ends::new(context, mv, (sessions, givers), stopping);
     let mut reason = String::new();
     for attempt in 0..context.config.switch_tries.max(1) {
