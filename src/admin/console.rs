@@ -89,7 +89,7 @@ const LISTS: &[List] = &[
     },
     List {
         word: "jobs",
-        what: "verifications, imports, nodes that join or leave",
+        what: "verifications, imports, other shard keys, nodes that join or leave",
         path: "/api/v1/jobs?limit=100",
         at: "/jobs",
         columns: &[
@@ -152,6 +152,8 @@ const HELP: &[(&str, &str)] = &[
     ("ADD NODE n3", "brings schema and reference tables to a configured node"),
     ("IMPORT GROUP shop", "makes sharded tables of a group's plain ones on the home node"),
     ("CHECK IMPORT shop", "says what that would do, or what speaks against it: SHOW JOBS"),
+    ("RESHARD GROUP shop", "gives a group the shard key that the policy has now"),
+    ("CHECK RESHARD shop", "says what that would do, or what speaks against it: SHOW JOBS"),
     ("VERIFY", "looks whether the nodes hold what they should"),
     ("RELOAD", "reads the configuration again"),
 ];
@@ -301,6 +303,10 @@ fn asked(words: &[&str]) -> Result<Asked, ServerError> {
         ["check", "import", group] => {
             post("/api/v1/imports", json!({ "group": name(group), "check_only": true }))
         }
+        ["reshard", "group", group] => post("/api/v1/reshards", json!({ "group": name(group) })),
+        ["check", "reshard", group] => {
+            post("/api/v1/reshards", json!({ "group": name(group), "check_only": true }))
+        }
         ["verify"] => post("/api/v1/verifications", json!({})),
         ["verify", "shard" | "shards", shards @ ..] => {
             let shards: Result<Vec<u32>, _> = shards.iter().map(|shard| number(shard)).collect();
@@ -428,6 +434,8 @@ mod tests {
             ("CONFIRM MOVE 7", "confirmations", json!({ "move": 7 })),
             ("DRAIN NODE n3", "nodes/n3/drain", Value::Null),
             ("IMPORT GROUP shop", "imports", json!({ "group": "shop" })),
+            ("RESHARD GROUP shop", "reshards", json!({ "group": "shop" })),
+            ("CHECK RESHARD shop", "reshards", json!({ "group": "shop", "check_only": true })),
             ("CHECK IMPORT 'Shop'", "imports", json!({ "group": "Shop", "check_only": true })),
             ("VERIFY SHARDS 1 2", "verifications", json!({ "shards": [1, 2] })),
         ];

@@ -69,6 +69,7 @@ impl From<RequestError> for ApiError {
             }
             RequestError::AlreadyThere { .. }
             | RequestError::UnderWay { .. }
+            | RequestError::OnTheWay(_)
             | RequestError::TakesNone { .. } => StatusCode::CONFLICT,
             RequestError::Catalog(error) => return error.into(),
         };

@@ -1,4 +1,4 @@
-//! Jobs over REST: verifications, imports, nodes that come and go. Asked for by a record; the mover sees it.
+//! Jobs over REST: verifications, imports, other shard keys, nodes that come and go. Asked for by a record; the mover sees it.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -105,6 +105,33 @@ pub(super) async fn request_import(
     body: Result<Json<ImportRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let ImportRequest { group, split, check_only } = read(body, "{\"group\": \"shop\"}")?;
+    let import = Import { split, check_only, ..of_policy(&service, &group)? };
+    accepted(&service, Errand::Import(Box::new(import))).await
+}
+
+/// What `POST /api/v1/reshards` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReshardRequest {
+    /// The group.
+    group: String,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    check_only: bool,
+}
+
+/// A group gets the shard key of the policy.
+pub(super) async fn request_reshard(
+    State(service): State<Service>,
+    body: Result<Json<ReshardRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let ReshardRequest { group, check_only } = read(body, "{\"group\": \"shop\"}")?;
+    let wanted = Import { check_only, ..of_policy(&service, &group)? };
+    accepted(&service, Errand::Reshard(Box::new(wanted))).await
+}
+
+/// A group as the policy has it.
+fn of_policy(service: &Service, group: &str) -> Result<Import, ApiError> {
     let groups = service.imports.load_full();
     let Some(import) = groups.iter().find(|import| import.group == group) else {
         let names: Vec<_> = groups.iter().map(|import| import.group.as_str()).collect();
@@ -117,8 +144,7 @@ pub(super) async fn request_import(
         return Err(ApiError::new(StatusCode::NOT_FOUND, message)
             .with_hint(format!("{known}; foreshard reload reads it again")));
     };
-    let import = Import { split, check_only, ..import.clone() };
-    accepted(&service, Errand::Import(Box::new(import))).await
+    Ok(import.clone())
 }
 
 /// The groups of the policy, and whether each is sharded.

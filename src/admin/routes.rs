@@ -43,6 +43,8 @@ POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
 GET  /api/v1/imports     the groups of the policy, and whether their tables are sharded\n\
 POST /api/v1/imports     {\"group\": \"shop\"} makes sharded tables of plain ones with rows, and splits them;\n\
                          \"split\": false leaves one shard, \"check_only\": true only says what would be done\n\
+POST /api/v1/reshards    {\"group\": \"shop\"} gives a group the shard key that the policy has now;\n\
+                         \"check_only\": true only says what would be done\n\
 GET  /api/v1/jobs        verifications and the like with what came of them, newest first (?limit=)\n\
 GET  /api/v1/jobs/3      one of them\n\
 GET  /api/v1/heatmap     load of every shard, past and expected (?quantity=reads|writes|rows|bytes|busy&past=&ahead=&resolution=sample|step|ten_minutes|hour)\n\
@@ -69,6 +71,7 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/confirmations", post(confirm))
         .route("/verifications", post(jobs::request_verification))
         .route("/imports", get(jobs::imports).post(jobs::request_import))
+        .route("/reshards", post(jobs::request_reshard))
         .route("/nodes/{name}/add", post(jobs::add_node))
         .route("/nodes/{name}/drain", post(jobs::drain_node))
         .route("/jobs", get(jobs::jobs))

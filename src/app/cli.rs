@@ -47,6 +47,13 @@ pub enum Command {
     /// For a group of the policy whose tables are there already. They become one shard, and that is
     /// split over the nodes as the policy says. If it is cut off, the next start goes on with it.
     Import(Import),
+    /// Give a group the shard key that the policy has now, while clients go on
+    ///
+    /// Every row is copied to where it belongs by the new key; then the group changes over, in one
+    /// moment on all nodes. A key of other columns or another type, other bounds, or another strategy.
+    /// There is no way back but to do the same again. If it is cut off before that moment, it is undone
+    /// and begun anew at the next start.
+    Reshard(Reshard),
     /// Look whether the nodes hold exactly what the shard map says, while traffic goes on
     ///
     /// Every row on its shard, every partition on its node, reference tables equal on all nodes, and
@@ -256,6 +263,19 @@ pub struct Import {
     /// Leave one shard on the home node; `foreshard split` and `move` spread it later
     #[arg(long)]
     pub no_split: bool,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Arguments of `foreshard reshard`.
+#[derive(Debug, Args)]
+pub struct Reshard {
+    /// The group
+    pub group: String,
+    /// Only say what would be done, how much it is, and what speaks against it
+    #[arg(long)]
+    pub check: bool,
     /// Where the proxy's admin API is
     #[command(flatten)]
     pub admin: Admin,

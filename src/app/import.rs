@@ -1,4 +1,4 @@
-//! `foreshard import`: ask, wait, tell the steps.
+//! `foreshard import` and `foreshard reshard`: ask, wait, tell the steps.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,22 @@ use super::terminal::{complain, say};
 
 /// Makes sharded tables of plain ones.
 pub(super) async fn import(args: cli::Import) -> ExitCode {
-    match run(&args).await {
+    ended(run(&args).await)
+}
+
+/// Gives a group the shard key of the policy.
+pub(super) async fn reshard(args: cli::Reshard) -> ExitCode {
+    let run = async {
+        let admin = AdminClient::new(&args.admin.admin)?;
+        let wanted = json!({ "group": args.group, "check_only": args.check });
+        let job = job::finish(&admin, "/api/v1/reshards", &wanted).await?;
+        Ok(job["error"].as_str().map(str::to_owned).into_iter().collect())
+    };
+    ended(run.await)
+}
+
+fn ended(errors: Result<Vec<String>, HttpError>) -> ExitCode {
+    match errors {
         Ok(errors) if errors.is_empty() => ExitCode::SUCCESS,
         Ok(errors) => {
             errors.iter().for_each(|error| complain(format!("foreshard: {error}")));

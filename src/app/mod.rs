@@ -62,6 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
             Command::Node { command } => node::node(command).await,
             Command::Import(args) => import::import(args).await,
+            Command::Reshard(args) => import::reshard(args).await,
             Command::Verify(args) => verify::verify(args).await,
             Command::Status(args) => Box::pin(watch::status(args)).await,
             Command::Forecast(args) => forecast::forecast(&args),

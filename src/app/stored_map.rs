@@ -78,6 +78,12 @@ async fn extended(
     names: &[String],
     nodes: &[NodeAddress],
 ) -> Result<Option<ShardMap>, StartError> {
+    for group in policy.waiting_keys(stored) {
+        tracing::warn!(
+            group,
+            "the policy has another shard key for it: it stays as it is until foreshard reshard {group}"
+        );
+    }
     let policy = policy.without(&to_be_imported(policy, Some(stored), nodes).await?);
     let Some(parts) = policy.extend(stored, names)? else { return Ok(None) };
     let map = ShardMap::try_from(parts)?;

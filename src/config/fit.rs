@@ -72,8 +72,8 @@ impl Policy {
 
     /// What the stored map becomes under this policy and with these nodes: new groups and
     /// tables are added at the next epoch, new nodes are to join, and a node that was drained may be
-    /// left out; `None` if there is nothing to add. Whatever would need
-    /// data to move or to be rewritten is a mismatch.
+    /// left out; `None` if there is nothing to add. A group with another shard key stays as it is
+    /// ([`Self::waiting_keys`]); whatever else would need data to move or to be rewritten is a mismatch.
     pub fn extend(
         &self,
         map: &ShardMap,
@@ -102,11 +102,57 @@ impl Policy {
         }
         self.add_tables(&mut parts);
         parts.declared = self.declared(&parts);
+        let rekeyed = self.rekeyed(&before);
+        let waits = |it: &KeyedFunction| rekeyed.iter().any(|(group, _)| *group == it.group);
+        parts.declared.functions.retain(|function| !waits(function));
+        let kept = before.declared.functions.iter().filter(|function| waits(function));
+        parts.declared.functions.extend(kept.cloned());
         if parts == before {
             return Ok(None);
         }
         parts.epoch = parts.epoch.next();
         Ok(Some(parts))
+    }
+
+    /// The groups of the map that have another shard key here, or are cut in another way, and the same
+    /// tables: they stay as they are until their rows are brought to where they belong then.
+    pub fn waiting_keys(&self, map: &ShardMap) -> Vec<String> {
+        let rekeyed = self.rekeyed(&MapParts::from(map.clone()));
+        rekeyed.into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn rekeyed(&self, map: &MapParts) -> Vec<(GroupId, String)> {
+        let mut found = Vec::new();
+        for group in &self.groups {
+            let Some(id) = group_id(map, &group.name) else { continue };
+            let tables: Vec<(&TableName, &Vec<String>)> = map
+                .tables
+                .iter()
+                .filter_map(|table| match &table.kind {
+                    TableKind::Sharded { group, key } if *group == id => Some((&table.name, key)),
+                    _ => None,
+                })
+                .collect();
+            let same = tables.len() == group.tables.len()
+                && tables.iter().all(|(name, _)| group.tables.iter().any(|it| it.name == **name));
+            let keyed = |(name, key): &(&TableName, &Vec<String>)| {
+                group.tables.iter().any(|it| it.name == **name && it.key == **key)
+            };
+            let mut of_group = map.shards.iter().filter(|shard| shard.group == id);
+            let now = of_group.find_map(|shard| shard.bounds.method());
+            let method = group.bounds.first().and_then(Bounds::method);
+            let is_so = map.groups[id.index()].key == group.key
+                && (now.is_none() || now == method)
+                && tables.iter().all(keyed);
+            // What a lookup says would be wrong by another key.
+            let looked_up = map.declared.lookups.iter().any(|lookup| {
+                tables.iter().any(|(name, _)| **name == lookup.table || **name == lookup.name)
+            });
+            if same && !is_so && !looked_up {
+                found.push((id, group.name.clone()));
+            }
+        }
+        found
     }
 
     /// Adds the tables that the map does not have yet.
@@ -162,7 +208,9 @@ impl Policy {
                 )),
             }
         }
-        for group in &self.groups {
+        let rekeyed = self.rekeyed(map);
+        let waits = |group: &GroupPolicy| rekeyed.iter().any(|(_, name)| *name == group.name);
+        for group in self.groups.iter().filter(|group| !waits(group)) {
             reasons.extend(group_mismatch(map, group));
         }
         for group in &map.groups {
@@ -176,13 +224,17 @@ impl Policy {
     }
 
     fn table_mismatches(&self, map: &MapParts) -> Vec<String> {
-        let wanted = self.tables(map);
+        let (wanted, rekeyed) = (self.tables(map), self.rekeyed(map));
+        let waits = |table: &Table| match &table.kind {
+            TableKind::Sharded { group, .. } => rekeyed.iter().any(|(id, _)| id == group),
+            TableKind::Reference => false,
+        };
         let mut reasons = Vec::new();
         for table in &map.tables {
             let name = format!("{}.{}", table.name.schema, table.name.name);
             match wanted.iter().find(|wanted| wanted.name == table.name) {
                 None => reasons.push(format!("table {name} is in the map, not in the policy")),
-                Some(wanted) if wanted.kind != table.kind => {
+                Some(wanted) if wanted.kind != table.kind && !waits(table) => {
                     let (was, is) = (kind(map, &table.kind), kind(map, &wanted.kind));
                     reasons.push(format!("table {name} is {was}, the policy says {is}"));
                 }

@@ -182,6 +182,27 @@ groups:
 }
 
 #[test]
+fn a_group_with_another_key_stays_as_it_is_until_it_is_resharded() {
+    let before = map(&policy(SHOP), &["n1", "n2"]);
+    let same_tables = |key: &str| {
+        format!(
+            "groups: {{shop: {{{key}, tables: {{tenants: id, sales.orders: customer_id}}}}}}\n\
+             reference_tables: [plans]"
+        )
+    };
+    for key in [
+        "key: bigint, shards: 9",
+        "key: text, shards: 4",
+        "key: bigint, method: range, split_at: [1]",
+    ] {
+        let changed = policy(&same_tables(key));
+        assert_eq!(changed.waiting_keys(&before), ["shop"], "{key}");
+        assert_eq!(changed.extend(&before, &names(&["n1", "n2"])), Ok(None), "{key}");
+    }
+    assert_eq!(policy(SHOP).waiting_keys(&before), [] as [&str; 0]);
+}
+
+#[test]
 fn without_a_policy_every_table_is_a_home_table() {
     let parts: MapParts = Policy::default().shard_map(&names(&["n1", "n2"]));
     let map = ShardMap::try_from(parts).unwrap();
@@ -382,8 +403,9 @@ fn ranges_and_lists_become_shards_whose_bounds_are_kept() {
     let error = moved.extend(&first, &names(&["n1", "n2"])).unwrap_err().to_string();
     assert!(error.contains("hold other keys than the policy says"), "{error}");
     let hashed = BY_RANGE.replace("method: range", "shards: 3").replace("split_at:", "# ");
-    let error = self::policy(&hashed).extend(&first, &names(&["n1", "n2"])).unwrap_err();
-    assert!(error.to_string().contains("sharded by range, the policy says hash"), "{error}");
+    let hashed = self::policy(&hashed);
+    assert_eq!(hashed.extend(&first, &names(&["n1", "n2"])), Ok(None));
+    assert_eq!(hashed.waiting_keys(&first).len(), 1, "it waits for foreshard reshard");
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub(super) async fn own_foreign_keys(
 }
 
 /// Storage parameters and replica identity.
-async fn own_settings(
+pub(super) async fn own_settings(
     source: &Session,
     table: &MovedTable,
     leaf: u32,

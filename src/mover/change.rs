@@ -252,20 +252,34 @@ impl Relation {
         parameters: &mut Vec<RawText>,
     ) -> Result<String, MoveError> {
         let values = self.values(tuple, |_| true)?;
-        let (mut marks, mut conditions) = (Vec::with_capacity(values.len()), Vec::new());
+        let (mut marks, mut keys) = (Vec::with_capacity(values.len()), Vec::new());
+        let key = self.table.across.as_ref().map_or(&self.table.key, |across| &across.key);
         for (column, value) in self.table.columns.iter().zip(values) {
             let is_null = value.0.is_none();
             parameters.push(value);
             let mark = format!("${}::{}", parameters.len(), column.type_name);
-            if self.table.key.contains(&column.name) && !is_null {
-                conditions.push(format!("{} = {mark}", quoted(&column.name)));
+            if key.contains(&column.name) {
+                let name = quoted(&column.name);
+                keys.push(if is_null {
+                    format!("{name} IS NULL")
+                } else {
+                    format!("{name} = {mark}")
+                });
             }
             marks.push(mark);
         }
         let (columns, marks) = (names::columns(&self.table), marks.join(", "));
+        let leaf = &self.table.new_leaf;
+        let mut conditions = keys.clone();
         conditions.push(format!("ROW({columns})::text = ROW({marks})::text"));
-        let (leaf, conditions) = (&self.table.new_leaf, conditions.join(" AND "));
-        Ok(format!("ctid = (SELECT ctid FROM {leaf} WHERE {conditions} LIMIT 1)"))
+        let conditions = conditions.join(" AND ");
+        let found = format!("ctid = (SELECT ctid FROM {leaf} WHERE {conditions} LIMIT 1)");
+        // Rows of several partitions have the same ctid; those of one key are in one partition.
+        if self.table.across.is_none() {
+            keys.clear();
+        }
+        keys.push(found);
+        Ok(keys.join(" AND "))
     }
 }
 

@@ -119,7 +119,10 @@ pub(super) fn objects(mv: &Move) -> Vec<Object> {
 }
 
 /// Text means the same on both nodes.
-async fn same_database(source: &Session, destination: &Session) -> Result<(), MoveError> {
+pub(super) async fn same_database(
+    source: &Session,
+    destination: &Session,
+) -> Result<(), MoveError> {
     let sql = "SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, \
          coalesce(pg_database_collation_actual_version(oid), 'none') \
          FROM pg_database WHERE datname = current_database()";
@@ -150,7 +153,7 @@ async fn same_database(source: &Session, destination: &Session) -> Result<(), Mo
 }
 
 /// The source can decode its WAL and has a slot to spare.
-async fn can_stream(source: &Session, lanes: usize) -> Result<(), MoveError> {
+pub(super) async fn can_stream(source: &Session, lanes: usize) -> Result<(), MoveError> {
     let sql = "SELECT current_setting('wal_level'), \
          current_setting('max_replication_slots')::bigint \
            - (SELECT count(*) FROM pg_replication_slots), \
@@ -192,7 +195,7 @@ async fn can_stream(source: &Session, lanes: usize) -> Result<(), MoveError> {
 
 /// The proxy's own schema is there or can be made; without it a proxy that was replaced could go on
 /// writing to a shard that has moved.
-async fn can_make(
+pub(super) async fn can_make(
     context: &MoverContext,
     node: NodeId,
     session: &Session,
@@ -215,7 +218,7 @@ async fn can_make(
 }
 
 /// The destination lets the mover write without triggers, as replication does.
-async fn can_apply(destination: &Session) -> Result<(), MoveError> {
+pub(super) async fn can_apply(destination: &Session) -> Result<(), MoveError> {
     let sql = "BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK";
     match destination.run("switching triggers off", sql).await {
         Err(error) if !error.is_passing() => refused(format!(

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::cleanup;
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, lanes};
+use super::lane::{OneLane, dealt_by, lanes};
 use super::look;
 use super::names;
 use super::position;
@@ -112,7 +112,10 @@ async fn is_copied(context: &MoverContext, lane: OneLane<'_>) -> Result<bool, Mo
     Ok(!source.rows("looking for the slot", sql, &[&lane.slot()]).await?.is_empty())
 }
 
-async fn copy_lane(context: &MoverContext, lane: OneLane<'_>) -> Result<Copied, MoveError> {
+pub(super) async fn copy_lane(
+    context: &MoverContext,
+    lane: OneLane<'_>,
+) -> Result<Copied, MoveError> {
     let mv = lane.mv;
     let source = Session::open(context, mv, lane.lane.source.node).await?;
     let destination = Session::open(context, mv, lane.lane.target.node).await?;
@@ -188,7 +191,7 @@ impl Pipe<'_> {
     async fn copy_table(&mut self, table: &MovedTable) -> Result<Copied, MoveError> {
         let format = if table.builtin_types { "binary" } else { "text" };
         let (leaf, new_leaf, columns) = (&table.leaf, &table.new_leaf, names::columns(table));
-        let parent = look::oid(&self.source, &table.parent).await?;
+        let parent = look::oid(&self.source, dealt_by(table)).await?;
         let out = match self.lane.given(table, parent) {
             None => format!("COPY {leaf} ({columns}) TO STDOUT (FORMAT {format})"),
             Some(given) => format!(

@@ -21,6 +21,8 @@ pub(super) struct Copy<'a> {
     pub(super) session: &'a Session,
     /// As it stands in FROM.
     pub(super) table: &'a str,
+    /// Whether the rows of its partitions are meant.
+    pub(super) parts: bool,
     /// The columns that are compared, as a list.
     pub(super) columns: &'a str,
     /// Those of them that name a row, as a list.
@@ -68,10 +70,11 @@ impl Copy<'_> {
     fn hashed(&self) -> String {
         format!(
             "SELECT {} AS bucket, ROW({})::text AS name, \
-             hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM ONLY {} WHERE {}",
+             hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM {}{} WHERE {}",
             self.bucket(),
             self.identity,
             self.columns,
+            if self.parts { "" } else { "ONLY " },
             self.table,
             self.condition
         )

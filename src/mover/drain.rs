@@ -108,7 +108,11 @@ impl Drainer {
                 desk.tell(text).await
             }
             // Somebody else moves it: the next look tells where to.
-            Err(RequestError::UnderWay { .. } | RequestError::AlreadyThere { .. }) => Ok(()),
+            Err(
+                RequestError::UnderWay { .. }
+                | RequestError::AlreadyThere { .. }
+                | RequestError::OnTheWay(_),
+            ) => Ok(()),
             Err(RequestError::Catalog(error)) => Err(error.into()),
             Err(error) => Err(MoveError::Refused(error.to_string())),
         }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::audit;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::session::Session;
-use super::{drain, import, join};
+use super::{drain, import, join, reshard};
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
 use crate::executor::Engine;
 use crate::ids::{JobId, NodeId};
@@ -26,6 +26,8 @@ use crate::shard_move::{Errand, Job};
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
 /// How many finished jobs are kept.
 const KEPT: usize = 100;
+/// How often a job looks whether it is its turn.
+const TURN: Duration = Duration::from_millis(200);
 /// How often the next free id is looked for.
 const TRIES: u32 = 20;
 
@@ -141,6 +143,7 @@ impl Desk<'_> {
             Errand::AddNode { node } => Box::pin(join::join(&mut self, node)).await,
             Errand::DrainNode { node } => drain::drain(&mut self, node).await,
             Errand::Import(wanted) => Box::pin(import::import(&mut self, &wanted)).await,
+            Errand::Reshard(wanted) => Box::pin(reshard::reshard(&mut self, &wanted)).await,
         };
         let error = result.err().map(|error| error.story());
         tracing::info!(error, "job ends");
@@ -163,6 +166,25 @@ impl Desk<'_> {
         let mut job = self.job.record.clone();
         job.steps.push(step);
         self.store(job).await
+    }
+
+    /// One after the other: waits until no import or change of a shard key that was asked for before is
+    /// at work.
+    pub(super) async fn wait_turn(&self) -> Result<(), MoveError> {
+        loop {
+            let jobs = self.context.catalog.list::<Job>().await?;
+            let earlier = |job: &Job| {
+                let changes = match &job.errand {
+                    Errand::Import(it) | Errand::Reshard(it) => !it.check_only,
+                    _ => false,
+                };
+                changes && !job.is_finished() && job.id < self.job.record.id
+            };
+            if !jobs.iter().any(|job| earlier(&job.record)) {
+                return Ok(());
+            }
+            sleep(TURN).await;
+        }
     }
 
     /// A connection of the job.

@@ -37,6 +37,7 @@ mod progress;
 mod recall;
 mod rehearse;
 mod request;
+mod reshard;
 mod room;
 mod run;
 mod session;

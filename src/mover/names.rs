@@ -1,6 +1,6 @@
 //! The names of what a move makes: always the same for the same move, never those of another.
 
-use crate::ids::{Lsn, MoveId};
+use crate::ids::{JobId, Lsn, MoveId};
 use crate::shard_move::{Move, MovedTable, Reversed};
 use crate::sql::Ident;
 
@@ -10,10 +10,18 @@ pub(super) const MARKER_PREFIX: &str = "foreshard";
 /// Slots are named in all databases of a server, so the time makes it unique over proxies. That of a
 /// way back was made before the way back had an id.
 pub(super) fn slot(mv: &Move, lane: usize) -> String {
+    if let Some(job) = mv.job {
+        return format!("{}{lane}", of_job(job, mv.requested_unix_ms));
+    }
     match mv.reverses {
         Some(Reversed { id, requested_unix_ms }) => back(id, requested_unix_ms, lane),
         None => format!("foreshard_m{}_{}_{lane}", mv.id, mv.requested_unix_ms),
     }
+}
+
+/// What the names of all slots, publications and positions of a job begin with.
+pub(super) fn of_job(job: JobId, requested_unix_ms: u64) -> String {
+    format!("foreshard_j{job}_{requested_unix_ms}_")
 }
 
 fn back(reversed: MoveId, requested_unix_ms: u64, lane: usize) -> String {
@@ -27,7 +35,8 @@ pub(super) fn back_slot(mv: &Move, lane: usize) -> String {
 
 /// A slot for one comparison.
 pub(super) fn verify_slot(mv: &Move, lane: usize) -> String {
-    format!("foreshard_v{}_{}_{lane}", mv.id, mv.requested_unix_ms)
+    let kind = if mv.job.is_some() { "w" } else { "v" };
+    format!("foreshard_{kind}{}_{}_{lane}", mv.id, mv.requested_unix_ms)
 }
 
 /// The triggers that keep a leaf from being written while it is detached concurrently: on rows, and

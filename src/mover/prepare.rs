@@ -2,7 +2,7 @@
 
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, lanes};
+use super::lane::{OneLane, Sessions, dealt_by, lanes};
 use super::look;
 use super::names::quoted;
 use super::position;
@@ -53,7 +53,7 @@ pub(super) async fn publish(source: &Session, lane: OneLane<'_>) -> Result<(), M
     let name = quoted(&lane.slot());
     let mut leaves = Vec::new();
     for table in &lane.lane.tables {
-        let parent = look::oid(source, &table.parent).await?;
+        let parent = look::oid(source, dealt_by(table)).await?;
         let given = lane.given(table, parent).map(|given| format!(" WHERE ({given})"));
         leaves.push(format!("{}{}", table.leaf, given.unwrap_or_default()));
     }

@@ -60,6 +60,9 @@ pub enum RequestError {
         /// The move that is not finished.
         id: MoveId,
     },
+    /// All shards of its group are on their way.
+    #[error("shard {0} can't be moved while its group is imported or gets another shard key")]
+    OnTheWay(ShardId),
     /// No old copy is there to go back to.
     #[error(
         "nothing is kept of {0} that could be gone back to: ask for an ordinary move, split or merge"
@@ -285,6 +288,9 @@ fn cut(map: &ShardMap, source: &Part, how: &HowToSplit) -> Result<Vec<Bounds>, S
 
 fn part(map: &ShardMap, shard: ShardId) -> Result<Part, RequestError> {
     let found = map.shard(shard).ok_or(RequestError::NoShard(shard))?;
+    if map.tables_of(found.group).any(|table| map.importing().contains(&table.name)) {
+        return Err(RequestError::OnTheWay(shard));
+    }
     Ok(Part { shard, node: found.node, bounds: found.bounds.clone() })
 }
 

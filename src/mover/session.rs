@@ -163,7 +163,10 @@ impl Session {
 
 /// The `application_name` of all sessions of a move.
 pub(super) fn application_name(mv: &Move) -> String {
-    format!("foreshard move {} {}", mv.id, mv.requested_unix_ms)
+    match mv.job {
+        Some(job) => format!("foreshard job {job} {}", mv.requested_unix_ms),
+        None => format!("foreshard move {} {}", mv.id, mv.requested_unix_ms),
+    }
 }
 
 /// A wait between half and the whole of `longest`, so that tries don't march in step.

@@ -168,6 +168,7 @@ impl Pair<'_> {
             identity: leaf.identity.clone(),
             shape: look::shape(self.source, &[parent.oid, leaf.oid]).await?,
             builtin_types,
+            across: None,
         };
         self.can_be_filtered(&moved, &leaf, parent).await?;
         Ok(moved)
@@ -203,6 +204,27 @@ impl Pair<'_> {
         let leaf = look::table(self.source, &moved.leaf).await?.ok_or_else(gone)?;
         let parent = look::table(self.source, &moved.parent).await?.ok_or_else(gone)?;
         self.can_be_filtered(moved, &leaf, &parent).await
+    }
+
+    /// The same of a filter by other columns than those of the shard key.
+    pub(super) async fn is_identified_by(
+        &self,
+        moved: &MovedTable,
+        key: &[String],
+    ) -> Result<(), MoveError> {
+        if moved.whole_row_identity || moved.identity == "f" {
+            return Ok(());
+        }
+        let leaf = look::oid(self.source, &moved.leaf).await?;
+        let identity = look::names(self.source, leaf, IDENTITY).await?;
+        match key.iter().find(|column| !identity.contains(column)) {
+            None => Ok(()),
+            Some(column) => refused(format!(
+                "the replica identity of {} lacks the new shard key {column:?}: ALTER TABLE {0} \
+                 REPLICA IDENTITY FULL",
+                moved.leaf
+            )),
+        }
     }
 
     /// A publication with a filter would make the application's updates fail if the columns of the

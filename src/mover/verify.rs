@@ -14,8 +14,7 @@ use super::catch_up::care;
 use super::context::MoverContext;
 use super::differ::{Copy, name_rows};
 use super::error::MoveError;
-use super::lane::OneLane;
-use super::lane::lanes;
+use super::lane::{OneLane, dealt_by, lanes};
 use super::look::{self, PRIMARY_KEY};
 use super::names;
 use super::session::Session;
@@ -34,18 +33,7 @@ pub(super) async fn verify(
     mv: &Move,
     appliers: &mut [Applier<'_>],
 ) -> Result<Event, MoveError> {
-    let (all_done, left) = (CancellationToken::new(), AtomicUsize::new(appliers.len()));
-    let one = async |lane, applier: &mut Applier<'_>| {
-        let proofs = verify_lane(context, lane, applier).await;
-        if left.fetch_sub(1, Ordering::Relaxed) == 1 || proofs.is_err() {
-            all_done.cancel();
-        }
-        // A stream that nobody reads would be cut off while the others are compared.
-        applier.advance(&Target::Never, all_done.cancelled()).await?;
-        proofs
-    };
-    let all = lanes(mv).zip(appliers.iter_mut()).map(|(lane, applier)| one(lane, applier));
-    let proofs = try_join_all(all).await?.into_iter().flatten().collect();
+    let proofs = compare(context, mv, appliers).await?;
     let armed = CancellationToken::new();
     let arm = async {
         let back = back::arm(context, mv).await;
@@ -57,6 +45,26 @@ pub(super) async fn verify(
     let back = back?;
     context.pass("verified")?;
     Ok(Event::Verified { proofs, back })
+}
+
+/// What was equal, of each table of every lane.
+pub(super) async fn compare(
+    context: &MoverContext,
+    mv: &Move,
+    appliers: &mut [Applier<'_>],
+) -> Result<Vec<Proof>, MoveError> {
+    let (all_done, left) = (CancellationToken::new(), AtomicUsize::new(appliers.len()));
+    let one = async |lane, applier: &mut Applier<'_>| {
+        let proofs = Box::pin(verify_lane(context, lane, applier)).await;
+        if left.fetch_sub(1, Ordering::Relaxed) == 1 || proofs.is_err() {
+            all_done.cancel();
+        }
+        // A stream that nobody reads would be cut off while the others are compared.
+        applier.advance(&Target::Never, all_done.cancelled()).await?;
+        proofs
+    };
+    let all = lanes(mv).zip(appliers.iter_mut()).map(|(lane, applier)| one(lane, applier));
+    Ok(try_join_all(all).await?.into_iter().flatten().collect())
 }
 
 async fn verify_lane(
@@ -84,17 +92,20 @@ async fn verify_lane(
     // The first statement takes the snapshot: exactly the source's transactions before that point.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
     destination.run("taking the snapshot of a comparison", begin).await?;
+    let tables = lane.compared();
     let both = async {
-        let (here, there) =
-            join!(sums(&source, lane, Side::Source), sums(&destination, lane, Side::Target));
+        let (here, there) = join!(
+            sums(&source, lane, &tables, Side::Source),
+            sums(&destination, lane, &tables, Side::Target)
+        );
         Ok((here?, there?))
     };
     let both = beside(both, async |done| applier.advance(&Target::Never, done).await);
     let (here, there) = both.await?;
     let Some(at) = here.iter().zip(&there).position(|(here, there)| here != there) else {
-        return Ok(proofs(lane, slot.consistent, here));
+        return Ok(proofs(&tables, slot.consistent, here));
     };
-    let (table, here, there) = (&lane.lane.tables[at], &here[at], &there[at]);
+    let (table, here, there) = (&tables[at], &here[at], &there[at]);
     let text = format!(
         "table {} differs at {}: the source has {} rows with checksum {}, the destination {} with {}",
         table.new_leaf, slot.consistent, here.0, here.1, there.0, there.1
@@ -115,11 +126,13 @@ async fn named(
     let columns = names::columns(table);
     let key = look::names(source, look::oid(source, &table.leaf).await?, PRIMARY_KEY).await?;
     let identity = if key.is_empty() { columns.clone() } else { names::list(&key) };
-    let given = lane.given(table, look::oid(source, &table.parent).await?);
+    let given = lane.given(table, look::oid(source, dealt_by(table)).await?);
     let gotten = lane.gotten(table, look::oid(destination, &table.parent).await?);
+    let parts = table.across.is_some();
     let copy = |session, table, condition| Copy {
         session,
         table,
+        parts,
         columns: &columns,
         identity: &identity,
         condition,
@@ -164,13 +177,23 @@ enum Side {
 }
 
 /// Rows and checksum of the lane's part of each table, in the session's snapshot.
-async fn sums(session: &Session, lane: OneLane<'_>, side: Side) -> Result<Sums, MoveError> {
-    let mut all = Vec::with_capacity(lane.lane.tables.len());
-    for table in &lane.lane.tables {
-        let parent = look::oid(session, &table.parent).await?;
+async fn sums(
+    session: &Session,
+    lane: OneLane<'_>,
+    tables: &[MovedTable],
+    side: Side,
+) -> Result<Sums, MoveError> {
+    let mut all = Vec::with_capacity(tables.len());
+    for table in tables {
         let (leaf, condition) = match side {
-            Side::Source => (&table.leaf, lane.given(table, parent)),
-            Side::Target => (&table.new_leaf, lane.gotten(table, parent)),
+            Side::Source => {
+                let parent = look::oid(session, dealt_by(table)).await?;
+                (&table.leaf, lane.given(table, parent))
+            }
+            Side::Target => {
+                let parent = look::oid(session, &table.parent).await?;
+                (&table.new_leaf, lane.gotten(table, parent))
+            }
         };
         let sql = sum(table, leaf, condition.as_deref());
         let row = session.client.query_one(&sql, &[]).await;
@@ -186,19 +209,25 @@ async fn sums(session: &Session, lane: OneLane<'_>, side: Side) -> Result<Sums, 
 fn sum(table: &MovedTable, leaf: &TableName, condition: Option<&str>) -> String {
     format!(
         "SELECT count(*), coalesce(sum(hash), 0)::text || ' ' || coalesce(bit_xor(hash), 0)::text \
-         FROM (SELECT hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM ONLY {leaf} \
+         FROM (SELECT hashtextextended(ROW({})::text COLLATE \"C\", 0) AS hash FROM {} \
          WHERE {}) AS hashed",
         names::columns(table),
+        from(table, leaf),
         condition.unwrap_or("true"),
     )
 }
 
-fn proofs(lane: OneLane<'_>, lsn: Lsn, sums: Sums) -> Vec<Proof> {
+/// A table of a comparison as it stands in FROM: where rows go across, both are partitioned.
+fn from(table: &MovedTable, name: &TableName) -> String {
+    if table.across.is_some() { name.to_string() } else { format!("ONLY {name}") }
+}
+
+fn proofs(tables: &[MovedTable], lsn: Lsn, sums: Sums) -> Vec<Proof> {
     let proof = |(table, (rows, checksum)): (&MovedTable, _)| Proof {
         leaf: table.new_leaf.clone(),
         rows,
         checksum,
         lsn,
     };
-    lane.lane.tables.iter().zip(sums).map(proof).collect()
+    tables.iter().zip(sums).map(proof).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
 //! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
-//! [`BACK_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
+//! [`BACK_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`],
+//! [`RESHARD_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
 /// Those of a move, in the order in which it passes them.
 pub const MOVE_FAILPOINTS: [&str; 15] = [
@@ -93,6 +94,38 @@ pub const IMPORT_FAILPOINTS: [&str; 10] = [
     "import_split",
 ];
 
+/// Those of a change of the shard key, in order; its copy and its streams pass those of a move.
+pub const RESHARD_FAILPOINTS: [&str; 14] = [
+    // What an earlier process left is dropped, or nothing was left.
+    "reshard_undone",
+    // The empty twins are made on every node.
+    "reshard_made",
+    // Publications and replica identities are made.
+    "reshard_published",
+    // All rows are copied.
+    "reshard_copied",
+    // Indexes and constraints are built.
+    "reshard_built",
+    // Both sides were found equal.
+    "reshard_verified",
+    // The gates are closed, and the tables locked on every node.
+    "reshard_locked",
+    // Every row has arrived.
+    "reshard_arrived",
+    // Every node has prepared the exchange; nothing is decided.
+    "reshard_prepared",
+    // The decision and the map are stored, nothing is committed.
+    "reshard_decided",
+    // The first node has committed, the others have not.
+    "reshard_committed",
+    // The map is in force, the old tables are there.
+    "reshard_switched",
+    // The old tables are gone.
+    "reshard_cleaned",
+    // Moves may begin again; the job's end is not stored.
+    "reshard_finished",
+];
+
 /// Those of a commit in two phases, in order.
 pub const COMMIT_FAILPOINTS: [&str; 3] = [
     // Every node has prepared its part, the decision is not recorded.
@@ -151,6 +184,7 @@ impl Failpoints {
 
 fn is_known(name: &str) -> bool {
     let moves = [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &BACK_FAILPOINTS];
-    let others = [&JOIN_FAILPOINTS[..], &IMPORT_FAILPOINTS, &COMMIT_FAILPOINTS];
+    let others =
+        [&JOIN_FAILPOINTS[..], &IMPORT_FAILPOINTS, &RESHARD_FAILPOINTS, &COMMIT_FAILPOINTS];
     moves.iter().chain(&others).any(|it| it.contains(&name))
 }

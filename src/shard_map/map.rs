@@ -1,5 +1,7 @@
 //! The value itself and its look-ups.
 
+mod change;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use super::{
 };
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
+pub use change::{NewGroup, NewKey};
 
 /// Groups, tables and placement at one epoch. Immutable; cheap look-ups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,25 +129,6 @@ pub enum Identity {
     ByDefault,
     /// ALWAYS: a value is taken with OVERRIDING SYSTEM VALUE only.
     Always,
-}
-
-/// A group that comes with one shard, and with tables that have rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewGroup {
-    /// Its name.
-    pub name: String,
-    /// The type of each column of its shard key.
-    pub key: Vec<KeyType>,
-    /// The id of its shard.
-    pub shard: ShardId,
-    /// The keys of that: all of them.
-    pub bounds: Bounds,
-    /// The node of that.
-    pub node: NodeId,
-    /// Its tables: name, columns of the shard key, columns.
-    pub tables: Vec<(TableName, Vec<String>, Vec<Column>)>,
-    /// Functions and procedures that run where a key is, with their arguments.
-    pub functions: Vec<(TableName, Vec<u16>)>,
 }
 
 /// Why parts do not make a map.
@@ -416,35 +400,6 @@ impl ShardMap {
             }
             parts.shards[id.index()] = shard.clone();
         }
-        parts.epoch = parts.epoch.next();
-        parts.try_into()
-    }
-
-    /// This map with another group, at the next epoch.
-    ///
-    /// # Errors
-    /// It has the group, one of its tables or its shard already.
-    pub fn with_group(&self, new: &NewGroup) -> Result<Self, InvalidMap> {
-        let twice = || InvalidMap::Table(new.name.clone(), "stands twice");
-        if self.group_named(&new.name).is_some() || self.shard(new.shard).is_some() {
-            return Err(twice());
-        }
-        let mut parts = self.parts.clone();
-        let group = GroupId(u16::try_from(parts.groups.len()).map_err(|_| twice())?);
-        parts.groups.push(Group { name: new.name.clone(), key: new.key.clone() });
-        let shard = Shard { group, bounds: new.bounds.clone(), node: new.node };
-        while parts.shards.len() <= new.shard.index() {
-            parts.shards.push(Shard { bounds: Bounds::Nothing, ..shard.clone() });
-        }
-        parts.shards[new.shard.index()] = shard;
-        parts.tables.extend(new.tables.iter().map(|(name, key, columns)| Table {
-            name: name.clone(),
-            kind: TableKind::Sharded { group, key: key.clone() },
-            columns: columns.clone(),
-        }));
-        parts.declared.functions.extend(new.functions.iter().map(|(name, arguments)| {
-            KeyedFunction { name: name.clone(), group, arguments: arguments.clone() }
-        }));
         parts.epoch = parts.epoch.next();
         parts.try_into()
     }

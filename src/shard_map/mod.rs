@@ -23,7 +23,7 @@ pub use directory::{Directory, Limit, Method};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
-    Column, Group, Identity, InvalidMap, MapParts, NewGroup, Shard, ShardMap, Table, TableKind,
-    leaf_name,
+    Column, Group, Identity, InvalidMap, MapParts, NewGroup, NewKey, Shard, ShardMap, Table,
+    TableKind, leaf_name,
 };
 pub use node::{Node, Standing};

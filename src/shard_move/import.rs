@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard_map::{Bounds, KeyType};
+use crate::shard_map::{Bounds, KeyType, ShardMap, TableKind};
 use crate::sql::TableName;
 
 /// What is to be imported, as the policy has it.
@@ -39,6 +39,19 @@ impl Import {
     /// The bounds of the only shard that it makes.
     pub fn whole(&self) -> Option<Bounds> {
         self.bounds.first().and_then(Bounds::method).map(Bounds::whole)
+    }
+
+    /// Whether the map has the group with this key, cut by this method.
+    pub fn is_in_force(&self, map: &ShardMap) -> bool {
+        let Some(group) = map.group_named(&self.group) else { return false };
+        let method = self.bounds.first().and_then(Bounds::method);
+        let keyed = |wanted: &ImportedTable| match map.table(&wanted.name).map(|it| &it.kind) {
+            Some(TableKind::Sharded { group: of, key }) => *of == group && *key == wanted.key,
+            _ => false,
+        };
+        map.groups()[group.index()].key == self.key
+            && method == Some(map.method(group))
+            && self.tables.iter().all(keyed)
     }
 
     /// The names of its tables.

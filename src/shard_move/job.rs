@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Import;
+use super::{Import, Object};
 use crate::ids::{JobId, NodeId, ShardId};
 
 /// One job, as the catalog stores it under `jobs/`.
@@ -25,6 +25,9 @@ pub struct Job {
     pub error: Option<String>,
     /// What a verification found.
     pub report: Option<Report>,
+    /// What it has changed on nodes and has to put back, beside what is named after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Object>,
 }
 
 /// What is asked for.
@@ -49,6 +52,8 @@ pub enum Errand {
     },
     /// Make sharded tables of the plain ones of a group on the home node.
     Import(Box<Import>),
+    /// Give a group the shard key and the shards of the policy.
+    Reshard(Box<Import>),
 }
 
 impl Errand {
@@ -60,6 +65,8 @@ impl Errand {
             Self::DrainNode { .. } => "drain node",
             Self::Import(import) if import.check_only => "check an import",
             Self::Import(_) => "import",
+            Self::Reshard(wanted) if wanted.check_only => "check a change of the shard key",
+            Self::Reshard(_) => "change of the shard key",
         }
     }
 }
@@ -126,6 +133,7 @@ impl Job {
             steps: Vec::new(),
             error: None,
             report: None,
+            objects: Vec::new(),
         }
     }
 

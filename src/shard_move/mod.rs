@@ -15,7 +15,7 @@ mod tests;
 pub use import::{Import, ImportedTable, finer};
 pub use job::{Errand, Finding, FindingKind, Job, JobState, Report};
 pub use record::{
-    Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof, Reversed,
-    Step,
+    Across, Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof,
+    Reversed, Step,
 };
 pub use state::{Action, Event, InvalidEvent, State};

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::state::State;
-use crate::ids::{Lsn, MoveId, NodeId, ShardId};
+use crate::ids::{JobId, Lsn, MoveId, NodeId, ShardId};
 use crate::shard_map::Bounds;
 use crate::sql::TableName;
 
@@ -75,6 +75,9 @@ pub struct Move {
     /// Of a way back: until when the old copies are kept, in ms since 1970.
     #[serde(default)]
     pub kept_until_unix_ms: Option<u64>,
+    /// Of the rows that a job brings to other tables: the job. Such a move is no record of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
 }
 
 /// The move that a way back reverses, by what its names are made of.
@@ -165,6 +168,22 @@ pub struct MovedTable {
     pub shape: String,
     /// Whether the binary form of all its columns means the same on every node.
     pub builtin_types: bool,
+    /// Set if the rows go to a table with another shard key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub across: Option<Across>,
+}
+
+/// How rows are told apart that go from a partition to a partitioned table with another shard key,
+/// [`MovedTable::new_leaf`]: a node's part of it gets rows of many partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Across {
+    /// The shard-key columns of the other table.
+    pub key: Vec<String>,
+    /// The bounds of its shards that the lane's target has, by that key; none if it has all of them.
+    pub given: Vec<Bounds>,
+    /// The bounds of the shards that the rows come from, by [`MovedTable::key`]; none if they come
+    /// from all of them.
+    pub from: Vec<Bounds>,
 }
 
 /// A column of a moved table.
@@ -274,6 +293,7 @@ impl Move {
             way_back: None,
             reverses: None,
             kept_until_unix_ms: None,
+            job: None,
         }
     }
 

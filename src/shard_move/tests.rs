@@ -24,6 +24,7 @@ fn table() -> MovedTable {
         whole_row_identity: true,
         identity: "d".to_owned(),
         shape: String::new(),
+        across: None,
         builtin_types: true,
     }
 }

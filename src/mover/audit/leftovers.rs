@@ -21,7 +21,7 @@ const OURS: &str = "\
      WHERE pubname ~ '^foreshard_' \
      UNION ALL SELECT 'check constraint', conname::text || ' of ' || conrelid::regclass::text \
      FROM pg_constraint WHERE conname ~ '^foreshard_' AND conname <> 'foreshard_others' \
-     UNION ALL SELECT 'schema', nspname::text FROM pg_namespace WHERE nspname ~ '^foreshard_import_' \
+     UNION ALL SELECT 'schema', nspname::text FROM pg_namespace WHERE nspname ~ '^foreshard_(import|reshard)_' \
      UNION ALL SELECT 'trigger', tgname::text || ' of ' || tgrelid::regclass::text FROM pg_trigger \
      WHERE tgname ~ '^foreshard_freeze' \
      UNION ALL SELECT 'unfinished detachment', inhrelid::regclass::text FROM pg_inherits \
@@ -118,8 +118,13 @@ struct Owned {
     checks: BTreeSet<String>,
     nodes: BTreeSet<NodeId>,
     tables: BTreeSet<(NodeId, TableName)>,
-    /// An import is under way.
+    /// An import or a change of a shard key is under way.
     imports: bool,
+}
+
+/// Whether it is named after an import or a change of a shard key.
+fn of_jobs(name: &str) -> bool {
+    ["foreshard_import_", "foreshard_reshard_", "foreshard_j"].iter().any(|it| name.starts_with(it))
 }
 
 impl Owned {
@@ -148,7 +153,7 @@ impl Owned {
 
     fn has(&self, node: NodeId, found: &Found) -> bool {
         match (&found.table, found.kind.as_str()) {
-            (None, _) if self.imports && found.name.starts_with("foreshard_import_") => true,
+            (None, _) if self.imports && of_jobs(&found.name) => true,
             (Some(table), _) => self.tables.contains(&(node, table.clone())),
             (None, "check constraint") => self.checks.iter().any(|check| {
                 found.name.strip_prefix(check.as_str()).is_some_and(|r| r.starts_with(' '))

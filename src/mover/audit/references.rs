@@ -55,7 +55,7 @@ struct Compared {
 impl Compared {
     fn copy<'a>(&'a self, session: &'a Session) -> Copy<'a> {
         let Self { name, columns, identity } = self;
-        Copy { session, table: name, columns, identity, condition: "true" }
+        Copy { session, table: name, parts: false, columns, identity, condition: "true" }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pg_walstream::{ColumnData, ColumnInfo, LogicalReplicationMessage, TupleData};
 
 use super::{RawText, Relation};
-use crate::shard_move::{MovedColumn, MovedTable};
+use crate::shard_move::{Across, MovedColumn, MovedTable};
 use crate::sql::TableName;
 
 fn orders() -> MovedTable {
@@ -23,6 +23,7 @@ fn orders() -> MovedTable {
         whole_row_identity: false,
         identity: "d".to_owned(),
         shape: String::new(),
+        across: None,
         builtin_types: true,
     }
 }
@@ -136,4 +137,27 @@ fn a_truncate_of_a_leaf_that_others_share_deletes_its_own_rows_alone() {
         sql(Relation::truncate(&[&shared])),
         ["DELETE FROM \"s\".\"Orders_s9\" WHERE share"]
     );
+}
+
+#[test]
+fn a_row_that_goes_across_is_found_in_the_one_partition_that_may_have_it() {
+    let message = relation(b'f', ["tenant", "id", "a\"b"]);
+    let across = Across { key: vec!["id".to_owned()], given: Vec::new(), from: Vec::new() };
+    let table = MovedTable { across: Some(across), ..orders() };
+    let relation = Relation::of(&message, &[(table, None)]).unwrap().unwrap();
+    let found = |values| relation.delete(&tuple(values)).unwrap().sql;
+    let all = "ROW(\"tenant\", \"id\", \"a\"\"b\")::text = \
+         ROW($1::bigint, $2::bigint, $3::text)::text";
+    for (values, key) in
+        [(["1", "2", "-"], "\"id\" = $2::bigint"), (["1", "-", "x"], "\"id\" IS NULL")]
+    {
+        let leaf = "\"s\".\"Orders_s9\"";
+        assert_eq!(
+            found(values),
+            format!(
+                "DELETE FROM {leaf} WHERE {key} AND ctid = (SELECT ctid FROM {leaf} WHERE {key} \
+                 AND {all} LIMIT 1)"
+            )
+        );
+    }
 }

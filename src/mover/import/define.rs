@@ -44,8 +44,8 @@ const REST: &str = "WITH t AS (SELECT c.*, $2::text AS new FROM pg_class c WHERE
      keys AS (SELECT k.oid, k.conname, k.contype, t.new FROM t \
      JOIN pg_constraint k ON k.conrelid = t.oid AND k.conname !~ '^foreshard_'), \
      indexes AS (SELECT i.oid, i.relname, x.indisunique, t.new, substr(pg_get_indexdef(i.oid), \
-     1 + length(format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN x.indisunique THEN 'UNIQUE ' END, \
-     i.relname, n.nspname, t.relname))) AS rest, EXISTS (SELECT FROM pg_constraint k \
+     1 + length(format('CREATE %sINDEX %I ON %s%I.%I ', CASE WHEN x.indisunique THEN 'UNIQUE ' END, \
+     i.relname, CASE WHEN t.relkind = 'p' THEN 'ONLY ' END, n.nspname, t.relname))) AS rest, EXISTS (SELECT FROM pg_constraint k \
      WHERE k.conindid = i.oid AND k.contype IN ('p', 'u', 'x')) AS of_key FROM t \
      JOIN pg_namespace n ON n.oid = t.relnamespace JOIN pg_index x ON x.indrelid = t.oid \
      JOIN pg_class i ON i.oid = x.indexrelid), \
@@ -162,7 +162,7 @@ struct Sequence {
 
 /// Where the twin is made.
 #[derive(Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(in super::super) enum Place<'a> {
     /// On the home node, in this schema, beside the plain table.
     Beside(&'a str),
     /// On this other node, under the table's own name.
@@ -171,7 +171,7 @@ pub(super) enum Place<'a> {
 
 /// The statements that make a table's partitioned twin at a place, without partitions, as the home
 /// node's catalog says now.
-pub(super) async fn statements(
+pub(in super::super) async fn statements(
     home: &Session,
     table: &Plain,
     method: Method,
@@ -248,7 +248,7 @@ async fn sequences(home: &Session, oid: u32) -> Result<Vec<Sequence>, MoveError>
 }
 
 /// The first column of each row.
-pub(super) async fn texts(
+pub(in super::super) async fn texts(
     session: &Session,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],

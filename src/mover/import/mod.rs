@@ -9,11 +9,11 @@
 //! which ordinary splits spread over the nodes.
 
 mod commit;
-mod define;
+pub(super) mod define;
 mod look;
-mod refuse;
+pub(super) mod refuse;
 mod spread;
-mod swap;
+pub(super) mod swap;
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::session::{Session, jitter};
 use crate::executor::ColumnsError;
 use crate::ids::JobId;
 use crate::shard_map::Bounds;
-use crate::shard_move::{Errand, Import, Job};
+use crate::shard_move::Import;
 use crate::sql::TableName;
 use commit::Tried;
 use define::Place;
@@ -38,8 +38,6 @@ const TRIES: u32 = 10;
 const EARLIER: Duration = Duration::from_secs(5);
 /// How long what was routed before the tables were sharded is waited for.
 const ROUTED_BEFORE: Duration = Duration::from_mins(10);
-/// How often an import looks whether it is its turn.
-const TURN: Duration = Duration::from_millis(200);
 /// How long and how often tables are asked for in a row, to get or lose a check, in ms.
 const CHECK_LOCK: (u64, u32) = (30, 3);
 /// How often what is to be undone is tried; the waits between grow.
@@ -48,9 +46,9 @@ const UNDO_TRIES: u32 = 12;
 /// A table on the home node that is imported.
 #[derive(Debug, Clone)]
 pub(super) struct Plain {
-    name: TableName,
-    oid: u32,
-    key: Vec<String>,
+    pub(super) name: TableName,
+    pub(super) oid: u32,
+    pub(super) key: Vec<String>,
 }
 
 /// The schema in which the twins wait.
@@ -69,7 +67,7 @@ pub(super) async fn import(desk: &mut Desk<'_>, import: &Import) -> Result<(), M
     if map.group_named(&import.group).is_none() {
         let mut importer = Importer { import, home: desk.session(map.home()).await?, desk };
         if !import.check_only {
-            importer.wait_turn().await?;
+            importer.desk.wait_turn().await?;
             importer.undo().await?;
         }
         let tables = importer.check().await?;
@@ -154,21 +152,6 @@ impl Importer<'_, '_> {
             self.desk.tell("definitions were changed meanwhile: once more".to_owned()).await?;
         }
         Err(MoveError::Busy("definitions were changed all the time: try again later".to_owned()))
-    }
-
-    /// One after the other: waits until no import that was asked for before is at work.
-    async fn wait_turn(&self) -> Result<(), MoveError> {
-        loop {
-            let jobs = self.desk.context.catalog.list::<Job>().await?;
-            let earlier = |job: &Job| {
-                let imports = matches!(&job.errand, Errand::Import(it) if !it.check_only);
-                imports && !job.is_finished() && job.id < self.job()
-            };
-            if !jobs.iter().any(|job| earlier(&job.record)) {
-                return Ok(());
-            }
-            sleep(TURN).await;
-        }
     }
 
     /// The statements that make the twins.

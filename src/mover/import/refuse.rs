@@ -99,12 +99,36 @@ pub(super) async fn reasons(
     for sql in REASONS {
         all.extend(texts(home, sql, &[&oids]).await?);
     }
+    all.extend(of_columns(home, import, tables).await?);
+    all.extend(of_foreign_keys(home, map, tables, &oids).await?);
+    Ok(all)
+}
+
+/// All that speaks against another shard key for these partitioned tables, as far as any node's catalog
+/// tells.
+pub(in super::super) async fn of_partitioned(
+    session: &Session,
+    oids: &[u32],
+) -> Result<Vec<String>, MoveError> {
+    let mut all = Vec::new();
+    for sql in &REASONS[1..] {
+        all.extend(texts(session, sql, &[&oids]).await?);
+    }
+    Ok(all)
+}
+
+/// All that keeps these tables' columns and unique indexes from this shard key.
+pub(in super::super) async fn of_columns(
+    home: &Session,
+    import: &Import,
+    tables: &[Plain],
+) -> Result<Vec<String>, MoveError> {
+    let mut all = Vec::new();
     let method = import.bounds.first().and_then(crate::shard_map::Bounds::method);
     for table in tables {
         all.extend(of_key(home, import, table, method).await?);
         all.extend(of_unique(home, table).await?);
     }
-    all.extend(of_foreign_keys(home, map, tables, &oids).await?);
     let others = |it: &crate::shard_map::Bounds| matches!(it, crate::shard_map::Bounds::Others(_));
     if method == Some(Method::List) && !import.bounds.iter().any(others) {
         all.push(format!(

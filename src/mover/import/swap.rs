@@ -24,13 +24,13 @@ const STRIP: &str = "SELECT text FROM ( \
      FROM pg_attribute a, aclexplode(a.attacl) e WHERE a.attrelid = c.oid AND NOT a.attisdropped) g \
      WHERE c.oid = $1 AND grantee <> c.relowner) s ORDER BY at, text";
 /// Sequences of identity columns: name, column, and an increment that changes nothing.
-const IDENTITIES: &str = "SELECT s.relname::text, a.attname::text, q.seqincrement FROM pg_attribute a \
+pub(in super::super) const IDENTITIES: &str = "SELECT s.relname::text, a.attname::text, q.seqincrement FROM pg_attribute a \
      JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass \
      AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype = 'i' \
      JOIN pg_class s ON s.oid = d.objid JOIN pg_sequence q ON q.seqrelid = s.oid \
      WHERE a.attrelid = $1 AND a.attidentity <> ''";
 /// Sequences that belong to columns: schema, name, column.
-const SERIALS: &str = "SELECT n.nspname::text, s.relname::text, a.attname::text FROM pg_depend d \
+pub(in super::super) const SERIALS: &str = "SELECT n.nspname::text, s.relname::text, a.attname::text FROM pg_depend d \
      JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace \
      JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass \
@@ -38,7 +38,7 @@ const SERIALS: &str = "SELECT n.nspname::text, s.relname::text, a.attname::text 
 const INDEXES: &str = "SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid \
      WHERE x.indrelid = $1 ORDER BY 1";
 /// Views that read one of the tables, as they are made.
-const VIEWS: &str = "SELECT format('CREATE OR REPLACE VIEW %I.%I %sAS %s', n.nspname, v.relname, \
+pub(in super::super) const VIEWS: &str = "SELECT format('CREATE OR REPLACE VIEW %I.%I %sAS %s', n.nspname, v.relname, \
      CASE WHEN v.reloptions IS NOT NULL THEN format('WITH (%s) ', (SELECT string_agg(format('%s = %L', \
      split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') FROM unnest(v.reloptions) o)) END, \
      rtrim(pg_get_viewdef(v.oid), ';')) FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace \
@@ -47,7 +47,7 @@ const VIEWS: &str = "SELECT format('CREATE OR REPLACE VIEW %I.%I %sAS %s', n.nsp
      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1)) ORDER BY v.oid";
 /// Who waits for one of the tables to change its definition: what waits would be done to the twin, on
 /// this node alone.
-const WAITING: &str = "SELECT 'a statement that changes ' || l.relation::regclass || ' waits' \
+pub(in super::super) const WAITING: &str = "SELECT 'a statement that changes ' || l.relation::regclass || ' waits' \
      FROM pg_locks l WHERE l.locktype = 'relation' AND l.relation = ANY ($1) AND NOT l.granted \
      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
      AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')";
@@ -172,7 +172,7 @@ pub(super) async fn holder(home: &Session, oids: &[u32]) -> Result<Option<String
 }
 
 /// Asks autovacuum to leave some tables, if it is there.
-pub(super) async fn stop_vacuum(home: &Session, oids: &[u32]) {
+pub(in super::super) async fn stop_vacuum(home: &Session, oids: &[u32]) {
     if let Err(error) = texts(home, STOP_VACUUM, &[&oids]).await {
         tracing::info!(error = error.story(), "autovacuum is not asked to give way");
     }

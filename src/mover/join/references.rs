@@ -70,7 +70,14 @@ impl Reference {
     /// Makes the target's rows those that the home node has now; how many rows it had to copy.
     pub(super) async fn repair(&self, home: &Session, target: &Session) -> Result<u64, MoveError> {
         let Self { name, columns, identity, .. } = self;
-        let copy = |session| Copy { session, table: name, columns, identity, condition: "true" };
+        let copy = |session| Copy {
+            session,
+            table: name,
+            parts: false,
+            columns,
+            identity,
+            condition: "true",
+        };
         let (here, there) = (copy(home).sums().await?, copy(target).sums().await?);
         let buckets = here.differing(&there);
         if buckets.is_empty() {

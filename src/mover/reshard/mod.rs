@@ -1,0 +1,322 @@
+//! A group gets another shard key, or is cut in another way, while clients go on: every row is brought
+//! to the node where it belongs by the new key.
+//!
+//! Each node gets a partitioned twin of each table, in a schema of its own. Rows are copied into the
+//! twins from every node's partitions, and what is written meanwhile follows by logical replication, as
+//! in a move: a lane goes from each node with shards to each node that is going to have some. When
+//! both sides were found equal, the gates of the whole group close for a moment, and the twins take the
+//! tables' names in one transaction over all nodes, which is committed in two phases with the map that
+//! has the new key. All that was made before is named after the job and goes if that is not reached;
+//! then the old tables go. There is no way back but to do the same again.
+
+mod check;
+mod clean;
+mod commit;
+mod swap;
+mod switch;
+mod twins;
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::apply::Applier;
+use super::catch_up::catch_up;
+use super::copy::copy_lane;
+use super::error::MoveError;
+use super::jobs::Desk;
+use super::lane::{Sessions, lanes};
+use super::names::of_job;
+use super::prepare::{LEAF_LOCK, publish};
+use super::room::shown;
+use super::session::jitter;
+use super::{position, recall, verify};
+use crate::executor::ColumnsError;
+use crate::ids::{JobId, MoveId, NodeId};
+use crate::shard_map::ShardMap;
+use crate::shard_move::{Import, ImportedTable, Move, Object, ObjectKind, Part, Proof};
+use crate::sql::TableName;
+use switch::Tried;
+
+/// How often it is looked whether the group's moves have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long definitions under way may take.
+const DDL: Duration = Duration::from_mins(1);
+
+/// What is going to be done.
+struct Plan {
+    /// The rows' ways, each from one node to another.
+    mv: Move,
+    /// Every node that has the tables' definitions.
+    members: Vec<NodeId>,
+    /// The group's shards.
+    sources: Vec<Part>,
+    /// Its new ones.
+    targets: Vec<Part>,
+    /// Its tables that exist, with their new keys.
+    tables: Vec<ImportedTable>,
+    /// Their definitions on each node, fingerprinted in the order of `members`.
+    shapes: Vec<String>,
+}
+
+/// An id that no move has, for progress.
+fn move_id(job: JobId) -> MoveId {
+    MoveId(u64::MAX - job.0)
+}
+
+/// The schema in which the twins wait.
+fn beside(job: JobId) -> String {
+    format!("foreshard_reshard_{job}")
+}
+
+/// The schema in which the old tables wait for their end.
+fn behind(job: JobId) -> String {
+    format!("foreshard_reshard_{job}_old")
+}
+
+/// Gives a group the key and the shards that the policy says, from wherever an earlier process left it.
+pub(super) async fn reshard(desk: &mut Desk<'_>, wanted: &Import) -> Result<(), MoveError> {
+    let map = desk.context.live_map.snapshot();
+    if map.group_named(&wanted.group).is_none() {
+        return Err(MoveError::Refused(format!(
+            "group {0} is not sharded yet: foreshard import {0} makes sharded tables of plain ones",
+            wanted.group
+        )));
+    }
+    let mut work = Resharder { wanted, desk };
+    if wanted.check_only {
+        if wanted.is_in_force(&map) {
+            return work.desk.tell(work.in_force()).await;
+        }
+        return work.plan(&map).await.map(drop);
+    }
+    work.desk.wait_turn().await?;
+    let map = work.desk.context.live_map.snapshot();
+    if wanted.is_in_force(&map) {
+        work.desk.tell(work.in_force()).await?;
+    } else {
+        work.undo().await?;
+        // Everything is checked before anybody is held up.
+        work.plan(&map).await?;
+        work.set_on_the_way(wanted.names()).await?;
+        if let Err(error) = Box::pin(work.bring()).await {
+            let map = work.desk.context.live_map.snapshot();
+            if !error.ends_the_driver() && !wanted.is_in_force(&map) {
+                work.give_up().await;
+            }
+            work.desk.context.progress.forget(move_id(work.job()));
+            return Err(error);
+        }
+    }
+    work.finish().await
+}
+
+fn unread(error: ColumnsError) -> MoveError {
+    match error {
+        ColumnsError::Catalog(error) => error.into(),
+        other => MoveError::Busy(other.to_string()),
+    }
+}
+
+/// A job on its way to the new key.
+struct Resharder<'a, 'b> {
+    wanted: &'a Import,
+    desk: &'a mut Desk<'b>,
+}
+
+impl Resharder<'_, '_> {
+    fn job(&self) -> JobId {
+        self.desk.job.record.id
+    }
+
+    fn in_force(&self) -> String {
+        format!("group {} is sharded by this key already", self.wanted.group)
+    }
+
+    /// What the names of its slots, publications and positions begin with.
+    fn prefix(&self) -> String {
+        of_job(self.job(), self.desk.job.record.requested_unix_ms)
+    }
+
+    /// Publishes which tables are on their way: no move of them begins.
+    async fn set_on_the_way(&self, names: Vec<TableName>) -> Result<(), MoveError> {
+        let change = |map: &ShardMap| {
+            (map.importing() != names.as_slice()).then(|| map.with_importing(names.clone()))
+        };
+        self.desk.engine.change_map(change).await.map_err(unread)
+    }
+
+    /// From the check to the new map.
+    async fn bring(&mut self) -> Result<(), MoveError> {
+        let lock = self.desk.engine.ddl_lock.clone();
+        let busy = || MoveError::Busy("a definition is being changed".to_owned());
+        let _no_ddl = timeout(DDL, lock.shared()).await.map_err(|_| busy())?;
+        self.wait_for_moves().await?;
+        let map = self.desk.context.live_map.snapshot();
+        let plan = self.plan(&map).await?;
+        let rows = self.fill(&plan).await?;
+        self.desk.tell(format!("{rows} rows are copied; what was written since follows")).await?;
+        self.follow(&plan).await
+    }
+
+    /// Waits until no move has one of the group's shards; old copies that are only kept go.
+    async fn wait_for_moves(&mut self) -> Result<(), MoveError> {
+        let mut told = None;
+        loop {
+            let map = self.desk.context.live_map.snapshot();
+            let group = map.group_named(&self.wanted.group);
+            let ours = |part: &Part| map.shard(part.shard).map(|shard| shard.group) == group;
+            let of_group = |mv: &Move| {
+                mv.sources().iter().any(ours) || (mv.is_aside() && mv.targets().iter().any(ours))
+            };
+            let moves = self.desk.context.catalog.list::<Move>().await?;
+            let mut left = moves.iter().filter(|mv| !mv.record.is_finished());
+            let Some(mv) = left.find(|mv| of_group(&mv.record)) else { return Ok(()) };
+            let reason = format!("group {} gets another shard key", self.wanted.group);
+            recall::let_lapse(&self.desk.context.catalog, mv, reason).await?;
+            if told != Some(mv.record.id) {
+                told = Some(mv.record.id);
+                self.desk.tell(format!("waiting: move {} is under way", mv.record.id)).await?;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Makes twins, slots and the copies of all rows; how many.
+    async fn fill(&mut self, plan: &Plan) -> Result<u64, MoveError> {
+        let context = self.desk.context;
+        self.record_identities(plan).await?;
+        twins::make(context, plan, self.job()).await?;
+        context.pass("reshard_made")?;
+        let sessions = Sessions::open(context, &plan.mv).await?;
+        for node in plan.mv.nodes() {
+            let session = sessions.on(node)?;
+            session.run("making the position table", position::CREATE_TABLE).await?;
+        }
+        for object in &self.desk.job.record.objects {
+            let ObjectKind::FullIdentity(leaf) = &object.kind else { continue };
+            let sql = format!("ALTER TABLE {leaf} REPLICA IDENTITY FULL");
+            let session = sessions.on(object.node)?;
+            session.run_with_locks("setting the replica identity", &sql, LEAF_LOCK).await?;
+        }
+        for lane in lanes(&plan.mv) {
+            publish(sessions.on(lane.lane.source.node)?, lane).await?;
+        }
+        context.pass("reshard_published")?;
+        let mut rows = 0;
+        for lane in lanes(&plan.mv) {
+            let (copied, bytes) = copy_lane(context, lane).await?;
+            rows += copied;
+            let (from, to) = (lane.lane.source.node, lane.lane.target.node);
+            let names = [from, to].map(|node| context.address(node).map(|it| it.name.clone()));
+            let [from, to] = names;
+            let text = format!("{copied} rows ({}) from {} to {}", shown(bytes), from?, to?);
+            self.desk.tell(text).await?;
+        }
+        context.pass("reshard_copied")?;
+        twins::build(context, plan, self.job()).await?;
+        context.pass("reshard_built")?;
+        Ok(rows)
+    }
+
+    /// Stores which partitions without a primary key are going to log whole rows.
+    async fn record_identities(&mut self, plan: &Plan) -> Result<(), MoveError> {
+        let mut objects: Vec<Object> = Vec::new();
+        for lane in &plan.mv.lanes {
+            for table in lane.tables.iter().filter(|table| table.whole_row_identity) {
+                let kind = ObjectKind::FullIdentity(table.leaf.clone());
+                let object = Object { node: lane.source.node, kind };
+                if !objects.contains(&object) {
+                    objects.push(object);
+                }
+            }
+        }
+        let mut job = self.desk.job.record.clone();
+        job.objects = objects;
+        self.desk.store(job).await
+    }
+
+    /// Applies the streams, compares, and switches as soon as nobody is in the way. What was broken off
+    /// goes on where it was.
+    async fn follow(&mut self, plan: &Plan) -> Result<(), MoveError> {
+        let config = self.desk.context.config.clone();
+        let (mut failures, mut postponed, mut verified, mut reason) = (0, 0, false, String::new());
+        loop {
+            let tried = self.follow_once(plan, &mut verified).await;
+            let (why, wait) = match tried {
+                Ok(Tried::Switched(pause)) => {
+                    let text = format!(
+                        "group {} is sharded by its new key; statements waited {:.1} ms",
+                        self.wanted.group,
+                        pause.as_secs_f64() * 1e3
+                    );
+                    return self.desk.tell(text).await;
+                }
+                Ok(Tried::Later(why)) if postponed < config.postponements_max => {
+                    postponed += 1;
+                    (why, config.backoff(config.switch_backoff_ms, postponed))
+                }
+                Ok(Tried::Later(why)) => {
+                    let text = format!("the last step was put off too often: {why}");
+                    return Err(MoveError::Busy(text));
+                }
+                Err(error) if !error.is_passing() || error.ends_the_driver() => return Err(error),
+                Err(error) if failures < config.failures_max => {
+                    failures += 1;
+                    (error.story(), config.backoff(config.switch_backoff_ms, failures))
+                }
+                Err(error) => return Err(error),
+            };
+            if why != reason {
+                self.desk.tell(format!("waiting: {why}")).await?;
+                reason = why;
+            }
+            sleep(jitter(wait)).await;
+        }
+    }
+
+    /// The streams anew from where they are applied, up to a few tries of the switch.
+    async fn follow_once(&mut self, plan: &Plan, verified: &mut bool) -> Result<Tried, MoveError> {
+        let context = self.desk.context;
+        let mut appliers = Vec::new();
+        for lane in lanes(&plan.mv) {
+            appliers.push(Applier::start(context, lane).await?);
+        }
+        catch_up(context, &plan.mv, &mut appliers).await?;
+        if !*verified {
+            let proofs = verify::compare(context, &plan.mv, &mut appliers).await?;
+            let rows: u64 = proofs.iter().map(|proof: &Proof| proof.rows).sum();
+            self.desk.tell(format!("{rows} rows are equal on both sides")).await?;
+            *verified = true;
+            context.pass("reshard_verified")?;
+            catch_up(context, &plan.mv, &mut appliers).await?;
+        }
+        self.switch(plan, &mut appliers).await
+    }
+
+    /// After the switch: the old tables go, and all that hangs on the new ones is made known.
+    async fn finish(&mut self) -> Result<(), MoveError> {
+        self.desk.context.progress.forget(move_id(self.job()));
+        self.desk.context.pass("reshard_switched")?;
+        let names = self.wanted.names();
+        self.desk.engine.refresh_columns(&names).await.map_err(unread)?;
+        self.desk.engine.refresh_derived().await.map_err(unread)?;
+        let dropped = self.clean_up().await?;
+        let left = |map: &ShardMap| {
+            let left = map.importing().iter().filter(|name| !names.contains(name));
+            let left: Vec<TableName> = left.cloned().collect();
+            (left.len() < map.importing().len()).then(|| map.with_importing(left))
+        };
+        self.desk.engine.change_map(left).await.map_err(unread)?;
+        self.desk.context.pass("reshard_finished")?;
+        if dropped {
+            self.desk.tell("the old tables are gone".to_owned()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A partition's twin, beside those of other nodes' names.
+fn twin_leaf(job: JobId, leaf: &TableName) -> TableName {
+    TableName::new(beside(job), leaf.name.as_str())
+}
