@@ -100,7 +100,7 @@ async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() 
         "{told}"
     );
     let told = reload("key: bigint", "key: integer").await;
-    assert!(told.contains("the key of group \"shop\" is"), "{told}");
+    assert!(told.contains("waits for foreshard reshard: shop"), "{told}");
 
     let more = "  placement: { mode: advise }\n  reference_tables: [plans]\n";
     let placed = started_with.replace("  placement: { mode: 'off' }\n", more);

@@ -38,6 +38,8 @@ pub(super) struct Reloaded {
     pub(super) changed: Vec<&'static str>,
     /// Not in force: the proxy goes on with what it was started with.
     pub(super) needs_restart: Vec<&'static str>,
+    /// Groups with another shard key, which stay as they are until `foreshard reshard`.
+    pub(super) needs_reshard: Vec<String>,
 }
 
 /// Why nothing was changed.
@@ -98,7 +100,7 @@ impl Reloader {
                 Err(error) => {
                     tracing::error!(error = story(error), "the configuration was not reloaded");
                 }
-                Ok(Reloaded { changed, needs_restart }) => {
+                Ok(Reloaded { changed, needs_restart, .. }) => {
                     tracing::info!(?changed, "the configuration was reloaded");
                     if !needs_restart.is_empty() {
                         tracing::warn!(?needs_restart, "these changes need a restart");
@@ -115,7 +117,8 @@ impl Reloader {
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let new = Serve::load(&self.file)?;
         self.steering.follow(&new.policy, &self.current.nodes).await?;
-        let reloaded = compare(&self.current, &new);
+        let mut reloaded = compare(&self.current, &new);
+        reloaded.needs_reshard = self.steering.waiting_keys(&new.policy);
         let current = &mut self.current;
         let frontend = frontend::Config {
             listen: current.frontend.listen,
@@ -176,5 +179,9 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
     let keys = |differences: &[(&'static str, bool)]| {
         differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
     };
-    Reloaded { changed: keys(&changed), needs_restart: keys(&needs_restart) }
+    Reloaded {
+        changed: keys(&changed),
+        needs_restart: keys(&needs_restart),
+        needs_reshard: Vec::new(),
+    }
 }

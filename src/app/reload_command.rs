@@ -14,6 +14,9 @@ pub(super) async fn reload(args: cli::Admin) -> ExitCode {
         Ok(answer) => {
             say(format!("in force now: {}", keys(&answer["changed"])));
             say(format!("needs a restart: {}", keys(&answer["needs_restart"])));
+            if answer["needs_reshard"].as_array().is_some_and(|groups| !groups.is_empty()) {
+                say(format!("waits for foreshard reshard: {}", keys(&answer["needs_reshard"])));
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -51,6 +51,11 @@ impl Steering {
         Arc::clone(&self.imports)
     }
 
+    /// The groups that have another shard key in a policy than in the map in force.
+    pub(super) fn waiting_keys(&self, policy: &Policy) -> Vec<String> {
+        policy.waiting_keys(&self.engine.live_map.load())
+    }
+
     /// Puts a policy in force. If it can't be, nothing is changed.
     pub(super) async fn follow(
         &self,
