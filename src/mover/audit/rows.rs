@@ -1,18 +1,20 @@
 //! Whether each row of a shard satisfies its partition's constraint, which is what PostgreSQL itself
 //! says about the partition's bounds.
 
+use tokio::time::sleep;
+
 use super::super::differ::NAMED_MAX;
 use super::super::error::MoveError;
 use super::super::look::{self, PRIMARY_KEY};
 use super::super::names;
 use super::super::session::Session;
-use super::{Auditor, unknown};
+use super::{APART, Auditor, unknown};
 use crate::ids::ShardId;
 use crate::shard_map::{ShardMap, leaf_name};
 use crate::shard_move::{Finding, FindingKind, Report};
 use crate::sql::TableName;
 
-/// How often a shard is looked for that goes elsewhere meanwhile.
+/// How often a shard is looked for that goes elsewhere meanwhile, or can't be looked at.
 const TRIES: u32 = 5;
 
 /// The partition's constraint; none if it is no partition.
@@ -39,7 +41,12 @@ pub(super) async fn look(
         let Some(node) = map.shard(shard).map(|it| it.node) else { return Ok(()) };
         last = match scan(auditor, &map, shard).await {
             Ok(seen) => seen,
-            Err(error) => Seen { findings: vec![unknown(&map, node, &error)], ..Seen::default() },
+            // A catalog that changes under PostgreSQL's own look at it, as in a switch, is an error.
+            Err(error) => {
+                last = Seen { findings: vec![unknown(&map, node, &error)], ..Seen::default() };
+                sleep(APART).await;
+                continue;
+            }
         };
         let now = auditor.map();
         if last.findings.is_empty() || now.shard(shard) == map.shard(shard) {
