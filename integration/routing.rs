@@ -5,12 +5,10 @@
 
 mod support;
 
-use foreshard::ids::{Epoch, GroupId, NodeId};
+use foreshard::ids::{GroupId, NodeId};
 use foreshard::planner;
 use foreshard::router::{Context, Params, Route, TextShape, template};
-use foreshard::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
-};
+use foreshard::shard_map::{Bounds, Group, KeyType, MapParts, Shard, ShardMap, Table, TableKind};
 use foreshard::sql::TableName;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -37,16 +35,10 @@ fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let parts = MapParts {
-        declared: Declared::default(),
-        epoch: Epoch(1),
-        database: "d".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("a"), Node::named("b")],
         groups: vec![Group { name: "g".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1), shard(2, 0), shard(3, 1)],
         tables: vec![table("t", &sharded), table("u", &sharded), table("r", &TableKind::Reference)],
-        derived: Derived::default(),
-        importing: Vec::new(),
+        ..MapParts::of("d", ["a", "b"])
     };
     ShardMap::try_from(parts).unwrap()
 }

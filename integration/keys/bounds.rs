@@ -1,9 +1,7 @@
 //! The proxy's choice of a shard against a server's choice of a partition.
 
-use foreshard::ids::{Epoch, GroupId, NodeId};
-use foreshard::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
-};
+use foreshard::ids::{GroupId, NodeId};
+use foreshard::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Shard, ShardMap};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -18,16 +16,9 @@ fn map(types: &[KeyType], bounds: &[Bounds]) -> ShardMap {
     let shard =
         |bounds: &Bounds| Shard { group: GroupId(0), bounds: bounds.clone(), node: NodeId(0) };
     let parts = MapParts {
-        declared: Declared::default(),
-        epoch: Epoch(1),
-        database: "d".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("n1")],
         groups: vec![Group { name: "g".to_owned(), key: types.to_vec() }],
         shards: bounds.iter().map(shard).collect(),
-        tables: Vec::new(),
-        derived: Derived::default(),
-        importing: Vec::new(),
+        ..MapParts::of("d", ["n1"])
     };
     parts.try_into().unwrap()
 }

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foreshard::catalog::{Catalog, EmbeddedKv, Expect};
-use foreshard::ids::{Epoch, GroupId, NodeId, ShardId};
+use foreshard::ids::{GroupId, NodeId, ShardId};
 use foreshard::mover::Wanted;
 use foreshard::shard_map::{
-    Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
-    Table, TableKind,
+    Bounds, Column, Group, KeyType, KeyValue, MapParts, Shard, ShardMap, Table, TableKind,
 };
 use foreshard::sql::TableName;
 use parking_lot::RwLock;
@@ -248,16 +247,10 @@ fn map(database: &str) -> ShardMap {
         node: NodeId(u16::from(remainder > 1)),
     };
     let parts = MapParts {
-        declared: Declared::default(),
-        epoch: Epoch(1),
-        database: database.to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("n1"), Node::named("n2")],
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..4).map(shard).collect(),
         tables: TABLES.map(table).to_vec(),
-        derived: Derived::default(),
-        importing: Vec::new(),
+        ..MapParts::of(database, ["n1", "n2"])
     };
     parts.try_into().unwrap()
 }

@@ -16,9 +16,7 @@ use crate::executor::LiveMap;
 use crate::forecast::Credit;
 use crate::frontend::Directory;
 use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
-use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table, TableKind,
-};
+use crate::shard_map::{Bounds, Group, KeyType, MapParts, Shard, ShardMap, Table, TableKind};
 use crate::shard_move::{Cause, Move};
 use crate::sql::TableName;
 
@@ -94,16 +92,11 @@ fn map() -> ShardMap {
         columns: Vec::new(),
     };
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
         epoch: Epoch(4),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: ["n1", "n2"].map(Node::named).into(),
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: vec![shard(0, 0), shard(1, 1)],
         tables: vec![table],
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["n1", "n2"])
     };
     ShardMap::try_from(parts).unwrap()
 }

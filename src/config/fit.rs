@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::{FunctionPolicy, GroupPolicy, LookupPolicy, Policy};
-use crate::ids::{Epoch, GroupId, NodeId};
+use crate::ids::{GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyedFunction, Lookup, MapParts, Method, Node, Shard,
-    ShardMap, Standing, Table, TableKind,
+    Bounds, Declared, Group, KeyedFunction, Lookup, MapParts, Method, Node, Shard, ShardMap,
+    Standing, Table, TableKind,
 };
 use crate::sql::TableName;
 
@@ -28,18 +28,8 @@ impl Policy {
     /// The map of a first start: shards round robin over `nodes`, in order.
     pub fn shard_map(&self, nodes: &[String]) -> MapParts {
         let named = |name| nodes.iter().position(|node| Some(node) == name);
-        let mut parts = MapParts {
-            epoch: Epoch(1),
-            database: self.database.clone(),
-            home: node_id(named(self.home.as_ref()).unwrap_or_default()),
-            nodes: nodes.iter().map(Node::named).collect(),
-            groups: Vec::new(),
-            shards: Vec::new(),
-            tables: Vec::new(),
-            derived: Derived::default(),
-            declared: Declared::default(),
-            importing: Vec::new(),
-        };
+        let home = node_id(named(self.home.as_ref()).unwrap_or_default());
+        let mut parts = MapParts { home, ..MapParts::of(&self.database, nodes) };
         for group in &self.groups {
             add_group(&mut parts, group);
         }

@@ -9,12 +9,10 @@ use super::expectation::Expectations;
 use super::planning::{Past, Picture, Studies, View, scene};
 use crate::forecast;
 use crate::forecast::{Credit, Distribution, Event, Forecast, LEVELS};
-use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
+use crate::ids::{GroupId, MoveId, NodeId, ShardId};
 use crate::load::{History, Rates, ShardRates};
 use crate::placement::{self, decide};
-use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
-};
+use crate::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Shard, ShardMap};
 use crate::shard_move::{Cause, Move, State};
 
 const DAY: u64 = 40;
@@ -61,18 +59,10 @@ fn map() -> ShardMap {
         bounds: Bounds::Hash { modulus: SHARDS, remainder },
         node: NodeId(u16::try_from(remainder % 3).unwrap()),
     };
-    let node = |name: &str| Node::named(name);
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
-        epoch: Epoch(1),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: ["n1", "n2", "n3"].map(node).to_vec(),
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..SHARDS).map(shard).collect(),
-        tables: Vec::new(),
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["n1", "n2", "n3"])
     };
     parts.try_into().unwrap()
 }

@@ -11,13 +11,11 @@ use super::{ControllerContext, Settings, Status, run};
 use crate::catalog::{Catalog, EmbeddedKv, Expect};
 use crate::executor::LiveMap;
 use crate::forecast;
-use crate::ids::{Epoch, GroupId, NodeId, ShardId};
+use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load::{self, Access, Chunk, Counters, History, Rates, Samples, ShardRates, Work};
 use crate::placement::{self, Decision, Mode, Standing};
 use crate::runtime::Tasks;
-use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
-};
+use crate::shard_map::{Bounds, Group, KeyType, MapParts, Shard, ShardMap};
 use crate::shard_move::{Cause, Move};
 
 const SHARDS: u32 = 4;
@@ -86,18 +84,10 @@ fn map() -> ShardMap {
         bounds: Bounds::Hash { modulus: SHARDS, remainder },
         node: NodeId(u16::try_from(remainder % 2).unwrap()),
     };
-    let node = |name: &str| Node::named(name);
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
-        epoch: Epoch(1),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: ["n1", "n2"].map(node).to_vec(),
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..SHARDS).map(shard).collect(),
-        tables: Vec::new(),
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["n1", "n2"])
     };
     parts.try_into().unwrap()
 }

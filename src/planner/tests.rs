@@ -1,11 +1,10 @@
 //! Definitions → what runs on each of two nodes.
 
 use super::{DdlPlan, ddl};
-use crate::ids::{Epoch, GroupId, NodeId};
+use crate::ids::{GroupId, NodeId};
 use crate::router::{Context, Params, Route, template};
 use crate::shard_map::{
-    Bounds, Column, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table,
-    TableKind,
+    Bounds, Column, Group, KeyType, MapParts, Shard, ShardMap, Table, TableKind,
 };
 use crate::sql::TableName;
 use crate::wire::ServerError;
@@ -37,12 +36,6 @@ pub(super) fn map() -> ShardMap {
         column("note", 25, false),
     ];
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
-        epoch: Epoch(1),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("a"), Node::named("b")],
         groups: vec![
             Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] },
             Group { name: "logs".to_owned(), key: vec![KeyType::Text] },
@@ -59,7 +52,7 @@ pub(super) fn map() -> ShardMap {
                 columns: Vec::new(),
             },
         ],
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["a", "b"])
     };
     ShardMap::try_from(parts).unwrap()
 }

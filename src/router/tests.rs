@@ -10,8 +10,7 @@ mod plain;
 use super::{Context, Params, Route, TextShape, template};
 use crate::ids::{Epoch, GroupId, NodeId};
 use crate::shard_map::{
-    Bounds, Column, Declared, Derived, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap,
-    Table, TableKind, hash_key,
+    Bounds, Column, Group, KeyType, KeyValue, MapParts, Shard, ShardMap, Table, TableKind, hash_key,
 };
 use crate::sql::{Strings, TableName};
 
@@ -38,12 +37,7 @@ pub(super) fn map() -> ShardMap {
     };
     let order = [("id", 20), ("tenant_id", 20), ("total", 1700)];
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
         epoch: Epoch(7),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("a"), Node::named("b")],
         groups: vec![
             Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] },
             Group { name: "docs".to_owned(), key: vec![KeyType::Text, KeyType::Int4] },
@@ -67,7 +61,7 @@ pub(super) fn map() -> ShardMap {
                 columns: Vec::new(),
             },
         ],
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["a", "b"])
     };
     ShardMap::try_from(parts).unwrap()
 }

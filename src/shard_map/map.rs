@@ -55,6 +55,24 @@ pub struct MapParts {
     pub importing: Vec<TableName>,
 }
 
+impl MapParts {
+    /// Of nodes on which nothing is sharded yet; the first is home.
+    pub fn of<N: Into<String>>(database: &str, nodes: impl IntoIterator<Item = N>) -> Self {
+        Self {
+            epoch: Epoch(1),
+            database: database.to_owned(),
+            home: NodeId(0),
+            nodes: nodes.into_iter().map(Node::named).collect(),
+            groups: Vec::new(),
+            shards: Vec::new(),
+            tables: Vec::new(),
+            derived: Derived::default(),
+            declared: Declared::default(),
+            importing: Vec::new(),
+        }
+    }
+}
+
 /// Sharded tables that share key type and bounds, so that equal keys live together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {

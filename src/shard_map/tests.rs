@@ -2,10 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{
-    Bounds, Declared, Derived, Group, KeyType, KeyValue, Limit, MapParts, Method, NewGroup, Node,
-    Shard, ShardMap,
-};
+use super::{Bounds, Group, KeyType, KeyValue, Limit, MapParts, Method, NewGroup, Shard, ShardMap};
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
 
@@ -16,16 +13,9 @@ fn map(shards: u32) -> ShardMap {
         node: NodeId(0),
     };
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
-        epoch: Epoch(1),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("n1")],
         groups: vec![Group { name: "shop".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..shards).map(shard).collect(),
-        tables: Vec::new(),
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["n1"])
     };
     parts.try_into().unwrap()
 }

@@ -4,11 +4,11 @@
 
 use std::sync::LazyLock;
 
-use foreshard::ids::{Epoch, GroupId, NodeId};
+use foreshard::ids::{GroupId, NodeId};
 use foreshard::planner;
 use foreshard::router::{Context, Params, Route, TextShape, template};
 use foreshard::shard_map::{
-    Bounds, Column, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap, Table,
+    Bounds, Column, Group, KeyType, MapParts, Shard, ShardMap, Table,
     TableKind,
 };
 use foreshard::sql::{Strings, TableName};
@@ -29,12 +29,6 @@ static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
     };
     let plans = TableName::new("public", "plans");
     let parts = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
-        epoch: Epoch(1),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("a"), Node::named("b")],
         groups: vec![Group { name: "tenants".to_owned(), key: vec![KeyType::Int8] }],
         shards: (0..4).map(shard).collect(),
         tables: vec![
@@ -43,7 +37,7 @@ static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
             table("items", "tenant_id", &["tenant_id", "order_id", "id", "price"]),
             Table { name: plans, kind: TableKind::Reference, columns: Vec::new() },
         ],
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["a", "b"])
     };
     ShardMap::try_from(parts).expect("the map is valid")
 });

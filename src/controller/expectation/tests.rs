@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::super::planning::{Past, Picture, Studies};
 use super::{Expectations, Pledges, touched};
 use crate::forecast::{Config, Event};
-use crate::ids::{Epoch, GroupId, NodeId};
+use crate::ids::{GroupId, NodeId};
 use crate::load::{History, Rates, ShardRates};
 use crate::shard_map::{
-    Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap, Table, TableKind,
+    Bounds, Group, KeyType, KeyValue, MapParts, Shard, ShardMap, Table, TableKind,
 };
 use crate::sql::TableName;
 
@@ -28,16 +28,10 @@ fn map() -> ShardMap {
     };
     let group = |name: &str| Group { name: name.to_owned(), key: vec![KeyType::Int8] };
     let parts = MapParts {
-        epoch: Epoch(1),
-        declared: crate::shard_map::Declared::default(),
-        derived: crate::shard_map::Derived::default(),
-        importing: Vec::new(),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("n1")],
         groups: vec![group("a"), group("b")],
         shards: [(0, 0), (0, 1), (1, 0), (1, 1)].map(shard).to_vec(),
         tables: vec![table("orders", 0), table("logs", 1)],
+        ..MapParts::of("shop", ["n1"])
     };
     parts.try_into().unwrap()
 }

@@ -5,11 +5,9 @@ use parking_lot::Mutex;
 use super::super::insight::Insight;
 use super::super::planning::Past;
 use super::{Heritage, from_siblings};
-use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
+use crate::ids::{GroupId, MoveId, NodeId, ShardId};
 use crate::load::{Ladder, LadderPlan, Rates, Recorder, ShardRates, Snapshot};
-use crate::shard_map::{
-    Bounds, Declared, Derived, Group, KeyType, MapParts, Node, Shard, ShardMap,
-};
+use crate::shard_map::{Bounds, Group, KeyType, MapParts, Shard, ShardMap};
 use crate::shard_move::{Cause, Lane, Move, Part};
 
 /// Shard 0 had a load of 4 for 100 seconds.
@@ -69,16 +67,9 @@ fn a_new_shard_gets_the_shape_of_its_siblings_at_its_own_level() {
     };
     let group = |name: &str| Group { name: name.to_owned(), key: vec![KeyType::Int8] };
     let map: ShardMap = MapParts {
-        declared: Declared::default(),
-        importing: Vec::new(),
-        epoch: Epoch(1),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: vec![Node::named("n1")],
         groups: vec![group("old"), group("new")],
         shards: [(0, 0), (0, 1), (1, 0), (1, 1)].map(shard).to_vec(),
-        tables: Vec::new(),
-        derived: Derived::default(),
+        ..MapParts::of("shop", ["n1"])
     }
     .try_into()
     .unwrap();

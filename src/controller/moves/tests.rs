@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{MoveBook, requested};
 use crate::catalog::{Catalog, EmbeddedKv, Expect};
-use crate::ids::{Epoch, GroupId, MoveId, NodeId, ShardId};
+use crate::ids::{GroupId, MoveId, NodeId, ShardId};
 use crate::placement::{Action, Cut, Decision, Proposal};
-use crate::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Node, Shard, ShardMap};
+use crate::shard_map::{Bounds, Group, KeyType, KeyValue, MapParts, Shard, ShardMap};
 use crate::shard_move::{Cause, Kind, Move, State};
 
 fn moved(id: u64) -> Move {
@@ -51,16 +51,9 @@ fn a_proposal_becomes_a_move_a_split_or_a_merge() {
         Shard { group: GroupId(1), bounds: Bounds::Range { from, to: None }, node: NodeId(0) }
     };
     let map: ShardMap = MapParts {
-        epoch: Epoch(1),
-        declared: crate::shard_map::Declared::default(),
-        derived: crate::shard_map::Derived::default(),
-        importing: Vec::new(),
-        database: "shop".to_owned(),
-        home: NodeId(0),
-        nodes: ["n1", "n2"].map(Node::named).to_vec(),
         groups: ["tenants", "logs"].map(group).to_vec(),
         shards: vec![shard(2, 0), shard(4, 1), shard(4, 3), range(None)],
-        tables: Vec::new(),
+        ..MapParts::of("shop", ["n1", "n2"])
     }
     .try_into()
     .unwrap();
