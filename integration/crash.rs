@@ -119,6 +119,14 @@ const COMMITS: [Commit; 5] = [
     Commit { failpoint: "committed", half: None, happened: true },
 ];
 
+/// Ends a node's prepared transaction behind the proxy's back.
+async fn end_prepared(deployment: &Deployment, node: usize, verdict: &str) {
+    let node = deployment.database.client(node).await;
+    let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+    let gid = rows(&node, sql).await.pop().unwrap();
+    node.batch_execute(&format!("{verdict} PREPARED '{gid}'")).await.unwrap();
+}
+
 /// A write of several nodes, which the end of the proxy cuts off.
 async fn write(deployment: &Deployment, kind: usize, number: usize) {
     let error = match kind {
@@ -176,10 +184,7 @@ async fn a_crash_in_a_commit_over_nodes_leaves_all_or_nothing() {
             write(&deployment, kind, number).await;
             serving.died(&deployment).await;
             if let Some(verdict) = half {
-                let node = deployment.database.client(number % 2).await;
-                let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-                let gid = rows(&node, sql).await.pop().unwrap();
-                node.batch_execute(&format!("{verdict} PREPARED '{gid}'")).await.unwrap();
+                end_prepared(&deployment, number % 2, verdict).await;
             }
             let serving = deployment.serve().await;
             let (found, all) = found(&deployment, kind, number).await;
@@ -224,10 +229,7 @@ async fn a_crash_in_a_commit_leaves_lookups_as_the_rows_are() {
         assert!(error.code().is_none(), "{error:?}");
         serving.died(&deployment).await;
         if let Some(verdict) = half {
-            let node = deployment.database.client(number % 2).await;
-            let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-            let gid = rows(&node, sql).await.pop().unwrap();
-            node.batch_execute(&format!("{verdict} PREPARED '{gid}'")).await.unwrap();
+            end_prepared(&deployment, number % 2, verdict).await;
         }
         let serving = deployment.serve().await;
         let mut all = [Vec::new(), Vec::new()];

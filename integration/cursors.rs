@@ -16,18 +16,13 @@ groups:
       tenants: id
 ";
 
-async fn shop() -> (TestProxy, Client) {
-    let database = TestDatabase::create(3).await;
-    let proxy = TestProxy::start(&database, POLICY).await;
-    let client = proxy.client().await;
-    for sql in [
+async fn shop() -> (TestDatabase, TestProxy, Client) {
+    let setup = [
         "CREATE TABLE tenants (id bigint PRIMARY KEY, name text)",
         "CREATE TABLE journal (id int)",
         "INSERT INTO tenants SELECT i, 'tenant ' || i FROM generate_series(1, 100) i",
-    ] {
-        client.batch_execute(sql).await.unwrap();
-    }
-    (proxy, client)
+    ];
+    TestProxy::over_three(POLICY, &setup).await
 }
 
 async fn code(client: &Client, sql: &str) -> String {
@@ -37,7 +32,7 @@ async fn code(client: &Client, sql: &str) -> String {
 
 #[tokio::test]
 async fn cursors_stand_on_one_node_or_where_rows_were_brought_together() {
-    let (_proxy, client) = shop().await;
+    let (_database, _proxy, client) = shop().await;
     client.batch_execute("BEGIN").await.unwrap();
     client.batch_execute("DECLARE a CURSOR FOR SELECT id FROM tenants ORDER BY id").await.unwrap();
     client
@@ -86,7 +81,7 @@ async fn cursors_stand_on_one_node_or_where_rows_were_brought_together() {
 
 #[tokio::test]
 async fn cursors_with_hold_outlive_a_commit_and_no_rollback() {
-    let (_proxy, client) = shop().await;
+    let (_database, _proxy, client) = shop().await;
     let held = "DECLARE held CURSOR WITH HOLD FOR SELECT id FROM tenants ORDER BY id DESC";
     client.batch_execute(held).await.unwrap();
     assert_eq!(rows(&client, "FETCH 2 held").await, ["100", "99"]);
@@ -108,7 +103,7 @@ async fn cursors_with_hold_outlive_a_commit_and_no_rollback() {
 
 #[tokio::test]
 async fn cursors_of_the_extended_protocol_have_parameters_and_columns() {
-    let (_proxy, mut client) = shop().await;
+    let (_database, _proxy, mut client) = shop().await;
     let transaction = client.transaction().await.unwrap();
     let declare = "DECLARE c CURSOR FOR SELECT id, name FROM tenants WHERE id > $1 ORDER BY id";
     // A utility statement's parameter has no type of its own; its query's has.
@@ -125,7 +120,7 @@ async fn cursors_of_the_extended_protocol_have_parameters_and_columns() {
 
 #[tokio::test]
 async fn portals_give_their_rows_in_portions() {
-    let (_proxy, mut client) = shop().await;
+    let (_database, _proxy, mut client) = shop().await;
     let transaction = client.transaction().await.unwrap();
     for (sql, ordered) in [
         ("SELECT id FROM tenants WHERE id > $1", false),
@@ -159,7 +154,7 @@ async fn portals_give_their_rows_in_portions() {
 
 #[tokio::test]
 async fn what_a_write_over_several_nodes_returns_is_given_in_portions() {
-    let (_proxy, mut client) = shop().await;
+    let (_database, _proxy, mut client) = shop().await;
     for (sql, given, count) in [
         (
             "INSERT INTO tenants SELECT i FROM generate_series($1::bigint, 210) i RETURNING id",
@@ -200,7 +195,7 @@ async fn what_a_write_over_several_nodes_returns_is_given_in_portions() {
 
 #[tokio::test]
 async fn a_lock_holds_on_every_node() {
-    let (proxy, client) = shop().await;
+    let (_database, proxy, client) = shop().await;
     let other = proxy.client().await;
     assert_eq!(code(&client, "LOCK TABLE tenants").await, "25P01");
     client.batch_execute("BEGIN; LOCK TABLE tenants IN SHARE ROW EXCLUSIVE MODE").await.unwrap();

@@ -24,17 +24,12 @@ placement: { mode: 'off' }
 /// Nobody waits longer: a circle is found in a second or two.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-async fn shop() -> (TestDatabase, TestProxy) {
-    let database = TestDatabase::create(3).await;
-    let proxy = TestProxy::start(&database, POLICY).await;
-    let client = proxy.client().await;
-    for sql in [
+async fn shop() -> (TestDatabase, TestProxy, Client) {
+    let setup = [
         "CREATE TABLE accounts (id bigint PRIMARY KEY, balance int NOT NULL)",
         "INSERT INTO accounts SELECT i, 0 FROM generate_series(1, 60) i",
-    ] {
-        client.batch_execute(sql).await.unwrap();
-    }
-    (database, proxy)
+    ];
+    TestProxy::over_three(POLICY, &setup).await
 }
 
 /// Two accounts on different nodes.
@@ -58,7 +53,7 @@ fn code(error: &Error) -> &str {
 
 #[tokio::test]
 async fn one_of_two_transactions_that_wait_for_each_other_gets_40p01() {
-    let (_database, proxy) = shop().await;
+    let (_database, proxy, _client) = shop().await;
     let (one, two) = (proxy.client().await, proxy.client().await);
     let (a, b) = two_nodes(&one).await;
     for _ in 0..2 {
@@ -89,7 +84,7 @@ async fn one_of_two_transactions_that_wait_for_each_other_gets_40p01() {
 
 #[tokio::test]
 async fn statements_over_all_nodes_that_meet_end_one_way_or_the_other() {
-    let (_database, proxy) = shop().await;
+    let (_database, proxy, _client) = shop().await;
     let (a, b) = two_nodes(&proxy.client().await).await;
     // Each holds a row of one node first, then wants all rows of all nodes.
     let worker = async |first: i64| {
@@ -125,7 +120,7 @@ async fn statements_over_all_nodes_that_meet_end_one_way_or_the_other() {
 
 #[tokio::test]
 async fn who_only_waits_long_is_left_alone() {
-    let (_database, proxy) = shop().await;
+    let (_database, proxy, _client) = shop().await;
     let clients = [proxy.client().await, proxy.client().await, proxy.client().await];
     let (a, b) = two_nodes(&clients[0]).await;
     for client in &clients {

@@ -17,18 +17,13 @@ groups:
 ";
 
 async fn shop() -> (TestDatabase, TestProxy, Client) {
-    let database = TestDatabase::create(3).await;
-    let proxy = TestProxy::start(&database, POLICY).await;
-    let client = proxy.client().await;
-    for sql in [
+    let setup = [
         "CREATE TABLE tenants (id bigint PRIMARY KEY, name text)",
         "CREATE TABLE journal (id int)",
         "CREATE SEQUENCE numbers",
         "INSERT INTO tenants SELECT i, 'tenant ' || i FROM generate_series(1, 100) i",
-    ] {
-        client.batch_execute(sql).await.unwrap();
-    }
-    (database, proxy, client)
+    ];
+    TestProxy::over_three(POLICY, &setup).await
 }
 
 /// How many connections to the nodes sessions are kept on.

@@ -20,19 +20,14 @@ reference_tables: [plans]
 const ROWS: &str = "INSERT INTO tenants SELECT i, 'tenant ' || i FROM generate_series(1, 40) i";
 
 async fn shop() -> (TestDatabase, TestProxy, Client) {
-    let database = TestDatabase::create(3).await;
-    let proxy = TestProxy::start(&database, POLICY).await;
-    let client = proxy.client().await;
-    for sql in [
+    let setup = [
         "CREATE TABLE plans (id int PRIMARY KEY, name text)",
         "CREATE TABLE tenants (id bigint PRIMARY KEY, name text)",
         "CREATE TABLE orders (tenant_id bigint, id bigint, total int, PRIMARY KEY (tenant_id, id))",
         "CREATE TABLE journal (id int)",
         ROWS,
-    ] {
-        client.batch_execute(sql).await.unwrap();
-    }
-    (database, proxy, client)
+    ];
+    TestProxy::over_three(POLICY, &setup).await
 }
 
 /// The SQLSTATE of an error.

@@ -51,7 +51,18 @@ impl TestProxy {
         Self::start_by(database, policy, How::default()).await
     }
 
-    /// The same, letting clients in by `admission`.
+    /// One in front of three nodes of its own, with a client that has run these statements.
+    pub async fn over_three(policy: &str, setup: &[&str]) -> (TestDatabase, Self, Client) {
+        let database = TestDatabase::create(3).await;
+        let proxy = Self::start(&database, policy).await;
+        let client = proxy.client().await;
+        for sql in setup {
+            client.batch_execute(sql).await.unwrap();
+        }
+        (database, proxy, client)
+    }
+
+    /// The same as [`Self::start`], letting clients in by `admission`.
     pub async fn start_admitting(
         database: &TestDatabase,
         policy: &str,
