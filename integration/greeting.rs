@@ -32,7 +32,7 @@ const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 async fn trusting(authority: &Authority) -> TestProxy {
     let database = TestDatabase::create(1).await;
     let mut admission = by(Method::Trust);
-    admission.tls = Some(server_tls(authority));
+    admission.tls = Some(server_tls(authority, Vec::new()));
     TestProxy::start_admitting(&database, "", admission).await
 }
 

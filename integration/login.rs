@@ -8,8 +8,8 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use foreshard::backend::{Credential, Password, TlsMode};
-use foreshard::frontend::{ConnectionKind, Method, Rule};
+use foreshard::backend::{Credential, Password, TlsFiles, TlsMode};
+use foreshard::frontend::{ConnectionKind, Method, Names, Rule};
 use login_support::{Authority, Guarded, SERVICE, by, log_in, server_tls};
 use support::{TestDatabase, TestProxy, eventually, rows, shared_nodes};
 
@@ -88,7 +88,7 @@ async fn a_login_is_bound_to_its_tls_connection_where_the_client_can() {
     let guarded = Guarded::start(1, SCRAM_ONLY).await;
     guarded.everywhere("CREATE ROLE app LOGIN PASSWORD 'right'").await;
     let mut admission = by(Method::ScramSha256);
-    admission.tls = Some(server_tls(&authority));
+    admission.tls = Some(server_tls(&authority, Vec::new()));
     let proxy = guarded.proxy(admission).await;
     let (port, ca) = (proxy.proxy.address.port(), authority.path("ca.crt"));
     let place = format!("host=localhost port={port} user=app dbname=postgres");
@@ -121,7 +121,7 @@ async fn a_client_certificate_lets_in_whom_it_names() {
     let mut admission = by(Method::Cert);
     admission.rules.retain(|rule| rule.kind == ConnectionKind::Host);
     admission.rules[0].kind = ConnectionKind::HostSsl;
-    admission.tls = Some(server_tls(&authority));
+    admission.tls = Some(server_tls(&authority, Vec::new()));
     let proxy = TestProxy::start_admitting(&database, "", admission).await;
     let port = proxy.proxy.address.port();
     let place = format!("host=localhost port={port} dbname={} sslmode=require", database.name);
@@ -143,6 +143,93 @@ async fn a_client_certificate_lets_in_whom_it_names() {
     let error = psql(&plain, "", "SELECT 1").await.unwrap_err();
     assert!(error.contains("no authentication rule of the proxy"), "{error}");
     assert!(error.contains("no encryption"), "{error}");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_lets_nobody_in_and_no_node_be_believed() {
+    let authority = Authority::new();
+    let database = TestDatabase::create(1).await;
+    let (certificate, key) = authority.sign("postgres", &[]);
+    for (revoked, until_year, expected) in [
+        (vec!["somebody"], 2999, None),
+        (vec!["somebody", "postgres"], 2999, Some("revoked")),
+        // A list that is out of date says nothing of who was revoked since.
+        (vec!["somebody"], 2022, Some("unknown ca")),
+    ] {
+        let mut admission = by(Method::Cert);
+        admission.rules.retain(|rule| rule.kind == ConnectionKind::Host);
+        admission.rules[0].kind = ConnectionKind::HostSsl;
+        admission.tls = Some(server_tls(&authority, authority.revoke(&revoked, until_year)));
+        let proxy = TestProxy::start_admitting(&database, "", admission).await;
+        let (port, name) = (proxy.proxy.address.port(), &database.name);
+        let place = format!("host=localhost port={port} dbname={name} sslmode=require");
+        let (certificate, key) = (certificate.display(), key.display());
+        let shown = format!("{place} user=postgres sslcert={certificate} sslkey={key}");
+        let answer = psql(&shown, "", "SELECT current_user").await;
+        match expected {
+            None => assert_eq!(answer, Ok("postgres".to_owned())),
+            Some(expected) => {
+                let error = answer.unwrap_err();
+                assert!(error.contains(expected), "{error}");
+            }
+        }
+    }
+
+    let guarded = Guarded::start(1, "local all all trust\nhost all all all trust\n").await;
+    guarded.with_certificates(&authority).await;
+    for (revoked, is_believed) in [("somebody", true), ("node", false)] {
+        let files = TlsFiles {
+            authorities: authority.read("ca.crt"),
+            revoked: authority.revoke(&[revoked], 2999),
+            ..TlsFiles::default()
+        };
+        let node = &guarded.over(TlsMode::VerifyCa, "localhost", files)[0];
+        let connected = node.service_config("postgres").connect(node.tls.clone()).await;
+        assert_eq!(connected.is_ok(), is_believed, "{revoked}");
+    }
+}
+
+#[tokio::test]
+async fn members_of_a_role_are_let_in_and_others_are_not() {
+    let guarded = Guarded::start(1, SCRAM_ONLY).await;
+    guarded
+        .everywhere(
+            "CREATE ROLE staff; CREATE ROLE leads IN ROLE staff;
+             CREATE ROLE ann LOGIN PASSWORD 'right' IN ROLE leads;
+             CREATE ROLE bob LOGIN PASSWORD 'right'",
+        )
+        .await;
+    guarded.everywhere("CREATE DATABASE leads").await;
+    let mut admission = by(Method::ScramSha256);
+    for rule in &mut admission.rules {
+        rule.users = vec![Names::Members("staff".to_owned())];
+    }
+    let proxy = guarded.proxy(admission.clone()).await;
+    let client = log_in(&proxy, "ann", "right").await.unwrap();
+    assert_eq!(rows(&client, "SELECT current_user").await, ["ann"]);
+    // A superuser is a member of what it was made a member of.
+    for user in ["bob", "nobody", "postgres"] {
+        let error = log_in(&proxy, user, "right").await.map(drop).unwrap_err();
+        assert!(error.contains("no authentication rule of the proxy"), "{user}: {error}");
+    }
+    guarded.everywhere("REVOKE leads FROM ann; GRANT staff TO bob").await;
+    log_in(&proxy, "bob", "right").await.unwrap();
+    let error = log_in(&proxy, "ann", "right").await.map(drop).unwrap_err();
+    assert!(error.contains("no authentication rule of the proxy"), "{error}");
+    proxy.proxy.stop().await;
+
+    guarded.everywhere("GRANT leads TO ann").await;
+    for rule in &mut admission.rules {
+        (rule.users, rule.databases) = (vec![Names::All], vec![Names::SameRole]);
+    }
+    let proxy = guarded.proxy(admission).await;
+    let at = |user, database| {
+        let mut config = proxy.config();
+        config.user(user).password("right").dbname(database);
+        async move { config.connect(tokio_postgres::NoTls).await.is_ok() }
+    };
+    assert!(at("ann", "leads").await && !at("ann", "postgres").await);
+    assert!(!at("bob", "leads").await);
 }
 
 #[tokio::test]
@@ -208,7 +295,7 @@ async fn unix_sockets_serve_on_both_sides() {
     let mut admission = by(Method::Trust);
     admission.limits.unix_socket_folder = Some(folder.clone());
     admission.rules = vec![Rule { kind: ConnectionKind::Local, ..admission.rules[0].clone() }];
-    let proxy = TestProxy::start_admitting(&database, "", admission).await;
+    let proxy = TestProxy::start_admitting(&database, "", admission.clone()).await;
     let port = proxy.proxy.address.port();
     let place = format!("port={port} user=postgres dbname={}", database.name);
     let socket = format!("host={} {place}", folder.display());
@@ -224,6 +311,24 @@ async fn unix_sockets_serve_on_both_sides() {
         std::fs::read_dir(&folder).unwrap().next().is_none().then_some(())
     })
     .await;
+
+    // Who is who on this machine says it too.
+    let me = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().name;
+    let other = if me == "postgres" { "somebody" } else { "postgres" };
+    let node = database.client(0).await;
+    if rows(&node, &format!("SELECT FROM pg_roles WHERE rolname = '{me}'")).await.is_empty() {
+        node.batch_execute(&format!("CREATE ROLE \"{me}\" LOGIN")).await.unwrap();
+    }
+    admission.rules[0].method = Method::Peer;
+    let proxy = TestProxy::start_admitting(&database, "", admission).await;
+    let place = format!("port={} dbname={}", proxy.proxy.address.port(), database.name);
+    let socket = format!("host={} {place}", folder.display());
+    let mine = psql(&format!("{socket} user={me}"), "", "SELECT current_user").await;
+    assert_eq!(mine, Ok(me));
+    let error = psql(&format!("{socket} user={other}"), "", "SELECT 1").await.unwrap_err();
+    let expected = format!("Peer authentication failed for user \"{other}\"");
+    assert!(error.contains(&expected), "{error}");
+    proxy.proxy.stop().await;
 }
 
 #[tokio::test]

@@ -73,7 +73,11 @@ impl Guarded {
 
     /// The nodes' addresses with TLS in this mode, checked against this authority.
     pub fn over_tls(&self, mode: TlsMode, host: &str, ca: Vec<u8>) -> Vec<NodeAddress> {
-        let files = TlsFiles { authorities: ca, ..TlsFiles::default() };
+        self.over(mode, host, TlsFiles { authorities: ca, ..TlsFiles::default() })
+    }
+
+    /// The same with other files.
+    pub fn over(&self, mode: TlsMode, host: &str, files: TlsFiles) -> Vec<NodeAddress> {
         let tls = NodeTls::new(mode, files).unwrap();
         let over = |node: &NodeAddress| NodeAddress {
             host: host.to_owned(),
@@ -118,13 +122,14 @@ pub fn by(method: Method) -> Admission {
     Admission { rules: Rule::for_all(method), lookup, ..Admission::trust(limits) }
 }
 
-/// TLS towards clients with a certificate of this authority for `localhost`.
-pub fn server_tls(authority: &Authority) -> ServerTls {
+/// TLS towards clients with a certificate of this authority for `localhost`, and what it revoked.
+pub fn server_tls(authority: &Authority, revoked: Vec<u8>) -> ServerTls {
     authority.sign("proxy", &["localhost", "127.0.0.1"]);
     let files = TlsFiles {
         certificate: authority.read("proxy.crt"),
         key: authority.read("proxy.key"),
         authorities: authority.read("ca.crt"),
+        revoked,
     };
     ServerTls::new(&files).unwrap()
 }

@@ -44,4 +44,4 @@ pub use service_tls::{ServiceConnector, ServiceStream};
 pub use settings::Settings;
 pub use stream::Stream;
 pub use ticket::{Ticket, Trace};
-pub use tls::{NodeTls, TlsFiles, TlsMode, authorities, certificates};
+pub use tls::{NodeTls, TlsFiles, TlsMode, authorities, certificates, revocations};

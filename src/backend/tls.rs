@@ -10,7 +10,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
@@ -43,6 +45,8 @@ pub enum TlsMode {
 pub struct TlsFiles {
     /// The authorities that a node's certificate must come from.
     pub authorities: Vec<u8>,
+    /// What these have revoked; if there is such a list, one of each authority must be in it.
+    pub revoked: Vec<u8>,
     /// The certificate with which the proxy shows who it is, and those up to its authority.
     pub certificate: Vec<u8>,
     /// The key of that certificate.
@@ -170,6 +174,17 @@ pub fn authorities(pem: &[u8], what: &str) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// The lists of revoked certificates of a PEM file; none of an empty one.
+pub fn revocations(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let what = "the list of revoked certificates";
+    let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    let found = read.map_err(|error| format!("{what} can't be read: {error}"))?;
+    if found.is_empty() && !pem.is_empty() {
+        return Err(format!("{what} has no X509 CRL in it"));
+    }
+    Ok(found)
+}
+
 /// Checks a node's certificate as far as the mode says.
 #[derive(Debug)]
 struct Verifier {
@@ -187,7 +202,10 @@ impl Verifier {
             known = certificates(&files.authorities, "the authorities' file")?;
             let roots = Arc::new(authorities(&files.authorities, "the authorities' file")?);
             let verifier =
-                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                    .with_crls(revocations(&files.revoked)?)
+                    .enforce_revocation_expiration()
+                    .build();
             chains = Some(verifier.map_err(|error| error.to_string())?);
         }
         Ok(Self { mode, known, chains, provider })

@@ -15,9 +15,11 @@ use crate::frontend::{
 pub(super) const RULE_KEYS: [&str; 6] =
     ["type", "database", "user", "address", "method", "client_certificate"];
 /// The keys of TLS towards clients.
-pub(super) const TLS_KEYS: [&str; 3] = ["certificate_file", "key_file", "client_ca_file"];
+pub(super) const TLS_KEYS: [&str; 4] =
+    ["certificate_file", "key_file", "client_ca_file", "client_crl_file"];
 /// The keys of TLS to a node.
-pub(super) const NODE_TLS_KEYS: [&str; 4] = ["mode", "ca_file", "certificate_file", "key_file"];
+pub(super) const NODE_TLS_KEYS: [&str; 5] =
+    ["mode", "ca_file", "crl_file", "certificate_file", "key_file"];
 
 /// Whether roles are looked up on the home node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +82,7 @@ fn read_rule(item: &Cursor<'_>) -> Option<Rule> {
             ("scram-sha-256", Method::ScramSha256),
             ("md5", Method::Md5),
             ("cert", Method::Cert),
+            ("peer", Method::Peer),
         ];
         one_of(method, &methods)
     });
@@ -90,11 +93,17 @@ fn read_rule(item: &Cursor<'_>) -> Option<Rule> {
         ];
         one_of(certificate, &levels)
     });
-    let databases = fields.optional("database").map_or(Names::All, |names| read_names(names, true));
-    let users = fields.optional("user").map_or(Names::All, |names| read_names(names, false));
+    let names = |key| {
+        let all = || vec![Names::All];
+        fields.optional(key).map_or_else(all, |names| read_names(names, key == "database"))
+    };
+    let (databases, users) = (names("database"), names("user"));
     let addresses = fields.optional("address");
     if kind == Some(ConnectionKind::Local) && addresses.is_some() {
         item.fault("a rule of type local has no address");
+    }
+    if method == Some(Method::Peer) && kind.is_some_and(|kind| kind != ConnectionKind::Local) {
+        item.fault("method peer needs a rule of type local");
     }
     let needs_tls = method == Some(Method::Cert) || certificate.is_some();
     if needs_tls && kind.is_some_and(|kind| kind != ConnectionKind::HostSsl) {
@@ -120,24 +129,25 @@ fn one_of<T: Copy>(place: &Cursor<'_>, known: &[(&str, T)]) -> Option<T> {
     found
 }
 
-/// Names, or the words `all` and, of databases, `sameuser`.
-fn read_names(place: &Cursor<'_>, databases: bool) -> Names {
-    let items = place.one_or_more();
-    let names: Vec<String> = items.iter().filter_map(Cursor::text).collect();
-    for (item, name) in items.iter().zip(&names) {
-        let special = name.starts_with(['+', '/', '@'])
-            || matches!(name.as_str(), "samerole" | "samegroup" | "replication");
-        if special {
-            item.fault(format!(
-                "{name:?}: groups, patterns and files are not supported; give names"
-            ));
+/// Names, `all`, `+role`; of databases also `sameuser` and `samerole`, but no `+role`.
+fn read_names(place: &Cursor<'_>, databases: bool) -> Vec<Names> {
+    let read = |item: &Cursor<'_>| {
+        let name = item.text()?;
+        match name.as_str() {
+            "all" => return Some(Names::All),
+            "sameuser" if databases => return Some(Names::SameUser),
+            "samerole" | "samegroup" if databases => return Some(Names::SameRole),
+            _ => {}
         }
-    }
-    match names.as_slice() {
-        [word] if word == "all" => Names::All,
-        [word] if word == "sameuser" && databases => Names::SameUser,
-        _ => Names::These(names),
-    }
+        if let Some(role) = name.strip_prefix('+').filter(|role| !databases && !role.is_empty()) {
+            return Some(Names::Members(role.to_owned()));
+        }
+        if name.starts_with(['+', '/', '@']) || (databases && name == "replication") {
+            item.fault(format!("{name:?}: patterns and files are not supported; give names"));
+        }
+        Some(Names::This(name))
+    };
+    place.one_or_more().iter().filter_map(read).collect()
 }
 
 fn read_addresses(place: &Cursor<'_>) -> Vec<Addresses> {
@@ -159,9 +169,15 @@ pub(super) fn read_server_tls(place: &Cursor<'_>) -> Option<ServerTls> {
     let fields = place.fields(&TLS_KEYS);
     let certificate = fields.required("certificate_file").and_then(read_file);
     let key = fields.required("key_file").and_then(read_file);
-    let authorities = fields.optional("client_ca_file").map(read_file);
-    let authorities = authorities.unwrap_or_else(|| Some(Vec::new()));
-    let files = TlsFiles { certificate: certificate?, key: key?, authorities: authorities? };
+    let optional = |key| fields.optional(key).map_or_else(|| Some(Vec::new()), read_file);
+    let (authorities, revoked) = (optional("client_ca_file"), optional("client_crl_file"));
+    if let Some(place) = fields.optional("client_crl_file")
+        && fields.optional("client_ca_file").is_none()
+    {
+        place.fault("client_crl_file is looked at only with a client_ca_file");
+    }
+    let (certificate, key) = (certificate?, key?);
+    let files = TlsFiles { certificate, key, authorities: authorities?, revoked: revoked? };
     ServerTls::new(&files).map_err(|error| place.fault(error)).ok()
 }
 
@@ -172,6 +188,7 @@ pub(super) fn read_node_tls(place: &Cursor<'_>) -> NodeTls {
     let file = |key| fields.optional(key).and_then(read_file).unwrap_or_default();
     let files = TlsFiles {
         authorities: file("ca_file"),
+        revoked: file("crl_file"),
         certificate: file("certificate_file"),
         key: file("key_file"),
     };
@@ -191,8 +208,10 @@ fn check_node_tls(place: &Cursor<'_>, fields: &Fields<'_>, verifies: bool) {
             "verify-ca and verify-full need a ca_file: the authority of the node's certificate",
         );
     }
-    if !verifies && has("ca_file") {
-        place.fault("ca_file is looked at only with mode verify-ca or verify-full");
+    for key in ["ca_file", "crl_file"] {
+        if !verifies && has(key) {
+            place.fault(format!("{key} is looked at only with mode verify-ca or verify-full"));
+        }
     }
     if has("certificate_file") != has("key_file") {
         place.fault("certificate_file and key_file belong together");

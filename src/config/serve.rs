@@ -147,6 +147,11 @@ impl Serve {
         if no_passwords && self.authentication.iter().all(by_password) {
             root.fault("nobody could log in: give users, or enable user_lookup");
         }
+        if !self.user_lookup.enabled && self.authentication.iter().any(Rule::needs_roles) {
+            root.fault(
+                "rules with +role or samerole need user_lookup: roles stand on the home node",
+            );
+        }
         let certificates = self.authentication.iter().filter(|rule| rule.needs_certificate());
         let checks = self.tls.as_ref().is_some_and(ServerTls::checks_clients);
         if certificates.count() > 0 && !checks {

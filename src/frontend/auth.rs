@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use nix::unistd::User;
+
 use super::admission::Admission;
 use super::greeting::Startup;
-use super::roles::{Role, Roles, Secret};
-use super::rules::{ClientCertificate, Method, Origin, Rule, rule_for};
+use super::roles::{LookupError, Role, Roles, Secret};
+use super::rules::{Applicant, ClientCertificate, Method, Origin, Rule, rule_for};
 use crate::backend::{Credential, Password, Pool};
 use crate::executor::{Client, ClientError};
 use crate::wire::{
@@ -35,31 +37,27 @@ impl Checker<'_> {
         origin: &Origin,
         client: &mut Client,
     ) -> Verdict<Credential> {
-        let rule = match rule_for(&self.admission.rules, &startup.user, &startup.database, origin) {
+        let rule = match self.rule(startup, origin).await {
             Ok(rule) => rule,
             Err(error) => return Ok(Err(error)),
         };
         if let Err(error) = check_certificate(rule, &startup.user, origin) {
             return Ok(Err(error));
         }
+        if rule.method == Method::Peer
+            && let Err(error) = check_peer(&startup.user, origin).await
+        {
+            return Ok(Err(error));
+        }
         let found = self.roles.find(&startup.user, self.admission, self.home).await;
         let role = match found {
             Ok(role) => role,
-            // It need not prove anything, so there need not be anything to check it against.
-            Err(_) if matches!(rule.method, Method::Trust | Method::Cert) => None,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    user = startup.user,
-                    "a role could not be looked up"
-                );
-                let message = "the role could not be looked up on the home node";
-                return Ok(Err(ServerError::fatal(SqlState::SYSTEM_ERROR, message)
-                    .with_hint("The proxy's log says why.")));
-            }
+            // Its password is not asked for, so there need not be one to check it against.
+            Err(_) if matches!(rule.method, Method::Trust | Method::Cert | Method::Peer) => None,
+            Err(error) => return Ok(Err(not_looked_up(&startup.user, &error))),
         };
         let proved = match rule.method {
-            Method::Trust | Method::Cert => Ok(stored_credential(role.as_deref())),
+            Method::Trust | Method::Cert | Method::Peer => Ok(stored_credential(role.as_deref())),
             Method::Reject => Err(denied(&startup.user)),
             Method::ScramSha256 => {
                 self.scram(&startup.user, role.as_deref(), origin, client).await?
@@ -89,6 +87,19 @@ impl Checker<'_> {
                 Ok(credential)
             }
         }))
+    }
+
+    /// The rule for a client.
+    async fn rule(&self, startup: &Startup, origin: &Origin) -> Result<&Rule, ServerError> {
+        let rules = &self.admission.rules;
+        let roles = if rules.iter().any(Rule::needs_roles) {
+            let roles = self.roles.of_member(&startup.user, self.admission, self.home).await;
+            roles.map_err(|error| not_looked_up(&startup.user, &error))?
+        } else {
+            Vec::new()
+        };
+        let Startup { user, database, .. } = startup;
+        rule_for(rules, &Applicant { user, database, roles: &roles, origin })
     }
 
     async fn scram(
@@ -180,6 +191,29 @@ fn check_certificate(rule: &Rule, user: &str, origin: &Origin) -> Result<(), Ser
         return Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
     }
     Ok(())
+}
+
+/// Whether the client is the user of that name of the operating system.
+async fn check_peer(user: &str, origin: &Origin) -> Result<(), ServerError> {
+    if let Some(number) = origin.system_user {
+        // It may take a service of the network to know the name.
+        let asked = tokio::task::spawn_blocking(move || User::from_uid(number.into()));
+        if let Ok(Ok(Some(known))) = asked.await
+            && known.name == user
+        {
+            return Ok(());
+        }
+    }
+    let message = format!("Peer authentication failed for user \"{user}\"");
+    Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message))
+}
+
+/// What a client is told whose role is not known for now.
+fn not_looked_up(user: &str, error: &LookupError) -> ServerError {
+    let error: &dyn std::error::Error = error;
+    tracing::error!(error, user, "a role could not be looked up");
+    ServerError::fatal(SqlState::SYSTEM_ERROR, "the role could not be looked up on the home node")
+        .with_hint("The proxy's log says why.")
 }
 
 /// The next frame, if it is a password message.

@@ -22,6 +22,8 @@ pub(super) struct Role {
     pub secret: Secret,
     pub may_log_in: bool,
     pub superuser: bool,
+    /// The roles that it is a member of, directly or not, and itself.
+    pub member_of: Vec<String>,
 }
 
 /// What a role's password is checked against.
@@ -105,6 +107,18 @@ impl Roles {
         matches!(role, Ok(Some(role)) if role.superuser)
     }
 
+    /// The roles that `user` is a member of on the home node; none if roles are not looked up.
+    pub(super) async fn of_member(
+        &self,
+        user: &str,
+        admission: &Admission,
+        home: &Arc<Pool>,
+    ) -> Result<Vec<String>, LookupError> {
+        let Some(believed) = admission.lookup else { return Ok(Vec::new()) };
+        let role = self.look_up(user, believed, home).await?;
+        Ok(role.map(|role| role.member_of.clone()).unwrap_or_default())
+    }
+
     fn of_password(&self, user: &str, password: &Password) -> Arc<Role> {
         if let Some(role) = self.derived.lock().get(user)
             && matches!(&role.secret, Secret::Password(known, _) if known == password)
@@ -114,7 +128,8 @@ impl Roles {
         let salt = ScramVerifier::salt_of(user, &self.secret.0);
         let verifier = ScramVerifier::of_password(password.reveal(), salt);
         let secret = Secret::Password(password.clone(), verifier);
-        let role = Arc::new(Role { secret, may_log_in: true, superuser: false });
+        let member_of = Vec::new();
+        let role = Arc::new(Role { secret, may_log_in: true, superuser: false, member_of });
         self.derived.lock().insert(user.to_owned(), Arc::clone(&role));
         role
     }
@@ -143,13 +158,17 @@ impl Roles {
     }
 }
 
+/// What is asked of a role. A superuser is a member only of what it was made one of.
+const ROLE: &str = "SELECT rolpassword, rolcanlogin, rolsuper, \
+     coalesce(rolvaliduntil < pg_catalog.now(), false), \
+     (WITH RECURSIVE member (role) AS (SELECT a.oid UNION SELECT m.roleid \
+     FROM pg_catalog.pg_auth_members m JOIN member ON m.member = member.role) \
+     SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles r JOIN member \
+     ON r.oid = member.role) FROM pg_catalog.pg_authid a";
+
 /// Asks the home node.
 async fn ask(user: &str, home: &Arc<Pool>) -> Result<Option<Role>, LookupError> {
-    let sql = format!(
-        "SELECT rolpassword, rolcanlogin, rolsuper, coalesce(rolvaliduntil < pg_catalog.now(), \
-         false) FROM pg_catalog.pg_authid WHERE rolname = {}",
-        Literal(user)
-    );
+    let sql = format!("{ROLE} WHERE rolname = {}", Literal(user));
     let mut home = home.checkout(&Arc::default()).await?;
     let answer = home.command(&sql).await?;
     let Some(row) = answer.rows.into_iter().next() else { return Ok(None) };
@@ -161,7 +180,9 @@ async fn ask(user: &str, home: &Arc<Pool>) -> Result<Option<Role>, LookupError> 
         Some(stored) if !expired => secret_of(stored),
         _ => Secret::None,
     };
-    Ok(Some(Role { secret, may_log_in, superuser }))
+    let member_of = values.next().flatten().unwrap_or_default();
+    let member_of = serde_json::from_str(&member_of).unwrap_or_default();
+    Ok(Some(Role { secret, may_log_in, superuser, member_of }))
 }
 
 fn secret_of(stored: String) -> Secret {

@@ -18,6 +18,8 @@ pub enum Method {
     Md5,
     /// By a client certificate whose common name is the user's name.
     Cert,
+    /// By being the user of that name of the operating system; through the Unix socket.
+    Peer,
 }
 
 /// Which connections a rule is for.
@@ -33,15 +35,19 @@ pub enum ConnectionKind {
     HostNoSsl,
 }
 
-/// Databases or users.
+/// Databases or users; a rule has a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
     /// Any.
     All,
     /// Of databases: the one with the user's name.
     SameUser,
-    /// These.
-    These(Vec<String>),
+    /// Of databases: those with the name of a role that the user is a member of.
+    SameRole,
+    /// Of users: the members of this role, directly or not, and itself.
+    Members(String),
+    /// This.
+    This(String),
 }
 
 /// Addresses of clients.
@@ -72,9 +78,9 @@ pub struct Rule {
     /// Which connections it is for.
     pub kind: ConnectionKind,
     /// The databases that it is for.
-    pub databases: Names,
+    pub databases: Vec<Names>,
     /// The users that it is for.
-    pub users: Names,
+    pub users: Vec<Names>,
     /// The addresses that it is for; meaningless for [`ConnectionKind::Local`].
     pub addresses: Vec<Addresses>,
     /// How they prove who they are.
@@ -85,27 +91,39 @@ pub struct Rule {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+pub(super) struct Origin {
     /// The client's address and that of the socket that it reached; `None` for the Unix socket.
-    pub addresses: Option<(IpAddr, IpAddr)>,
+    pub(super) addresses: Option<(IpAddr, IpAddr)>,
     /// What is known by TLS.
-    pub tls: Option<TlsOrigin>,
+    pub(super) tls: Option<TlsOrigin>,
+    /// The number of the operating system's user at the other end of the Unix socket.
+    pub(super) system_user: Option<u32>,
 }
 
 /// What is known of a connection by TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsOrigin {
+pub(super) struct TlsOrigin {
     /// The hash of the proxy's certificate, for channel binding.
-    pub end_point: Option<Vec<u8>>,
+    pub(super) end_point: Option<Vec<u8>>,
     /// The client has shown a certificate of the configured authority.
-    pub client: Option<ClientName>,
+    pub(super) client: Option<ClientName>,
 }
 
 /// Whom a client's certificate names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClientName {
+pub(super) struct ClientName {
     /// The common name, if there is one.
-    pub common_name: Option<String>,
+    pub(super) common_name: Option<String>,
+}
+
+/// Who wants what, from where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Applicant<'a> {
+    pub user: &'a str,
+    pub database: &'a str,
+    /// The roles that the user is a member of, itself among them; asked for only if a rule needs them.
+    pub roles: &'a [String],
+    pub origin: &'a Origin,
 }
 
 impl Rule {
@@ -114,8 +132,8 @@ impl Rule {
         [ConnectionKind::Local, ConnectionKind::Host]
             .map(|kind| Self {
                 kind,
-                databases: Names::All,
-                users: Names::All,
+                databases: vec![Names::All],
+                users: vec![Names::All],
                 addresses: vec![Addresses::All],
                 method,
                 certificate: ClientCertificate::NotNeeded,
@@ -128,8 +146,15 @@ impl Rule {
         self.method == Method::Cert || self.certificate != ClientCertificate::NotNeeded
     }
 
-    /// Whether it is for a connection of `user` to `database` from there.
-    pub fn fits(&self, user: &str, database: &str, origin: &Origin) -> bool {
+    /// Whether it takes to know which roles a user is a member of.
+    pub fn needs_roles(&self) -> bool {
+        let names = self.databases.iter().chain(&self.users);
+        names.into_iter().any(|name| matches!(name, Names::SameRole | Names::Members(_)))
+    }
+
+    /// Whether it is for this connection.
+    fn fits(&self, applicant: &Applicant<'_>) -> bool {
+        let origin = applicant.origin;
         let kind = match (self.kind, origin.addresses.is_some()) {
             (ConnectionKind::Local, by_tcp) => !by_tcp,
             (ConnectionKind::Host, by_tcp) => by_tcp,
@@ -140,16 +165,21 @@ impl Rule {
             None => true,
             Some((from, to)) => self.addresses.iter().any(|range| range.holds(from, to)),
         };
-        kind && address && self.users.hold(user, user) && self.databases.hold(database, user)
+        let holds = |names: &[Names], name| names.iter().any(|it| it.hold(name, applicant));
+        kind && address
+            && holds(&self.users, applicant.user)
+            && holds(&self.databases, applicant.database)
     }
 }
 
 impl Names {
-    fn hold(&self, name: &str, user: &str) -> bool {
+    fn hold(&self, name: &str, applicant: &Applicant<'_>) -> bool {
         match self {
             Self::All => true,
-            Self::SameUser => name == user,
-            Self::These(names) => names.iter().any(|known| known == name),
+            Self::SameUser => name == applicant.user,
+            Self::SameRole => applicant.roles.iter().any(|role| role == name),
+            Self::Members(of) => applicant.roles.contains(of),
+            Self::This(known) => known == name,
         }
     }
 }
@@ -194,18 +224,17 @@ impl Addresses {
 /// The rule for a connection; what its client is told if there is none.
 pub(super) fn rule_for<'a>(
     rules: &'a [Rule],
-    user: &str,
-    database: &str,
-    origin: &Origin,
+    applicant: &Applicant<'_>,
 ) -> Result<&'a Rule, ServerError> {
     let place = || {
+        let Applicant { user, database, origin, .. } = applicant;
         let address = origin.addresses.map(|(from, _)| from.to_canonical().to_string());
         let host = address.map_or("[local]".to_owned(), |address| format!("host \"{address}\""));
         let tls = if origin.tls.is_some() { "SSL encryption" } else { "no encryption" };
         format!("{host}, user \"{user}\", database \"{database}\", {tls}")
     };
     let fatal = |message| Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
-    match rules.iter().find(|rule| rule.fits(user, database, origin)) {
+    match rules.iter().find(|rule| rule.fits(applicant)) {
         None => fatal(format!("no authentication rule of the proxy for {}", place())),
         Some(rule) if rule.method == Method::Reject => {
             fatal(format!("an authentication rule of the proxy rejects connection for {}", place()))
@@ -217,15 +246,15 @@ pub(super) fn rule_for<'a>(
 #[cfg(test)]
 mod tests {
     use super::{
-        Addresses, ClientCertificate, ConnectionKind, Method, Names, Origin, Rule, TlsOrigin,
-        rule_for,
+        Addresses, Applicant, ClientCertificate, ConnectionKind, Method, Names, Origin, Rule,
+        TlsOrigin, rule_for,
     };
 
     fn rule(kind: ConnectionKind, method: Method, address: &str) -> Rule {
         Rule {
             kind,
-            databases: Names::All,
-            users: Names::All,
+            databases: vec![Names::All],
+            users: vec![Names::All],
             addresses: vec![Addresses::parse(address).unwrap()],
             method,
             certificate: ClientCertificate::NotNeeded,
@@ -234,7 +263,8 @@ mod tests {
 
     fn from(address: &str) -> Origin {
         let address = address.parse().unwrap();
-        Origin { addresses: Some((address, "192.0.2.1".parse().unwrap())), tls: None }
+        let addresses = Some((address, "192.0.2.1".parse().unwrap()));
+        Origin { addresses, ..Origin::default() }
     }
 
     #[test]
@@ -257,7 +287,9 @@ mod tests {
         ];
         for (range, address, expected) in cases {
             let rule = rule(ConnectionKind::Host, Method::Trust, range);
-            assert_eq!(rule.fits("u", "d", &from(address)), expected, "{range} {address}");
+            let origin = from(address);
+            let applicant = Applicant { user: "u", database: "d", roles: &[], origin: &origin };
+            assert_eq!(rule.fits(&applicant), expected, "{range} {address}");
         }
         for bad in ["", "10.0.0.0/33", "::/129", "localhost", "10.0.0.0/-1", "10.0.0/8"] {
             assert_eq!(Addresses::parse(bad), None, "{bad}");
@@ -272,11 +304,11 @@ mod tests {
             rule(ConnectionKind::Host, Method::ScramSha256, "10.0.0.0/7"),
             rule(ConnectionKind::Local, Method::Trust, "all"),
         ];
-        rules[2].users = Names::These(vec!["app".to_owned()]);
-        rules[2].databases = Names::SameUser;
+        rules[2].users = vec![Names::This("app".to_owned())];
+        rules[2].databases = vec![Names::SameUser];
         let tls = Origin { tls: Some(TlsOrigin::default()), ..from("10.0.0.1") };
         let found = |user, database, origin: &Origin| {
-            rule_for(&rules, user, database, origin)
+            rule_for(&rules, &Applicant { user, database, roles: &[], origin })
                 .map(|rule| rule.method)
                 .map_err(|error| error.message)
         };
@@ -292,5 +324,27 @@ mod tests {
             error.contains("rejects connection for host \"10.0.0.1\", user \"app\""),
             "{error}"
         );
+    }
+    #[test]
+    fn members_of_a_role_are_told_from_others() {
+        let mut rules = vec![
+            rule(ConnectionKind::Local, Method::Trust, "all"),
+            rule(ConnectionKind::Local, Method::Md5, "all"),
+        ];
+        assert!(!rules[0].needs_roles());
+        rules[0].users = vec![Names::This("root".to_owned()), Names::Members("staff".to_owned())];
+        rules[1].databases = vec![Names::This("shop".to_owned()), Names::SameRole];
+        assert!(rules.iter().all(Rule::needs_roles));
+        let roles = ["ann", "staff"].map(str::to_owned);
+        let found = |user, database, roles| {
+            let origin = Origin::default();
+            let applicant = Applicant { user, database, roles, origin: &origin };
+            rule_for(&rules, &applicant).map(|rule| rule.method).ok()
+        };
+        assert_eq!(found("ann", "any", &roles), Some(Method::Trust));
+        assert_eq!(found("root", "any", &[]), Some(Method::Trust));
+        assert_eq!(found("bob", "shop", &roles[..1]), Some(Method::Md5));
+        assert_eq!(found("ann", "ann", &roles[..1]), Some(Method::Md5));
+        assert_eq!(found("ann", "staff", &roles[..1]), None);
     }
 }

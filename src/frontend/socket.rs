@@ -116,12 +116,14 @@ impl Arrival {
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
                 let ends = (stream.peer_addr()?.ip(), stream.local_addr()?.ip());
-                let origin = Origin { addresses: Some(ends), tls: None };
+                let origin = Origin { addresses: Some(ends), ..Origin::default() };
                 Ok((Stream::Tcp(TcpStream::from_std(stream)?), origin))
             }
             Self::Unix(stream) => {
                 stream.set_nonblocking(true)?;
-                Ok((Stream::Unix(UnixStream::from_std(stream)?), Origin::default()))
+                let stream = UnixStream::from_std(stream)?;
+                let system_user = Some(stream.peer_cred()?.uid());
+                Ok((Stream::Unix(stream), Origin { system_user, ..Origin::default() }))
             }
         }
     }

@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::rules::{ClientName, TlsOrigin};
-use crate::backend::{Stream, TlsFiles, authorities, certificates, common_name, end_point};
+use crate::backend::{
+    Stream, TlsFiles, authorities, certificates, common_name, end_point, revocations,
+};
 
 /// What a client that speaks TLS from its first byte must say that it wants.
 const PROTOCOL: &[u8] = b"postgresql";
@@ -56,6 +58,8 @@ impl ServerTls {
         let clients = if checks_clients {
             let roots = Arc::new(authorities(&files.authorities, "the clients' authority")?);
             WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                .with_crls(revocations(&files.revoked)?)
+                .enforce_revocation_expiration()
                 .allow_unauthenticated()
                 .build()
                 .map_err(|error| format!("the clients' authority is of no use: {error}"))?
