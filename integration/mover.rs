@@ -9,6 +9,8 @@ mod shop;
 mod back;
 #[path = "mover/concurrent.rs"]
 mod concurrent;
+#[path = "mover/resume.rs"]
+mod resume;
 #[path = "mover/rows.rs"]
 mod rows;
 #[path = "mover/runs.rs"]
@@ -108,6 +110,7 @@ crashes!(
     prepared,
     slot_made,
     copy_uncommitted,
+    segment_copied,
     copied,
     built,
     batch_applied,

@@ -68,6 +68,7 @@ async fn assert_clean(deployment: &Deployment) {
         assert_eq!(rows(&client, &left).await, [] as [&str; 0], "node {node}");
         if one(&client, "SELECT to_regclass('foreshard.moves')").await != "∅" {
             assert_eq!(one(&client, "SELECT count(*) FROM foreshard.moves").await, "0");
+            assert_eq!(one(&client, "SELECT count(*) FROM foreshard.segments").await, "0");
         }
     }
 }

@@ -108,7 +108,9 @@ async fn left_over(client: &Client) -> Vec<String> {
         }
     }
     if rows(client, "SELECT to_regclass('foreshard.moves')").await != ["∅"] {
-        let found = rows(client, "SELECT move FROM foreshard.moves").await;
+        let noted = "SELECT move FROM foreshard.moves \
+             UNION ALL SELECT move FROM foreshard.segments";
+        let found = rows(client, noted).await;
         left.extend((!found.is_empty()).then(|| format!("left over: positions {found:?}")));
     }
     left

@@ -213,7 +213,9 @@ impl Shop {
                 assert_eq!(rows(&client, query).await, [] as [&str; 0], "node {node}: {query}");
             }
             if rows(&client, "SELECT to_regclass('foreshard.moves')").await != ["∅"] {
-                let left = rows(&client, "SELECT move FROM foreshard.moves").await;
+                let noted = "SELECT move FROM foreshard.moves \
+                     UNION ALL SELECT move FROM foreshard.segments";
+                let left = rows(&client, noted).await;
                 assert_eq!(left, [] as [&str; 0], "node {node}");
             }
         }

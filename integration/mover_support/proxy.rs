@@ -26,6 +26,11 @@ pub struct Proxy {
     dead: CancellationToken,
 }
 
+/// Tables are copied in several segments.
+fn config() -> Config {
+    Config { switch_backoff_ms: 100, copy_segment_bytes: 20_000, ..Config::default() }
+}
+
 impl Shop {
     /// Starts a process: recovery, then the mover, then it serves. Old copies go at once.
     pub async fn proxy(&self, failpoints: Failpoints) -> Proxy {
@@ -59,12 +64,22 @@ impl Shop {
         self.over(nodes, Failpoints::default(), 0).await
     }
 
+    /// A proxy that copies so many bytes a second.
+    pub async fn slowly(&self, copy_bytes_per_second: u64) -> Proxy {
+        let config = Config { copy_bytes_per_second, reversible_ms: 0, ..config() };
+        self.with(self.database.nodes.clone(), Failpoints::default(), config).await
+    }
+
     async fn over(
         &self,
         nodes: Vec<NodeAddress>,
         failpoints: Failpoints,
         reversible_ms: u64,
     ) -> Proxy {
+        self.with(nodes, failpoints, Config { reversible_ms, ..config() }).await
+    }
+
+    async fn with(&self, nodes: Vec<NodeAddress>, failpoints: Failpoints, config: Config) -> Proxy {
         let proxy = self.still().await;
         let mut context = MoverContext::new(
             self.catalog.clone(),
@@ -72,7 +87,7 @@ impl Shop {
             proxy.gates.clone(),
             proxy.ddl_lock.clone(),
             nodes,
-            Config { switch_backoff_ms: 100, reversible_ms, ..Config::default() },
+            config,
         );
         context.failpoints = failpoints;
         let (running, serving) = (proxy.clone(), Arc::clone(&self.serving));

@@ -78,6 +78,8 @@ const LISTS: &[List] = &[
             ("state", "/state"),
             ("rows", "/progress/rows_copied"),
             ("rows_expected", "/progress/rows_expected"),
+            ("segments_done", "/progress/segments_done"),
+            ("segments", "/progress/segments"),
             ("bytes_per_s", "/progress/bytes_per_second"),
             ("copy_left_s", "/progress/copy_left_seconds"),
             ("lag_bytes", "/progress/lag_bytes"),

@@ -204,6 +204,7 @@ fn mover_faults(config: &mover::Config) -> Vec<(&'static str, String)> {
         ("concurrent_moves", config.concurrent_moves),
         ("apply_batch_changes", config.apply_batch_changes),
         ("switch_tries", usize::try_from(config.switch_tries).unwrap_or(usize::MAX)),
+        ("copy_segment_bytes", usize::try_from(config.copy_segment_bytes).unwrap_or(usize::MAX)),
     ] {
         if count == 0 {
             faults.push((key, "must be at least 1".to_owned()));

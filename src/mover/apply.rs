@@ -12,7 +12,7 @@ use pg_walstream::LogicalReplicationParser;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::batch::{self, Relations};
-use super::change::Relation;
+use super::change::{Change, Relation};
 use super::context::MoverContext;
 use super::error::MoveError;
 use super::lane::OneLane;
@@ -21,6 +21,7 @@ use super::names;
 use super::position;
 use super::session::Session;
 use super::walsender::{Received, WalSender};
+use super::window::Windows;
 use super::writer::Writer;
 use crate::ids::{Lsn, MoveId};
 use crate::shard_move::MovedTable;
@@ -78,6 +79,10 @@ pub(super) struct Applier<'a> {
     /// Changes that are not written yet, as they came.
     pending: Vec<Bytes>,
     pending_bytes: usize,
+    /// Of a copy in several snapshots, with what is pending instead of that.
+    windows: Option<(Windows, Vec<Change>)>,
+    /// Where the source's transaction committed.
+    commit: Lsn,
     /// When the first of the transactions that end at [`Self::batch_end`] ended.
     pending_since: Instant,
     /// The end of the last transaction of the source that is pending or open.
@@ -134,6 +139,8 @@ impl<'a> Applier<'a> {
             relations: Relations::default(),
             pending: Vec::new(),
             pending_bytes: 0,
+            windows: None,
+            commit: applied,
             pending_since: Instant::now(),
             batch_end: None,
             inside: false,
@@ -150,6 +157,16 @@ impl<'a> Applier<'a> {
             reported_at: Instant::now(),
             changes: 0,
         })
+    }
+
+    /// The same as long as the tables are as several snapshots had them.
+    pub(super) async fn start_in(
+        context: &'a MoverContext,
+        lane: OneLane<'_>,
+        windows: Windows,
+    ) -> Result<Self, MoveError> {
+        let applier = Self::start(context, lane).await?;
+        Ok(Self { windows: Some((windows, Vec::new())), ..applier })
     }
 
     /// The stream was read up to here.
@@ -254,14 +271,18 @@ impl<'a> Applier<'a> {
         self.received += 1;
         match received {
             Received::Data(bytes) if batch::changes_rows(&bytes) => {
-                if !self.skipping {
-                    self.pending_bytes += bytes.len();
-                    self.pending.push(bytes);
-                    if self.is_full(LARGE) {
-                        self.write().await?;
+                if self.skipping {
+                    return Ok(());
+                }
+                self.pending_bytes += bytes.len();
+                match &mut self.windows {
+                    None => self.pending.push(bytes),
+                    Some((windows, changes)) => {
+                        let message = batch::parsed(&mut self.parser, &bytes)?;
+                        changes.extend(windows.changes(&message, &self.relations, self.commit)?);
                     }
                 }
-                Ok(())
+                if self.is_full(LARGE) { self.write().await } else { Ok(()) }
             }
             Received::Data(bytes) => {
                 let parsed = self.parser.parse_wal_message_bytes(bytes);
@@ -283,7 +304,13 @@ impl<'a> Applier<'a> {
     /// Whether as much is pending as may be, or `times` that.
     fn is_full(&self, times: usize) -> bool {
         let most = self.context.config.apply_batch_changes.max(1).saturating_mul(times);
-        self.pending.len() >= most || self.pending_bytes >= PENDING_BYTES * times
+        let loosely = self.windows.as_ref().map_or(0, |(_, changes)| changes.len());
+        self.pending.len() + loosely >= most || self.pending_bytes >= PENDING_BYTES * times
+    }
+
+    /// Whether changes wait to be written.
+    fn has_pending(&self) -> bool {
+        self.pending_bytes > 0
     }
 
     async fn on_message(&mut self, message: Message, target: &Target) -> Result<(), MoveError> {
@@ -294,6 +321,7 @@ impl<'a> Applier<'a> {
                     return Ok(());
                 }
                 self.inside = true;
+                self.commit = Lsn(final_lsn);
                 self.skipping = self.mark == Mark::Awaited || final_lsn < self.applied.0;
             }
             Message::Commit { end_lsn, .. } => {
@@ -335,7 +363,7 @@ impl<'a> Applier<'a> {
         if self.relations.get(&id).is_some_and(|known| **known == relation) {
             return Ok(());
         }
-        if !self.pending.is_empty() {
+        if self.has_pending() {
             self.write().await?;
         }
         self.relations.insert(id, Arc::new(relation));
@@ -346,7 +374,13 @@ impl<'a> Applier<'a> {
     async fn write(&mut self) -> Result<(), MoveError> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
-        let count = Box::pin(self.destination.write(&pending, &self.relations)).await?;
+        let count = match &mut self.windows {
+            None => Box::pin(self.destination.write(&pending, &self.relations)).await?,
+            Some((_, changes)) => {
+                let changes = std::mem::take(changes);
+                Box::pin(self.destination.write_changes(&changes)).await?
+            }
+        };
         self.changes += count;
         metrics::counter!("foreshard_mover_applied_changes_total").increment(count);
         self.context.progress.update(self.id, |live| live.changes_applied += count);
@@ -356,7 +390,7 @@ impl<'a> Applier<'a> {
     /// Commits what ended, with its position. What is `safe` is not lost with the destination.
     async fn flush(&mut self, safe: bool) -> Result<(), MoveError> {
         if let Some(end) = self.batch_end.take() {
-            if !self.pending.is_empty() {
+            if self.has_pending() {
                 self.write().await?;
             }
             if self.mark == Mark::Found {

@@ -104,12 +104,15 @@ pub(super) fn together(
     Ok(batch.steps)
 }
 
-fn parsed(parser: &mut LogicalReplicationParser, message: &Bytes) -> Result<Message, MoveError> {
+pub(super) fn parsed(
+    parser: &mut LogicalReplicationParser,
+    message: &Bytes,
+) -> Result<Message, MoveError> {
     let parsed = parser.parse_wal_message_bytes(message.clone());
     Ok(parsed.map_err(|error| MoveError::Stream(error.to_string()))?.message)
 }
 
-fn relation(relations: &Relations, id: u32) -> Result<&Arc<Relation>, MoveError> {
+pub(super) fn relation(relations: &Relations, id: u32) -> Result<&Arc<Relation>, MoveError> {
     let unknown = || MoveError::Stream(format!("relation {id} was never described"));
     relations.get(&id).ok_or_else(unknown)
 }

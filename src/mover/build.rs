@@ -25,6 +25,8 @@ const INDEXES: &str = "SELECT c.relname::text, x.indisunique, substr(pg_get_inde
      JOIN pg_class t ON t.oid = x.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace \
      WHERE x.indrelid = $1 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid \
      AND k.contype IN ('p', 'u', 'x')) ORDER BY 1";
+/// How the definition of one begins.
+const PRIMARY_KEY: &str = "PRIMARY KEY ";
 /// Foreign keys of a leaf: name, definition, and the table that it points at.
 const FOREIGN_KEYS: &str = "SELECT k.conname::text, pg_get_constraintdef(k.oid), n.nspname::text, \
      c.relname::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid \
@@ -79,7 +81,9 @@ async fn statements(
         let leaf = look::oid(source, &table.leaf).await?;
         let gone = || MoveError::Refused(format!("{} has lost {}", destination.node, table.parent));
         let parent = look::table(destination, &table.parent).await?.ok_or_else(gone)?;
-        keys.extend(own_keys(source, table, leaf).await?);
+        let has_key = look::table(destination, &table.new_leaf).await?;
+        let has_key = has_key.is_some_and(|seen| seen.has_primary_key);
+        keys.extend(own_keys(source, table, leaf, has_key).await?);
         foreign_keys.extend(own_foreign_keys(lane, source, table, leaf).await?);
         checks.extend(own_settings(source, table, leaf).await?);
         let bounds = &lane.lane.target.bounds;
@@ -97,11 +101,28 @@ async fn statements(
     Ok(keys.into_iter().chain(foreign_keys).chain(checks).collect::<Vec<_>>().join("; "))
 }
 
+/// Gives a new table its primary key, if it has none yet.
+pub(super) async fn primary_key(
+    table: &MovedTable,
+    source: &Session,
+    destination: &Session,
+) -> Result<(), MoveError> {
+    let seen = look::table(destination, &table.new_leaf).await?;
+    if seen.is_some_and(|seen| seen.has_primary_key) {
+        return Ok(());
+    }
+    let leaf = look::oid(source, &table.leaf).await?;
+    let keys = own_keys(source, table, leaf, false).await?;
+    let Some(key) = keys.iter().find(|sql| sql.contains(PRIMARY_KEY)) else { return Ok(()) };
+    destination.run_long("making a primary key", key).await
+}
+
 /// Keys and indexes. They are named after the new leaf where they were named after the old one.
 async fn own_keys(
     source: &Session,
     table: &MovedTable,
     leaf: u32,
+    has_key: bool,
 ) -> Result<Vec<String>, MoveError> {
     let doing = "looking at a table's indexes";
     let mut keys = Vec::new();
@@ -109,6 +130,9 @@ async fn own_keys(
     for row in source.rows(doing, CONSTRAINTS, &[&leaf]).await? {
         let name = renamed(table, row.get(0)).map(|name| format!("CONSTRAINT {name} "));
         let definition: String = row.get(1);
+        if has_key && definition.starts_with(PRIMARY_KEY) {
+            continue;
+        }
         let name = name.unwrap_or_default();
         keys.push(format!("ALTER TABLE {new_leaf} ADD {name}{definition}"));
     }

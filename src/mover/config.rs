@@ -15,6 +15,9 @@ pub struct Config {
     pub concurrent_moves: usize,
     /// The most that a copy sends, in bytes a second; 0 is no limit.
     pub copy_bytes_per_second: u64,
+    /// About how much of a table is copied in one go, in bytes: a copy that is cut off goes on with
+    /// what is left after that. Tables without a primary key are always copied in one go.
+    pub copy_segment_bytes: u64,
     /// Changes of the stream after which a transaction at the destination ends; the transactions of the
     /// source stay whole.
     pub apply_batch_changes: usize,
@@ -60,6 +63,7 @@ impl Default for Config {
         Self {
             concurrent_moves: 1,
             copy_bytes_per_second: 0,
+            copy_segment_bytes: 256 << 20,
             apply_batch_changes: 5_000,
             lag_threshold_bytes: 256 << 10,
             drain_deadline_ms: 250,

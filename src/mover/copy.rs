@@ -1,7 +1,8 @@
-//! The slots, the empty tables, and the rows of the slots' snapshots. A lane that was copied is not
-//! copied again; one that was not starts from nothing: a snapshot does not outlive the connection
-//! that made it.
+//! The slots, the empty tables, and the rows of the slots' snapshots, segment by segment. A lane that
+//! was copied is not copied again. One that was cut off goes on, in a newer snapshot, since a snapshot
+//! does not outlive the connection that made it; the stream brings all tables to that one then.
 
+use std::future::pending;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
 
+use super::apply::{Applier, Target};
+use super::build;
 use super::cleanup;
 use super::context::MoverContext;
 use super::error::MoveError;
@@ -17,9 +20,11 @@ use super::look;
 use super::names;
 use super::position;
 use super::progress::Live;
+use super::segments::{self, Segment};
 use super::session::Session;
 use super::walsender::WalSender;
-use crate::ids::ShardId;
+use super::window::Windows;
+use crate::ids::{Lsn, ShardId};
 use crate::shard_move::{Event, Move, MovedTable};
 use crate::sql::{Literal, TableName};
 
@@ -29,6 +34,10 @@ type Copied = (u64, u64);
 /// Makes slots and tables, and copies what is not copied yet.
 pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     context.progress.forget(mv.id);
+    for node in mv.nodes() {
+        // One of an earlier try may be about to commit a segment.
+        Session::open(context, mv, node).await?.end_earlier_sessions(mv).await?;
+    }
     let rows_expected = expected(context, mv).await?;
     context.progress.update(mv.id, |live| {
         live.rows_expected = rows_expected;
@@ -61,27 +70,61 @@ async fn expected(context: &MoverContext, mv: &Move) -> Result<u64, MoveError> {
     Ok(expected)
 }
 
-/// All lanes of a target, unless all of them were copied before.
+/// How much of a lane an earlier try has copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// Nothing that could be gone on from.
+    Nothing,
+    /// Some segments, or all of them in several snapshots.
+    Some,
+    /// Everything.
+    All,
+}
+
+/// All lanes of a target, but for what was copied before.
 async fn copy_target(
     context: &MoverContext,
     mv: &Move,
     target: ShardId,
 ) -> Result<Copied, MoveError> {
-    let (mut done, mut rows, mut bytes) = (true, 0, 0);
     let of_target = || lanes(mv).filter(move |lane| lane.lane.target.shard == target);
+    let mut done = Vec::new();
     for lane in of_target() {
-        done &= is_copied(context, lane).await?;
+        done.push(done_of(context, lane).await?);
     }
-    if done {
+    if done.iter().all(|done| *done == Done::All) {
         tracing::info!(%target, "the copy of an earlier try is there");
         return Ok((mv.rows_copied, mv.bytes_copied));
     }
+    // Of several lanes into the same tables all start anew.
+    let goes_on = done == [Done::Some];
+    if !goes_on {
+        start_anew(context, mv, target).await?;
+    }
+    let (mut rows, mut bytes) = (0, 0);
+    for lane in of_target() {
+        let copied = copy_lane(context, lane, goes_on).await;
+        if let Err(MoveError::Anew(_)) = &copied {
+            let destination = Session::open(context, mv, lane.lane.target.node).await?;
+            let forget = position::remove(&lane.slot());
+            destination.run("forgetting what was copied", &forget).await?;
+        }
+        let copied = copied?;
+        rows += copied.0;
+        bytes += copied.1;
+    }
+    Ok((rows, bytes))
+}
+
+/// Removes what an earlier try has made for a target, and makes the empty tables.
+async fn start_anew(context: &MoverContext, mv: &Move, target: ShardId) -> Result<(), MoveError> {
+    let of_target = || lanes(mv).filter(move |lane| lane.lane.target.shard == target);
     for lane in of_target() {
         let source = Session::open(context, mv, lane.lane.source.node).await?;
         cleanup::drop_slot(&source, &lane.slot()).await?;
     }
     let Some(node) = of_target().map(|lane| lane.lane.target.node).next() else {
-        return Ok((0, 0));
+        return Ok(());
     };
     let destination = Session::open(context, mv, node).await?;
     let tables = mv.tables_for(target);
@@ -92,37 +135,91 @@ async fn copy_target(
     for table in &tables {
         destination.run("making a table", &create(table)).await?;
     }
-    for lane in of_target() {
-        let copied = copy_lane(context, lane).await?;
-        rows += copied.0;
-        bytes += copied.1;
-    }
-    Ok((rows, bytes))
+    Ok(())
 }
 
-/// Whether an earlier try committed the lane's copy, and its stream is still there.
-async fn is_copied(context: &MoverContext, lane: OneLane<'_>) -> Result<bool, MoveError> {
+/// What an earlier try committed of the lane's copy, if its stream is still there.
+async fn done_of(context: &MoverContext, lane: OneLane<'_>) -> Result<Done, MoveError> {
     let destination = Session::open(context, lane.mv, lane.lane.target.node).await?;
-    if position::find(&destination, lane).await?.is_none() {
-        return Ok(false);
-    }
+    // An earlier version may not have made all of it.
+    destination.run("making the position table", position::CREATE_TABLE).await?;
+    let segments = segments::list(&destination, lane).await?;
+    let done = match position::find(&destination, lane).await? {
+        Some(_) if segments.is_empty() => Done::All,
+        _ if segments.iter().any(|segment| segment.copied.is_some()) => Done::Some,
+        _ => return Ok(Done::Nothing),
+    };
     let source = Session::open(context, lane.mv, lane.lane.source.node).await?;
     let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 \
          AND database = current_database() AND wal_status IS DISTINCT FROM 'lost'";
-    Ok(!source.rows("looking for the slot", sql, &[&lane.slot()]).await?.is_empty())
+    let is_left = !source.rows("looking for the slot", sql, &[&lane.slot()]).await?.is_empty();
+    Ok(if is_left { done } else { Done::Nothing })
 }
 
+/// Copies one lane into tables that are there; `goes_on` with what is left of an earlier try.
 pub(super) async fn copy_lane(
     context: &MoverContext,
     lane: OneLane<'_>,
+    goes_on: bool,
 ) -> Result<Copied, MoveError> {
     let mv = lane.mv;
     let source = Session::open(context, mv, lane.lane.source.node).await?;
     let destination = Session::open(context, mv, lane.lane.target.node).await?;
-    let before = file_nodes(&source, &lane.lane.tables).await?;
-    let mut sender = WalSender::open(context, mv, lane.lane.source.node).await?;
+    let mut left = goes_on;
+    if goes_on {
+        let all = segments::list(&destination, lane).await?;
+        tell(context, lane, &all);
+        left = all.iter().any(|segment| segment.copied.is_none());
+    }
+    let mut begun_at = None;
+    if left || !goes_on {
+        let at = snapshot(context, lane, &source, goes_on).await?;
+        begun_at = Some(at);
+        if !goes_on {
+            let bytes_each = context.config.copy_segment_bytes;
+            segments::plan(lane, &source, &destination, bytes_each).await?;
+        }
+        let all = segments::list(&destination, lane).await?;
+        tell(context, lane, &all);
+        let pace = Pace::new(context);
+        let mut pipe = Pipe { context, lane, source, destination, pace };
+        pipe.copy(&all, at).await?;
+    }
+    let destination = Session::open(context, mv, lane.lane.target.node).await?;
+    let all = segments::list(&destination, lane).await?;
+    finish(context, lane, &destination, &all, begun_at).await?;
+    let sum = |count: fn(&Segment) -> u64| all.iter().map(count).sum();
+    Ok((sum(|segment| segment.rows), sum(|segment| segment.bytes)))
+}
+
+/// Shows how many segments are done.
+fn tell(context: &MoverContext, lane: OneLane<'_>, all: &[Segment]) {
+    let done = || all.iter().filter(|segment| segment.copied.is_some());
+    context.progress.update(lane.mv.id, |live| {
+        live.segments += count(all.len());
+        live.segments_done += count(done().count());
+        live.rows_copied += done().map(|segment| segment.rows).sum::<u64>();
+        live.bytes_copied += done().map(|segment| segment.bytes).sum::<u64>();
+    });
+}
+
+fn count(of: usize) -> u64 {
+    u64::try_from(of).unwrap_or(u64::MAX)
+}
+
+/// Opens a transaction at the source that sees what was committed before the answer: where the lane's
+/// stream begins, or, to go on with a copy, now.
+async fn snapshot(
+    context: &MoverContext,
+    lane: OneLane<'_>,
+    source: &Session,
+    goes_on: bool,
+) -> Result<Lsn, MoveError> {
+    let before = file_nodes(source, &lane.lane.tables).await?;
+    let mut sender = WalSender::open(context, lane.mv, lane.lane.source.node).await?;
     let deadline = Duration::from_millis(context.config.slot_deadline_ms);
-    let slot = sender.create_slot(&lane.slot(), false, deadline).await?;
+    let name = if goes_on { lane.verify_slot() } else { lane.slot() };
+    let slot = sender.create_slot(&name, goes_on, deadline).await?;
     context.pass("slot_made")?;
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
@@ -135,24 +232,54 @@ pub(super) async fn copy_lane(
         let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", leaves.join(", "));
         source.run("holding the tables", &sql).await?;
     }
-    if file_nodes(&source, &lane.lane.tables).await? != before {
+    if file_nodes(source, &lane.lane.tables).await? != before {
         // TRUNCATE and rewrites do not heed snapshots: what is there is not what the stream follows.
         let text = "a table was truncated or rewritten while the copy began";
         return Err(MoveError::Busy(text.to_owned()));
     }
-    let begin = "BEGIN; SET LOCAL session_replication_role = replica";
-    destination.run("opening the copy", begin).await?;
-    let mut pipe = Pipe { context, lane, source, destination, pace: Pace::new(context) };
-    let (mut rows, mut bytes) = (0, 0);
-    for table in &lane.lane.tables {
-        let (table_rows, table_bytes) = pipe.copy_table(table).await?;
-        rows += table_rows;
-        bytes += table_bytes;
+    Ok(slot.consistent)
+}
+
+/// After the last segment: where the copy was made in several snapshots, the stream brings all of it
+/// to the last one. Then nothing is left that tells of segments.
+async fn finish(
+    context: &MoverContext,
+    lane: OneLane<'_>,
+    destination: &Session,
+    all: &[Segment],
+    begun_at: Option<Lsn>,
+) -> Result<(), MoveError> {
+    let snapshots = || all.iter().filter_map(|segment| segment.copied);
+    let (first, last) = (snapshots().min().or(begun_at), snapshots().max().or(begun_at));
+    let (Some(first), Some(last)) = (first, last) else {
+        return Err(MoveError::Anew("it is not known where it began".to_owned()));
+    };
+    let forget = segments::remove(&lane.slot());
+    if first == last {
+        let sql = format!("BEGIN; {}; {forget}; COMMIT", position::reset(lane, first));
+        return destination.run_long("committing the copy", &sql).await;
     }
-    context.pass("copy_uncommitted")?;
-    let sql = format!("{}; COMMIT", position::reset(lane, slot.consistent));
-    pipe.destination.run_long("committing the copy", &sql).await?;
-    Ok((rows, bytes))
+    if position::find(destination, lane).await?.is_none() {
+        let sql = format!("BEGIN; {}; COMMIT", position::reset(lane, first));
+        destination.run("noting where the stream begins", &sql).await?;
+    }
+    let source = Session::open(context, lane.mv, lane.lane.source.node).await?;
+    let mut windows = Windows::default();
+    for table in &lane.lane.tables {
+        let of_table = all.iter().filter(|segment| segment.is_of(table));
+        let first = of_table.filter_map(|segment| segment.copied).min();
+        windows.0.extend(first.map(|first| (table.leaf.clone(), first)));
+        if segments::has_key(table) {
+            build::primary_key(table, &source, destination).await?;
+        }
+    }
+    let mut applier = Applier::start_in(context, lane, windows).await?;
+    Box::pin(applier.advance(&Target::Position(last), pending())).await?;
+    drop(applier);
+    context.pass("window_passed")?;
+    let slot = lane.slot();
+    let sql = format!("BEGIN; {}; {forget}; COMMIT", position::reach(&slot, last));
+    destination.run("committing the copy", &sql).await
 }
 
 /// The files of the leaves: others after a TRUNCATE or a rewrite.
@@ -187,16 +314,46 @@ struct Pipe<'a> {
 }
 
 impl Pipe<'_> {
-    /// Rows and bytes of one table, through bounded buffers.
-    async fn copy_table(&mut self, table: &MovedTable) -> Result<Copied, MoveError> {
+    /// Copies the segments that are left, each in a transaction of its own.
+    async fn copy(&mut self, all: &[Segment], at: Lsn) -> Result<(), MoveError> {
+        let slot = self.lane.slot();
+        for table in &self.lane.lane.tables {
+            let key = segments::key(&self.source, table).await?;
+            let left = |it: &&Segment| it.is_of(table) && it.copied.is_none();
+            for segment in all.iter().filter(left) {
+                let begin = "BEGIN; SET LOCAL session_replication_role = replica";
+                self.destination.run("opening the copy", begin).await?;
+                let condition = segment.condition(table, &key);
+                let (rows, bytes) = self.copy_rows(table, condition).await?;
+                segment.note(&self.destination, &slot, (at, rows, bytes)).await?;
+                self.context.pass("copy_uncommitted")?;
+                self.destination.run_long("committing a segment", "COMMIT").await?;
+                self.context.progress.update(self.lane.mv.id, |live| live.segments_done += 1);
+                self.context.pass("segment_copied")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows and bytes of a part of a table, through bounded buffers.
+    async fn copy_rows(
+        &mut self,
+        table: &MovedTable,
+        condition: Option<String>,
+    ) -> Result<Copied, MoveError> {
         let format = if table.builtin_types { "binary" } else { "text" };
         let (leaf, new_leaf, columns) = (&table.leaf, &table.new_leaf, names::columns(table));
         let parent = look::oid(&self.source, dealt_by(table)).await?;
-        let out = match self.lane.given(table, parent) {
-            None => format!("COPY {leaf} ({columns}) TO STDOUT (FORMAT {format})"),
-            Some(given) => format!(
-                "COPY (SELECT {columns} FROM ONLY {leaf} WHERE {given}) TO STDOUT (FORMAT {format})"
-            ),
+        let given = self.lane.given(table, parent).map(|given| format!("({given})"));
+        let conditions: Vec<String> = given.into_iter().chain(condition).collect();
+        let out = if conditions.is_empty() {
+            format!("COPY {leaf} ({columns}) TO STDOUT (FORMAT {format})")
+        } else {
+            let conditions = conditions.join(" AND ");
+            format!(
+                "COPY (SELECT {columns} FROM ONLY {leaf} WHERE {conditions}) \
+                 TO STDOUT (FORMAT {format})"
+            )
         };
         let into = format!("COPY {new_leaf} ({columns}) FROM STDIN (FORMAT {format})");
         let doing = "copying out of a table";

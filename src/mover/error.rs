@@ -57,6 +57,9 @@ pub enum MoveError {
     /// The stream of changes is not what the move can apply.
     #[error("the stream of changes can't be applied: {0}")]
     Stream(String),
+    /// The copy can't go on from where it was cut off.
+    #[error("the copy starts anew: {0}")]
+    Anew(String),
     /// It took too long.
     #[error("{0} took too long")]
     Timeout(&'static str),
@@ -93,6 +96,7 @@ impl MoveError {
             Self::Transport { .. }
             | Self::Timeout(_)
             | Self::Busy(_)
+            | Self::Anew(_)
             | Self::Catalog(_)
             | Self::Stopped
             | Self::Failpoint(_) => true,

@@ -40,12 +40,14 @@ mod request;
 mod reshard;
 mod room;
 mod run;
+mod segments;
 mod session;
 mod settle;
 mod switch;
 mod tables;
 mod verify;
 mod walsender;
+mod window;
 mod writer;
 
 pub use config::Config;

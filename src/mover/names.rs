@@ -24,6 +24,12 @@ pub(super) fn of_job(job: JobId, requested_unix_ms: u64) -> String {
     format!("foreshard_j{job}_{requested_unix_ms}_")
 }
 
+/// Whether a slot, or its row of positions, is one of a job.
+pub(super) fn is_of_job(slot: &str) -> bool {
+    let id = slot.strip_prefix("foreshard_j").and_then(|rest| rest.split_once('_'));
+    id.is_some_and(|(id, _)| id.parse::<u64>().is_ok())
+}
+
 fn back(reversed: MoveId, requested_unix_ms: u64, lane: usize) -> String {
     format!("foreshard_b{reversed}_{requested_unix_ms}_{lane}")
 }

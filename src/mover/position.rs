@@ -2,11 +2,12 @@
 
 use super::error::MoveError;
 use super::lane::OneLane;
+use super::segments;
 use super::session::Session;
 use crate::ids::Lsn;
 use crate::sql::Literal;
 
-/// Makes the table, if it is not there. The lock keeps two moves from making it together.
+/// Makes the table, and that of segments, if they are not there. The lock keeps two moves from making it together.
 pub(super) const CREATE_TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('foreshard')); \
      CREATE SCHEMA IF NOT EXISTS foreshard; \
      CREATE TABLE IF NOT EXISTS foreshard.moves (\
@@ -14,7 +15,11 @@ pub(super) const CREATE_TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hasht
      DO $foreshard$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute \
      WHERE attrelid = 'foreshard.moves'::regclass AND attname = 'arrived') THEN \
      ALTER TABLE foreshard.moves ADD COLUMN arrived boolean NOT NULL DEFAULT false; \
-     END IF; END $foreshard$; COMMIT";
+     END IF; END $foreshard$; \
+     CREATE TABLE IF NOT EXISTS foreshard.segments (\
+     move text, leaf text, number int, low text[], high text[], copied pg_lsn, \
+     rows bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0, \
+     PRIMARY KEY (move, leaf, number)); COMMIT";
 
 /// SQL that starts a lane's row anew, at the slot's first position; of a way back at 0, which means
 /// that the mark of the switch was not found yet.
@@ -32,6 +37,12 @@ pub(super) fn advance(slot: &str, end: Lsn) -> String {
     format!("UPDATE foreshard.moves SET applied = '{end}' WHERE move = {}", Literal(slot))
 }
 
+/// SQL that stores that everything before `end` is applied at least.
+pub(super) fn reach(slot: &str, end: Lsn) -> String {
+    let slot = Literal(slot);
+    format!("UPDATE foreshard.moves SET applied = greatest(applied, '{end}') WHERE move = {slot}")
+}
+
 /// SQL that stores that indexes and constraints are there.
 pub(super) fn set_built(lane: OneLane<'_>) -> String {
     format!("UPDATE foreshard.moves SET built = true WHERE move = {}", Literal(&lane.slot()))
@@ -43,13 +54,30 @@ pub(super) fn set_arrived(lane: OneLane<'_>, arrived: bool) -> String {
     format!("UPDATE foreshard.moves SET arrived = {arrived} WHERE move = {}", Literal(&name))
 }
 
-/// SQL that removes the row of a slot, if the table is there.
+/// SQL that removes what is stored of a slot, if the tables are there.
 pub(super) fn remove(slot: &str) -> String {
     let delete = format!("DELETE FROM foreshard.moves WHERE move = {}", Literal(slot));
+    let forget = segments::remove(slot);
     format!(
         "DO $foreshard$ BEGIN IF to_regclass('foreshard.moves') IS NOT NULL THEN {delete}; END IF; \
-         END $foreshard$"
+         IF to_regclass('foreshard.segments') IS NOT NULL THEN {forget}; END IF; END $foreshard$"
     )
+}
+
+/// The streams of which a node knows something, by the names of their slots.
+pub(super) async fn known(session: &Session) -> Result<Vec<String>, MoveError> {
+    let doing = "looking for positions";
+    let mut slots = Vec::new();
+    for table in ["foreshard.moves", "foreshard.segments"] {
+        let there = "SELECT WHERE to_regclass($1) IS NOT NULL";
+        if !session.rows(doing, there, &[&table]).await?.is_empty() {
+            let rows = session.rows(doing, &format!("SELECT move FROM {table}"), &[]).await?;
+            slots.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        }
+    }
+    slots.sort();
+    slots.dedup();
+    Ok(slots)
 }
 
 /// What a lane's row says.

@@ -20,6 +20,10 @@ pub struct Live {
     pub bytes_copied: u64,
     /// About how many rows there are to copy, as the planner estimates; 0 before that is known.
     pub rows_expected: u64,
+    /// Segments that are copied, also by earlier tries.
+    pub segments_done: u64,
+    /// Segments that there are, of the lanes whose copy has begun.
+    pub segments: u64,
     /// When the copy began.
     pub copy_began: Option<Instant>,
     /// When it ended.
@@ -39,6 +43,10 @@ pub struct Told {
     pub bytes_copied: u64,
     /// About how many rows there are to copy; 0 before that is known.
     pub rows_expected: u64,
+    /// Segments that are copied, also by earlier tries.
+    pub segments_done: u64,
+    /// Segments that there are, of the shards whose copy has begun.
+    pub segments: u64,
     /// The rate of the copy so far.
     pub bytes_per_second: f64,
     /// How long the copy will take at that rate; `None` before and after it.
@@ -64,6 +72,8 @@ impl Live {
             rows_copied: self.rows_copied,
             bytes_copied: self.bytes_copied,
             rows_expected: self.rows_expected,
+            segments_done: self.segments_done,
+            segments: self.segments,
             bytes_per_second: rate(self.bytes_copied),
             copy_left_seconds: copying.then(|| left / rows_rate),
             changes_applied: self.changes_applied,

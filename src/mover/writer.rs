@@ -113,6 +113,18 @@ impl Writer {
         Ok(u64::try_from(messages.len()).unwrap_or(u64::MAX))
     }
 
+    /// Writes these changes one by one, in a transaction that is opened if none is; how many it were.
+    pub(super) async fn write_changes(&mut self, changes: &[Change]) -> Result<u64, MoveError> {
+        if self.statements.len() >= STATEMENTS_MAX {
+            self.statements.clear();
+        }
+        self.open().await?;
+        for some in changes.chunks(PIPELINED_MAX) {
+            self.pipelined(some).await?;
+        }
+        Ok(u64::try_from(changes.len()).unwrap_or(u64::MAX))
+    }
+
     /// In few statements; whether that went well. If not nothing has happened.
     async fn together(
         &mut self,

@@ -2,17 +2,19 @@
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
 //! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
-//! [`BACK_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`],
+//! [`BACK_FAILPOINTS`], [`RESUME_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`],
 //! [`RESHARD_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
 /// Those of a move, in the order in which it passes them.
-pub const MOVE_FAILPOINTS: [&str; 15] = [
+pub const MOVE_FAILPOINTS: [&str; 16] = [
     // Publication and replica identities are made, the state is not stored yet.
     "prepared",
     // The slot is made, nothing is copied.
     "slot_made",
-    // All rows are copied, the destination's transaction is open.
+    // A segment is copied, the destination's transaction is open.
     "copy_uncommitted",
+    // A segment is committed at the destination.
+    "segment_copied",
     // The copy is committed at the destination, the state is not stored yet.
     "copied",
     // Indexes and constraints are committed, the state is not stored yet.
@@ -37,6 +39,12 @@ pub const MOVE_FAILPOINTS: [&str; 15] = [
     "cleaned",
     // Everything of a move that failed is dropped, the state is not stored yet.
     "undone",
+];
+
+/// That of a copy that went on after it had been cut off.
+pub const RESUME_FAILPOINTS: [&str; 1] = [
+    // The stream has brought all segments to the last snapshot; this is not noted.
+    "window_passed",
 ];
 
 /// Those of a switch that detaches concurrently, between *drained* and *attached*.
@@ -183,7 +191,8 @@ impl Failpoints {
 }
 
 fn is_known(name: &str) -> bool {
-    let moves = [&MOVE_FAILPOINTS[..], &CONCURRENT_FAILPOINTS, &BACK_FAILPOINTS];
+    let moves =
+        [&MOVE_FAILPOINTS[..], &RESUME_FAILPOINTS, &CONCURRENT_FAILPOINTS, &BACK_FAILPOINTS];
     let others =
         [&JOIN_FAILPOINTS[..], &IMPORT_FAILPOINTS, &RESHARD_FAILPOINTS, &COMMIT_FAILPOINTS];
     moves.iter().chain(&others).any(|it| it.contains(&name))

@@ -35,7 +35,7 @@ pub enum State {
     Requested,
     /// What the move makes is recorded; publication and tables are being made.
     Preparing,
-    /// Slot and snapshot; rows are being copied. Starts from nothing each time.
+    /// Slot and snapshot; rows are being copied. Goes on with the segments that are left, if it can.
     Copying,
     /// Constraints and indexes of the new tables.
     Building,
@@ -103,7 +103,8 @@ pub enum Action {
     Check,
     /// Make the publication, the replica identities and the empty tables.
     Prepare,
-    /// Empty the tables, make the slot anew, copy in its snapshot.
+    /// Make slot and tables, copy the segments of the slot's snapshot; or what is left of them, in a
+    /// newer one.
     Copy,
     /// Constraints, indexes, statistics.
     Build,

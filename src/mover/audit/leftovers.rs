@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::error::MoveError;
 use super::super::lane::lanes;
 use super::super::names;
+use super::super::position;
 use super::super::session::Session;
 use super::{Auditor, finding, unknown};
 use crate::ids::NodeId;
@@ -29,7 +30,6 @@ const OURS: &str = "\
      UNION ALL SELECT 'prepared transaction', gid FROM pg_prepared_xacts \
      WHERE database = current_database() AND gid ~ '^foreshard_' \
      AND prepared < now() - interval '2 minutes'";
-const POSITIONS: &str = "SELECT 'position of a stream', move FROM foreshard.moves";
 
 /// Tables that look like partitions of some tables, but are none.
 const LOOSE: &str = "SELECT n.nspname::text, c.relname::text FROM pg_class c \
@@ -85,13 +85,13 @@ async fn look_at(
 ) -> Result<Vec<Found>, MoveError> {
     let session = auditor.session(node).await?;
     let doing = "looking for what was left over";
-    let mut rows = session.rows(doing, OURS, &[]).await?;
-    if has_positions(&session).await? {
-        rows.extend(session.rows(doing, POSITIONS, &[]).await?);
-    }
+    let rows = session.rows(doing, OURS, &[]).await?;
     let found =
         |row: &tokio_postgres::Row| Found { kind: row.get(0), name: row.get(1), table: None };
     let mut all: Vec<Found> = rows.iter().map(found).collect();
+    for name in position::known(&session).await? {
+        all.push(Found { kind: "position of a stream".to_owned(), name, table: None });
+    }
     let sharded = map.tables().iter().filter(|it| matches!(it.kind, TableKind::Sharded { .. }));
     let (schemas, stems): (Vec<String>, Vec<String>) = sharded
         .map(|table| {
@@ -104,11 +104,6 @@ async fn look_at(
         all.push(Found { kind: "table".to_owned(), name: table.to_string(), table: Some(table) });
     }
     Ok(all)
-}
-
-async fn has_positions(session: &Session) -> Result<bool, MoveError> {
-    let sql = "SELECT WHERE to_regclass('foreshard.moves') IS NOT NULL";
-    Ok(!session.rows("looking for positions", sql, &[]).await?.is_empty())
 }
 
 /// What the unfinished moves own.

@@ -9,7 +9,7 @@ use super::{RawText, Relation};
 use crate::shard_move::{Across, MovedColumn, MovedTable};
 use crate::sql::TableName;
 
-fn orders() -> MovedTable {
+pub(in crate::mover) fn orders() -> MovedTable {
     let column = |name: &str, type_name: &str| MovedColumn {
         name: name.to_owned(),
         type_name: type_name.to_owned(),
@@ -47,7 +47,7 @@ pub(in crate::mover) fn of(identity: u8) -> Relation {
 }
 
 /// `-` is NULL, `~` an unchanged value that was not sent.
-fn tuple(values: [&str; 3]) -> TupleData {
+pub(in crate::mover) fn tuple(values: [&str; 3]) -> TupleData {
     let column = |value: &&str| match *value {
         "-" => ColumnData::null(),
         "~" => ColumnData::unchanged(),

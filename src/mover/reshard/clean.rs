@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::super::cleanup;
 use super::super::error::MoveError;
 use super::super::import::define::texts;
-use super::super::names::quoted;
+use super::super::names::{is_of_job, quoted};
 use super::super::position;
 use super::super::prepare::LEAF_LOCK;
 use super::super::session::{Session, jitter};
@@ -23,12 +23,11 @@ const TRIES: u32 = 12;
 
 /// How long the resolver may take to finish what was decided.
 const RESOLVED: Duration = Duration::from_mins(1);
-/// Slots, publications and positions of changes of a shard key.
+/// Slots and publications of changes of a shard key.
 const SLOTS: &str = "SELECT slot_name::text FROM pg_replication_slots \
      WHERE slot_name ~ '^foreshard_j[0-9]+_' AND database = current_database()";
 const PUBLICATIONS: &str =
     "SELECT pubname::text FROM pg_publication WHERE pubname ~ '^foreshard_j[0-9]+_'";
-const POSITIONS: &str = "SELECT move FROM foreshard.moves WHERE move ~ '^foreshard_j[0-9]+_'";
 /// Sessions of such jobs that an earlier process left.
 const END: &str = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity \
      WHERE application_name ~ '^foreshard job [0-9]+ [0-9]+$' AND datname = current_database() \
@@ -151,11 +150,8 @@ async fn drop_streams(session: &Session) -> Result<(), MoveError> {
         let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(&publication));
         session.run("dropping the publication", &sql).await?;
     }
-    let there = "SELECT '' WHERE to_regclass('foreshard.moves') IS NOT NULL";
-    if !texts(session, there, &[]).await?.is_empty() {
-        for slot in texts(session, POSITIONS, &[]).await? {
-            session.run("removing the position", &position::remove(&slot)).await?;
-        }
+    for slot in position::known(session).await?.iter().filter(|slot| is_of_job(slot)) {
+        session.run("removing the position", &position::remove(slot)).await?;
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ impl Resharder<'_, '_> {
         context.pass("reshard_published")?;
         let mut rows = 0;
         for lane in lanes(&plan.mv) {
-            let (copied, bytes) = copy_lane(context, lane).await?;
+            let (copied, bytes) = copy_lane(context, lane, false).await?;
             rows += copied;
             let (from, to) = (lane.lane.source.node, lane.lane.target.node);
             let names = [from, to].map(|node| context.address(node).map(|it| it.name.clone()));
