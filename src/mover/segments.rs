@@ -207,8 +207,8 @@ fn array(values: Option<&Vec<String>>) -> String {
 mod tests {
     use super::Segment;
 
-    fn values(values: &[&str]) -> Option<Vec<String>> {
-        Some(values.iter().map(|value| (*value).to_owned()).collect())
+    fn values(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
     }
 
     #[test]
@@ -225,10 +225,10 @@ mod tests {
             bytes: 0,
         };
         assert_eq!(segment.condition(&table, &key), None);
-        segment.high = values(&["7", "it's"]);
+        segment.high = Some(values(&["7", "it's"]));
         let high = "ROW(\"tenant\", \"id\") <= ROW('7'::bigint, 'it''s'::bigint)";
         assert_eq!(segment.condition(&table, &key).unwrap(), high);
-        segment.low = values(&["6", "9"]);
+        segment.low = Some(values(&["6", "9"]));
         let low = "ROW(\"tenant\", \"id\") > ROW('6'::bigint, '9'::bigint)";
         assert_eq!(segment.condition(&table, &key).unwrap(), format!("{low} AND {high}"));
     }

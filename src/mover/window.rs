@@ -37,35 +37,29 @@ impl Windows {
         relations: &Relations,
         commit: Lsn,
     ) -> Result<Vec<Change>, MoveError> {
+        let known = |id: u32| -> Result<_, MoveError> {
+            let relation = relation(relations, id)?;
+            Ok((!self.has(relation, commit)).then_some(&**relation))
+        };
         Ok(match message {
-            Message::Insert { relation_id, tuple } => {
-                let relation = relation(relations, *relation_id)?;
-                match self.has(relation, commit) {
-                    true => Vec::new(),
-                    false => replace(relation, &[], tuple)?,
-                }
-            }
+            Message::Insert { relation_id, tuple } => match known(*relation_id)? {
+                None => Vec::new(),
+                Some(relation) => replace(relation, &[], tuple)?,
+            },
             Message::Update { relation_id, old_tuple, new_tuple, .. } => {
-                let relation = relation(relations, *relation_id)?;
-                match self.has(relation, commit) {
-                    true => Vec::new(),
-                    false => update(relation, old_tuple.as_ref(), new_tuple)?,
+                match known(*relation_id)? {
+                    None => Vec::new(),
+                    Some(relation) => update(relation, old_tuple.as_ref(), new_tuple)?,
                 }
             }
-            Message::Delete { relation_id, old_tuple, .. } => {
-                let relation = relation(relations, *relation_id)?;
-                match self.has(relation, commit) {
-                    true => Vec::new(),
-                    false => vec![loosely(relation, relation.delete(old_tuple)?)],
-                }
-            }
+            Message::Delete { relation_id, old_tuple, .. } => match known(*relation_id)? {
+                None => Vec::new(),
+                Some(relation) => vec![loosely(relation, relation.delete(old_tuple)?)],
+            },
             Message::Truncate { relation_ids, .. } => {
                 let mut emptied = Vec::new();
                 for id in relation_ids {
-                    let relation = relation(relations, *id)?;
-                    if !self.has(relation, commit) {
-                        emptied.push(&**relation);
-                    }
+                    emptied.extend(known(*id)?);
                 }
                 Relation::truncate(&emptied)
             }
