@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod process_support;
+#[path = "crash/source.rs"]
+mod source;
 mod support;
 
 use std::time::Duration;

@@ -52,11 +52,22 @@ struct Writer {
     n: i64,
     written: Written,
     stop: CancellationToken,
+    /// Whether the end of a node is no surprise, either.
+    nodes_die: bool,
 }
 
 impl Writers {
     /// Starts writers with these numbers, each used once in a deployment.
     pub fn start(deployment: &Deployment, ids: std::ops::Range<i32>) -> Self {
+        Self::beside(deployment, ids, false)
+    }
+
+    /// The same where transactions may fail because nodes end, too.
+    pub fn start_beside_nodes_that_die(deployment: &Deployment, ids: std::ops::Range<i32>) -> Self {
+        Self::beside(deployment, ids, true)
+    }
+
+    fn beside(deployment: &Deployment, ids: std::ops::Range<i32>, nodes_die: bool) -> Self {
         let stop = CancellationToken::new();
         let writers = ids.map(|id| Writer {
             driver: deployment.driver(),
@@ -64,6 +75,7 @@ impl Writers {
             n: 0,
             written: Written::default(),
             stop: stop.clone(),
+            nodes_die,
         });
         let handles = writers.map(|writer| Tasks::new().spawn("writer", writer.run())).collect();
         Self { stop, handles }
@@ -87,7 +99,10 @@ impl Writer {
             if let Err(error) = self.write(&client).await {
                 // The end of the proxy is no surprise; an error that it tells is one.
                 let code = error.code().map(tokio_postgres::error::SqlState::code);
-                assert!(matches!(code, None | Some("57P01")), "writer {}: {error:?}", self.id);
+                let of_node = |code: &str| code.starts_with("08") || code.starts_with("57P");
+                let expected = matches!(code, None | Some("57P01"))
+                    || self.nodes_die && code.is_some_and(of_node);
+                assert!(expected, "writer {}: {error:?}", self.id);
             }
         }
         self.written

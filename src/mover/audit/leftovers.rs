@@ -6,7 +6,6 @@ use super::super::error::MoveError;
 use super::super::lane::lanes;
 use super::super::names;
 use super::super::position;
-use super::super::session::Session;
 use super::{Auditor, finding, unknown};
 use crate::ids::NodeId;
 use crate::shard_map::{ShardMap, TableKind, leaf_name};
