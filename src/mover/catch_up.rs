@@ -10,6 +10,7 @@ use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::lane::Sessions;
 use super::session::Session;
+use crate::ids::Lsn;
 use crate::shard_move::{Event, Move};
 
 /// How long the stream is applied before its lag is looked at again.
@@ -20,6 +21,9 @@ const NEAR: Duration = Duration::from_millis(100);
 /// Longest time without a word from the source while its stream is behind. A transaction that takes
 /// longer to decode or to apply is no stall.
 const STALL: Duration = Duration::from_mins(2);
+/// A stream that has so often reached where the source was, and is still not near, does not get nearer on
+/// nodes that are that busy: whether it is near enough the switch finds out, which may be put off.
+const ROUNDS: u32 = 10;
 
 /// Applies until all streams are caught up. Without a limit of time as long as they make progress.
 pub(super) async fn catch_up(
@@ -29,20 +33,27 @@ pub(super) async fn catch_up(
 ) -> Result<Event, MoveError> {
     let sessions = Sessions::open(context, mv).await?;
     let mut progressed_at = Instant::now();
+    let mut ways: Vec<Way> = appliers.iter().map(|_| Way::default()).collect();
+    let (mut rounds, mut best) = (0, Duration::MAX);
     loop {
         let before: u64 = appliers.iter().map(Applier::received).sum();
         let mut steps = Vec::new();
-        for (lane, applier) in mv.lanes.iter().zip(appliers.iter_mut()) {
-            steps.push(step(sessions.on(lane.source.node)?, applier));
+        for ((lane, applier), way) in mv.lanes.iter().zip(appliers.iter_mut()).zip(&mut ways) {
+            steps.push(way.step(sessions.on(lane.source.node)?, applier));
         }
-        let lags = try_join_all(steps).await?;
-        let reached = lags.iter().all(Option::is_some);
-        let lag_bytes = lags.iter().flatten().map(|lag| lag.bytes).max().unwrap_or(0);
-        let slowest = lags.iter().flatten().map(|lag| lag.took).max().unwrap_or_default();
+        try_join_all(steps).await?;
+        let reached = ways.iter().all(|way| way.lag.is_some());
+        let lags = || ways.iter().filter_map(|way| way.lag.as_ref());
+        let lag_bytes = lags().map(|lag| lag.bytes).max().unwrap_or(0);
+        let slowest = lags().map(|lag| lag.took).max().unwrap_or_default();
         if reached {
             note_lag(context, mv, lag_bytes);
+            rounds = if slowest < best / 2 { 0 } else { rounds + 1 };
+            best = best.min(slowest);
+            ways.iter_mut().for_each(|way| way.lag = None);
         }
-        if reached && (lag_bytes <= context.config.lag_threshold_bytes || slowest <= NEAR) {
+        let near = lag_bytes <= context.config.lag_threshold_bytes || slowest <= NEAR;
+        if reached && (near || rounds >= ROUNDS) {
             let wait_ms = mv.not_before_unix_ms.saturating_sub(now_unix_ms());
             if wait_ms == 0 {
                 return Ok(Event::CaughtUp);
@@ -66,16 +77,31 @@ struct Lag {
     took: Duration,
 }
 
-/// Applies a while; what is left of the stream, unless the source's end of before was not even
-/// reached.
-async fn step(source: &Session, applier: &mut Applier<'_>) -> Result<Option<Lag>, MoveError> {
-    let (end, began) = (source.wal_end().await?, Instant::now());
-    if !applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await? {
-        return Ok(None);
+/// A stream on its way to where its source was at some time.
+#[derive(Default)]
+struct Way {
+    /// Where the source was, and when; `None` once the stream is there.
+    goal: Option<(Lsn, Instant)>,
+    /// What was left of the stream when it was last there.
+    lag: Option<Lag>,
+}
+
+impl Way {
+    /// Applies a while. A goal that is not reached stays: on a busy node another one in its place might
+    /// never be.
+    async fn step(&mut self, source: &Session, applier: &mut Applier<'_>) -> Result<(), MoveError> {
+        let (end, began) = match self.goal {
+            Some(goal) => goal,
+            None => (source.wal_end().await?, Instant::now()),
+        };
+        self.goal = Some((end, began));
+        if applier.advance(&Target::Position(end), sleep(LOOK_EVERY)).await? {
+            let took = began.elapsed();
+            let bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
+            *self = Self { goal: None, lag: Some(Lag { bytes, took }) };
+        }
+        Ok(())
     }
-    let took = began.elapsed();
-    let bytes = source.wal_end().await?.0.saturating_sub(applier.seen().0);
-    Ok(Some(Lag { bytes, took }))
 }
 
 /// Applies all streams until the signals.
