@@ -14,6 +14,11 @@ use super::settle::{self, Owner};
 use crate::shard_move::{Event, Move, MovedTable, Object, ObjectKind, State};
 use crate::sql::TableName;
 
+/// The tables of a publication: schema and name.
+const PUBLISHED: &str = "SELECT n.nspname::text, c.relname::text FROM pg_publication p \
+     JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid \
+     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1 ORDER BY 1, 2";
+
 /// After the switch: slots, publications, the old copies unless a way back has them, the records on
 /// the nodes.
 pub(super) async fn clean_up(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
@@ -145,10 +150,7 @@ async fn drop_streams(mv: &Move, sessions: &Sessions) -> Result<(), MoveError> {
         let session = sessions.on(object.node)?;
         match &object.kind {
             ObjectKind::Slot(name) => drop_slot(session, name).await?,
-            ObjectKind::Publication(name) => {
-                let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(name));
-                session.run("dropping the publication", &sql).await?;
-            }
+            ObjectKind::Publication(name) => drop_publication(session, name).await?,
             _ => {}
         }
     }
@@ -164,6 +166,29 @@ async fn remove_positions(mv: &Move, sessions: &Sessions) -> Result<(), MoveErro
         }
     }
     Ok(())
+}
+
+/// Drops a publication while nobody writes its tables, if that can be had: an UPDATE that looks up the
+/// publications of its table in the moment in which one is dropped fails in PostgreSQL (XX000, cache
+/// lookup failed for publication).
+pub(super) async fn drop_publication(session: &Session, name: &str) -> Result<(), MoveError> {
+    let doing = "dropping the publication";
+    let rows = session.rows(doing, PUBLISHED, &[&name]).await?;
+    let table = |row: &tokio_postgres::Row| {
+        let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        format!("ONLY {table}")
+    };
+    let tables: Vec<String> = rows.iter().map(table).collect();
+    let drop = format!("DROP PUBLICATION IF EXISTS {}", quoted(name));
+    if !tables.is_empty() {
+        let sql = format!("LOCK TABLE {} IN SHARE MODE; {drop}", tables.join(", "));
+        match session.run_with_locks(doing, &sql, LEAF_LOCK).await {
+            // A transaction that lasts must not keep it for ever.
+            Err(error) if error.is_lock_timeout() => {}
+            other => return other,
+        }
+    }
+    session.run(doing, &drop).await
 }
 
 /// Drops a slot, after ending the walsender that an earlier process left on it.
