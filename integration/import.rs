@@ -5,6 +5,8 @@
 
 mod process_support;
 mod support;
+#[path = "import/arriving.rs"]
+mod arriving;
 #[path = "import/undone.rs"]
 mod undone;
 

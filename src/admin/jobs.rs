@@ -153,7 +153,9 @@ pub(super) async fn imports(State(service): State<Service>) -> Json<Value> {
     let groups = service.imports.load_full();
     let group = |import: &Import| {
         let tables: Vec<String> = import.names().iter().map(ToString::to_string).collect();
-        let sharded = map.group_named(&import.group).is_some();
+        let sharded = map.group_named(&import.group).is_some_and(|group| {
+            import.names().iter().all(|name| map.tables_of(group).any(|it| it.name == *name))
+        });
         json!({ "group": import.group, "tables": tables, "sharded": sharded })
     };
     Json(json!({ "groups": groups.iter().map(group).collect::<Vec<_>>() }))

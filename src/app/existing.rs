@@ -21,7 +21,16 @@ const KINDS: &str = "SELECT n.nspname::text, c.relname::text, c.relkind::text FR
     JOIN unnest($1::text[], $2::text[]) AS wanted (schema, name) \
     ON n.nspname = wanted.schema AND c.relname = wanted.name";
 
-/// The groups of the policy, not in the map `before`, that have plain tables on the home node: they
+/// What stays on the home node until it is imported.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Groups that are not sharded yet.
+    pub(super) groups: Vec<String>,
+    /// Tables of groups that are.
+    pub(super) tables: Vec<TableName>,
+}
+
+/// What the policy shards, not in the map `before`, and is there as plain tables on the home node: these
 /// stay home tables until they are imported.
 ///
 /// # Errors
@@ -30,14 +39,18 @@ pub(super) async fn to_be_imported(
     policy: &Policy,
     before: Option<&ShardMap>,
     nodes: &[NodeAddress],
-) -> Result<Vec<String>, StartError> {
+) -> Result<Waiting, StartError> {
     let is_new =
         |group: &&GroupPolicy| before.is_none_or(|map| map.group_named(&group.name).is_none());
-    let new: Vec<&GroupPolicy> = policy.groups.iter().filter(is_new).collect();
-    let tables: Vec<&TableName> =
-        new.iter().flat_map(|group| group.tables.iter().map(|table| &table.name)).collect();
+    let comes = |name: &TableName| before.is_none_or(|map| map.table(name).is_none());
+    let tables: Vec<&TableName> = policy
+        .groups
+        .iter()
+        .flat_map(|group| group.tables.iter().map(|table| &table.name))
+        .filter(|name| comes(name))
+        .collect();
     if tables.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Waiting::default());
     }
     let home = match before {
         Some(map) => Some(&map.node(map.home()).name),
@@ -61,12 +74,26 @@ pub(super) async fn to_be_imported(
         // Where some are partitioned already, it is not clear what it is.
         kinds.contains(&"r") && kinds.iter().all(|kind| *kind == "r")
     };
-    let waiting: Vec<String> = new.iter().filter(waits).map(|group| group.name.clone()).collect();
-    for group in &waiting {
+    let (new, known): (Vec<_>, Vec<_>) = policy.groups.iter().partition(is_new);
+    let waits_alone = |name: &TableName| comes(name) && kind(name) == Some("r");
+    let mut waiting = Waiting::default();
+    for group in new.iter().filter(waits) {
         tracing::warn!(
-            group,
-            "its tables are plain ones on the home node and stay that until foreshard import {group}"
+            group = group.name,
+            "its tables are plain ones on the home node and stay that until foreshard import {}",
+            group.name
         );
+        waiting.groups.push(group.name.clone());
+    }
+    for group in known {
+        for table in group.tables.iter().filter(|table| waits_alone(&table.name)) {
+            tracing::warn!(
+                table = %table.name,
+                "it is a plain table on the home node and stays that until foreshard import {}",
+                group.name
+            );
+            waiting.tables.push(table.name.clone());
+        }
     }
     Ok(waiting)
 }
@@ -89,9 +116,9 @@ pub(super) async fn in_the_way(
             (_, None) | (TableKind::Sharded { .. }, Some("p")) => {}
             (TableKind::Reference, Some("r" | "p")) => references.push(table),
             (_, Some(_)) => reasons.push(format!(
-                "{} is on node {home} already and is no partitioned table. Only a group that is new \
-                 as a whole can be imported (foreshard import): put it into one, or rename it, make \
-                 it anew through the proxy, and COPY its rows into it",
+                "{} is on node {home} already and is no partitioned table. foreshard import takes \
+                 plain tables of a group that is sharded, or of one that has only such tables: else \
+                 rename it, make it anew through the proxy, and COPY its rows into it",
                 table.name
             )),
         }

@@ -19,7 +19,8 @@ pub(super) async fn stored_map(
 ) -> Result<ShardMap, StartError> {
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     let Some(stored) = catalog.get::<ShardMap>("").await? else {
-        let policy = policy.without(&to_be_imported(policy, None, nodes).await?);
+        let waiting = to_be_imported(policy, None, nodes).await?;
+        let policy = policy.without(&waiting.groups, &waiting.tables);
         let map = ShardMap::try_from(policy.shard_map(&names))?;
         nothing_in_the_way(&map, None, nodes).await?;
         catalog.put(&map, Expect::Absent).await?;
@@ -78,13 +79,15 @@ async fn extended(
     names: &[String],
     nodes: &[NodeAddress],
 ) -> Result<Option<ShardMap>, StartError> {
+    let policy = policy.with_arriving(stored);
+    let waiting = to_be_imported(&policy, Some(stored), nodes).await?;
+    let policy = policy.without(&waiting.groups, &waiting.tables);
     for group in policy.waiting_keys(stored) {
         tracing::warn!(
             group,
             "the policy has another shard key for it: it stays as it is until foreshard reshard {group}"
         );
     }
-    let policy = policy.without(&to_be_imported(policy, Some(stored), nodes).await?);
     let Some(parts) = policy.extend(stored, names)? else { return Ok(None) };
     let map = ShardMap::try_from(parts)?;
     nothing_in_the_way(&map, Some(stored), nodes).await?;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::{FunctionPolicy, GroupPolicy, LookupPolicy, Policy};
+use super::{FunctionPolicy, GroupPolicy, LookupPolicy, Policy, TablePolicy};
 use crate::ids::{GroupId, NodeId};
 use crate::shard_map::{
     Bounds, Declared, Group, KeyedFunction, Lookup, MapParts, Method, Node, Shard, ShardMap,
-    Standing, Table, TableKind,
+    Standing, Table, TableKind, arriving,
 };
 use crate::sql::TableName;
 
@@ -60,6 +60,27 @@ impl Policy {
         }
     }
 
+    /// The same where tables that are on their way to a group of the map stand in the one in which they
+    /// are sharded until they arrive.
+    #[must_use]
+    pub fn with_arriving(&self, map: &ShardMap) -> Self {
+        let mut policy = self.clone();
+        let mut coming = Vec::new();
+        for group in &mut policy.groups {
+            let name = arriving(&group.name);
+            let Some(id) = map.group_named(&name) else { continue };
+            let of_map = |name: &TableName| map.tables_of(id).any(|table| table.name == *name);
+            let (there, stay) =
+                group.tables.drain(..).partition(|table: &TablePolicy| of_map(&table.name));
+            group.tables = stay;
+            let shards = map.shards().filter(|(_, shard)| shard.group == id);
+            let bounds = shards.map(|(_, shard)| shard.bounds.clone()).collect();
+            coming.push(GroupPolicy { name, key: group.key.clone(), bounds, tables: there });
+        }
+        policy.groups.extend(coming);
+        policy
+    }
+
     /// What the stored map becomes under this policy and with these nodes: new groups and
     /// tables are added at the next epoch, new nodes are to join, and a node that was drained may be
     /// left out; `None` if there is nothing to add. A group with another shard key stays as it is
@@ -107,7 +128,7 @@ impl Policy {
     /// The groups of the map that have another shard key here, or are cut in another way, and the same
     /// tables: they stay as they are until their rows are brought to where they belong then.
     pub fn waiting_keys(&self, map: &ShardMap) -> Vec<String> {
-        let rekeyed = self.rekeyed(&MapParts::from(map.clone()));
+        let rekeyed = self.with_arriving(map).rekeyed(&MapParts::from(map.clone()));
         rekeyed.into_iter().map(|(_, name)| name).collect()
     }
 

@@ -112,14 +112,14 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The same without these groups, and without what finds their rows: functions that run where
-    /// their keys are, lookups.
+    /// The same without these groups and tables, and without what finds their rows: functions that run
+    /// where the groups' keys are, lookups.
     #[must_use]
-    pub fn without(&self, groups: &[String]) -> Self {
+    pub fn without(&self, groups: &[String], tables: &[TableName]) -> Self {
         let mut policy = self.clone();
         let gone = policy.groups.iter().filter(|group| groups.contains(&group.name));
-        let gone: HashSet<TableName> =
-            gone.flat_map(|group| group.tables.iter().map(|table| table.name.clone())).collect();
+        let gone = gone.flat_map(|group| group.tables.iter().map(|table| &table.name));
+        let gone: HashSet<TableName> = gone.chain(tables).cloned().collect();
         policy.lookups.retain(|lookup| {
             let stays = !gone.contains(&lookup.table) && !gone.contains(&lookup.name);
             if !stays {
@@ -128,6 +128,9 @@ impl Policy {
             stays
         });
         policy.groups.retain(|group| !groups.contains(&group.name));
+        for group in &mut policy.groups {
+            group.tables.retain(|table| !tables.contains(&table.name));
+        }
         policy.functions.retain(|function| !groups.contains(&function.group));
         policy
     }

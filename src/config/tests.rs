@@ -452,7 +452,7 @@ fn a_lookup_is_a_group_of_its_own_and_keeps_its_standing() {
         Policy::parse(Path::new("p"), &LOOKUPS.replace("unique: true", "unique: false"), None);
     assert_eq!(other.unwrap().extend(&map, &nodes).unwrap_err().0.len(), 1);
     // What is to be imported takes its lookups with it.
-    let without = policy.without(&names(&["shop"]));
+    let without = policy.without(&names(&["shop"]), &[]);
     assert!(without.groups.is_empty() && without.lookups.is_empty());
 }
 

@@ -103,7 +103,14 @@ impl Session {
             return Ok(());
         }
         let node_then = |shard: ShardId| then.shard(shard).map(|shard| shard.node);
-        if shards.iter().all(|shard| node_then(*shard) == Some(now.node_of(*shard))) {
+        let joined_since = |shard: ShardId| {
+            let since = now.shard(shard).and_then(|shard| now.joined(shard.group));
+            since.is_some_and(|since| then.epoch() < since)
+        };
+        let is_as_then = |shard: &ShardId| {
+            node_then(*shard) == Some(now.node_of(*shard)) && !joined_since(*shard)
+        };
+        if shards.iter().all(is_as_then) {
             return Ok(());
         }
         // One whose BEGIN is not sent yet has no snapshot.

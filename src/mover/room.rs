@@ -44,15 +44,25 @@ async fn needed(mv: &Move, sessions: &Sessions, node: NodeId) -> Result<u64, Mov
         let parts = u64::try_from(parts.max(1)).unwrap_or(1);
         for table in &lane.tables {
             let oid = look::oid(source, &table.leaf).await?;
-            let rows = source.rows("asking for the size of a table", SIZE, &[&oid]).await?;
-            let bytes: i64 = rows.first().map_or(0, |row| row.get(0));
-            needed += u64::try_from(bytes).unwrap_or_default() / parts;
+            needed += size(source, oid).await? / parts;
         }
     }
     Ok(needed)
 }
 
-async fn has_room(context: &MoverContext, session: &Session, needed: u64) -> Result<(), MoveError> {
+/// The bytes of a table with its indexes and long values.
+pub(super) async fn size(session: &Session, oid: u32) -> Result<u64, MoveError> {
+    let rows = session.rows("asking for the size of a table", SIZE, &[&oid]).await?;
+    let bytes: i64 = rows.first().map_or(0, |row| row.get(0));
+    Ok(u64::try_from(bytes).unwrap_or_default())
+}
+
+/// Refuses what a node has no room for, in bytes.
+pub(super) async fn has_room(
+    context: &MoverContext,
+    session: &Session,
+    needed: u64,
+) -> Result<(), MoveError> {
     let node = &session.node;
     if let Some(limit) = context.config.node_bytes_max.get(node) {
         let rows = session.rows("asking for the size of the databases", USED, &[]).await?;

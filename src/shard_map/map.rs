@@ -13,7 +13,7 @@ use super::{
 };
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
-pub use change::{NewGroup, NewKey};
+pub use change::{NewGroup, NewKey, arriving};
 
 /// Groups, tables and placement at one epoch. Immutable; cheap look-ups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct MapParts {
     /// Tables on their way from home tables to sharded ones: their definitions wait.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub importing: Vec<TableName>,
+    /// Since when the shards of some groups have rows of further tables, which were elsewhere before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<(GroupId, Epoch)>,
 }
 
 impl MapParts {
@@ -69,6 +72,7 @@ impl MapParts {
             derived: Derived::default(),
             declared: Declared::default(),
             importing: Vec::new(),
+            joined: Vec::new(),
         }
     }
 }
@@ -345,6 +349,12 @@ impl ShardMap {
         changed.parts.importing = tables;
         changed.parts.epoch = changed.parts.epoch.next();
         changed
+    }
+
+    /// Since when a group's shards have rows of further tables, if that ever happened: whoever began to
+    /// look at the data before does not see all of them.
+    pub fn joined(&self, group: GroupId) -> Option<Epoch> {
+        self.parts.joined.iter().find(|(of, _)| *of == group).map(|(_, since)| *since)
     }
 
     /// The group of this name.

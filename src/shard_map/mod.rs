@@ -24,6 +24,6 @@ pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};
 pub use map::{
     Column, Group, Identity, InvalidMap, MapParts, NewGroup, NewKey, Shard, ShardMap, Table,
-    TableKind, leaf_name,
+    TableKind, arriving, leaf_name,
 };
 pub use node::{Node, Standing};

@@ -6,8 +6,10 @@
 //! in one transaction over all nodes, which is committed in two phases with the map that has the group.
 //! All that was made before is named after the job and goes if that is not reached; what a crash
 //! leaves in the middle of the commit the resolver ends either way. Afterwards the group has one shard,
-//! which ordinary splits spread over the nodes.
+//! which ordinary splits spread over the nodes. Tables of a group that is sharded already go to its shards
+//! instead (`arrive.rs`).
 
+mod arrive;
 mod commit;
 pub(super) mod define;
 mod look;
@@ -65,26 +67,12 @@ fn helper_check(job: JobId) -> String {
 pub(super) async fn import(desk: &mut Desk<'_>, import: &Import) -> Result<(), MoveError> {
     let map = desk.context.live_map.snapshot();
     if map.group_named(&import.group).is_none() {
-        let mut importer = Importer { import, home: desk.session(map.home()).await?, desk };
-        if !import.check_only {
-            importer.desk.wait_turn().await?;
-            importer.undo().await?;
-        }
-        let tables = importer.check().await?;
+        become_sharded(desk, import).await?;
         if import.check_only {
             return Ok(());
         }
-        importer.set_importing(import.names()).await?;
-        if let Err(error) = importer.make(tables).await {
-            if error.ends_the_driver() {
-                return Err(error);
-            }
-            let map = importer.desk.context.live_map.snapshot();
-            if map.group_named(&import.group).is_none() {
-                importer.give_up().await;
-            }
-            return Err(error);
-        }
+    } else if Box::pin(arrive::arrive(desk, import)).await? {
+        return Ok(());
     } else if import.check_only {
         return desk.tell(format!("group {} is sharded already", import.group)).await;
     }
@@ -92,8 +80,34 @@ pub(super) async fn import(desk: &mut Desk<'_>, import: &Import) -> Result<(), M
     if import.split {
         return spread::spread(desk, import).await;
     }
-    let text = format!("group {} has one shard: foreshard split cuts it", import.group);
-    desk.tell(text).await
+    let map = desk.context.live_map.snapshot();
+    let group = map.group_named(&import.group);
+    let one = map.shards().filter(|(_, shard)| Some(shard.group) == group).count() == 1;
+    let text = if one { "has one shard: foreshard split cuts it" } else { "is sharded" };
+    desk.tell(format!("group {} {text}", import.group)).await
+}
+
+/// Plain tables become the group that the map does not have yet, or are only looked at.
+async fn become_sharded(desk: &mut Desk<'_>, import: &Import) -> Result<(), MoveError> {
+    let home = desk.context.live_map.snapshot().home();
+    let mut importer = Importer { import, home: desk.session(home).await?, desk };
+    if !import.check_only {
+        importer.desk.wait_turn().await?;
+        importer.undo().await?;
+    }
+    let tables = importer.check().await?;
+    if import.check_only {
+        return Ok(());
+    }
+    importer.set_importing(import.names()).await?;
+    let made = importer.make(tables).await;
+    let map = importer.desk.context.live_map.snapshot();
+    if made.as_ref().is_err_and(|error| !error.ends_the_driver())
+        && map.group_named(&import.group).is_none()
+    {
+        importer.give_up().await;
+    }
+    made
 }
 
 /// Waits until nobody acts by the map in which the tables were plain ones, and makes all that hangs on

@@ -263,7 +263,12 @@ async fn of_foreign_keys(
             )),
             (_, None) => {
                 let whole = map.table(&to).is_some_and(|to| to.kind == TableKind::Reference);
-                if !whole {
+                let is_sharded = map.table(&to).is_some() && !whole;
+                if is_sharded {
+                    reasons.push(format!(
+                        "{what}, which is sharded already: drop the key, and add it again afterwards"
+                    ));
+                } else if !whole {
                     reasons.push(format!(
                         "{what}, which is no table of the group: add it, declare it as a reference \
                          table, or drop the key"

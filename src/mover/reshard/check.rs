@@ -13,13 +13,13 @@ use super::super::session::Session;
 use super::super::tables::{self, Pair};
 use super::super::{look, room};
 use super::{Plan, Resharder, beside, move_id, swap, twins};
-use crate::ids::{MoveId, NodeId, ShardId};
+use crate::ids::{GroupId, MoveId, NodeId, ShardId};
 use crate::shard_map::{Bounds, ShardMap, Standing, TableKind, leaf_name};
 use crate::shard_move::{Across, Cause, ImportedTable, Lane, Move, MovedTable, Part};
 use crate::sql::TableName;
 
 /// What partitioned tables with another key could not have as they have it now.
-const REASONS: [&str; 3] = [
+pub(super) const REASONS: [&str; 3] = [
     "SELECT format('trigger %I of %s fires for replicated rows, too, and would for each that is copied: \
      ALTER TABLE %2$s ENABLE TRIGGER %1$I', tgname, tgrelid::regclass) FROM pg_trigger \
      WHERE tgrelid = ANY ($1) AND NOT tgisinternal AND tgenabled IN ('A', 'R')",
@@ -73,8 +73,11 @@ impl Resharder<'_, '_> {
         }
         if !reasons.is_empty() {
             return Err(MoveError::Refused(format!(
-                "group {} can't be sharded by this key:\n  {}",
-                self.wanted.group,
+                "{}:\n  {}",
+                match self.joins {
+                    None => format!("group {} can't be sharded by this key", self.wanted.group),
+                    Some(into) => format!("the tables can't join group {into}"),
+                },
                 reasons.join("\n  ")
             )));
         }
@@ -94,8 +97,9 @@ impl Resharder<'_, '_> {
         let bytes = self.bytes(&sessions, &tables).await?;
         let (from, to) = (sources.len(), targets.len());
         let nodes = members.iter().map(|node| map.node(*node).name.as_str()).collect::<Vec<_>>();
+        let key = if self.joins.is_none() { " with the new key" } else { "" };
         let text = format!(
-            "{} in {from} shards are copied into {to} with the new key, over the nodes {}",
+            "{} in {from} shards are copied into {to}{key}, over the nodes {}",
             room::shown(bytes),
             nodes.join(", ")
         );
@@ -136,11 +140,16 @@ impl Resharder<'_, '_> {
         if let Some((_, node)) = map.nodes().find(|(_, node)| node.standing == Standing::Joining) {
             return Err(MoveError::Busy(format!("node {} is joining: wait for it", node.name)));
         }
-        let group = map.group_named(&self.wanted.group);
-        let of_group = map.shards().filter(|(_, shard)| Some(shard.group) == group);
-        let sources: Vec<Part> = of_group
-            .map(|(id, it)| Part { shard: id, node: it.node, bounds: it.bounds.clone() })
-            .collect();
+        let parts = |group: Option<GroupId>| -> Vec<Part> {
+            let of_group = map.shards().filter(|(_, shard)| Some(shard.group) == group);
+            of_group
+                .map(|(id, it)| Part { shard: id, node: it.node, bounds: it.bounds.clone() })
+                .collect()
+        };
+        let sources = parts(map.group_named(&self.wanted.group));
+        if let Some(into) = self.joins {
+            return Ok((sources, parts(map.group_named(into))));
+        }
         let moves = self.desk.context.catalog.list::<Move>().await?;
         let taken = |shard: ShardId| {
             moves.iter().any(|mv| !mv.record.is_finished() && mv.record.touches(shard))

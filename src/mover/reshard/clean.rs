@@ -147,8 +147,7 @@ async fn drop_streams(session: &Session) -> Result<(), MoveError> {
         cleanup::drop_slot(session, &slot).await?;
     }
     for publication in texts(session, PUBLICATIONS, &[]).await? {
-        let sql = format!("DROP PUBLICATION IF EXISTS {}", quoted(&publication));
-        session.run("dropping the publication", &sql).await?;
+        cleanup::drop_publication(session, &publication).await?;
     }
     for slot in position::known(session).await?.iter().filter(|slot| is_of_job(slot)) {
         session.run("removing the position", &position::remove(slot)).await?;
@@ -178,6 +177,12 @@ async fn committed(session: &Session) -> Result<(), MoveError> {
         patiently(session, "dropping the new tables", &sql).await?;
     }
     Ok(())
+}
+
+/// Whether a node has tables that were exchanged, or twins that wait for that.
+pub(super) async fn has_old(session: &Session) -> Result<bool, MoveError> {
+    let all = [texts(session, BEHINDS, &[]).await?, texts(session, BESIDE, &[]).await?];
+    Ok(all.iter().any(|found| !found.is_empty()))
 }
 
 /// Nothing may hang on them that would go with them.

@@ -95,7 +95,16 @@ impl Resharder<'_, '_> {
         Ok(None)
     }
 
-    /// The map with the new key, if the group is what the plan says.
+    /// Whether the shards that get the rows are new ones, or those of the group that the tables join.
+    fn has_room(&self, plan: &Plan, map: &ShardMap, same: impl Fn(&super::Part) -> bool) -> bool {
+        let Some(into) = self.joins else {
+            return plan.targets.iter().all(|part| map.shard(part.shard).is_none());
+        };
+        let of_group = map.shards().filter(|(_, it)| map.group_named(into) == Some(it.group));
+        of_group.count() == plan.targets.len() && plan.targets.iter().all(same)
+    }
+
+    /// The map with the new key, or with the tables in the other group, if it is what the plan says.
     fn next(&self, plan: &Plan, map: &ShardMap) -> Option<ShardMap> {
         let group = map.group_named(&self.wanted.group)?;
         let members: Vec<_> = map.members().map(|(node, _)| node).collect();
@@ -107,9 +116,12 @@ impl Resharder<'_, '_> {
         let as_planned = members == plan.members
             && of_group.count() == plan.sources.len()
             && plan.sources.iter().all(same)
-            && plan.targets.iter().all(|part| map.shard(part.shard).is_none());
+            && self.has_room(plan, map, same);
         if !as_planned {
             return None;
+        }
+        if let Some(into) = self.joins {
+            return map.with_joined(group, map.group_named(into)?).ok();
         }
         let shard = |part: &super::Part| {
             (part.shard, Shard { group, bounds: part.bounds.clone(), node: part.node })

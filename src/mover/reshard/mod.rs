@@ -8,10 +8,13 @@
 //! tables' names in one transaction over all nodes, which is committed in two phases with the map that
 //! has the new key. All that was made before is named after the job and goes if that is not reached;
 //! then the old tables go. There is no way back but to do the same again.
+//!
+//! In the same way tables join another group (`join.rs`): their rows are brought to its shards.
 
 mod check;
 mod clean;
 mod commit;
+mod join;
 mod swap;
 mod switch;
 mod twins;
@@ -36,6 +39,7 @@ use crate::ids::{JobId, MoveId, NodeId};
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Import, ImportedTable, Move, Object, ObjectKind, Part, Proof};
 use crate::sql::TableName;
+pub(super) use join::{finish as finish_join, join, reasons as reasons_against_join};
 use switch::Tried;
 
 /// How often it is looked whether the group's moves have ended.
@@ -83,7 +87,7 @@ pub(super) async fn reshard(desk: &mut Desk<'_>, wanted: &Import) -> Result<(), 
             wanted.group
         )));
     }
-    let mut work = Resharder { wanted, desk };
+    let mut work = Resharder { wanted, joins: None, desk };
     if wanted.check_only {
         if wanted.is_in_force(&map) {
             return work.desk.tell(work.in_force()).await;
@@ -91,24 +95,7 @@ pub(super) async fn reshard(desk: &mut Desk<'_>, wanted: &Import) -> Result<(), 
         return work.plan(&map).await.map(drop);
     }
     work.desk.wait_turn().await?;
-    let map = work.desk.context.live_map.snapshot();
-    if wanted.is_in_force(&map) {
-        work.desk.tell(work.in_force()).await?;
-    } else {
-        work.undo().await?;
-        // Everything is checked before anybody is held up.
-        work.plan(&map).await?;
-        work.set_on_the_way(wanted.names()).await?;
-        if let Err(error) = Box::pin(work.bring()).await {
-            let map = work.desk.context.live_map.snapshot();
-            if !error.ends_the_driver() && !wanted.is_in_force(&map) {
-                work.give_up().await;
-            }
-            work.desk.context.progress.forget(move_id(work.job()));
-            return Err(error);
-        }
-    }
-    work.finish().await
+    work.run().await
 }
 
 fn unread(error: ColumnsError) -> MoveError {
@@ -118,19 +105,55 @@ fn unread(error: ColumnsError) -> MoveError {
     }
 }
 
-/// A job on its way to the new key.
+/// A job on its way to the new key, or to another group with the same one.
 struct Resharder<'a, 'b> {
     wanted: &'a Import,
+    /// The group that the tables join; `None` where theirs gets another key.
+    joins: Option<&'a str>,
     desk: &'a mut Desk<'b>,
 }
 
 impl Resharder<'_, '_> {
+    /// From wherever an earlier process left it.
+    async fn run(&mut self) -> Result<(), MoveError> {
+        let map = self.desk.context.live_map.snapshot();
+        let names = self.held(&map);
+        if self.is_done(&map) {
+            self.desk.tell(self.in_force()).await?;
+        } else {
+            self.undo().await?;
+            // Everything is checked before anybody is held up.
+            self.plan(&map).await?;
+            self.set_on_the_way(names.clone()).await?;
+            if let Err(error) = Box::pin(self.bring()).await {
+                let map = self.desk.context.live_map.snapshot();
+                if !error.ends_the_driver() && !self.is_done(&map) {
+                    self.give_up().await;
+                }
+                self.desk.context.progress.forget(move_id(self.job()));
+                return Err(error);
+            }
+        }
+        self.finish(&names).await
+    }
+
+    /// Whether the map has what is wanted.
+    fn is_done(&self, map: &ShardMap) -> bool {
+        match self.joins {
+            None => self.wanted.is_in_force(map),
+            Some(_) => map.group_named(&self.wanted.group).is_none(),
+        }
+    }
+
     fn job(&self) -> JobId {
         self.desk.job.record.id
     }
 
     fn in_force(&self) -> String {
-        format!("group {} is sharded by this key already", self.wanted.group)
+        match self.joins {
+            None => format!("group {} is sharded by this key already", self.wanted.group),
+            Some(into) => format!("the tables are in group {into} already"),
+        }
     }
 
     /// What the names of its slots, publications and positions begin with.
@@ -164,15 +187,20 @@ impl Resharder<'_, '_> {
         let mut told = None;
         loop {
             let map = self.desk.context.live_map.snapshot();
-            let group = map.group_named(&self.wanted.group);
-            let ours = |part: &Part| map.shard(part.shard).map(|shard| shard.group) == group;
+            let groups = self.groups(&map);
+            let ours = |part: &Part| {
+                map.shard(part.shard).is_some_and(|shard| groups.contains(&shard.group))
+            };
             let of_group = |mv: &Move| {
                 mv.sources().iter().any(ours) || (mv.is_aside() && mv.targets().iter().any(ours))
             };
             let moves = self.desk.context.catalog.list::<Move>().await?;
             let mut left = moves.iter().filter(|mv| !mv.record.is_finished());
             let Some(mv) = left.find(|mv| of_group(&mv.record)) else { return Ok(()) };
-            let reason = format!("group {} gets another shard key", self.wanted.group);
+            let reason = match self.joins {
+                None => format!("group {} gets another shard key", self.wanted.group),
+                Some(into) => format!("tables join group {into}"),
+            };
             recall::let_lapse(&self.desk.context.catalog, mv, reason).await?;
             if told != Some(mv.record.id) {
                 told = Some(mv.record.id);
@@ -245,12 +273,15 @@ impl Resharder<'_, '_> {
             let tried = self.follow_once(plan, &mut verified).await;
             let (why, wait) = match tried {
                 Ok(Tried::Switched(pause)) => {
-                    let text = format!(
-                        "group {} is sharded by its new key; statements waited {:.1} ms",
-                        self.wanted.group,
-                        pause.as_secs_f64() * 1e3
-                    );
-                    return self.desk.tell(text).await;
+                    let what = match self.joins {
+                        None => format!("group {} is sharded by its new key", self.wanted.group),
+                        Some(into) => format!("the tables are in group {into}"),
+                    };
+                    let pause = pause.as_secs_f64() * 1e3;
+                    return self
+                        .desk
+                        .tell(format!("{what}; statements waited {pause:.1} ms"))
+                        .await;
                 }
                 Ok(Tried::Later(why)) if postponed < config.postponements_max => {
                     postponed += 1;
@@ -295,11 +326,10 @@ impl Resharder<'_, '_> {
     }
 
     /// After the switch: the old tables go, and all that hangs on the new ones is made known.
-    async fn finish(&mut self) -> Result<(), MoveError> {
+    async fn finish(&mut self, names: &[TableName]) -> Result<(), MoveError> {
         self.desk.context.progress.forget(move_id(self.job()));
         self.desk.context.pass("reshard_switched")?;
-        let names = self.wanted.names();
-        self.desk.engine.refresh_columns(&names).await.map_err(unread)?;
+        self.desk.engine.refresh_columns(names).await.map_err(unread)?;
         self.desk.engine.refresh_derived().await.map_err(unread)?;
         let dropped = self.clean_up().await?;
         let left = |map: &ShardMap| {

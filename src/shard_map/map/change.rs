@@ -39,6 +39,11 @@ pub struct NewKey {
     pub functions: Vec<(TableName, Vec<u16>)>,
 }
 
+/// The name of the group in which plain tables are sharded on their way to another group.
+pub fn arriving(group: &str) -> String {
+    format!("{group} (arriving)")
+}
+
 impl ShardMap {
     /// This map with another group, at the next epoch.
     ///
@@ -66,6 +71,43 @@ impl ShardMap {
             KeyedFunction { name: name.clone(), group, arguments: arguments.clone() }
         }));
         parts.epoch = parts.epoch.next();
+        parts.try_into()
+    }
+
+    /// This map with the tables of `from` in the group `into`, whose shards have their rows then; `from` is
+    /// gone. At the next epoch.
+    ///
+    /// # Errors
+    /// The groups have keys of other types.
+    pub fn with_joined(&self, from: GroupId, into: GroupId) -> Result<Self, InvalidMap> {
+        let mut parts = self.parts.clone();
+        let epoch = parts.epoch.next();
+        if from == into || parts.groups[from.index()].key != parts.groups[into.index()].key {
+            let name = parts.groups[from.index()].name.clone();
+            return Err(InvalidMap::Table(
+                name,
+                "has another shard key than the group that it joins",
+            ));
+        }
+        for shard in parts.shards.iter_mut().filter(|shard| shard.group == from) {
+            shard.bounds = Bounds::Nothing;
+        }
+        parts.groups.remove(from.index());
+        let renamed = |group: GroupId| {
+            let group = if group == from { into } else { group };
+            GroupId(group.0 - u16::from(group > from))
+        };
+        parts.shards.iter_mut().for_each(|shard| shard.group = renamed(shard.group));
+        for table in &mut parts.tables {
+            if let TableKind::Sharded { group, .. } = &mut table.kind {
+                *group = renamed(*group);
+            }
+        }
+        parts.declared.functions.iter_mut().for_each(|it| it.group = renamed(it.group));
+        parts.joined.retain(|(group, _)| ![from, into].contains(group));
+        parts.joined.iter_mut().for_each(|(group, _)| *group = renamed(*group));
+        parts.joined.push((renamed(into), epoch));
+        parts.epoch = epoch;
         parts.try_into()
     }
 
