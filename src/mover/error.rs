@@ -120,25 +120,55 @@ impl MoveError {
             Self::Differs { text, rows } if !rows.is_empty() => {
                 format!("{text}: {}", rows.join(", "))
             }
-            _ => self.story(),
+            _ => self.told(true),
         }
     }
 
-    /// The whole story in one line.
+    /// The whole story in one line, without values of rows.
     pub(super) fn story(&self) -> String {
+        self.told(false)
+    }
+
+    fn told(&self, with_values: bool) -> String {
         let mut parts = vec![self.to_string()];
         let mut cause = self.source();
         while let Some(error) = cause {
             parts.push(match error.downcast_ref::<tokio_postgres::error::DbError>() {
-                Some(db) => {
-                    let detail = db.detail().map(|detail| format!(". {detail}"));
-                    let code = db.code().code();
-                    format!("{} ({code}){}", db.message(), detail.unwrap_or_default())
-                }
+                Some(db) => said(db.code().code(), (db.message(), db.detail()), with_values),
                 None => error.to_string(),
             });
             cause = error.source();
         }
         parts.join(": ")
+    }
+}
+
+/// What a node says: the message of a data exception (22, but for parameters of statements) and the DETAIL
+/// of a violated constraint (23) have values of rows in them.
+fn said(code: &str, (message, detail): (&str, Option<&str>), with_values: bool) -> String {
+    if code.starts_with("22") && code != "22023" && !with_values {
+        return format!("a value was refused ({code})");
+    }
+    let detail = detail.filter(|_| with_values || !code.starts_with("23"));
+    let detail = detail.map(|detail| format!(". {detail}"));
+    format!("{message} ({code}){}", detail.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said;
+
+    #[test]
+    fn values_of_rows_are_told_to_the_record_and_not_to_logs() {
+        let (message, detail) = ("duplicate key value", Some("Key (email)=(a@b) already exists."));
+        assert_eq!(said("23505", (message, detail), false), "duplicate key value (23505)");
+        let all = "duplicate key value (23505). Key (email)=(a@b) already exists.";
+        assert_eq!(said("23505", (message, detail), true), all);
+        let (message, detail) = ("invalid input syntax for type bigint: \"secret\"", None);
+        assert_eq!(said("22P02", (message, detail), false), "a value was refused (22P02)");
+        assert!(said("22P02", (message, detail), true).contains("secret"));
+        let detail = Some("Process 1 waits for ShareLock");
+        let all = "deadlock detected (40P01). Process 1 waits for ShareLock";
+        assert_eq!(said("40P01", ("deadlock detected", detail), false), all);
     }
 }

@@ -145,8 +145,9 @@ impl Desk<'_> {
             Errand::Import(wanted) => Box::pin(import::import(&mut self, &wanted)).await,
             Errand::Reshard(wanted) => Box::pin(reshard::reshard(&mut self, &wanted)).await,
         };
-        let error = result.err().map(|error| error.story());
-        tracing::info!(error, "job ends");
+        let error = result.err();
+        tracing::info!(error = error.as_ref().map(MoveError::story), "job ends");
+        let error = error.map(|error| error.confidential_story());
         let finished = self.job.record.clone().finished(error, now_unix_ms());
         if let Err(error) = self.store(finished).await {
             tracing::error!(error = error.story(), "the end of a job was not stored");
