@@ -352,3 +352,6 @@ fn add_group(parts: &mut MapParts, group: &GroupPolicy) {
     let shard = |(bounds, node): (&Bounds, _)| Shard { group: id, bounds: bounds.clone(), node };
     parts.shards.extend(group.bounds.iter().zip(nodes).map(shard));
 }
+
+#[cfg(test)]
+mod tests;

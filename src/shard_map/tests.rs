@@ -239,3 +239,32 @@ fn a_group_comes_with_one_shard_beside_what_is_there() {
     assert!(after.with_group(&new).is_err(), "twice");
     assert!(before.with_group(&NewGroup { shard: ShardId(1), ..new }).is_err(), "taken");
 }
+
+#[test]
+fn tables_that_join_a_group_take_its_shards_and_leave_no_group_behind() {
+    let before = map(2);
+    let new = |name: &str, table: &str, key, shard| NewGroup {
+        name: name.to_owned(),
+        key: vec![key],
+        shard: ShardId(shard),
+        bounds: Bounds::whole(Method::Hash),
+        node: NodeId(0),
+        tables: vec![(TableName::new("public", table), vec!["id".to_owned()], Vec::new())],
+        functions: vec![(TableName::new("public", table), vec![1])],
+    };
+    let arriving = before.with_group(&new("arriving", "orders", KeyType::Int8, 2)).unwrap();
+    let both = arriving.with_group(&new("later", "people", KeyType::Text, 3)).unwrap();
+    let after = both.with_joined(GroupId(1), GroupId(0)).unwrap();
+    assert_eq!(after.groups().iter().map(|it| &it.name).collect::<Vec<_>>(), ["shop", "later"]);
+    assert_eq!(after.tables_of(GroupId(0)).count(), 1);
+    assert_eq!(after.tables_of(GroupId(1)).next().unwrap().name.name, "people");
+    assert_eq!(after.shards().map(|(id, _)| id.0).collect::<Vec<_>>(), [0, 1, 3]);
+    assert_eq!(after.shard(ShardId(3)).unwrap().group, GroupId(1));
+    let groups: Vec<_> = after.declared().functions.iter().map(|it| it.group.0).collect();
+    assert_eq!(groups, [0, 1]);
+    // Whoever looked at the map before does not see the rows.
+    assert_eq!(after.joined(GroupId(0)), Some(both.epoch().next()));
+    assert_eq!(after.joined(GroupId(1)), None);
+    assert!(both.with_joined(GroupId(2), GroupId(0)).is_err(), "another key");
+    assert!(both.with_joined(GroupId(0), GroupId(0)).is_err(), "itself");
+}
