@@ -48,10 +48,11 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
     let context =
         Context { database: "d", search_path: &path, strings: foreshard::sql::Strings::Standard };
     let route = template(sql, &context, map).route(&Params::default()).ok();
-    let shape = TextShape::of(sql);
-    if let Some(shape) = shape.map(|shape| (template(&shape.text, &context, map), shape)) {
-        let params = Params { literals: &shape.1.literals, ..Params::default() };
-        let shaped = shape.0.serves_shape().then(|| shape.0.route(&params));
+    let mut shape = TextShape::default();
+    if let Some(literals) = shape.read(sql) {
+        let shared = template(shape.text(), &context, map);
+        let params = Params { literals: &literals, ..Params::default() };
+        let shaped = shared.serves_shape().then(|| shared.route(&params));
         if let Some(Ok(Route::Shards(shards))) = shaped {
             assert!(matches!(&route, Some(Route::Shards(same)) if *same == shards), "{sql}");
         }

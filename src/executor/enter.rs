@@ -59,6 +59,25 @@ impl Session {
         Ok(Entered::Ready)
     }
 
+    /// The same for one shard, where there is nothing to wait for and nothing to look at; `false`
+    /// says nothing.
+    pub fn enter_one(&mut self, shard: ShardId, epoch: Epoch) -> bool {
+        let (engine, transaction) = (&self.engine, &mut self.transaction);
+        if transaction.map.as_ref().is_some_and(|then| then.epoch() != epoch) {
+            return false;
+        }
+        if transaction.passes.iter().any(|(held, _)| *held == shard) {
+            return engine.live_map.epoch() == epoch;
+        }
+        let Some(pass) = engine.gates.try_enter(shard) else { return false };
+        // Looked at behind the gate: a switch puts its map in force before it opens the gate.
+        let holds = engine.live_map.epoch() == epoch;
+        if holds {
+            transaction.passes.push((shard, pass));
+        }
+        holds
+    }
+
     /// The transaction, if it becomes one, looks at its data by this map first.
     pub fn note_map(&mut self, map: &Arc<ShardMap>) {
         self.transaction.map.get_or_insert_with(|| Arc::clone(map));

@@ -19,7 +19,7 @@ use crate::backend::{Credential, Login};
 use crate::executor::{Client, ClientError, Cost, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::{Access, Sieve};
-use crate::router::Leaves;
+use crate::router::{Leaves, TextShape};
 use crate::wire::{
     FIRST_USER_OID, Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus,
     as_fatal, frame_at, read_query,
@@ -33,6 +33,8 @@ pub(super) struct ClientSession {
     /// The nodes' side.
     pub session: Session,
     pub templates: Arc<Templates>,
+    /// Of the text that was read last.
+    pub shape: TextShape,
     /// Who has logged in.
     pub user: Arc<str>,
     pub database: String,
@@ -94,6 +96,7 @@ impl ClientSession {
             client,
             session,
             templates,
+            shape: TextShape::default(),
             user,
             database: startup.database,
             statements: HashMap::default(),

@@ -11,7 +11,7 @@ use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_me
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Explained, Leaves, Params, Pull, Route, Template, TextShape};
+use crate::router::{Access, Control, Explained, Leaves, Params, Pull, Route, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState};
 
@@ -33,11 +33,14 @@ impl ClientSession {
     /// is the caller's.
     pub(super) async fn simple(&mut self, text: &[u8], message: &BytesMut) -> Result<(), Fault> {
         let text = utf8(text)?;
-        self.check_encoding(text.as_bytes())?;
-        let shape = TextShape::of(text);
-        let shaped = shape.as_ref().and_then(|shape| self.shaped(shape));
-        let (template, params) = match shaped {
-            Some(routed) => routed,
+        let literals = self.shape.read(text);
+        if literals.is_none() {
+            self.check_encoding(text.as_bytes())?;
+        }
+        let literals = literals.unwrap_or_default();
+        let shared = (!literals.is_empty()).then(|| self.template(self.shape.text()));
+        let (template, params) = match shared.filter(|shared| shared.serves_shape()) {
+            Some(shared) => (shared, Params { literals: &literals, ..Params::default() }),
             None => (self.template(text), Params::default()),
         };
         if template.statement_count == 0 {
@@ -53,12 +56,17 @@ impl ClientSession {
             self.session.check_not_failed()?;
             match self.way(text, params, template).await? {
                 (Way::Node(node, cost), template) => {
-                    self.prepare_node(&template, node).await?;
-                    let shown = self.shown(&template).await?.map(query_message);
+                    let mut shown = None;
+                    if !template.is_plain() {
+                        self.prepare_node(&template, node).await?;
+                        shown = self.shown(&template).await?.map(query_message);
+                    }
                     let message = shown.as_ref().unwrap_or(message);
-                    let run = self.session.run_query(node, message, &mut self.client, &cost);
-                    run.await?;
-                    return self.after_statement(&template).await;
+                    self.session.run_query(node, message, &mut self.client, &cost).await?;
+                    if !template.is_plain() {
+                        self.after_statement(&template).await?;
+                    }
+                    return Ok(());
                 }
                 (Way::Steps(Route::Several(spans)), _) => self.several(text, &spans).await?,
                 (way, _) => self.run_ways(way, text, message).await?,
@@ -106,7 +114,7 @@ impl ClientSession {
 
     /// The routed text at the epoch in force.
     pub(super) fn template(&self, text: &str) -> Arc<Template> {
-        self.templates.get(text, &self.worker.engine.live_map.load())
+        self.templates.get(text, &self.worker.engine.live_map)
     }
 
     /// LOCK outside of a transaction block would hold nothing.
@@ -125,14 +133,6 @@ impl ClientSession {
             Some(shown) if self.worker.engine.has_catalog_views().await? => Ok(Some(shown)),
             _ => Ok(None),
         }
-    }
-
-    /// The routed text of a shape, with the literals as its parameters, if it tells where a text
-    /// goes.
-    fn shaped<'a>(&self, shape: &'a TextShape) -> Option<(Arc<Template>, Params<'a>)> {
-        let template = self.template(&shape.text);
-        let params = Params { literals: &shape.literals, ..Params::default() };
-        template.serves_shape().then_some((template, params))
     }
 
     /// The same as [`ClientSession::way`] for rows that are taken in portions.
@@ -162,6 +162,9 @@ impl ClientSession {
         mut params: Params<'_>,
         mut template: Arc<Template>,
     ) -> Result<(Way, Arc<Template>), Fault> {
+        if let Some(way) = self.way_of_point(text, &params, &template) {
+            return Ok((way, template));
+        }
         loop {
             self.session.check_relations(&template).await?;
             let map = self.worker.engine.live_map.snapshot();
@@ -185,6 +188,25 @@ impl ClientSession {
             template = self.template(text);
             params.literals = &[];
         }
+    }
+
+    /// The way of a statement of one key, where the gate of its shard is open: of most.
+    fn way_of_point(
+        &mut self,
+        text: &str,
+        params: &Params<'_>,
+        template: &Template,
+    ) -> Option<Way> {
+        let (shard, node) = template.point(params)?;
+        if !self.session.enter_one(shard, template.epoch) {
+            return None;
+        }
+        if self.sieve.picks() {
+            let route = Route::Shards(SmallVec::from_slice(&[shard]));
+            self.look_at(text, template, params, &route, &[shard]);
+        }
+        let shards = SmallVec::from_slice(&[shard]);
+        Some(Way::Node(node, Cost { shards, access: access(template.access) }))
     }
 
     /// Passes the gates of a route's shards; `None` if the map has changed meanwhile.

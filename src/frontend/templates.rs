@@ -5,6 +5,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 
+use crate::executor::LiveMap;
 use crate::planner::shown;
 use crate::router::{Context, Template, template, template_plain, template_together};
 use crate::shard_map::{ShardMap, Table, TableKind};
@@ -50,13 +51,17 @@ impl Templates {
         Arc::new(template_plain(text, &context, map))
     }
 
-    /// The routed `text` at the epoch of `map`.
-    pub(super) fn get(&self, text: &str, map: &ShardMap) -> Arc<Template> {
+    /// The routed `text` at the epoch in force.
+    pub(super) fn get(&self, text: &str, live_map: &LiveMap) -> Arc<Template> {
         if let Some(found) = self.kept.lock().find(text)
-            && found.epoch == map.epoch()
+            && found.epoch == live_map.epoch()
         {
             return found;
         }
+        self.make(text, &live_map.load())
+    }
+
+    fn make(&self, text: &str, map: &ShardMap) -> Arc<Template> {
         let (database, search_path) = (&self.database, &self.search_path);
         let context = Context { database, search_path, strings: self.strings };
         let made = Arc::new(showing(template(text, &context, map), text, &context, map));

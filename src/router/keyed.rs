@@ -200,6 +200,22 @@ impl Keyed {
         by_key || self.lookups.is_some()
     }
 
+    /// The shard of a single value of a key of one column, and its node; `None` says nothing. Most
+    /// statements are such, and pay for no list of anything.
+    pub(super) fn point(&self, params: &Params<'_>) -> Option<(ShardId, NodeId)> {
+        let ([key], None, None) = (&*self.keys, &self.lookups, &self.declared) else { return None };
+        let Bind::Columns(columns) = &key.bind else { return None };
+        let group = &self.groups[key.group];
+        let ([constants], [key_type]) = (&**columns, &*group.types) else { return None };
+        let [constant] = &**constants else { return None };
+        let alone = |number| self.alone.contains(&number);
+        let value = match operand::read(constant, *key_type, key.used, params, alone) {
+            Operand::Value(value) => key.stored(value).ok()?,
+            _ => return None,
+        };
+        self.placed(group.directory.shard_of(&[value])?)
+    }
+
     /// The node's shards, or what is done where one node is not enough.
     pub(super) fn route(&self, params: &Params<'_>) -> Result<Route, ServerError> {
         if let Some(lookups) = self.lookups.as_ref().filter(|_| params.looked_up.is_none()) {

@@ -48,5 +48,5 @@ pub use pull_keys::PullKeys;
 pub use rekey::Rekey;
 pub use route::{Access, Context, Declared, Explained, Params, Route};
 pub use template::{CopyIn, CopyOut, Ddl, Template, template, template_plain, template_together};
-pub use text_shape::TextShape;
+pub use text_shape::{PlainLiteral, PlainLiterals, TextShape};
 pub use views::Expanded;

@@ -1,6 +1,6 @@
 //! A constant or parameter of a statement → a value of a shard-key column.
 
-use super::Params;
+use super::{Params, PlainLiteral};
 use crate::shard_map::{KeyType, KeyValue};
 use crate::sql::{Constant, ConstantValue};
 
@@ -19,6 +19,8 @@ pub(super) enum Operand {
 
 /// Why a date or time is not read here.
 const UNREAD: &str = "its form is not plainly 2026-01-31, or for a time 2026-01-31 12:00:00+00";
+
+const NUMBER: &str = "it is a number";
 
 /// How a constant meets a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,33 +47,20 @@ pub(super) fn read(
             _ => return Operand::Unknown("it is cast to another type"),
         },
     };
-    let value = match &constant.value {
-        ConstantValue::Param(number) if !params.literals.is_empty() => {
-            match params.literals.get(usize::from(*number).wrapping_sub(1)) {
-                Some(literal) => literal,
-                None => return Operand::Unknown("there is no such literal"),
-            }
-        }
-        value => value,
-    };
-    match (value, used) {
+    match (&constant.value, used) {
         (ConstantValue::Null, Use::Compare) => Operand::NoRow,
         (ConstantValue::Null, Use::Store) => Operand::Value(KeyValue::Null),
         (ConstantValue::LookedUp { .. }, _) => Operand::Unknown("it is looked up"),
         (ConstantValue::Bool(_), _) => Operand::Unknown("it is a Boolean"),
-        (ConstantValue::String(text), _) => {
-            let read_as = cast.unwrap_or(key_type);
-            match read_as.parse(text.as_bytes()) {
-                Ok(value) => Operand::Value(value),
-                Err(_) if read_as.reads_all() => Operand::Invalid,
-                Err(_) => Operand::Unknown(UNREAD),
+        (ConstantValue::String(text), _) => string(text, cast.unwrap_or(key_type)),
+        (ConstantValue::Integer(digits), _) => integer(digits, key_type, cast, used),
+        (ConstantValue::Decimal(_), _) => Operand::Unknown(NUMBER),
+        (ConstantValue::Param(number), _) if !params.literals.is_empty() => {
+            match params.literals.get(usize::from(*number).wrapping_sub(1)) {
+                Some(PlainLiteral::String(text)) => string(text, cast.unwrap_or(key_type)),
+                Some(PlainLiteral::Integer(digits)) => integer(digits, key_type, cast, used),
+                None => Operand::Unknown("there is no such literal"),
             }
-        }
-        (ConstantValue::Integer(digits), _) if key_type.is_integer() => {
-            integer(digits, key_type, cast, used)
-        }
-        (ConstantValue::Integer(_) | ConstantValue::Decimal(_), _) => {
-            Operand::Unknown("it is a number")
         }
         (ConstantValue::Param(number), _) => {
             let given = Given { number: *number, cast, alone: alone(*number) };
@@ -80,7 +69,18 @@ pub(super) fn read(
     }
 }
 
+fn string(text: &str, read_as: KeyType) -> Operand {
+    match read_as.parse(text.as_bytes()) {
+        Ok(value) => Operand::Value(value),
+        Err(_) if read_as.reads_all() => Operand::Invalid,
+        Err(_) => Operand::Unknown(UNREAD),
+    }
+}
+
 fn integer(digits: &str, key_type: KeyType, cast: Option<KeyType>, used: Use) -> Operand {
+    if !key_type.is_integer() {
+        return Operand::Unknown(NUMBER);
+    }
     if let Some(cast) = cast {
         return cast.parse(digits.as_bytes()).map_or(Operand::Invalid, Operand::Value);
     }

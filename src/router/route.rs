@@ -6,10 +6,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, CopyOut, Ddl, LookUp, MergeWith, Pull, Rekey};
+use super::{CopyIn, CopyOut, Ddl, LookUp, MergeWith, PlainLiteral, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::KeyValue;
-use crate::sql::{ConstantValue, Strings, UseCursor};
+use crate::sql::{Strings, UseCursor};
 
 /// A statement for several nodes behind EXPLAIN.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ pub struct Params<'a> {
     /// they are asked.
     pub looked_up: Option<&'a [Vec<Vec<KeyValue>>]>,
     /// Instead of values: the literals of the text whose [`TextShape`](super::TextShape) was analysed.
-    pub literals: &'a [ConstantValue],
+    pub literals: &'a [PlainLiteral<'a>],
 }
 
 /// What a statement does to data, for load counters and read replicas.

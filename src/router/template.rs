@@ -7,7 +7,7 @@ use super::part::Part;
 use super::statement::{Analysis, analyse};
 use super::views;
 use super::{Access, Context, Control, LeafSite, Leaves, Params, Route};
-use crate::ids::{Epoch, GroupId};
+use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::shard_map::{KeyValue, ShardMap};
 use crate::sql::{
     CopyStatement, DdlStatement, Statement, StatementKind, TableName, UseCursor, hint, parse,
@@ -367,6 +367,12 @@ impl Template {
         matches!(self.target, Target::Fixed(Route::Anywhere | Route::Home))
     }
 
+    /// Whether all that it does is done by the text as it is, sent to its node.
+    pub fn is_plain(&self) -> bool {
+        let noted = self.changes_reading || self.moves_transaction || self.closes_cursors;
+        !noted && self.leaves == Leaves::Nothing && self.shown.is_none()
+    }
+
     /// Whether it goes anywhere at all.
     ///
     /// # Errors
@@ -396,6 +402,16 @@ impl Template {
             && self.leaves < Leaves::State
             && !self.moves_transaction;
         plain && self.statement_count == 1 && self.depends_on_params() && !self.changes_reading
+    }
+
+    /// The one shard that a statement of one key touches, and its node; `None` says nothing, and
+    /// neither does it of what has to be looked at, noted or waited for beside its shard's gate.
+    pub fn point(&self, params: &Params<'_>) -> Option<(ShardId, NodeId)> {
+        let beside = self.keeps_lookups || self.moves_transaction || self.defines_imported;
+        match &self.target {
+            Target::Keyed(keyed) if !beside && self.relations.is_empty() => keyed.point(params),
+            _ => None,
+        }
     }
 
     /// One of the keys that it is bound by, for the samples of the load: its first column, and the

@@ -123,9 +123,10 @@ fn route_in(path: &[&str], database: &str, sql: &str) -> String {
 
 /// Where the text's shape says that it goes, if it says that it goes to shards.
 fn shaped(sql: &str, context: &Context<'_>) -> Option<String> {
-    let shape = TextShape::of(sql)?;
-    let template = template(&shape.text, context, &map());
-    let params = Params { literals: &shape.literals, ..Params::default() };
+    let mut shape = TextShape::default();
+    let literals = shape.read(sql)?;
+    let template = template(shape.text(), context, &map());
+    let params = Params { literals: &literals, ..Params::default() };
     let route = template.serves_shape().then(|| template.route(&params))?;
     matches!(route, Ok(Route::Shards(_))).then(|| show(route))
 }

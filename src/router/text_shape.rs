@@ -3,70 +3,137 @@
 //!
 //! Only what is certain to be a whole literal of a known value is replaced. A text with anything
 //! that would need a real lexer to tell (quoted identifiers, comments, dollar quotes, escapes, more
-//! than one statement) has no shape, and is analysed as it is.
+//! than one statement) has no shape, and is analysed as it is. Each text of the simple protocol is
+//! read here, so that a byte costs a few instructions, and nothing is allocated.
 
-use crate::sql::ConstantValue;
+use smallvec::SmallVec;
 
 /// Literals of one text at the most.
 const LITERALS_MAX: usize = 32;
 /// Longer texts have no shape: they are data.
 const TEXT_BYTES_MAX: usize = 2_048;
 
-/// A text with its plain literals taken out.
-#[derive(Debug, PartialEq, Eq)]
+/// A literal as it stands in its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainLiteral<'a> {
+    /// A string, without its quotes; nothing in it is escaped.
+    String(&'a str),
+    /// Digits.
+    Integer(&'a str),
+}
+
+/// The literals of a text, in order.
+pub type PlainLiterals<'a> = SmallVec<[PlainLiteral<'a>; 4]>;
+
+/// A text with its plain literals taken out; one for many texts, so that its memory is reused.
+#[derive(Debug, Default)]
 pub struct TextShape {
-    /// The text, with `$1`, `$2` … in the place of the literals.
-    pub text: String,
-    /// The literals, in order.
-    pub literals: Vec<ConstantValue>,
+    text: String,
 }
 
 impl TextShape {
-    /// The shape of `text`; `None` if it has no literal, or something that isn't plain.
-    pub fn of(text: &str) -> Option<Self> {
+    /// The text that was read last, with `$1`, `$2` … in the place of the literals.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Makes it the shape of `text`, all ASCII, and tells the literals; `None` if there is none, or
+    /// something that isn't plain.
+    pub fn read<'a>(&mut self, text: &'a str) -> Option<PlainLiterals<'a>> {
         let bytes = text.as_bytes();
         if bytes.len() > TEXT_BYTES_MAX {
             return None;
         }
-        let mut shape = Self { text: String::with_capacity(text.len() + 8), literals: Vec::new() };
+        self.text.clear();
+        let mut literals = PlainLiterals::new();
         let (mut at, mut copied) = (0, 0);
         while let Some(byte) = bytes.get(at) {
-            let end = match byte {
-                b';' if bytes[at + 1..].trim_ascii().is_empty() => break,
-                b'"' | b'$' | b'\\' | b';' | 0 | 0x80.. => return None,
-                b'-' | b'/' if matches!(bytes.get(at + 1), Some(b'-' | b'*')) => return None,
-                b'\'' => Some(string_end(text, at)?),
-                b'0'..=b'9' => Some(integer_end(bytes, at)?),
-                b'A'..=b'Z' | b'a'..=b'z' | b'_' => {
+            let end = match KINDS[usize::from(*byte)] {
+                Kind::Between => {
+                    at += 1;
+                    continue;
+                }
+                Kind::Word => {
                     at = word_end(bytes, at);
                     continue;
                 }
-                _ => None,
+                Kind::Digit => integer_end(bytes, at)?,
+                Kind::Quote => string_end(bytes, at)?,
+                Kind::Comment if !matches!(bytes.get(at + 1), Some(b'-' | b'*')) => {
+                    at += 1;
+                    continue;
+                }
+                Kind::End if bytes[at + 1..].trim_ascii().is_empty() => break,
+                Kind::Comment | Kind::End | Kind::Odd => return None,
             };
-            let Some(end) = end else {
-                at += 1;
-                continue;
-            };
-            shape.text.push_str(&text[copied..at]);
-            shape.literals.push(match byte {
-                b'\'' => ConstantValue::String(text[at + 1..end - 1].to_owned()),
-                _ => ConstantValue::Integer(text[at..end].to_owned()),
+            literals.push(match byte {
+                b'\'' => PlainLiteral::String(&text[at + 1..end - 1]),
+                _ => PlainLiteral::Integer(&text[at..end]),
             });
-            if shape.literals.len() > LITERALS_MAX {
-                return None;
-            }
-            shape.text.push('$');
-            shape.text.push_str(&shape.literals.len().to_string());
+            self.text.push_str(&text[copied..at]);
+            self.push_number(literals.len())?;
             (at, copied) = (end, end);
         }
-        shape.text.push_str(&text[copied..]);
-        (!shape.literals.is_empty()).then_some(shape)
+        if literals.is_empty() {
+            return None;
+        }
+        self.text.push_str(&text[copied..]);
+        Some(literals)
+    }
+
+    /// Appends the parameter of this number; `None` if it is too high.
+    fn push_number(&mut self, number: usize) -> Option<()> {
+        let number = u8::try_from(number).ok().filter(|it| usize::from(*it) <= LITERALS_MAX)?;
+        self.text.push('$');
+        if number >= 10 {
+            self.text.push(char::from(b'0' + number / 10));
+        }
+        self.text.push(char::from(b'0' + number % 10));
+        Some(())
+    }
+}
+
+/// What a byte outside of literals and words begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing: blanks, operators, brackets.
+    Between,
+    Word,
+    Digit,
+    Quote,
+    /// A comment perhaps.
+    Comment,
+    /// A semicolon.
+    End,
+    /// What is left to the analysis of the whole text.
+    Odd,
+}
+
+/// The kind of each byte.
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Odd; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        kinds[byte as usize] = kind(byte);
+        byte += 1;
+    }
+    kinds
+};
+
+const fn kind(byte: u8) -> Kind {
+    match byte {
+        b'"' | b'$' | b'\\' | 0 | 0x80.. => Kind::Odd,
+        b';' => Kind::End,
+        b'-' | b'/' => Kind::Comment,
+        b'\'' => Kind::Quote,
+        b'0'..=b'9' => Kind::Digit,
+        b'A'..=b'Z' | b'a'..=b'z' | b'_' => Kind::Word,
+        _ => Kind::Between,
     }
 }
 
 /// The end of the string literal that begins at `start`; `None` unless it is a plain one.
-fn string_end(text: &str, start: usize) -> Option<usize> {
-    let bytes = text.as_bytes();
+fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     let plain_before = start == 0 || !in_word(bytes[start - 1]) && bytes[start - 1] != b'&';
     let end = start + 1 + memchr::memchr2(b'\'', b'\\', &bytes[start + 1..])?;
     // Bytes beyond ASCII are left to the analysis of the whole text: what is stored for them
@@ -78,7 +145,10 @@ fn string_end(text: &str, start: usize) -> Option<usize> {
 
 /// The end of the whole number that begins at `start`; `None` unless it is a plain one.
 fn integer_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let end = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut end = start + 1;
+    while bytes.get(end).is_some_and(u8::is_ascii_digit) {
+        end += 1;
+    }
     let before = start.checked_sub(1).map_or(b' ', |at| bytes[at]);
     let after = bytes.get(end).copied().unwrap_or(b' ');
     if in_word(after) || before == b'.' || after == b'.' {
@@ -88,11 +158,15 @@ fn integer_end(bytes: &[u8], start: usize) -> Option<usize> {
 }
 
 fn word_end(bytes: &[u8], start: usize) -> usize {
-    start + bytes[start..].iter().take_while(|byte| in_word(**byte)).count()
+    let mut end = start + 1;
+    while bytes.get(end).is_some_and(|byte| in_word(*byte)) {
+        end += 1;
+    }
+    end
 }
 
 fn in_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+    matches!(KINDS[usize::from(byte)], Kind::Word | Kind::Digit)
 }
 
 #[cfg(test)]
@@ -100,13 +174,14 @@ mod tests {
     use super::*;
 
     fn shape(text: &str) -> Option<(String, Vec<String>)> {
-        let shape = TextShape::of(text)?;
-        let literals = shape.literals.iter().map(|literal| match literal {
-            ConstantValue::String(text) => format!("'{text}'"),
-            ConstantValue::Integer(digits) => digits.clone(),
-            other => format!("{other:?}"),
+        let mut shape = TextShape::default();
+        shape.read("SELECT 'what was read before'");
+        let literals = shape.read(text)?;
+        let literals = literals.iter().map(|literal| match literal {
+            PlainLiteral::String(text) => format!("'{text}'"),
+            PlainLiteral::Integer(digits) => (*digits).to_owned(),
         });
-        Some((shape.text, literals.collect()))
+        Some((shape.text().to_owned(), literals.collect()))
     }
 
     #[test]
@@ -159,5 +234,15 @@ mod tests {
         ] {
             assert_eq!(shape(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn there_are_as_many_literals_as_parameters_and_no_end_of_them() {
+        let listed = |count: usize| format!("VALUES ({})", vec!["7"; count].join(", "));
+        let (text, literals) = shape(&listed(LITERALS_MAX)).unwrap();
+        assert_eq!(literals.len(), LITERALS_MAX);
+        assert!(text.contains("$9, $10, $11, "), "{text}");
+        assert!(text.ends_with(", $31, $32)"), "{text}");
+        assert_eq!(shape(&listed(LITERALS_MAX + 1)), None);
     }
 }

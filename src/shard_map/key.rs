@@ -264,6 +264,9 @@ fn binary_integer(bytes: &[u8]) -> Option<i64> {
 
 /// `pg_strtoint64`, with the hexadecimal, octal and binary forms and underscores of version 16.
 fn integer(text: &[u8]) -> Option<i64> {
+    if let Some(value) = short_integer(text) {
+        return Some(value);
+    }
     let blank = |byte: &u8| matches!(byte, b' ' | 0x09..=0x0d);
     let start = text.iter().position(|byte| !blank(byte))?;
     let end = text.iter().rposition(|byte| !blank(byte))? + 1;
@@ -289,6 +292,16 @@ fn integer(text: &[u8]) -> Option<i64> {
         value = if negative { value.checked_sub(digit)? } else { value.checked_add(digit)? };
     }
     digit_seen.then_some(value)
+}
+
+/// Digits and nothing else, so few that they can't be too many: what most integers are.
+fn short_integer(text: &[u8]) -> Option<i64> {
+    if text.is_empty() || text.len() > 18 {
+        return None;
+    }
+    text.iter().try_fold(0, |value: i64, byte| {
+        byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0'))
+    })
 }
 
 /// `string_to_uuid`: hyphens after any group of four digits, braces round the whole.

@@ -58,12 +58,13 @@ fuzz_target!(|text: &str| {
         Ok(Route::Rekey(rekey)) => drop(planner::rekey(rekey)),
         Ok(_) => {}
     }
-    let Some(shape) = TextShape::of(text) else { return };
-    let shared = template(&shape.text, &context, &MAP);
+    let mut shape = TextShape::default();
+    let Some(literals) = shape.read(text) else { return };
+    let shared = template(shape.text(), &context, &MAP);
     if !shared.serves_shape() {
         return;
     }
-    let params = Params { literals: &shape.literals, ..Params::default() };
+    let params = Params { literals: &literals, ..Params::default() };
     if let Ok(Route::Shards(shards)) = shared.route(&params) {
         match direct {
             Ok(Route::Shards(own)) => assert_eq!(shards, own),
