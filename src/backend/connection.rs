@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
 
-use super::{BackendError, PreparedNumbers, Settings, Stream, Trace};
+use super::{BackendError, Moment, PreparedNumbers, Settings, Stream, Trace};
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, Frame, TransactionStatus, frame_at, parameter_status};
 
@@ -44,9 +43,9 @@ pub struct Connection {
     /// Who used it last, and what is left of that.
     pub trace: Trace,
     /// Since when it has been open.
-    pub opened_at: Instant,
+    pub opened_at: Moment,
     /// Since when it has been idle.
-    pub idle_since: Instant,
+    pub idle_since: Moment,
 }
 
 impl Connection {
@@ -55,7 +54,7 @@ impl Connection {
     /// unknown.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
         self.status = None;
-        self.stream.write_all(bytes).await.map_err(|source| self.broken(source))
+        self.stream.send(bytes).await.map_err(|source| self.broken(source))
     }
 
     /// Sends more bytes of an exchange under way, a COPY's data for one.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::proof::Proof;
 use super::{
-    BackendError, ConnectError, Connection, Credential, NodeAddress, PreparedNumbers, Stream, Trace,
+    BackendError, ConnectError, Connection, Credential, Moment, NodeAddress, PreparedNumbers,
+    Stream, Trace,
 };
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, Reader, put_startup, read_error};
@@ -77,8 +78,8 @@ impl Connection {
             settings: Arc::default(),
             prepared: PreparedNumbers::default(),
             trace: Trace::default(),
-            opened_at: Instant::now(),
-            idle_since: Instant::now(),
+            opened_at: Moment::now(),
+            idle_since: Moment::now(),
         }
     }
 

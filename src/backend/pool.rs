@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::limits::{NodeLimit, Slot, Waiting};
 use super::ticket::Look;
 use super::{
-    BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, Login, NodeAddress,
-    Oids, Ticket,
+    BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, Login, Moment,
+    NodeAddress, Oids, Ticket, TicketId,
 };
 use crate::ids::NodeId;
 
@@ -58,6 +58,10 @@ pub struct PoolOf {
 struct Idle {
     connection: Box<Connection>,
     slot: Slot,
+    /// Who used it last, and whether they would miss it: beside each other in memory for all that are
+    /// idle, as each checkout looks through them.
+    owner: Option<TicketId>,
+    missed: bool,
     /// It has state of its owner's, so that only that session may have it; it counts as in use.
     reserved: Option<OwnedSemaphorePermit>,
 }
@@ -104,6 +108,11 @@ impl Pool {
         }
     }
 
+    /// Whether clients know its node's object ids.
+    pub fn has_known_ids(&self) -> bool {
+        self.of.oids.is_none()
+    }
+
     /// The ids that its node has for types that a client names; 0 for those that it lacks.
     pub async fn types(&self, named: &[u32]) -> Result<SmallVec<[u32; 8]>, BackendError> {
         match &self.of.oids {
@@ -117,6 +126,26 @@ impl Pool {
         &self.config
     }
 
+    /// A connection for the session of `ticket` that is there and needs nothing, as most are. `None`
+    /// says nothing: [`Pool::checkout`] knows what is to be done.
+    pub fn try_checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Guard> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let mut taken = {
+            let mut idle = self.idle.lock();
+            let at = place_for(&idle, ticket)?;
+            idle.remove(at)
+        };
+        let now = Moment::now();
+        if self.is_over(&mut taken.connection, now) {
+            return None;
+        }
+        if !self.is_fresh(&taken.connection, now) {
+            self.idle.lock().push(taken);
+            return None;
+        }
+        Some(self.guard(taken.connection, taken.slot, permit, ticket))
+    }
+
     /// A connection for the session of `ticket`: the one that it had last, an idle one, or a new
     /// one; waits for its turn up to the deadline. Cancel safe.
     pub async fn checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Result<Guard, ConnectError> {
@@ -128,7 +157,7 @@ impl Pool {
         loop {
             match self.pick(ticket) {
                 Pick::Ready(mut idle) => {
-                    if !self.is_over(&mut idle.connection)
+                    if !self.is_over(&mut idle.connection, Moment::now())
                         && self.answers(&mut idle.connection).await
                     {
                         return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
@@ -182,7 +211,7 @@ impl Pool {
 
     fn take_reserved(&self, ticket: &Arc<Ticket>) -> Option<(Idle, OwnedSemaphorePermit)> {
         let mut idle = self.idle.lock();
-        let own = |idle: &Idle| idle.reserved.is_some() && idle.connection.trace.is_of(ticket);
+        let own = |idle: &Idle| idle.reserved.is_some() && idle.owner == Some(ticket.id());
         let mut taken = idle.iter().position(own).map(|at| idle.remove(at))?;
         let permit = taken.reserved.take()?;
         Some((taken, permit))
@@ -222,8 +251,8 @@ impl Pool {
     fn pick(&self, ticket: &Arc<Ticket>) -> Pick {
         let mut idle = self.idle.lock();
         let free = |idle: &Idle| idle.reserved.is_none();
-        let own = |idle: &Idle| free(idle) && idle.connection.trace.is_of(ticket);
-        let unmissed = |idle: &Idle| free(idle) && !idle.connection.trace.is_missed();
+        let own = |idle: &Idle| free(idle) && idle.owner == Some(ticket.id());
+        let unmissed = |idle: &Idle| free(idle) && !idle.missed;
         if let Some(at) = idle.iter().rposition(own).or_else(|| idle.iter().rposition(unmissed)) {
             return Pick::Ready(idle.remove(at));
         }
@@ -243,7 +272,7 @@ impl Pool {
     /// Whether an idle connection is to be closed: too old, idle for too long, or closed by the
     /// node. What a session has left in it for certain goes with it only once it was idle for too
     /// long, or old and idle for a while; what can't be told stays as long as its session.
-    fn is_over(&self, connection: &mut Connection) -> bool {
+    fn is_over(&self, connection: &mut Connection, now: Moment) -> bool {
         if connection.is_stale() {
             return true;
         }
@@ -251,14 +280,19 @@ impl Pool {
         if trace.is_missed() && trace.unknown {
             return false;
         }
-        let idle = connection.idle_since.elapsed();
-        let is_old = self.config.lifetime().is_some_and(|it| connection.opened_at.elapsed() > it);
+        let idle = now.since(connection.idle_since);
+        let is_old = self.config.lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
         idle > self.config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
+    }
+
+    /// Whether it was not idle for so long that it has to show that it answers.
+    fn is_fresh(&self, connection: &Connection, now: Moment) -> bool {
+        now.since(connection.idle_since) < self.config.check_after()
     }
 
     /// Whether a connection that was idle for long still answers.
     async fn answers(&self, connection: &mut Connection) -> bool {
-        if connection.idle_since.elapsed() < self.config.check_after() {
+        if self.is_fresh(connection, Moment::now()) {
             return true;
         }
         matches!(timeout(self.config.connect_timeout(), connection.command("")).await, Ok(Ok(_)))
@@ -274,6 +308,7 @@ impl Pool {
             }
             trace.owner = None;
             trace.stale_sequences |= trace.sequences;
+            (idle.owner, idle.missed) = (None, false);
             idle.reserved.is_none() && !trace.unknown
         });
     }
@@ -300,7 +335,9 @@ impl Pool {
 
     /// Closes what has been idle for too long, is too old, or was closed by the node.
     pub fn sweep(&self) {
-        let over = |idle: &mut Idle| idle.reserved.is_none() && self.is_over(&mut idle.connection);
+        let now = Moment::now();
+        let over =
+            |idle: &mut Idle| idle.reserved.is_none() && self.is_over(&mut idle.connection, now);
         self.idle.lock().retain_mut(|idle| !over(idle));
     }
 
@@ -312,11 +349,27 @@ impl Pool {
     /// Closes one idle connection that nobody misses, so that another pool may open one.
     pub(super) fn close_one(&self) -> bool {
         let mut idle = self.idle.lock();
-        let unmissed = |idle: &Idle| idle.reserved.is_none() && !idle.connection.trace.is_missed();
+        let unmissed = |idle: &Idle| idle.reserved.is_none() && !idle.missed;
         let known = |idle: &Idle| idle.reserved.is_none() && !idle.connection.trace.unknown;
         let at = idle.iter().position(unmissed).or_else(|| idle.iter().position(known));
         at.map(|at| idle.remove(at)).is_some()
     }
+}
+
+/// The connection that the session had last, else the one that was used last and that nobody misses;
+/// `None` where there is neither, or one is reserved for the session.
+fn place_for(idle: &[Idle], ticket: &Arc<Ticket>) -> Option<usize> {
+    let (me, mut own, mut unmissed) = (Some(ticket.id()), None, None);
+    for (at, idle) in idle.iter().enumerate() {
+        match idle {
+            Idle { owner, reserved: Some(_), .. } if *owner == me => return None,
+            Idle { reserved: Some(_), .. } => {}
+            Idle { owner, .. } if *owner == me => own = Some(at),
+            Idle { missed: false, .. } => unmissed = Some(at),
+            Idle { .. } => {}
+        }
+    }
+    own.or(unmissed)
 }
 
 impl Guard {
@@ -359,8 +412,9 @@ impl Drop for Guard {
             && connection.is_clean()
             && !self.pool.limit.is_wanted()
         {
-            connection.idle_since = Instant::now();
-            self.pool.idle.lock().push(Idle { connection, slot, reserved: None });
+            connection.idle_since = Moment::now();
+            let (owner, missed) = (connection.trace.owner_id(), connection.trace.is_missed());
+            self.pool.idle.lock().push(Idle { connection, slot, owner, missed, reserved: None });
         }
     }
 }

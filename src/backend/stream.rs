@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -42,6 +42,24 @@ impl Stream {
     pub(super) fn end_point(&self) -> Option<Vec<u8>> {
         let Self::Tls(stream) = self else { return None };
         end_point(stream.get_ref().1.peer_certificates()?.first()?)
+    }
+
+    /// Sends all of it. What a socket takes at once, as it mostly does, costs no more than that.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let taken = match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(_) => Ok(0),
+        };
+        let taken = match taken {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            taken => taken?,
+        };
+        if taken < bytes.len() {
+            self.write_all(&bytes[taken..]).await?;
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Whether nothing has arrived that was not read, not even the end.

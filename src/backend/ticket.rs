@@ -23,6 +23,10 @@ struct State {
     learned: Option<Arc<Settings>>,
 }
 
+/// Which ticket it is, as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TicketId(usize);
+
 /// What was left on a connection.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -45,6 +49,11 @@ impl Trace {
     /// Whether `ticket`'s session used it last.
     pub(super) fn is_of(&self, ticket: &Arc<Ticket>) -> bool {
         self.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, ticket))
+    }
+
+    /// Which session used it last.
+    pub(super) fn owner_id(&self) -> Option<TicketId> {
+        self.owner.as_ref().map(Ticket::id)
     }
 
     /// The session of `ticket` takes over.
@@ -80,18 +89,28 @@ impl Drop for Look {
 }
 
 impl Ticket {
+    pub(super) fn id(self: &Arc<Self>) -> TicketId {
+        TicketId(Arc::as_ptr(self).addr())
+    }
+
     /// The settings that another session found on this one's last connection, if it took that.
     /// Cancel safe.
     pub async fn learned(&self) -> Option<Arc<Settings>> {
+        if let Ok(learned) = self.look_done() {
+            return learned;
+        }
         loop {
             let looked = self.looked.notified();
-            {
-                let mut state = self.state.lock();
-                if !state.looking {
-                    return state.learned.take();
-                }
+            if let Ok(learned) = self.look_done() {
+                return learned;
             }
             looked.await;
         }
+    }
+
+    /// The same, unless somebody is still looking.
+    fn look_done(&self) -> Result<Option<Arc<Settings>>, ()> {
+        let mut state = self.state.lock();
+        if state.looking { Err(()) } else { Ok(state.learned.take()) }
     }
 }

@@ -141,22 +141,34 @@ impl Client {
         }
     }
 
+    /// Adds bytes of a server to those that wait, if these are still few then; else it is for
+    /// [`Client::relay`] to do.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.outgoing.len() + bytes.len() < WRITE_BYTES;
+        if fits {
+            self.outgoing.extend_from_slice(bytes);
+        }
+        fits
+    }
+
     /// Adds bytes of a server to those that wait; sends when they are many. This is where a slow
     /// client presses back.
     pub async fn relay(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.keep(bytes) {
+            return Ok(());
+        }
         if self.outgoing.is_empty() && bytes.len() >= WRITE_BYTES {
             return self.stream.write_all(bytes).await;
         }
         self.outgoing.extend_from_slice(bytes);
-        if self.outgoing.len() >= WRITE_BYTES { self.flush().await } else { Ok(()) }
+        self.flush().await
     }
 
     /// Sends what waits.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.outgoing.is_empty() {
-            self.stream.write_all(&self.outgoing).await?;
+            self.stream.send(&self.outgoing).await?;
             self.outgoing.clear();
-            self.stream.flush().await?;
         }
         Ok(())
     }

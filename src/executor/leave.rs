@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::session::{Member, Pin};
+use super::transaction::Transaction;
 use super::{Client, Fault, Session, query_message};
 use crate::backend::{Connection, Settings};
 use crate::ids::NodeId;
@@ -41,10 +42,21 @@ impl Session {
 
     /// Ends the transaction on the session's side: it is over on the nodes.
     pub async fn finish(&mut self) -> Result<(), Fault> {
-        self.look().await;
-        self.read_changed_columns().await;
+        if self.may_have_left_something() {
+            self.look().await;
+            self.read_changed_columns().await;
+        }
         self.release();
         Ok(())
+    }
+
+    /// Whether there is anything to look at once the transaction is over.
+    fn may_have_left_something(&self) -> bool {
+        let Transaction { settings_changed, changed_tables, ddl, .. } = &self.transaction;
+        *settings_changed
+            || !changed_tables.is_empty()
+            || ddl.is_some()
+            || self.members.iter().any(|member| member.leaves >= Leaves::State)
     }
 
     /// Looks at what the transaction has left, where it may have left something. If a connection
@@ -159,19 +171,22 @@ impl Session {
 
     /// Tells the client of reported settings that have other values than it knows.
     pub fn tell_reports(&mut self, client: &mut Client) {
+        if self.unreported.is_empty() {
+            return;
+        }
         for (name, value) in self.unreported.drain(..) {
             client.put(Reply::ParameterStatus(&name, &value));
         }
     }
 
-    /// The client has seen all that `node` has reported.
-    pub(super) fn note_seen(&mut self, node: NodeId) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.node == node)
-            && member.reports_seen != member.guard.reports
-        {
+    /// The client has seen all that `node` has reported; the transaction's state there.
+    pub(super) fn note_seen(&mut self, node: NodeId) -> Option<TransactionStatus> {
+        let member = self.members.iter_mut().find(|member| member.node == node)?;
+        if member.reports_seen != member.guard.reports {
             member.reports_seen = member.guard.reports;
             self.reported = Arc::clone(&member.guard.parameters);
         }
+        member.guard.status
     }
 
     /// How the session's strings are read.

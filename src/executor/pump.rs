@@ -62,14 +62,17 @@ pub async fn pump(
             backend.note(at..at + here);
             let instead = match frame.tag {
                 b'E' if verdict.forwards() => client.instead_of(&backend.incoming()[at..at + here]),
-                b'T' | b't' if verdict.forwards() => {
+                b'T' | b't' if verdict.forwards() && !backend.pool().has_known_ids() => {
                     let pool = Arc::clone(backend.pool());
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }
                 _ => None,
             };
             if !verdict.forwards() || instead.is_some() {
-                client.relay(&backend.incoming()[run..at]).await?;
+                let before = &backend.incoming()[run..at];
+                if !client.keep(before) {
+                    client.relay(before).await?;
+                }
                 run = at + here;
             }
             if let Some(instead) = instead {
@@ -80,7 +83,10 @@ pub async fn pump(
             rest_forwards = verdict.forwards();
             ended = verdict.is_last();
         }
-        client.relay(&backend.incoming()[run..at]).await?;
+        let answer = &backend.incoming()[run..at];
+        if !client.keep(answer) {
+            client.relay(answer).await?;
+        }
         backend.consume(at);
         bytes += at as u64;
         if ended {

@@ -34,7 +34,9 @@ impl Cost {
 impl Member {
     /// Sends the client's bytes, after what has to come before them.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.send_preface().await?;
+        if !self.preface.is_empty() {
+            self.send_preface().await?;
+        }
         Ok(self.guard.send(bytes).await?)
     }
 
@@ -42,9 +44,6 @@ impl Member {
     /// cancelled, what follows it would be a transaction of its own. Where something failed, the
     /// connection is as good as broken, since the rest ran without it.
     async fn send_preface(&mut self) -> Result<(), Fault> {
-        if self.preface.is_empty() {
-            return Ok(());
-        }
         let preface = self.preface.split();
         self.guard.send(&preface).await?;
         while self.answers_to_skip > 0 {
@@ -82,9 +81,11 @@ impl Session {
         node: NodeId,
         messages: &[u8],
     ) -> Result<&mut Member, Fault> {
-        self.member(node).await?;
+        let at = self.place_of(node).await?;
         self.tell_reports(client);
-        self.ask(node, messages).await
+        let member = &mut self.members[at];
+        member.send(messages).await?;
+        Ok(member)
     }
 
     /// Runs a simple `Query` frame on one node and relays the answer, `ReadyForQuery` included.
@@ -176,7 +177,7 @@ impl Session {
     /// Makes `node` part of the transaction block now, not only with its first statement.
     pub async fn join_block(&mut self, node: NodeId) -> Result<(), Fault> {
         let member = self.member(node).await?;
-        member.send_preface().await
+        if member.preface.is_empty() { Ok(()) } else { member.send_preface().await }
     }
 
     /// Counts a statement's cost: by shard, or by node where it touched none.
@@ -200,9 +201,7 @@ impl Session {
     /// Takes note of where `node`'s `ReadyForQuery` has left the transaction; lets go of what it
     /// held if it is over.
     pub async fn settle(&mut self, node: NodeId) -> Result<(), Fault> {
-        self.note_seen(node);
-        let status = self.members.iter().find(|m| m.node == node).and_then(|m| m.guard.status);
-        match status {
+        match self.note_seen(node) {
             Some(TransactionStatus::Idle) => self.finish().await,
             Some(TransactionStatus::Failed) => {
                 self.adopt_block(node);

@@ -270,6 +270,11 @@ impl Session {
         self.members.iter().any(|member| member.node == node)
     }
 
+    /// Whether it holds a connection at all.
+    pub fn holds_any(&self) -> bool {
+        !self.members.is_empty()
+    }
+
     /// The connection to `node`, if it holds one.
     pub(super) fn held(&mut self, node: NodeId) -> Option<&mut Member> {
         self.members.iter_mut().find(|member| member.node == node)
@@ -297,13 +302,21 @@ impl Session {
     /// The connection to `node`, checked out if need be, with the session's settings, in the
     /// session's transaction. Its statements come after [`Member::preface`].
     pub async fn member(&mut self, node: NodeId) -> Result<&mut Member, Fault> {
+        let at = self.place_of(node).await?;
+        Ok(&mut self.members[at])
+    }
+
+    /// The same; its place among the connections that the session holds.
+    pub(super) async fn place_of(&mut self, node: NodeId) -> Result<usize, Fault> {
         // In the middle of an exchange it is too late to look, and nothing new is read.
         if self.engine.doubts.any() && !self.is_busy(node) {
             self.engine.certain(node).await?;
         }
-        let index = match self.members.iter().position(|member| member.node == node) {
+        let held = self.members.iter().position(|member| member.node == node);
+        let index = match held {
+            Some(index) if self.has_settings_at(index) => index,
             Some(index) => {
-                self.adopt_again(index).await?;
+                self.members[index].guard.adopt(&self.settings).await?;
                 index
             }
             None => self.join(node).await?,
@@ -322,19 +335,16 @@ impl Session {
                 self.transaction.map = Some(self.engine.live_map.snapshot());
             }
         }
-        Ok(member)
+        Ok(index)
     }
 
-    /// Gives a connection that the session has kept the settings that it has now.
-    async fn adopt_again(&mut self, index: usize) -> Result<(), Fault> {
-        let member = &mut self.members[index];
-        if member.begun
+    /// Whether a connection that the session has kept has the settings that the session has now, or
+    /// gets none in the middle of a transaction.
+    fn has_settings_at(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        member.begun
             || member.guard.status != Some(TransactionStatus::Idle)
             || Arc::ptr_eq(&member.guard.settings, &self.settings)
-        {
-            return Ok(());
-        }
-        Ok(member.guard.adopt(&self.settings).await?)
     }
 
     /// Checks a connection to `node` out; its place among the members.
@@ -347,11 +357,17 @@ impl Session {
             )
             .into());
         }
-        let mut guard = self.pools[node.index()].checkout(&self.ticket).await?;
+        let pool = &self.pools[node.index()];
+        let mut guard = match pool.try_checkout(&self.ticket) {
+            Some(guard) => guard,
+            None => Box::pin(pool.checkout(&self.ticket)).await?,
+        };
         if let Some(learned) = self.ticket.learned().await {
             self.settings = learned;
         }
-        guard.adopt(&self.settings).await?;
+        if !Arc::ptr_eq(&guard.settings, &self.settings) {
+            guard.adopt(&self.settings).await?;
+        }
         self.note_joined(&mut guard);
         self.cancel.add(node, guard.key);
         let mut preface = BytesMut::new();
@@ -428,7 +444,7 @@ impl Session {
             let shards = self.transaction.passes.iter().map(|(shard, _)| *shard);
             self.engine.samples.offer_together(shards);
         }
-        self.transaction = Transaction::default();
+        self.transaction.end();
     }
 
     /// Gives up the connection to `node`, which broke. A transaction that it was in has failed.

@@ -46,3 +46,23 @@ pub(super) struct Transaction {
     /// Names of relations that it has asked for and that were not there.
     pub absent: BTreeSet<String>,
 }
+
+impl Transaction {
+    /// It is over, and the next one begins with nothing. Most have little to let go of.
+    pub(super) fn end(&mut self) {
+        let several = self.ddl.is_some() || self.references.is_some() || self.varies;
+        let named = !(self.changed_tables.is_empty()
+            && self.changed_views.is_empty()
+            && self.absent.is_empty());
+        if several || named || self.begin.is_some() {
+            *self = Self::default();
+            return;
+        }
+        (self.begun_unseen, self.failed, self.broken) = (false, false, false);
+        self.settings_changed = false;
+        self.prelude.clear();
+        self.passes.clear();
+        self.elsewhere = None;
+        self.map = None;
+    }
+}

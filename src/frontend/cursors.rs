@@ -87,7 +87,7 @@ impl Cursors {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.declared.is_empty() && self.portals.is_empty() && self.rests.is_empty()
     }
 

@@ -20,6 +20,7 @@ use crate::executor::{Client, ClientError, Cost, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::{Access, Sieve};
 use crate::router::{Leaves, TextShape};
+use crate::runtime::Stopped;
 use crate::wire::{
     FIRST_USER_OID, Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus,
     as_fatal, frame_at, read_query,
@@ -109,12 +110,13 @@ impl ClientSession {
 
     /// Serves the client until it leaves or the proxy stops.
     pub(super) async fn serve(&mut self) -> Result<(), ClientError> {
+        let mut stopped = Stopped::new(self.worker.tasks.token().clone());
         loop {
             if let Err(error) = self.session.check_not_lost() {
                 self.client.put_error(&error);
                 return Ok(self.client.flush().await?);
             }
-            let frame = match self.next().await? {
+            let frame = match self.next(&mut stopped).await? {
                 Next::Frame(frame) => frame,
                 Next::Gone => return Ok(()),
                 Next::Stopping => {
@@ -155,7 +157,7 @@ impl ClientSession {
 
     /// The client's next frame. Between transactions a stop of the proxy ends the wait, and what a
     /// pinned connection says on its own reaches the client.
-    async fn next(&mut self) -> Result<Next, ClientError> {
+    async fn next(&mut self, stopped: &mut Stopped) -> Result<Next, ClientError> {
         loop {
             if let Some(frame) = frame_at(self.client.incoming())?
                 && frame.len <= self.client.incoming().len()
@@ -163,18 +165,18 @@ impl ClientSession {
                 return Ok(Next::Frame(frame));
             }
             let idle = !self.session.in_transaction() && self.batch.is_empty();
-            if idle {
+            if idle && self.session.holds_any() {
                 self.relay_notifications().await?;
             }
             self.client.flush().await?;
-            let stopped = self.worker.tasks.token().clone();
             tokio::select! {
+                biased;
+                () = stopped.wait(), if idle => return Ok(Next::Stopping),
                 more = self.client.receive() => {
                     if !more? {
                         return Ok(Next::Gone);
                     }
                 }
-                () = stopped.cancelled(), if idle => return Ok(Next::Stopping),
                 spoke = unsolicited(&mut self.session), if idle => match spoke {
                     Some(bytes) => self.client.relay(&bytes).await?,
                     None => return Ok(Next::Gone),
@@ -214,7 +216,9 @@ impl ClientSession {
             self.tell(fault).await?;
             self.client.put(Reply::Ready(self.session.status()));
         }
-        self.end_cursors().await;
+        if !self.cursors.is_empty() {
+            self.end_cursors().await;
+        }
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 //! test can make the process die.
 
 mod failpoint;
+mod stopped;
 mod tasks;
 
 pub use failpoint::{
     BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, IMPORT_FAILPOINTS,
     JOIN_FAILPOINTS, MOVE_FAILPOINTS, RESHARD_FAILPOINTS, RESUME_FAILPOINTS, Reached,
 };
+pub use stopped::Stopped;
 pub use tasks::Tasks;
