@@ -45,6 +45,6 @@ pub use prepared::{Given, PreparedNumbers};
 pub use service_tls::{ServiceConnector, ServiceStream};
 pub use settings::Settings;
 pub use stream::Stream;
-pub use ticket::{Ticket, Trace};
 use ticket::TicketId;
+pub use ticket::{Ticket, Trace};
 pub use tls::{NodeTls, TlsFiles, TlsMode, authorities, certificates, revocations};

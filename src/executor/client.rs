@@ -56,6 +56,11 @@ impl Client {
         &self.incoming
     }
 
+    /// The header of the next frame, if all of it is here; it starts [`Client::incoming`].
+    pub fn whole_frame(&self) -> Result<Option<Frame>, Malformed> {
+        Ok(frame_at(&self.incoming)?.filter(|frame| frame.len <= self.incoming.len()))
+    }
+
     /// Receives more bytes; `false` at the end of the stream. Sends what waits first. Cancel safe
     /// once that is sent.
     pub async fn receive(&mut self) -> io::Result<bool> {

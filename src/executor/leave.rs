@@ -169,6 +169,22 @@ impl Session {
         note_reports(&mut self.reported, &mut self.unreported, connection);
     }
 
+    /// Whether what runs next runs as the role that has logged in, as far as its settings go.
+    pub fn acts_as_login(&self) -> bool {
+        let names_role = |text: &String| {
+            let text = text.to_ascii_lowercase();
+            text.contains("role") || text.contains("authorization")
+        };
+        let settings = &self.settings.0;
+        !self.transaction.settings_changed
+            && !self.transaction.begun_unseen
+            && self.members.iter().all(|member| member.leaves < Leaves::Unknown)
+            && (settings.is_empty()
+                || !settings.contains_key("role")
+                    && !settings.contains_key("session_authorization"))
+            && !self.transaction.prelude.iter().any(names_role)
+    }
+
     /// Tells the client of reported settings that have other values than it knows.
     pub fn tell_reports(&mut self, client: &mut Client) {
         if self.unreported.is_empty() {

@@ -302,8 +302,18 @@ impl Session {
     /// The connection to `node`, checked out if need be, with the session's settings, in the
     /// session's transaction. Its statements come after [`Member::preface`].
     pub async fn member(&mut self, node: NodeId) -> Result<&mut Member, Fault> {
-        let at = self.place_of(node).await?;
+        let at = match self.ready_place(node) {
+            Some(at) => at,
+            None => self.place_of(node).await?,
+        };
         Ok(&mut self.members[at])
+    }
+
+    /// The place of a connection that the session holds already, and that needs nothing.
+    fn ready_place(&self, node: NodeId) -> Option<usize> {
+        let at = self.members.iter().position(|member| member.node == node)?;
+        let in_block = self.members[at].begun || self.transaction.begin.is_none();
+        (in_block && self.has_settings_at(at) && !self.engine.doubts.any()).then_some(at)
     }
 
     /// The same; its place among the connections that the session holds.
@@ -403,22 +413,6 @@ impl Session {
     /// A statement may change settings of the session: they are read when its transaction ends.
     pub fn expect_settings_change(&mut self) {
         self.transaction.settings_changed = true;
-    }
-
-    /// Whether what runs next runs as the role that has logged in, as far as its settings go.
-    pub fn acts_as_login(&self) -> bool {
-        let names_role = |text: &String| {
-            let text = text.to_ascii_lowercase();
-            text.contains("role") || text.contains("authorization")
-        };
-        let settings = &self.settings.0;
-        !self.transaction.settings_changed
-            && !self.transaction.begun_unseen
-            && self.members.iter().all(|member| member.leaves < Leaves::Unknown)
-            && (settings.is_empty()
-                || !settings.contains_key("role")
-                    && !settings.contains_key("session_authorization"))
-            && !self.transaction.prelude.iter().any(names_role)
     }
 
     /// Ends what a transaction held: passes, and connections that nothing pins. Those that are not

@@ -245,7 +245,11 @@ impl ClientSession {
     pub(super) async fn sync_batch(&mut self) -> Result<bool, Fault> {
         let Some(node) = self.batch.node.filter(|_| self.batch.has_exchange()) else {
             self.drain().await?;
-            return self.end_batch().await.map(|()| true);
+            self.end_batch().await?;
+            if !self.session.in_transaction() {
+                self.session.finish().await?;
+            }
+            return Ok(true);
         };
         put_frame(b'S', &mut self.batch.out, |_| ());
         self.batch.due.push_back(Due::unseen(b'S'));
@@ -257,6 +261,7 @@ impl ClientSession {
             self.session.record(node, &cost, started.elapsed(), bytes);
         }
         self.batch.in_exchange = false;
+        // Finishes the transaction, too, if it is over.
         self.session.settle(node).await?;
         self.end_batch().await.map(|()| true)
     }
@@ -291,9 +296,6 @@ impl ClientSession {
             self.renew_templates();
         }
         self.batch.reset(self.session.in_transaction());
-        if !self.session.in_transaction() {
-            self.session.finish().await?;
-        }
         Ok(())
     }
 }

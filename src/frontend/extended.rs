@@ -12,7 +12,7 @@ use crate::backend::Given;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
 use crate::load::Access;
-use crate::router::{Params, Route};
+use crate::router::{Params, Route, Template};
 use crate::wire::{
     Bind, FIRST_USER_OID, Malformed, Parse, Reader, Reply, ServerError, SqlState, Target,
     put_frame, read_target, with_statement,
@@ -64,78 +64,10 @@ impl ClientSession {
             self.batch.reset(false);
             self.tell(fault).await?;
         }
-        self.end_cursors().await;
+        if !self.cursors.is_empty() {
+            self.end_cursors().await;
+        }
         self.client.put(Reply::Ready(self.session.status()));
-        Ok(())
-    }
-
-    /// An error of the proxy's own in the middle of a batch. What the node has executed since the
-    /// last `Sync` must not be committed by the next one.
-    pub(super) async fn fail_batch(&mut self, fault: Fault) -> Result<(), ClientError> {
-        self.batch.skipping = true;
-        self.batch.unparsed.clear();
-        let mut told = Some(fault);
-        if !matches!(told, Some(Fault::Backend(_) | Fault::Client(_))) {
-            if self.batch.executed && !self.session.in_transaction() {
-                // Executing what does not exist fails the node's implicit transaction.
-                put_frame(b'E', &mut self.batch.out, |out| {
-                    out.extend_from_slice(b"foreshard: fail\0\0\0\0\0");
-                });
-            }
-            let failing = self.batch.executed && !self.session.in_transaction();
-            if let Some(fault) = told.take() {
-                self.settle_due(fault, failing).await?;
-            }
-        }
-        match told {
-            None => Ok(()),
-            Some(fault) => {
-                if let Some(node) = self.batch.node {
-                    self.session.lose(node);
-                }
-                self.batch.reset(false);
-                self.tell(fault).await
-            }
-        }
-    }
-
-    /// Relays what is due before an error of the proxy's, then tells the error. With `failing`, the
-    /// node's own error that fails its transaction is not shown.
-    async fn settle_due(&mut self, fault: Fault, failing: bool) -> Result<(), ClientError> {
-        let told = if failing { self.drain_failing().await } else { self.flush_batch().await };
-        let fault = match (fault, told) {
-            (fault, Ok(())) => fault,
-            (_, Err(newer)) => newer,
-        };
-        if self.session.in_transaction() {
-            self.session.fail();
-        }
-        match fault {
-            Fault::Client(error) => Err(error),
-            Fault::Refused(error) => {
-                self.client.put_error(&error);
-                Ok(())
-            }
-            Fault::Reported(frame) => Ok(self.client.relay_error(&frame).await?),
-            Fault::Backend(error) => {
-                if let Some(node) = self.batch.node {
-                    self.session.lose(node);
-                }
-                self.batch.reset(false);
-                self.client.put_error(&ServerError::from(&error));
-                Ok(())
-            }
-        }
-    }
-
-    /// Relays what is due, then takes the error of the statement that was sent to fail.
-    async fn drain_failing(&mut self) -> Result<(), Fault> {
-        put_frame(b'H', &mut self.batch.out, |_| ());
-        self.drain().await?;
-        if let Some(node) = self.batch.node {
-            let member = self.session.member(node).await?;
-            while member.guard.frame().await?.0 != b'E' {}
-        }
         Ok(())
     }
 
@@ -167,8 +99,9 @@ impl ClientSession {
     async fn on_bind(&mut self, body: &[u8]) -> Result<(), Fault> {
         let bind = Bind::read(body).map_err(invalid)?;
         let prepared = self.statement(bind.statement)?;
-        let Some((execute, kept)) = self.executes(&self.template(&prepared.text)) else {
-            return self.bind_to(prepared, &bind, body).await;
+        let template = self.template(&prepared.text);
+        let Some((execute, kept)) = self.executes(&template) else {
+            return self.bind_to((prepared, template), &bind, body).await;
         };
         self.session.check_not_failed()?;
         if !bind.values.is_empty() {
@@ -177,13 +110,14 @@ impl ClientSession {
         let made = (bind.portal, bind.results);
         let (kept, body) = self.executed(&execute, &kept, &prepared.text, made).await?;
         let bind = Bind::read(&body).map_err(invalid)?;
-        self.bind_to(kept, &bind, &body).await
+        let template = self.template(&kept.text);
+        self.bind_to((kept, template), &bind, &body).await
     }
 
     /// Makes a portal of a statement.
     pub(super) async fn bind_to(
         &mut self,
-        prepared: Arc<Prepared>,
+        (prepared, template): (Arc<Prepared>, Arc<Template>),
         bind: &Bind<'_>,
         body: &[u8],
     ) -> Result<(), Fault> {
@@ -191,7 +125,6 @@ impl ClientSession {
         for bytes in bind.values.iter().flatten().copied().chain([text.as_bytes()]) {
             self.check_encoding(bytes)?;
         }
-        let template = self.template(text);
         if self.is_done_here(&template) {
             self.answer(&Reply::BindComplete);
             self.keep_portal(bind, prepared, body);
@@ -221,9 +154,11 @@ impl ClientSession {
         let anywhere =
             cost.shards.is_empty() && matches!(template.route(&params), Ok(Route::Anywhere));
         let node = if anywhere { self.batch.node.unwrap_or(node) } else { node };
-        self.go_to(node).await?;
-        self.prepare_node(&template, node).await?;
-        self.note_control(&template);
+        self.at(node).await?;
+        if !template.is_plain() {
+            self.prepare_node(&template, node).await?;
+            self.note_control(&template);
+        }
         let prepared = self.on_leaf(node, prepared, &template, &cost).await?;
         self.give(node, &prepared).await?;
         bind.put_as(prepared.server_name.as_bytes(), &mut self.batch.out);
@@ -265,7 +200,7 @@ impl ClientSession {
             }
             Target::Portal(name) => match self.portal(name)? {
                 Portal::Native(node) => {
-                    self.go_to(node).await?;
+                    self.at(node).await?;
                     self.batch.out.extend_from_slice(message);
                     self.batch.due.push_back(self.batch.described());
                     Ok(())
@@ -282,7 +217,7 @@ impl ClientSession {
         reader.end().map_err(invalid)?;
         match self.portal(name)? {
             Portal::Native(node) => {
-                self.go_to(node).await?;
+                self.at(node).await?;
                 self.batch.out.extend_from_slice(message);
                 self.batch.due.push_back(Due::seen(b'E'));
                 self.batch.executed = true;
@@ -317,6 +252,16 @@ impl ClientSession {
     pub(super) async fn on_flush(&mut self) -> Result<(), Fault> {
         self.flush_unparsed().await?;
         self.flush_batch().await
+    }
+
+    /// The same as [`ClientSession::go_to`], which most are spared: nothing has to come before.
+    async fn at(&mut self, node: NodeId) -> Result<(), Fault> {
+        let elsewhere = self.batch.node.is_some_and(|before| before != node);
+        if elsewhere || !self.batch.unparsed.is_empty() {
+            return self.go_to(node).await;
+        }
+        self.batch.node = Some(node);
+        Ok(())
     }
 
     /// The batch's messages go to `node` from here on, after the texts that no node has got yet.

@@ -14,6 +14,7 @@ mod control;
 mod cursors;
 mod directory;
 mod extended;
+mod failing;
 mod greeting;
 mod leaf;
 mod listener;

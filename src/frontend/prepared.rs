@@ -155,7 +155,8 @@ impl ClientSession {
     /// Binds, describes and executes the unnamed portal.
     async fn run_bound(&mut self, prepared: Arc<Prepared>, body: &Bytes) -> Result<(), Fault> {
         let bind = Bind::read(body).map_err(invalid)?;
-        self.bind_to(prepared, &bind, body).await?;
+        let template = self.template(&prepared.text);
+        self.bind_to((prepared, template), &bind, body).await?;
         self.on_describe(b"P\0", b"D\0\0\0\x06P\0").await?;
         self.on_execute(&[0; 5], b"E\0\0\0\x09\0\0\0\0\0").await
     }

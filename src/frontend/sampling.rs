@@ -32,7 +32,8 @@ impl ClientSession {
             (Class::Point, 2.., None) => Class::Range,
             (class, ..) => class,
         };
-        let text = Sample::cut(&fingerprint(text, self.session.strings()));
+        let strings = self.session.strings();
+        let text = template.fingerprint(|| Sample::cut(&fingerprint(text, strings)));
         self.session.sampled = Some(Box::new(Sample {
             shards: shards.into(),
             class,

@@ -23,7 +23,7 @@ use crate::router::{Leaves, TextShape};
 use crate::runtime::Stopped;
 use crate::wire::{
     FIRST_USER_OID, Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus,
-    as_fatal, frame_at, read_query,
+    as_fatal, read_query,
 };
 
 /// One client's session.
@@ -116,7 +116,11 @@ impl ClientSession {
                 self.client.put_error(&error);
                 return Ok(self.client.flush().await?);
             }
-            let frame = match self.next(&mut stopped).await? {
+            let next = match self.client.whole_frame()? {
+                Some(frame) => Next::Frame(frame),
+                None => self.next(&mut stopped).await?,
+            };
+            let frame = match next {
                 Next::Frame(frame) => frame,
                 Next::Gone => return Ok(()),
                 Next::Stopping => {
@@ -159,9 +163,7 @@ impl ClientSession {
     /// pinned connection says on its own reaches the client.
     async fn next(&mut self, stopped: &mut Stopped) -> Result<Next, ClientError> {
         loop {
-            if let Some(frame) = frame_at(self.client.incoming())?
-                && frame.len <= self.client.incoming().len()
-            {
+            if let Some(frame) = self.client.whole_frame()? {
                 return Ok(Next::Frame(frame));
             }
             let idle = !self.session.in_transaction() && self.batch.is_empty();

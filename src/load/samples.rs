@@ -46,7 +46,7 @@ pub struct Sample {
     /// Whether it is an INSERT.
     pub inserts: bool,
     /// Its text, without plain literals, cut.
-    pub text: Box<str>,
+    pub text: Arc<str>,
     /// The first column of its shard key, and the hash of all.
     pub key: Option<(KeyValue, u64)>,
     /// How long a backend worked for it, and what ran with it.
@@ -55,7 +55,7 @@ pub struct Sample {
 
 impl Sample {
     /// A text as far as it is kept.
-    pub fn cut(text: &str) -> Box<str> {
+    pub fn cut(text: &str) -> Arc<str> {
         let mut end = text.len().min(TEXT_BYTES_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;

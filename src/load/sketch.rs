@@ -2,6 +2,7 @@
 //! which shards share transactions. Bounded; older samples count less.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -39,7 +40,7 @@ struct ShardSketch {
     total: f64,
     busy: f64,
     classes: [f64; 3],
-    texts: HashMap<Box<str>, (f64, f64)>,
+    texts: HashMap<Arc<str>, (f64, f64)>,
     keys: Keys,
 }
 

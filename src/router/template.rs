@@ -1,5 +1,7 @@
 //! A text, analysed once against one shard map.
 
+use std::sync::{Arc, OnceLock};
+
 use super::hint;
 use super::keyed::Keyed;
 use super::names::Names;
@@ -49,6 +51,8 @@ pub struct Template {
     /// What the home node is sent instead: the same with the system catalog as the application
     /// thinks of its tables.
     pub shown: Option<Box<str>>,
+    /// Its text without plain literals, cut, once somebody has asked.
+    fingerprint: OnceLock<Arc<str>>,
     target: Target,
 }
 
@@ -150,6 +154,7 @@ fn analysed(text: &str, context: &Context<'_>, mut names: Names<'_>) -> Template
         keeps_lookups: parsed.statements.iter().any(|it| super::lookup::keeps(it, &names)),
         defines_imported: parsed.statements.iter().any(|it| defines_imported(it, &names)),
         shown: None,
+        fingerprint: OnceLock::new(),
         target: target(analyses, &parsed.statements, &names),
     }
 }
@@ -412,6 +417,12 @@ impl Template {
             Target::Keyed(keyed) if !beside && self.relations.is_empty() => keyed.point(params),
             _ => None,
         }
+    }
+
+    /// What the texts that it serves have in common, for the samples of the load: made by `of_text` of
+    /// any of them.
+    pub fn fingerprint(&self, of_text: impl FnOnce() -> Arc<str>) -> Arc<str> {
+        Arc::clone(self.fingerprint.get_or_init(of_text))
     }
 
     /// One of the keys that it is bound by, for the samples of the load: its first column, and the

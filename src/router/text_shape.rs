@@ -47,14 +47,11 @@ impl TextShape {
         self.text.clear();
         let mut literals = PlainLiterals::new();
         let (mut at, mut copied) = (0, 0);
-        while let Some(byte) = bytes.get(at) {
-            let end = match KINDS[usize::from(*byte)] {
-                Kind::Between => {
+        while let Some(passed) = bytes[at..].iter().position(|byte| kind_of(*byte) > Kind::Word) {
+            at += passed;
+            let end = match kind_of(bytes[at]) {
+                Kind::Digit if at > 0 && in_word(bytes[at - 1]) => {
                     at += 1;
-                    continue;
-                }
-                Kind::Word => {
-                    at = word_end(bytes, at);
                     continue;
                 }
                 Kind::Digit => integer_end(bytes, at)?,
@@ -64,9 +61,9 @@ impl TextShape {
                     continue;
                 }
                 Kind::End if bytes[at + 1..].trim_ascii().is_empty() => break,
-                Kind::Comment | Kind::End | Kind::Odd => return None,
+                _ => return None,
             };
-            literals.push(match byte {
+            literals.push(match bytes[at] {
                 b'\'' => PlainLiteral::String(&text[at + 1..end - 1]),
                 _ => PlainLiteral::Integer(&text[at..end]),
             });
@@ -94,11 +91,12 @@ impl TextShape {
 }
 
 /// What a byte outside of literals and words begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// Nothing: blanks, operators, brackets.
     Between,
     Word,
+    /// What follows is looked at, this first: a number, unless it stands in a word.
     Digit,
     Quote,
     /// A comment perhaps.
@@ -157,16 +155,12 @@ fn integer_end(bytes: &[u8], start: usize) -> Option<usize> {
     Some(end)
 }
 
-fn word_end(bytes: &[u8], start: usize) -> usize {
-    let mut end = start + 1;
-    while bytes.get(end).is_some_and(|byte| in_word(*byte)) {
-        end += 1;
-    }
-    end
+fn kind_of(byte: u8) -> Kind {
+    KINDS[usize::from(byte)]
 }
 
 fn in_word(byte: u8) -> bool {
-    matches!(KINDS[usize::from(byte)], Kind::Word | Kind::Digit)
+    matches!(kind_of(byte), Kind::Word | Kind::Digit)
 }
 
 #[cfg(test)]
