@@ -378,6 +378,16 @@ impl Guard {
         self.connection = None;
     }
 
+    /// The connection beside the pool that it goes back to.
+    pub fn parts(&mut self) -> (&mut Connection, &Pool) {
+        #[expect(
+            clippy::expect_used,
+            reason = "only `close` and `drop` take it, and end the guard"
+        )]
+        let (connection, _) = self.connection.as_mut().expect("a live guard has its connection");
+        (connection, &self.pool)
+    }
+
     /// The pool that it goes back to.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool

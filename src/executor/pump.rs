@@ -1,7 +1,5 @@
 //! Relays a node's answer to the client: headers are looked at, bodies are passed on as they come.
 
-use std::sync::Arc;
-
 use super::{Client, Fault};
 use crate::backend::Guard;
 
@@ -42,6 +40,7 @@ pub async fn pump(
     client: &mut Client,
     mut look: impl FnMut(u8, &[u8]) -> Verdict,
 ) -> Result<u64, Fault> {
+    let (backend, pool) = backend.parts();
     let mut bytes = 0;
     // What is left of a bulk frame whose beginning was passed on, and whether it is passed on.
     let (mut rest, mut rest_forwards) = (0, false);
@@ -62,8 +61,7 @@ pub async fn pump(
             backend.note(at..at + here);
             let instead = match frame.tag {
                 b'E' if verdict.forwards() => client.instead_of(&backend.incoming()[at..at + here]),
-                b'T' | b't' if verdict.forwards() && !backend.pool().has_known_ids() => {
-                    let pool = Arc::clone(backend.pool());
+                b'T' | b't' if verdict.forwards() && !pool.has_known_ids() => {
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }
                 _ => None,

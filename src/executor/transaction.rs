@@ -50,19 +50,33 @@ pub(super) struct Transaction {
 impl Transaction {
     /// It is over, and the next one begins with nothing. Most have little to let go of.
     pub(super) fn end(&mut self) {
-        let several = self.ddl.is_some() || self.references.is_some() || self.varies;
-        let named = !(self.changed_tables.is_empty()
-            && self.changed_views.is_empty()
-            && self.absent.is_empty());
-        if several || named || self.begin.is_some() {
+        // All of them, so that whoever adds one has to think of it here.
+        let Self {
+            begin,
+            begun_unseen,
+            failed,
+            broken,
+            prelude,
+            passes,
+            elsewhere,
+            map,
+            settings_changed,
+            ddl,
+            references,
+            varies,
+            changed_tables,
+            changed_views,
+            absent,
+        } = self;
+        let defined = ddl.is_some() || !changed_tables.is_empty() || !changed_views.is_empty();
+        let wrote = references.is_some() || *varies;
+        if begin.is_some() || defined || wrote || !absent.is_empty() {
             *self = Self::default();
             return;
         }
-        (self.begun_unseen, self.failed, self.broken) = (false, false, false);
-        self.settings_changed = false;
-        self.prelude.clear();
-        self.passes.clear();
-        self.elsewhere = None;
-        self.map = None;
+        (*begun_unseen, *failed, *broken, *settings_changed) = (false, false, false, false);
+        prelude.clear();
+        passes.clear();
+        (*elsewhere, *map) = (None, None);
     }
 }

@@ -46,6 +46,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::Stopped;
+    use crate::runtime::Tasks;
 
     #[tokio::test]
     async fn who_has_waited_before_is_woken_by_a_stop() {
@@ -54,7 +55,7 @@ mod tests {
         for _ in 0..3 {
             assert!(timeout(Duration::from_millis(5), stopped.wait()).await.is_err());
         }
-        let waiting = tokio::spawn(async move {
+        let waiting = Tasks::new().spawn("waiting", async move {
             // Once in the task itself, then again.
             tokio::select! {
                 biased;
