@@ -26,6 +26,7 @@ pub struct Statement {
 }
 
 /// What came of the statements of one file.
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
 pub struct Report {
     name: String,
     ways: BTreeMap<String, usize>,
@@ -33,8 +34,11 @@ pub struct Report {
     pub right: usize,
     /// The extended protocol is not tried where there are no parameters.
     pub text_only: bool,
+    /// Only the extended protocol is.
+    pub binary_only: bool,
     /// The statements hang together: each is run once on each side.
     pub script: bool,
+    in_block: bool,
     /// How long each statement took: through the proxy, on the single PostgreSQL.
     pub took: Vec<(Duration, Duration)>,
     /// The statements that were refused, each with the message.
@@ -113,8 +117,21 @@ impl Outcome {
         self.error.as_ref().filter(|(code, _)| code == "0A000").map(|(_, message)| &**message)
     }
 
-    fn holds_oids(&self) -> bool {
-        self.columns.iter().any(|(_, oid, _)| *oid >= FIRST_OWN_OID || RECORDS.contains(oid))
+    /// The places of columns that may hold OIDs.
+    fn with_oids(&self) -> Vec<usize> {
+        let oids = self.columns.iter().map(|(_, oid, _)| *oid);
+        let holds = |oid: &u32| *oid >= FIRST_OWN_OID || RECORDS.contains(oid);
+        oids.enumerate().filter(|(_, oid)| holds(oid)).map(|(at, _)| at).collect()
+    }
+
+    fn hide(&mut self, columns: &[usize]) {
+        for row in &mut self.rows {
+            for at in columns {
+                if let Some(Some(value)) = row.get_mut(*at) {
+                    value.clear();
+                }
+            }
+        }
     }
 }
 
@@ -127,7 +144,9 @@ impl Report {
             ways: BTreeMap::new(),
             right: 0,
             text_only: false,
+            binary_only: false,
             script: false,
+            in_block: false,
             took: Vec::new(),
             refused: Vec::new(),
             wrong: Vec::new(),
@@ -138,11 +157,11 @@ impl Report {
     pub async fn add(&mut self, pair: &mut Pair, statement: &Statement) {
         let ordered = !statement.unordered && is_ordered(&statement.sql);
         let mut binary = true;
-        if statement.parameters.is_none() {
+        if statement.parameters.is_none() && !self.binary_only {
             let started = Instant::now();
             let single = pair.single.simple(&statement.sql).await;
             let single_took = started.elapsed();
-            binary = !self.text_only && !single.holds_oids();
+            binary = !self.text_only;
             let proxy = pair.proxy.simple(&statement.sql).await;
             self.took.push((started.elapsed().saturating_sub(single_took), single_took));
             if !self.judge("text", statement, &proxy.normal(ordered), &single.normal(ordered)) {
@@ -151,14 +170,28 @@ impl Report {
         }
         if binary {
             let parameters = statement.parameters.clone().unwrap_or_default();
-            let single = pair.single.binary(&statement.sql, &parameters).await.normal(ordered);
-            let proxy = pair.proxy.binary(&statement.sql, &parameters).await.normal(ordered);
+            let mut single = pair.single.binary(&statement.sql, &parameters).await;
+            let mut proxy = pair.proxy.binary(&statement.sql, &parameters).await;
+            let oids = single.with_oids();
+            for outcome in [&mut single, &mut proxy] {
+                outcome.hide(&oids);
+            }
+            let (single, proxy) = (single.normal(ordered), proxy.normal(ordered));
             if !self.judge("binary", statement, &proxy, &single) {
                 return;
             }
         }
         self.right += 1;
-        if self.script {
+        let read = ["SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "TABLE", "("];
+        let upper = statement.sql.to_uppercase();
+        // An error of EXPLAIN would end a block.
+        self.in_block = match upper.split([' ', ';']).next() {
+            Some("BEGIN") => true,
+            Some("COMMIT" | "ROLLBACK") if !upper.contains(" TO ") => false,
+            _ => self.in_block,
+        };
+        let skipped = self.binary_only || self.in_block;
+        if self.script && (skipped || !read.iter().any(|word| upper.starts_with(word))) {
             return;
         }
         let way = way(&mut pair.proxy, statement).await;

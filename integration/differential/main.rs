@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "the parts of one test binary")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
+mod app;
 mod compare;
 mod fixture;
 mod random;

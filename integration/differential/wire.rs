@@ -83,6 +83,8 @@ impl Wire {
             match tag {
                 b'T' => outcome.columns = columns(&body),
                 b'D' => outcome.rows.push(row(&body)),
+                // A line of COPY TO STDOUT.
+                b'd' => outcome.rows.push(vec![Some(body)]),
                 b'C' => outcome.tags.push(text(&body)),
                 b'E' => outcome.error = Some(error(&body)),
                 b'Z' => return outcome,

@@ -1,9 +1,9 @@
 //! Evaluates parts of a statement on one node, so that all nodes get the same value and keys are
 //! known before rows are routed.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use super::merge_session::param_types;
+use super::merge_session::{MergeSession, param_types};
 use super::{Fault, Session};
 use crate::backend::{Command, Guard};
 use crate::ids::NodeId;
@@ -114,6 +114,23 @@ impl Session {
             }
         }
         error.map_or(Ok(types), |frame| Err(Fault::Reported(frame)))
+    }
+
+    /// The columns of a statement that can run by itself, as a `RowDescription`; `None` where it
+    /// reads what is around it. Nothing of it is done.
+    pub async fn columns_of(
+        &mut self,
+        text: &str,
+        declared: &[u32],
+    ) -> Result<Option<Bytes>, Fault> {
+        let mut merge = MergeSession::begin(self).await?;
+        let described = merge.describe(text, declared).await;
+        merge.end().await?;
+        match described {
+            Ok(described) => Ok(Some(described.columns)),
+            Err(Fault::Reported(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     pub(super) async fn evaluate_here(

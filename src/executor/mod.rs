@@ -28,6 +28,7 @@ mod inflow;
 mod learned;
 mod leave;
 mod live_map;
+mod locked;
 mod look_up;
 mod lookups;
 mod merge_session;

@@ -25,7 +25,7 @@ use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
 use crate::router::{Params, Pull};
 use crate::shard_map::ShardMap;
-use crate::wire::{ServerError, TransactionStatus, put_query};
+use crate::wire::{Bind, ServerError, TransactionStatus, put_query};
 
 /// Tables with more rows than this get statistics before the statement runs, and an index where they
 /// may be joined.
@@ -44,6 +44,8 @@ pub struct PullRun<'a> {
     pub params: Params<'a>,
     /// In the extended protocol its `Bind`; without it, results are text and described.
     pub bind: Option<BindFrames>,
+    /// Whether the client gets the description of its columns.
+    pub describe: bool,
     /// What is done with its rows.
     pub mode: PullMode,
 }
@@ -73,6 +75,16 @@ pub struct BindFrames {
     pub full: BytesMut,
     /// Without its parameters.
     pub bare: BytesMut,
+}
+
+impl BindFrames {
+    /// Of this one.
+    pub fn of(bind: &Bind<'_>) -> Self {
+        let mut frames = Self::default();
+        bind.put_unnamed(&mut frames.full);
+        bind.put_part(&[], None, &mut frames.bare);
+        frames
+    }
 }
 
 /// A pull that is ready to be done.
@@ -144,7 +156,7 @@ impl Session {
                 return Err(fault);
             }
         };
-        if run.bind.is_none() && run.mode != PullMode::Declare {
+        if run.describe && run.mode != PullMode::Declare {
             client.relay(&described.columns).await?;
         }
         match finish_on(&mut merge, (&gathered, run), (&*self.engine, deadline), client).await? {

@@ -32,11 +32,11 @@ pub struct Order {
 
 /// The row of a node that comes next.
 #[derive(Debug)]
-struct Head {
+pub(super) struct Head {
     frame: Bytes,
     /// Where the client's columns end in it.
     end: usize,
-    values: Vec<SortValue>,
+    pub(super) values: Vec<SortValue>,
 }
 
 /// A node's rows.
@@ -50,12 +50,12 @@ struct Lane {
 }
 
 impl Order {
-    fn directions(&self) -> impl Iterator<Item = (bool, bool)> {
+    pub(super) fn directions(&self) -> impl Iterator<Item = (bool, bool)> {
         self.directions.iter().map(|it| (it.descending, it.nulls_first))
     }
 
     /// Reads a `DataRow`; `None` if it is not of this form.
-    fn read(&self, frame: Bytes) -> Option<Head> {
+    pub(super) fn read(&self, frame: Bytes) -> Option<Head> {
         let (mut at, mut end) = (ROW_HEADER, ROW_HEADER);
         let mut values = Vec::with_capacity(self.types.len());
         for column in 0..self.width + self.types.len() {
@@ -93,7 +93,7 @@ impl Order {
 
 impl Head {
     /// Gives the client its columns.
-    async fn pass(&self, width: usize, client: &mut Client) -> Result<(), Fault> {
+    pub(super) async fn pass(&self, width: usize, client: &mut Client) -> Result<(), Fault> {
         let length = u32::try_from(self.end - 1).unwrap_or(u32::MAX);
         let mut header = BytesMut::with_capacity(ROW_HEADER);
         header.put_u8(b'D');

@@ -24,7 +24,7 @@ use crate::wire::{Bind, put_frame, put_parse};
 pub(super) struct Sorting {
     ordered: Ordered,
     /// The `RowDescription` that the client gets.
-    columns: Bytes,
+    pub(super) columns: Bytes,
     width: usize,
     types: Vec<SortType>,
 }
@@ -32,8 +32,8 @@ pub(super) struct Sorting {
 /// A statement that is to be merged.
 #[derive(Debug)]
 pub(super) struct Sorted {
-    sorting: Arc<Sorting>,
-    order: Order,
+    pub(super) sorting: Arc<Sorting>,
+    pub(super) order: Order,
 }
 
 impl Session {
@@ -50,7 +50,7 @@ impl Session {
         let Some(Sorted { sorting, order }) = self.sorted(run, reduction).await? else {
             return Ok(false);
         };
-        if run.bind.is_none() {
+        if run.describe {
             client.relay(&sorting.columns).await?;
         }
         let map = self.engine.live_map.snapshot();
@@ -73,7 +73,7 @@ impl Session {
         Ok(sorted.map(|sorted| sorted.sorting.ordered.select.clone()))
     }
 
-    async fn sorted(
+    pub(super) async fn sorted(
         &mut self,
         run: &PullRun<'_>,
         reduction: &Reduction,
@@ -189,6 +189,14 @@ impl MergeSession {
 
 /// What each node is sent: the client's own columns in its formats, the others in binary.
 fn messages(sorting: &Sorting, run: &PullRun<'_>) -> BytesMut {
+    let mut out = opened(sorting, run, b"");
+    put_frame(b'E', &mut out, |out| out.extend_from_slice(&[0; 5]));
+    put_frame(b'S', &mut out, |_| ());
+    out
+}
+
+/// The same up to where its portal is made.
+pub(super) fn opened(sorting: &Sorting, run: &PullRun<'_>, portal: &[u8]) -> BytesMut {
     let mut formats: Vec<i16> = vec![0; sorting.width];
     if let Some(bind) = &run.bind
         && let Ok(bind) = Bind::read(bind.full.get(5..).unwrap_or_default())
@@ -207,12 +215,10 @@ fn messages(sorting: &Sorting, run: &PullRun<'_>) -> BytesMut {
         (format_of(params, at), value.map(Bytes::copy_from_slice))
     };
     let values: Vec<_> = params.values.iter().copied().enumerate().map(value).collect();
-    let bind = Bind::made(b"", &values, &results);
+    let bind = Bind::made(portal, &values, &results);
     let mut out = BytesMut::new();
     put_parse(b"", sorting.ordered.select.as_bytes(), params.types, &mut out);
     put_frame(b'B', &mut out, |out| out.extend_from_slice(&bind));
-    put_frame(b'E', &mut out, |out| out.extend_from_slice(&[0; 5]));
-    put_frame(b'S', &mut out, |_| ());
     out
 }
 

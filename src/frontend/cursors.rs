@@ -177,8 +177,15 @@ impl ClientSession {
         }
         let params = super::writes::params_of(bound);
         let bind = bound.map(|bound| frames(bound.bind));
-        let run =
-            PullRun { pull, text, start: declared.start, params, bind, mode: PullMode::Declare };
+        let run = PullRun {
+            pull,
+            text,
+            start: declared.start,
+            params,
+            bind,
+            describe: false,
+            mode: PullMode::Declare,
+        };
         if let Some(open) = self.session.open_pull(&run, &mut self.client).await? {
             let kept = Kept { hold: declared.hold, place: Place::Merge(Box::new(open)) };
             self.cursors.declared.insert(declared.name.clone(), kept);
@@ -266,7 +273,7 @@ impl ClientSession {
             Way::Pull(pull) => {
                 let mode = PullMode::First(limit);
                 let bind = Some(frames(bind));
-                let run = PullRun { pull, text, start: 0, params, bind, mode };
+                let run = PullRun { pull, text, start: 0, params, bind, describe: false, mode };
                 if let Some(open) = self.session.open_pull(&run, &mut self.client).await? {
                     if self.cursors.portals.len() >= CURSORS_MAX {
                         return Err(too_many());

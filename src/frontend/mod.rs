@@ -38,6 +38,7 @@ mod tls;
 mod units;
 mod worker;
 mod capture;
+mod first;
 mod select;
 mod writes;
 

@@ -146,14 +146,26 @@ impl ClientSession {
         source: &str,
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<Answer, Fault> {
+        self.fetch_as(source, bound, Some(&[0, 0])).await
+    }
+
+    /// The same with result formats of its own; without, in those that the client wants.
+    pub(super) async fn fetch_as(
+        &mut self,
+        source: &str,
+        bound: Option<&Bound<'_, '_>>,
+        results: Option<&[u8]>,
+    ) -> Result<Answer, Fault> {
         let Some(bound) = bound else {
-            return self.capture(async |session: &mut Self| session.read(source, None).await).await;
+            let read = async |session: &mut Self| Box::pin(session.read(source, None)).await;
+            return self.capture(read).await;
         };
         let (text, numbers) = renumbered(source);
-        let (frame, types) = text_results(&numbers, bound);
+        let (frame, types) = part_of(&numbers, results, bound);
         let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
         let part = Bound { types: &types, bind: &bind };
-        self.capture(async |session: &mut Self| session.read(&text, Some(&part)).await).await
+        let read = async |session: &mut Self| Box::pin(session.read(&text, Some(&part))).await;
+        self.capture(read).await
     }
 
     /// Runs a query.
@@ -195,15 +207,19 @@ impl ClientSession {
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
-                let bind = bound.map(|bound| {
-                    let mut frames = BindFrames::default();
-                    bound.bind.put_unnamed(&mut frames.full);
-                    bound.bind.put_part(&[], None, &mut frames.bare);
-                    frames
-                });
-                let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
+                let bind = bound.map(|bound| BindFrames::of(bound.bind));
+                let run = PullRun {
+                    pull,
+                    text,
+                    start: 0,
+                    params,
+                    bind,
+                    describe: true,
+                    mode: PullMode::All,
+                };
                 self.session.pull(&run, &mut self.client).await
             }
+            Way::Steps(route) if is_write(&route) => Box::pin(self.write(route, text, bound)).await,
             Way::Steps(_) => Err(ServerError::refused(
                 "the rows of this query can't be inserted",
                 "It does not only read.",
@@ -261,11 +277,28 @@ impl ClientSession {
     }
 }
 
-/// A `Bind` of the unnamed statement with some of the parameters and results as text, and their
-/// types.
-fn text_results(numbers: &[u16], bound: &Bound<'_, '_>) -> (BytesMut, Vec<u32>) {
+/// Whether [`ClientSession::write`] runs it.
+pub(super) fn is_write(route: &Route) -> bool {
+    matches!(
+        route,
+        Route::EveryNode
+            | Route::Write(_)
+            | Route::Keep(_)
+            | Route::Insert(..)
+            | Route::Evaluate(_)
+            | Route::Select(_)
+            | Route::Rekey(_)
+            | Route::Lock(_)
+            | Route::First(_)
+            | Route::Merge(_)
+    )
+}
+
+/// A `Bind` of the unnamed statement with some of the parameters, and their types. `results` may
+/// replace the formats of its columns.
+fn part_of(numbers: &[u16], results: Option<&[u8]>, bound: &Bound<'_, '_>) -> (BytesMut, Vec<u32>) {
     let mut frame = BytesMut::new();
-    bound.bind.put_part(numbers, Some(&[0, 0]), &mut frame);
+    bound.bind.put_part(numbers, results, &mut frame);
     let declared = |number: &u16| {
         bound.types.get(usize::from(*number).saturating_sub(1)).copied().unwrap_or(0)
     };
@@ -279,7 +312,7 @@ pub(super) fn described_as_text(
 ) -> Result<BytesMut, Fault> {
     let Some(bound) = bound else { return Ok(query_message(text)) };
     let (text, numbers) = renumbered(text);
-    let (frame, types) = text_results(&numbers, bound);
+    let (frame, types) = part_of(&numbers, Some(&[0, 0]), bound);
     let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
     Ok(Bound { types: &types, bind: &bind }.described(&text))
 }

@@ -47,6 +47,8 @@ pub(super) struct ClientSession {
     pub cursors: Cursors,
     /// Which of its statements are looked at more closely.
     pub sieve: Sieve,
+    /// How many statements run around the one that runs.
+    pub steps_deep: usize,
     _cancel: CancelEntry,
 }
 
@@ -104,6 +106,7 @@ impl ClientSession {
             batch: Batch::default(),
             cursors: Cursors::default(),
             sieve: Sieve::new(rand::random()),
+            steps_deep: 0,
             _cancel: cancel,
         }))
     }

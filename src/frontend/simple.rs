@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::look_up::Led;
+use super::select::is_write;
 use super::session::ClientSession;
 use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::ids::{GroupId, NodeId, ShardId};
@@ -95,7 +96,15 @@ impl ClientSession {
             }
             Way::Pull(pull) => {
                 let params = Params::default();
-                let run = PullRun { pull, text, start: 0, params, bind: None, mode: PullMode::All };
+                let run = PullRun {
+                    pull,
+                    text,
+                    start: 0,
+                    params,
+                    bind: None,
+                    describe: true,
+                    mode: PullMode::All,
+                };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, message, true).await,
@@ -293,8 +302,15 @@ impl ClientSession {
         };
         let params = Params::default();
         let pull = Arc::clone(pull);
-        let run =
-            PullRun { pull, text, start: explained.start, params, bind: None, mode: PullMode::All };
+        let run = PullRun {
+            pull,
+            text,
+            start: explained.start,
+            params,
+            bind: None,
+            describe: true,
+            mode: PullMode::All,
+        };
         if let Some(select) = self.session.explain_sorted(&run).await? {
             return Ok(planner::explain_sorted(&select, &run.pull, map));
         }
@@ -348,13 +364,7 @@ impl ClientSession {
                 let messages = query.unwrap_or(&made);
                 self.session.run_on_every_node(messages, true, &mut self.client).await
             }
-            Route::Write(_)
-            | Route::Keep(_)
-            | Route::Insert(..)
-            | Route::Evaluate(_)
-            | Route::Select(_)
-            | Route::Rekey(_)
-            | Route::Merge(_) => self.write(route.clone(), text, None).await,
+            route if is_write(route) => self.write(route.clone(), text, None).await,
             Route::Declare(declared) => self.declare(declared, text, None).await,
             Route::Ddl(ddl) => {
                 let plan = planner::ddl(ddl, &map)?;
@@ -404,7 +414,9 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
             return shards;
         }
         Route::Declare(declared) => return shards_of(&declared.route, map),
-        Route::Pull(pull) => return pull.groups.iter().copied().flat_map(of_group).collect(),
+        Route::Pull(pull) | Route::Lock(pull) => {
+            return pull.groups.iter().copied().flat_map(of_group).collect();
+        }
         Route::Scatter(group) => Some(*group),
         Route::Rekey(rekey) => Some(rekey.group),
         Route::CopyOut(copy) => Some(copy.group),

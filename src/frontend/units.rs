@@ -8,6 +8,7 @@ use super::batch::Due;
 use super::cursors::frames;
 use super::extended::invalid;
 use super::look_up::Led;
+use super::select::is_write;
 use super::session::ClientSession;
 use super::simple::{Way, is_ours};
 use super::statements::Prepared;
@@ -86,19 +87,7 @@ impl ClientSession {
         if limit > 0 && matches!(way, Way::Scatter(_) | Way::Pull(_)) {
             return self.first_rows(portal, prepared, &bind, limit).await;
         }
-        let written = matches!(
-            way,
-            Way::Steps(
-                Route::EveryNode
-                    | Route::Write(_)
-                    | Route::Keep(_)
-                    | Route::Insert(..)
-                    | Route::Evaluate(_)
-                    | Route::Select(_)
-                    | Route::Rekey(_)
-                    | Route::Merge(_)
-            )
-        );
+        let written = matches!(&way, Way::Steps(route) if is_write(route));
         if let (true, true, Way::Steps(route)) = (written, limit > 0, &way) {
             let types = prepared.types_of_all();
             let bound = Bound { types: &types, bind: &bind };
@@ -126,22 +115,22 @@ impl ClientSession {
             }
             Way::Pull(pull) => {
                 let (params, bind) = (params_of(Some(&bound)), Some(frames(bind)));
-                let run = PullRun { pull, text, start: 0, params, bind, mode: PullMode::All };
+                let run = PullRun {
+                    pull,
+                    text,
+                    start: 0,
+                    params,
+                    bind,
+                    describe: false,
+                    mode: PullMode::All,
+                };
                 self.session.pull(&run, &mut self.client).await
             }
             Way::Steps(Route::EveryNode) => {
                 self.check_lock(text)?;
                 self.session.run_on_every_node(&messages, false, &mut self.client).await
             }
-            Way::Steps(
-                route @ (Route::Write(_)
-                | Route::Keep(_)
-                | Route::Insert(..)
-                | Route::Evaluate(_)
-                | Route::Select(_)
-                | Route::Rekey(_)
-                | Route::Merge(_)),
-            ) => self.write(route, text, Some(&bound)).await,
+            Way::Steps(route) if is_write(&route) => self.write(route, text, Some(&bound)).await,
             Way::Steps(Route::LookUp(look)) => {
                 match self.look_up(&look, (text, Some(&bound)), false).await? {
                     Led::Done => Ok(()),

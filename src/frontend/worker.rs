@@ -45,6 +45,9 @@ pub(super) struct Worker {
 /// A client on its way to a worker.
 pub(super) type Handover = (Arrival, Seat);
 
+/// Statements run inside of statements (`first`), and futures are large; only what is used is taken.
+const STACK_BYTES: usize = 16 << 20;
+
 /// Starts the thread and runtime of a worker.
 pub(super) fn start_worker(
     index: usize,
@@ -53,7 +56,8 @@ pub(super) fn start_worker(
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Arc::new(worker);
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+    let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+    thread.stack_size(STACK_BYTES).spawn(move || {
         runtime.block_on(async {
             let (swept, stop) = (Arc::clone(&worker), worker.tasks.clone());
             let sweeping = async move { swept.pools.sweep_forever(&stop).await };

@@ -7,7 +7,9 @@ use bytes::BytesMut;
 use super::look_up::Led;
 use super::session::ClientSession;
 use super::simple::Way;
-use crate::executor::{Bound, Cost, Fault, Spread, SpreadPart, query_message};
+use crate::executor::{
+    BindFrames, Bound, Cost, Fault, PullMode, PullRun, Spread, SpreadPart, query_message,
+};
 use crate::ids::NodeId;
 use crate::planner::{self, Fragment};
 use crate::router::{Evaluation, Params, Route};
@@ -34,6 +36,9 @@ impl ClientSession {
             if let Route::Rekey(rekey) = &route {
                 return Box::pin(self.rekey(&Arc::clone(rekey), bound)).await;
             }
+            if let Route::First(first) = &route {
+                return Box::pin(self.run_first(&Arc::clone(first), bound)).await;
+            }
             if let Route::Merge(merge) = &route {
                 return Box::pin(self.merge(&Arc::clone(merge), bound)).await;
             }
@@ -46,7 +51,12 @@ impl ClientSession {
             let params = params_of(bound);
             let (way, _) = self.way(&completed, params, template).await?;
             match way {
-                Way::Steps(next @ (Route::Evaluate(_) | Route::Rekey(_) | Route::Merge(_))) => {
+                Way::Steps(
+                    next @ (Route::Evaluate(_)
+                    | Route::Rekey(_)
+                    | Route::Merge(_)
+                    | Route::First(_)),
+                ) => {
                     route = next;
                 }
                 Way::Steps(Route::LookUp(look)) => {
@@ -119,6 +129,13 @@ impl ClientSession {
                 let fragments = planner::insert(&insert, &shards, &map);
                 let at_once = !insert.layout.conflict;
                 (fragments.into_iter().map(|f| of_fragment(f, bound)).collect(), at_once)
+            }
+            Way::Steps(Route::Lock(pull)) => {
+                let params = params_of(bound);
+                let bind = bound.map(|bound| BindFrames::of(bound.bind));
+                let run =
+                    PullRun { pull, text, start: 0, params, bind, describe, mode: PullMode::All };
+                return self.session.lock_sorted(&run, &mut self.client).await;
             }
             Way::Steps(Route::EveryNode) => {
                 let messages = whole(text, bound);

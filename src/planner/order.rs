@@ -84,7 +84,9 @@ pub struct Direction {
 /// The part of each node, where all that is to be done behind it is to merge; `None` where more is.
 pub fn ordered(text: &str, reduction: &Reduction) -> Option<Ordered> {
     let shape = &reduction.shape;
-    if shape.grouped || shape.distinct || shape.order.is_empty() || shape.limit.odd {
+    let locks = shape.lock.as_ref();
+    let unordered = shape.order.is_empty() && locks.is_none();
+    if shape.grouped || shape.distinct || unordered || shape.limit.odd {
         return None;
     }
     let written = |range: &Range<usize>| text.get(range.clone());
@@ -97,11 +99,18 @@ pub fn ordered(text: &str, reduction: &Reduction) -> Option<Ordered> {
         keys.push(key);
     }
     let list = text.get(shape.start..shape.source.start)?.trim_end();
-    let (keys, source) = (keys.join(", "), written(&shape.source)?);
-    let mut select = format!("{list}, {keys} {source} ORDER BY {}", order.join(", "));
     let (count, offset) = (shape.limit.count.as_ref(), shape.limit.offset.as_ref());
     let (count, offset) = (count.and_then(written), offset.and_then(written));
-    if let Some(count) = count {
+    let keys = if keys.is_empty() { String::new() } else { format!(", {}", keys.join(", ")) };
+    let source = written(&shape.source)?;
+    let mut select = format!("{list}{keys} {source}");
+    if !order.is_empty() {
+        select.push_str(&format!(" ORDER BY {}", order.join(", ")));
+    }
+    if let Some(lock) = locks.and_then(written) {
+        // Its rows are taken one by one.
+        select.push_str(&format!(" {lock}"));
+    } else if let Some(count) = count {
         select.push_str(&format!(" LIMIT ({count})::bigint"));
         if let Some(offset) = offset {
             select.push_str(&format!(" + ({offset})::bigint"));
@@ -109,7 +118,7 @@ pub fn ordered(text: &str, reduction: &Reduction) -> Option<Ordered> {
     }
     let own = |text: &str| text.to_owned();
     let (count, offset) = (count.map(own), offset.map(own));
-    let unordered = without_params(&format!("{list}, {keys} {source}"))?;
+    let unordered = without_params(&format!("{list}{keys} {source}"))?;
     Some(Ordered { select, unordered, directions, count, offset })
 }
 

@@ -153,7 +153,7 @@ fn replacement(text: &str, table: &PullTable, name: &str) -> String {
     with
 }
 
-fn spliced(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+pub(super) fn spliced(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
     edits.sort_by_key(|(span, _)| span.start);
     let (mut out, mut at) = (String::with_capacity(text.len() + 64), 0);
     for (span, with) in edits.iter().filter(|(span, _)| text.get(span.clone()).is_some()) {
@@ -176,7 +176,7 @@ fn source(text: &str, table: &PullTable) -> String {
 }
 
 /// The SELECT of a table's rows, and whether it has WHERE.
-fn select(text: &str, table: &PullTable, params: &Params<'_>) -> (String, bool) {
+pub(super) fn select(text: &str, table: &PullTable, params: &Params<'_>) -> (String, bool) {
     let mut sql = "SELECT ".to_owned();
     match &table.columns {
         None => sql.push('*'),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, CopyOut, Ddl, hint, lookup, query, view};
+use super::{Access, CopyIn, CopyOut, Ddl, Route, hint, lookup, query, view};
 use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
@@ -346,8 +346,12 @@ fn copy_table_out(
 }
 
 fn copy_out(text: String, copy: &CopyStatement, group: GroupId) -> Part {
+    Part::CopyOut(out_of(text, copy, group))
+}
+
+fn out_of(text: String, copy: &CopyStatement, group: GroupId) -> Arc<CopyOut> {
     let (header, binary) = (copy.options.header, copy.options.format == CopyFormat::Binary);
-    Part::CopyOut(Arc::new(CopyOut { text, group, header, binary }))
+    Arc::new(CopyOut { text, group, header, binary })
 }
 
 fn copy_query(
@@ -377,6 +381,8 @@ fn copy_query(
         | Part::Evaluate(_)
         | Part::Select(_)
         | Part::Rekey(_)
+        | Part::Lock(_)
+        | Part::First(_)
         | Part::Merge(_) => Err(ServerError::refused(
             "COPY of a query over several nodes is not yet supported",
             "Its rows are on several nodes.",
@@ -389,7 +395,17 @@ fn copy_query(
             "Use COPY … TO STDOUT, or \\copy in psql.",
         )),
         Part::Anywhere if !copy.by_client => Ok(Part::Home),
-        Part::Keyed(keyed) => Ok(Part::Keyed(keyed.on_one_node())),
+        Part::Keyed(keyed) => {
+            let mut keyed = keyed.on_one_node();
+            keyed.explain_otherwise(|route| match route {
+                Route::Scatter(group) => {
+                    let text = text.get(statement.span.clone()).unwrap_or_default();
+                    Some(Route::CopyOut(out_of(text.to_owned(), copy, group)))
+                }
+                other => Some(other),
+            });
+            Ok(Part::Keyed(keyed))
+        }
         part => Ok(part),
     }
 }

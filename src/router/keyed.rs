@@ -146,7 +146,14 @@ impl Keyed {
     /// The same, but refused where a write needs several nodes.
     pub(super) fn on_one_node(self) -> Self {
         let read = |route: &Route| {
-            !matches!(route, Route::Write(_) | Route::Evaluate(_) | Route::Merge(_))
+            !matches!(
+                route,
+                Route::Write(_)
+                    | Route::Evaluate(_)
+                    | Route::Merge(_)
+                    | Route::Lock(_)
+                    | Route::First(_)
+            )
         };
         let otherwise = self.otherwise.filter(read);
         Self { over: Over::No, otherwise, ..self }
@@ -155,6 +162,11 @@ impl Keyed {
     /// Says where it goes if one node is not enough, or its keys can't be told.
     pub(super) fn set_otherwise(&mut self, route: Route) {
         self.otherwise = Some(route);
+    }
+
+    /// Whether a write is refused where one node is not enough.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self.over, Over::No) && self.otherwise.is_none()
     }
 
     /// Replaces where it goes if one node is not enough.

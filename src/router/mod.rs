@@ -9,6 +9,7 @@
 
 mod bind;
 mod definition;
+mod first;
 mod functions;
 mod hint;
 mod insert;
@@ -37,6 +38,7 @@ mod write;
 mod tests;
 
 pub use crate::sql::{Control, Discard};
+pub use first::First;
 pub use functions::is_pure_function;
 pub use insert::{Evaluation, InsertRows, Piece, Segment, takes_number, varies};
 pub use leaf::LeafSite;

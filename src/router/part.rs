@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
-use super::{CopyIn, CopyOut, Ddl, Explained, MergeWith, Pull, Rekey, Route};
+use super::{CopyIn, CopyOut, Ddl, Explained, First, MergeWith, Pull, Rekey, Route};
 use crate::ids::{GroupId, ShardId};
 use crate::sql::UseCursor;
 
@@ -25,6 +25,10 @@ pub(super) enum Part {
     /// UPDATE or DELETE over all shards of a group.
     Write(GroupId),
     Evaluate(Arc<Evaluation>),
+    /// Parts of it run first.
+    First(Arc<First>),
+    /// A SELECT that locks rows in an order.
+    Lock(Arc<Pull>),
     Select(Arc<InsertRows>),
     Rekey(Arc<Rekey>),
     Merge(Arc<MergeWith>),

@@ -156,7 +156,7 @@ pub(super) fn reduction(
     meanings: &[Vec<Option<Meaning<'_>>>],
     group: GroupId,
 ) -> Option<Reduction> {
-    let shape = query.shape.as_deref()?;
+    let shape = query.shape.as_deref().filter(|it| it.lock.is_some() == query.features.locking)?;
     let known = |call: &Call| {
         functions::is_pure(call)
             || call.schema.is_none() && REDUCIBLE.binary_search(&call.name.as_str()).is_ok()
@@ -189,6 +189,19 @@ pub(super) fn reduction(
     columns.sort();
     columns.dedup();
     Some(Reduction { shape: shape.clone(), group, tables: first.tables.len(), columns })
+}
+
+/// A SELECT that locks rows in an order: only its reduction is used.
+pub(super) fn locked(reduction: Reduction) -> Pull {
+    Pull {
+        tables: Vec::new(),
+        groups: vec![reduction.group],
+        groups_rows: false,
+        reduction: Some(reduction),
+        unknown_functions: Vec::new(),
+        left_out: Vec::new(),
+        expanded: None,
+    }
 }
 
 /// What a merge session can't do.
@@ -227,7 +240,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn table(&self, table: &TableRef, name: &Name, meaning: &Meaning<'_>) -> PullTable {
+    pub(super) fn table(&self, table: &TableRef, name: &Name, meaning: &Meaning<'_>) -> PullTable {
         let known = match meaning {
             Meaning::Sharded(known, ..) | Meaning::Reference(known) => Some(*known),
             Meaning::View(_) | Meaning::Home => None,

@@ -139,7 +139,7 @@ impl Kinds {
 fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, ServerError> {
     let meaning = |source: &Source| match source {
         Source::Table(name) => names.meaning(name).map(Some),
-        Source::Cte | Source::Derived(_) | Source::Other => Ok(None),
+        Source::Cte(_) | Source::Derived(_) | Source::Other => Ok(None),
     };
     let level =
         |level: &crate::sql::Level| level.tables.iter().map(|t| meaning(&t.source)).collect();
@@ -313,9 +313,10 @@ impl Spread<'_, '_> {
     fn keyed(&self, mut keyed: Keyed, bound: &Bound<'_>) -> Keyed {
         let Some(first) = bound.sharded.first() else { return keyed };
         if self.query.features.locking {
-            let locked = scatter::locked(self.query, self.statement, bound, self.meanings, first);
-            if locked.is_ok() {
-                keyed.set_over(Over::Write);
+            match scatter::locked(self.query, self.statement, bound, self.meanings, first) {
+                Ok(Part::Lock(lock)) => keyed.set_otherwise(Route::Lock(lock)),
+                Ok(_) => keyed.set_over(Over::Write),
+                Err(_) => {}
             }
         } else if let Ok(route) = self.route(bound, first) {
             keyed.set_otherwise(route);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::insert::{Evaluation, InsertRows};
-use super::{CopyIn, CopyOut, Ddl, LookUp, MergeWith, PlainLiteral, Pull, Rekey};
+use super::{CopyIn, CopyOut, Ddl, First, LookUp, MergeWith, PlainLiteral, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::KeyValue;
 use crate::sql::{Strings, UseCursor};
@@ -89,6 +89,11 @@ pub enum Route {
     ScatterOver(SmallVec<[ShardId; 2]>),
     /// A SELECT that a merge session runs on rows of all nodes: `planner::pull` says which.
     Pull(Arc<Pull>),
+    /// A write of which parts run first: then it is routed with their rows in it.
+    First(Arc<First>),
+    /// A SELECT that locks rows of all nodes in an order, one by one: only what each node can do of
+    /// it is used.
+    Lock(Arc<Pull>),
     /// EXPLAIN of a statement for several nodes: `planner::explain` says what to show.
     Explain(Arc<Explained>),
     /// A write to reference tables: the text verbatim on every node in one two-phase transaction. All

@@ -1,9 +1,11 @@
 //! SELECTs whose result is the concatenation of what each node gives.
 
+use std::sync::Arc;
+
 use super::bind::{Bound, KeyColumn, Sharded};
-use super::functions;
 use super::names::Meaning;
 use super::part::Part;
+use super::{functions, pull};
 use crate::sql::{JoinKind, Level, Query, Source, Statement, TableRef, Verb};
 use crate::wire::ServerError;
 
@@ -21,11 +23,12 @@ pub(super) fn route(
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Result<Part, ServerError> {
-    let locks = (query.features.locking, "a row lock");
-    check(query, statement, (bound, meanings), free, locks).map(|()| Part::Scatter(free.group))
+    let allowed = Allowed { locks: false, order: false };
+    check(query, statement, (bound, meanings), free, allowed).map(|()| Part::Scatter(free.group))
 }
 
-/// The same for a SELECT that locks rows: each node locks its own, one node after the other.
+/// The same for a SELECT that locks rows: each node locks its own, one node after the other, or
+/// row by row where their order or number counts.
 ///
 /// # Errors
 /// Why not.
@@ -36,8 +39,22 @@ pub(super) fn locked(
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Result<Part, ServerError> {
-    check(query, statement, (bound, meanings), free, (false, ""))?;
-    Ok(Part::Write(free.group))
+    let meant = (bound, meanings);
+    let error = match check(query, statement, meant, free, Allowed { locks: true, order: false }) {
+        Ok(()) => return Ok(Part::Write(free.group)),
+        Err(error) => error,
+    };
+    check(query, statement, meant, free, Allowed { locks: true, order: true })?;
+    let reduction = pull::reduction(query, meanings, free.group).ok_or(error)?;
+    Ok(Part::Lock(Arc::new(pull::locked(reduction))))
+}
+
+/// What besides a filter may be in a query.
+#[derive(Clone, Copy)]
+struct Allowed {
+    locks: bool,
+    /// ORDER BY, LIMIT
+    order: bool,
 }
 
 /// What a query's result is bound to, and what its names mean.
@@ -48,7 +65,7 @@ fn check(
     statement: &Statement,
     (bound, meanings): Meant<'_, '_>,
     free: &Sharded<'_>,
-    unwanted: (bool, &'static str),
+    allowed: Allowed,
 ) -> Result<(), ServerError> {
     let key = free.key.join(", ");
     let refuse = |why: &str| {
@@ -65,7 +82,7 @@ fn check(
     {
         return Err(refuse("it reads more than whole sharded tables"));
     }
-    if let Some(why) = not_plain(query, statement, unwanted) {
+    if let Some(why) = not_plain(query, statement, allowed) {
         return Err(refuse(&why));
     }
     match apart(query, bound, meanings, free) {
@@ -145,24 +162,20 @@ impl Whole<'_> {
 }
 
 /// What in a query makes its result more than a concatenation.
-fn not_plain(
-    query: &Query,
-    statement: &Statement,
-    unwanted: (bool, &'static str),
-) -> Option<String> {
+fn not_plain(query: &Query, statement: &Statement, allowed: Allowed) -> Option<String> {
     let features = &query.features;
     if query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some()) {
         return Some("writes are not yet spread over nodes".to_owned());
     }
     let clauses = [
         (features.group, "GROUP BY"),
-        (features.order, "ORDER BY"),
-        (features.limit, "LIMIT"),
+        (features.order && !allowed.order, "ORDER BY"),
+        (features.limit && !allowed.order, "LIMIT"),
         (features.distinct, "DISTINCT"),
         (features.window, "a window function"),
         (features.set_operation, "a set operation"),
         (features.cte, "WITH"),
-        unwanted,
+        (features.locking && !allowed.locks, "a row lock"),
         (features.sample, "TABLESAMPLE"),
     ];
     if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {

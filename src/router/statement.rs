@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::keyed::Keyed;
 use super::names::{Mention, Names};
 use super::part::Part;
 use super::{
-    Access, Control, Declared, Explained, Leaves, Route, definition, functions, hint, leaves, query,
+    Access, Control, Declared, Explained, Leaves, Route, definition, first, functions, hint,
+    leaves, query,
 };
 use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb};
-use crate::wire::ServerError;
+use crate::wire::{ServerError, SqlState};
 
 /// One statement, analysed.
 pub(super) struct Analysis {
@@ -104,7 +106,35 @@ fn access(query: &Query) -> Access {
 }
 
 fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
-    Analysis::new(access(query), query::route(text, query, statement, names))
+    let part = match query::route(text, query, statement, names) {
+        Err(error) if error.code == SqlState::FEATURE_NOT_SUPPORTED => {
+            first::first(text, query, statement, names, error).map(Part::First)
+        }
+        Ok(Part::Keyed(keyed)) => Ok(Part::Keyed(stuck(keyed, (text, query), statement, names))),
+        part => part,
+    };
+    Analysis::new(access(query), part)
+}
+
+/// An UPDATE or DELETE of several shards whose nodes can't run it as it is.
+fn stuck(
+    mut keyed: Keyed,
+    (text, query): (&str, &Query),
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Keyed {
+    let more = query.levels.len() > 1 || query.levels.iter().any(|it| it.tables.len() > 1);
+    if keyed.is_stuck() && more && query.verb != Verb::Select && query.layout.is_none() {
+        let refusal = ServerError::refused(
+            "this write needs several nodes",
+            "Its rows are of several shards, and what it reads is not stored with each of them.",
+            "Bind the shard key to one value, or join all sharded tables on it.",
+        );
+        if let Ok(first) = first::first(text, query, statement, names, refusal) {
+            keyed.set_otherwise(Route::First(first));
+        }
+    }
+    keyed
 }
 
 /// A cursor stands where its query's rows are: on one node, or where they are brought together.
@@ -153,7 +183,13 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
         Part::Scatter(group) => Route::Scatter(group),
         Part::Pull(pull) => Route::Pull(pull),
         Part::EveryNode => Route::EveryNode,
-        Part::Write(_) | Part::Evaluate(_) | Part::Select(_) | Part::Rekey(_) | Part::Merge(_) => {
+        Part::Write(_)
+        | Part::Evaluate(_)
+        | Part::Select(_)
+        | Part::Rekey(_)
+        | Part::Merge(_)
+        | Part::Lock(_)
+        | Part::First(_) => {
             return Err(only_text());
         }
         other => return Ok(other),

@@ -320,6 +320,8 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::Cursor(used) => Target::Fixed(Route::Cursor(used)),
         Part::CopyOut(copy) => Target::Fixed(Route::CopyOut(copy)),
         Part::Select(insert) => Target::Fixed(Route::Select(insert)),
+        Part::First(first) => Target::Fixed(Route::First(first)),
+        Part::Lock(lock) => Target::Fixed(Route::Lock(lock)),
         Part::Rekey(rekey) => Target::Fixed(Route::Rekey(rekey)),
         Part::Merge(merge) => Target::Fixed(Route::Merge(merge)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),

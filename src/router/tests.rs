@@ -95,6 +95,8 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
         Ok(Route::Several(spans)) => format!("{} one by one", spans.len()),
         Ok(Route::CopyOut(copy)) => format!("copy out {}", copy.group),
         Ok(Route::Select(_)) => "select".to_owned(),
+        Ok(Route::First(_)) => "first".to_owned(),
+        Ok(Route::Lock(_)) => "lock".to_owned(),
         Ok(Route::Rekey(_)) => "rekey".to_owned(),
         Ok(Route::Merge(_)) => "merge with rows".to_owned(),
         Ok(Route::Declare(declared)) => format!("cursor {}", show(Ok(declared.route.clone()))),

@@ -42,7 +42,7 @@ fn translate(text: &str, tokens: &[Token]) -> Result<(Vec<TokenWithSpan>, Remove
     let mut out = Vec::with_capacity(tokens.len() + 4);
     let mut removed = Removed::default();
     while let Some(token) = cursor.token() {
-        if !edit(&mut cursor, &mut out, &mut removed)? {
+        if !skip_symbols(&mut cursor) && !edit(&mut cursor, &mut out, &mut removed)? {
             push(&mut out, grammar_token(text, token)?, token);
             cursor.at += 1;
         }
@@ -57,6 +57,96 @@ fn push(out: &mut Vec<TokenWithSpan>, grammar: Grammar, token: &Token) {
 
 fn word(text: &str) -> Grammar {
     Grammar::make_word(text, None)
+}
+
+/// `(row).*` is the row as far as routing looks at it, and `SET a[1] =` sets `a`.
+fn skip_symbols(cursor: &mut Cursor<'_>) -> bool {
+    let before = |ahead: usize| cursor.at.checked_sub(ahead).map(|at| Cursor { at, ..*cursor });
+    let closed = before(1).is_some_and(|before| before.symbol_ahead(0, ")"));
+    if closed && cursor.symbol_ahead(0, ".") && cursor.symbol_ahead(1, "*") {
+        cursor.at += 2;
+        return true;
+    }
+    let target = before(2).is_some_and(|b| b.word() == Some("set") || b.symbol_ahead(0, ","));
+    if !target || !cursor.symbol_ahead(0, "[") || !is_set_list(cursor) {
+        return false;
+    }
+    let mut after = *cursor;
+    while after.symbol_ahead(0, "[") {
+        let mut depth = 0_usize;
+        while !after.at_end() {
+            depth += usize::from(after.symbol_ahead(0, "["));
+            depth -= usize::from(after.symbol_ahead(0, "]")).min(depth);
+            after.at += 1;
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    if !after.symbol_ahead(0, "=") {
+        return false;
+    }
+    cursor.at = after.at;
+    true
+}
+
+/// Whether the cursor stands in the list of SET, in no parentheses of it.
+fn is_set_list(cursor: &Cursor<'_>) -> bool {
+    let mut depth = 0_usize;
+    for at in (0..cursor.at).rev() {
+        let here = Cursor { at, ..*cursor };
+        depth += usize::from(here.symbol_ahead(0, ")") || here.symbol_ahead(0, "]"));
+        if here.symbol_ahead(0, "(") || here.symbol_ahead(0, "[") {
+            let Some(less) = depth.checked_sub(1) else { return false };
+            depth = less;
+        }
+        match here.word().filter(|_| depth == 0) {
+            Some("set") => return true,
+            Some("where" | "from" | "returning" | "select" | "values") => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Types that the grammar does not take before a string.
+const TYPES: [&str; 22] = [
+    "box",
+    "cidr",
+    "circle",
+    "daterange",
+    "inet",
+    "int4range",
+    "int8range",
+    "jsonpath",
+    "line",
+    "lseg",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "numrange",
+    "path",
+    "point",
+    "polygon",
+    "tsquery",
+    "tsrange",
+    "tstzrange",
+    "tsvector",
+    "xml",
+];
+
+/// Whether a cast to a type ends before the cursor.
+fn ends_cast(cursor: &Cursor<'_>) -> bool {
+    (1..=5).any(|back| {
+        let words = cursor.tokens.get(cursor.at.saturating_sub(back) + 1..cursor.at);
+        let is_type = |token: &Token| {
+            matches!(&token.kind, Kind::Word(_) | Kind::Quoted(_) | Kind::Integer)
+                || matches!(&cursor.text[token.span()], "(" | ")" | "." | "[" | "]")
+        };
+        let from = cursor.at.checked_sub(back).map(|at| Cursor { at, ..*cursor });
+        from.is_some_and(|from| from.symbol_ahead(0, "::"))
+            && words.is_some_and(|words| words.iter().all(is_type))
+    })
 }
 
 /// Edits at the cursor, and moves past what it edited; false if nothing is to be edited here.
@@ -109,9 +199,45 @@ fn edit(
             cursor.at += 1;
             skip_conflict_target(cursor);
         }
-        _ => return Ok(false),
+        _ => return Ok(edit_expression(cursor, out, token)),
     }
     Ok(true)
+}
+
+/// The same for what stands in expressions.
+fn edit_expression(cursor: &mut Cursor<'_>, out: &mut Vec<TokenWithSpan>, token: &Token) -> bool {
+    let before = cursor.at.checked_sub(1).map(|at| Cursor { at, ..*cursor });
+    let after_word = |words: &[&str]| {
+        before.and_then(|b| b.word()).is_some_and(|before| words.contains(&before))
+    };
+    match cursor.word().unwrap_or_default() {
+        // What it stands behind, or before, is no plain value then.
+        "collate" if ends_cast(cursor) => {
+            push(out, Grammar::StringConcat, token);
+            push(out, Grammar::SingleQuotedString(String::new()), token);
+            cursor.at += 1;
+            cursor.name();
+        }
+        "exclude"
+            if after_word(&["row", "preceding", "following"])
+                && matches!(cursor.word_ahead(1), Some("current" | "group" | "ties" | "no")) =>
+        {
+            let two = matches!(cursor.word_ahead(1), Some("group" | "ties"));
+            cursor.at += if two { 2 } else { 3 };
+        }
+        name if TYPES.contains(&name) && !before.is_some_and(|b| b.symbol_ahead(0, "::")) => {
+            let Some(Token { kind: Kind::String(value), .. }) = cursor.tokens.get(cursor.at + 1)
+            else {
+                return false;
+            };
+            push(out, Grammar::SingleQuotedString(value.clone()), token);
+            push(out, Grammar::StringConcat, token);
+            push(out, Grammar::SingleQuotedString(String::new()), token);
+            cursor.at += 2;
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// `(lower(email)) WHERE active` before DO: says only which index arbitrates.

@@ -110,7 +110,7 @@ pub(super) fn factor(
             let source = if args.is_some() {
                 Source::Other
             } else if name.schema.is_none() && ctes.is_cte(&name.name) {
-                Source::Cte
+                Source::Cte(name.clone())
             } else {
                 Source::Table(name.clone())
             };

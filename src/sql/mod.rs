@@ -17,6 +17,7 @@ mod cursor;
 mod cursors;
 mod ddl;
 mod derived;
+mod early;
 mod fingerprint;
 mod from;
 mod hint;
@@ -43,6 +44,7 @@ pub use ddl::{
     CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
     TableElement, ViewStatement, ViewVerb,
 };
+pub use early::{Early, EarlyQuery, EarlyUse, EarlyWith, early};
 pub use fingerprint::fingerprint;
 pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};

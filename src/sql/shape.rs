@@ -31,6 +31,8 @@ pub struct Shape {
     pub order: Vec<OrderItem>,
     /// LIMIT, OFFSET and FETCH.
     pub limit: Limit,
+    /// `FOR UPDATE` and the like, to the end.
+    pub lock: Option<Range<usize>>,
     /// Every parameter.
     pub params: Vec<(Range<usize>, u16)>,
 }
@@ -126,6 +128,7 @@ pub(super) fn shape(
         columns: outer,
         order: clauses.order.map(|order| reader.order(order)).unwrap_or_default(),
         limit: clauses.limit.map(|limit| reader.limit(limit)).unwrap_or_default(),
+        lock: clauses.lock.and_then(|lock| reader.bytes(&lock)),
         params: params.collect(),
         source,
         aggregates,
@@ -141,6 +144,7 @@ struct Clauses {
     having: bool,
     order: Option<Range<usize>>,
     limit: Option<Range<usize>>,
+    lock: Option<Range<usize>>,
 }
 
 struct Reader<'a> {
@@ -186,6 +190,7 @@ impl Reader<'_> {
         }
         let (mut depth, mut from, mut rest) = (0, None, None);
         let (mut group, mut having, mut order, mut limit) = (false, false, None, None);
+        let mut lock = None;
         for index in 0..self.tokens.len() {
             depth += self.step(index);
             let after_dot = index > 0 && self.is(index - 1, ".");
@@ -201,19 +206,27 @@ impl Reader<'_> {
                 "group" if self.word(index + 1) == "by" => group = true,
                 "having" => having = true,
                 "order" if self.word(index + 1) == "by" => order = Some(index),
+                // After the rows are locked, in another place than usual.
+                "limit" | "offset" | "fetch" if lock.is_some() => return None,
                 "limit" | "offset" | "fetch" => {
                     limit.get_or_insert(index);
                 }
-                "window" | "for" | "union" | "intersect" | "except" | "into" => return None,
+                "for" => {
+                    lock.get_or_insert(index);
+                }
+                "window" | "union" | "intersect" | "except" | "into" => return None,
                 _ => continue,
             }
             from?;
             rest.get_or_insert(index);
         }
-        let end = self.tokens.len();
+        let all = self.tokens.len();
+        let end = lock.unwrap_or(all);
         let order = order.map(|start| start + 2..limit.unwrap_or(end));
         let limit = limit.map(|start| start..end);
-        Some(Clauses { from: from?, rest: rest.unwrap_or(end), group, having, order, limit })
+        let lock = lock.map(|start| start..all);
+        let rest = rest.unwrap_or(end);
+        Some(Clauses { from: from?, rest, group, having, order, limit, lock })
     }
 
     /// The parts of `range` between the commas that are in no brackets.

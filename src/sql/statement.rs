@@ -218,7 +218,7 @@ pub enum Source {
     /// A table or view.
     Table(Name),
     /// A query of WITH.
-    Cte,
+    Cte(Name),
     /// A subquery whose rows depend on those of its tables one by one, or group by group.
     Derived(DerivedTable),
     /// Another subquery, or a function.

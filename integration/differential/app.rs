@@ -1,0 +1,101 @@
+//! What an application, its ORM and its reports send: a second schema with the types, keys, triggers
+//! and views that they have. `DIFFERENTIAL_FILE` names a file of statements of one's own.
+
+use super::compare::{Report, statements};
+use super::fixture::Fixture;
+
+const POLICY: &str = include_str!("app/policy.yaml");
+
+/// The files are read when the test runs, so that a change of one needs no build.
+fn text_of(name: &str) -> String {
+    let path = format!("{}/integration/differential/app/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+async fn fixture() -> Fixture {
+    let fixture = Fixture::start(POLICY).await;
+    fixture.define(&text_of("schema.sql")).await;
+    fixture.fill(&text_of("rows.sql")).await;
+    fixture
+}
+
+async fn read(fixture: &Fixture, name: &str, text: &str) -> Report {
+    let mut report = Report::new(name);
+    let mut pair = fixture.pair().await;
+    for statement in statements(text) {
+        report.add(&mut pair, &statement).await;
+    }
+    report.print();
+    report
+}
+
+/// Once by the simple protocol, and with the same rows again by the extended one.
+async fn script(name: &str) -> Vec<Report> {
+    let mut reports = Vec::new();
+    for binary_only in [false, true] {
+        let fixture = fixture().await;
+        let mut report = Report::new(&format!("{name}, binary: {binary_only}"));
+        (report.script, report.text_only, report.binary_only) = (true, !binary_only, binary_only);
+        let mut pair = fixture.pair().await;
+        for statement in statements(&text_of(&format!("scripts/{name}.sql"))) {
+            report.add(&mut pair, &statement).await;
+        }
+        report.print();
+        reports.push(report);
+    }
+    reports
+}
+
+fn assert_all_right(reports: &[Report]) {
+    let wrong: Vec<&str> = reports.iter().flat_map(|it| &it.wrong).map(String::as_str).collect();
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let refused: Vec<&str> =
+        reports.iter().flat_map(|it| &it.refused).map(String::as_str).collect();
+    assert!(refused.is_empty(), "{} refused:\n{}", refused.len(), refused.join("\n"));
+}
+
+#[tokio::test]
+async fn what_is_refused_says_why_and_what_would_work() {
+    let fixture = fixture().await;
+    let (proxy, _) = fixture.clients().await;
+    for statement in statements(&text_of("refused.sql")) {
+        let error = proxy.batch_execute(&statement.sql).await.expect_err(&statement.sql);
+        let error = error.as_db_error().unwrap_or_else(|| panic!("{}: {error:?}", statement.sql));
+        assert_eq!(error.code().code(), "0A000", "{}: {error:?}", statement.sql);
+        assert!(error.detail().is_some() && error.hint().is_some(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_reports_and_orms_ask_gives_what_one_postgresql_gives() {
+    let fixture = fixture().await;
+    let mut reports = Vec::new();
+    for name in ["bi", "orm", "kinds"] {
+        reports.push(read(&fixture, name, &text_of(&format!("reads/{name}.sql"))).await);
+    }
+    if let Ok(path) = std::env::var("DIFFERENTIAL_FILE") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        reports.push(read(&fixture, &path, &text).await);
+    }
+    assert_all_right(&reports);
+}
+
+#[tokio::test]
+async fn what_applications_write_gives_what_one_postgresql_gives() {
+    assert_all_right(&script("writes").await);
+}
+
+#[tokio::test]
+async fn upserts_and_merges_give_what_one_postgresql_gives() {
+    assert_all_right(&script("upserts").await);
+}
+
+#[tokio::test]
+async fn queues_and_locks_give_what_one_postgresql_gives() {
+    assert_all_right(&script("locks").await);
+}
+
+#[tokio::test]
+async fn sessions_give_what_one_postgresql_gives() {
+    assert_all_right(&script("sessions").await);
+}

@@ -1,0 +1,55 @@
+//! Rows that are known, as SQL in the place of what gave them.
+
+use std::ops::Range;
+
+use super::pull::{select, spliced};
+use crate::router::{Params, PullTable};
+use crate::sql::Ident;
+
+/// The query of a table's rows that can count.
+pub fn table_rows(text: &str, table: &PullTable, params: &Params<'_>) -> String {
+    select(text, table, params).0
+}
+
+/// A text with other text in places of it.
+pub fn replaced(text: &str, edits: Vec<(Range<usize>, String)>) -> String {
+    spliced(text, edits)
+}
+
+/// Rows, each `(…)`, as a query with columns of these names and types.
+pub fn given_rows(names: &[String], kinds: &[String], rows: &[String]) -> String {
+    if kinds.is_empty() {
+        return "SELECT * FROM (VALUES (NULL)) AS given WHERE false".to_owned();
+    }
+    let columns: Vec<_> = names.iter().map(|name| Ident::new(name).to_string()).collect();
+    let (some, none) = if rows.is_empty() {
+        let nulls: Vec<_> = kinds.iter().map(|kind| format!("CAST(NULL AS {kind})")).collect();
+        (format!("({})", nulls.join(", ")), " WHERE false")
+    } else {
+        (rows.join(", "), "")
+    };
+    format!("SELECT * FROM (VALUES {some}) AS given ({}){none}", columns.join(", "))
+}
+
+/// Rows of one column, each `(…)`, as the list of IN.
+pub fn given_list(rows: &[String]) -> String {
+    let value = |row: &String| {
+        let inside = row.strip_prefix('(').and_then(|row| row.strip_suffix(')'));
+        inside.unwrap_or(row).to_owned()
+    };
+    rows.iter().map(value).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{given_list, given_rows};
+
+    #[test]
+    fn no_rows_have_columns_too() {
+        let (names, kinds) = (vec!["a b".to_owned()], vec!["bigint".to_owned()]);
+        let none = "SELECT * FROM (VALUES (CAST(NULL AS bigint))) AS given (\"a b\") WHERE false";
+        assert_eq!(given_rows(&names, &kinds, &[]), none);
+        let one = ["(CAST('1' AS bigint))".to_owned(), "(NULL)".to_owned()];
+        assert_eq!(given_list(&one), "CAST('1' AS bigint), NULL");
+    }
+}
