@@ -227,3 +227,37 @@ fn read_file(place: &Cursor<'_>) -> Option<Vec<u8>> {
         .map_err(|error| place.fault(format!("{} can't be read: {error}", file.display())))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Serve;
+    use crate::frontend::Names;
+
+    #[test]
+    fn rules_name_members_of_roles_and_system_users_where_these_are_known() {
+        let file =
+            std::env::temp_dir().join(format!("foreshard-rules-{}.yaml", std::process::id()));
+        let load = |rules: &str, rest: &str| {
+            let nodes = "nodes: [{name: n1, host: db1}]";
+            std::fs::write(&file, format!("{nodes}\nauthentication:\n{rules}{rest}")).unwrap();
+            Serve::load(&file).map_err(|faults| faults.to_string())
+        };
+        let good =
+            "  - {type: local, user: [+staff, root], database: [shop, samerole], method: peer}\n";
+        let read = load(good, "").unwrap().authentication.remove(0);
+        assert_eq!(
+            read.users,
+            [Names::Members("staff".to_owned()), Names::This("root".to_owned())]
+        );
+        assert_eq!(read.databases, [Names::This("shop".to_owned()), Names::SameRole]);
+        let bad = "  - {type: host, user: /^a, method: peer}\n  - {type: host, database: +d, method: md5}\n";
+        let (blind, bad) = (load(good, "user_lookup: {enabled: false}\n"), load(bad, ""));
+        std::fs::remove_file(&file).unwrap();
+        assert!(blind.unwrap_err().contains("+role or samerole need user_lookup"));
+        let bad = bad.unwrap_err();
+        for expected in ["peer needs a rule of type local", "\"/^a\": patterns", "\"+d\": patterns"]
+        {
+            assert!(bad.contains(expected), "{bad}");
+        }
+    }
+}
