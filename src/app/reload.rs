@@ -40,6 +40,8 @@ pub(super) struct Reloaded {
     pub(super) needs_restart: Vec<&'static str>,
     /// Groups with another shard key, which stay as they are until `foreshard reshard`.
     pub(super) needs_reshard: Vec<String>,
+    /// Groups with plain tables that have rows, which stay as they are until `foreshard import`.
+    pub(super) needs_import: Vec<String>,
 }
 
 /// Why nothing was changed.
@@ -119,6 +121,7 @@ impl Reloader {
         self.steering.follow(&new.policy, &self.current.nodes).await?;
         let mut reloaded = compare(&self.current, &new);
         reloaded.needs_reshard = self.steering.waiting_keys(&new.policy);
+        reloaded.needs_import = self.steering.waiting_imports(&new.policy);
         let current = &mut self.current;
         let frontend = frontend::Config {
             listen: current.frontend.listen,
@@ -183,5 +186,6 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
         changed: keys(&changed),
         needs_restart: keys(&needs_restart),
         needs_reshard: Vec::new(),
+        needs_import: Vec::new(),
     }
 }

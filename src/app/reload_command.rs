@@ -14,8 +14,11 @@ pub(super) async fn reload(args: cli::Admin) -> ExitCode {
         Ok(answer) => {
             say(format!("in force now: {}", keys(&answer["changed"])));
             say(format!("needs a restart: {}", keys(&answer["needs_restart"])));
-            if answer["needs_reshard"].as_array().is_some_and(|groups| !groups.is_empty()) {
-                say(format!("waits for foreshard reshard: {}", keys(&answer["needs_reshard"])));
+            for command in ["import", "reshard"] {
+                let groups = &answer[format!("needs_{command}")];
+                if groups.as_array().is_some_and(|groups| !groups.is_empty()) {
+                    say(format!("waits for foreshard {command}: {}", keys(groups)));
+                }
             }
             ExitCode::SUCCESS
         }

@@ -56,6 +56,11 @@ impl Steering {
         policy.waiting_keys(&self.engine.live_map.load())
     }
 
+    /// The groups of a policy of which the map in force lacks tables: they are plain ones that have rows.
+    pub(super) fn waiting_imports(&self, policy: &Policy) -> Vec<String> {
+        policy.waiting_imports(&self.engine.live_map.load())
+    }
+
     /// Puts a policy in force. If it can't be, nothing is changed.
     pub(super) async fn follow(
         &self,

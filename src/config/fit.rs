@@ -132,6 +132,18 @@ impl Policy {
         rekeyed.into_iter().map(|(_, name)| name).collect()
     }
 
+    /// The groups of which plain tables that have rows wait for an import: the map has these tables not
+    /// in their group.
+    pub fn waiting_imports(&self, map: &ShardMap) -> Vec<String> {
+        let is_there = |group: &GroupPolicy, table: &TablePolicy| {
+            let id = map.group_named(&group.name);
+            let found = map.table(&table.name).map(|table| &table.kind);
+            matches!(found, Some(TableKind::Sharded { group, .. }) if Some(*group) == id)
+        };
+        let waits = |group: &&GroupPolicy| !group.tables.iter().all(|table| is_there(group, table));
+        self.groups.iter().filter(waits).map(|group| group.name.clone()).collect()
+    }
+
     fn rekeyed(&self, map: &MapParts) -> Vec<(GroupId, String)> {
         let mut found = Vec::new();
         for group in &self.groups {
