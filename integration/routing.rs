@@ -57,9 +57,18 @@ fn route(sql: &str, map: &ShardMap) -> Option<Route> {
             assert!(matches!(&route, Some(Route::Shards(same)) if *same == shards), "{sql}");
         }
     }
-    // What is rewritten is not sent verbatim; a pull needs the proxy: `differential` has those.
+    // What is rewritten is not sent verbatim, and a pull or steps need the proxy: `differential` has
+    // those.
     route.filter(|route| {
-        !matches!(route, Route::Pull(_) | Route::Evaluate(_) | Route::Insert(..) | Route::Select(_))
+        !matches!(
+            route,
+            Route::Pull(_)
+                | Route::Evaluate(_)
+                | Route::Insert(..)
+                | Route::Select(_)
+                | Route::Lock(_)
+                | Route::First(_)
+        )
     })
 }
 
