@@ -86,6 +86,11 @@ async fn what_applications_write_gives_what_one_postgresql_gives() {
 }
 
 #[tokio::test]
+async fn writes_in_steps_give_what_one_postgresql_gives() {
+    assert_all_right(&script("steps").await);
+}
+
+#[tokio::test]
 async fn upserts_and_merges_give_what_one_postgresql_gives() {
     assert_all_right(&script("upserts").await);
 }

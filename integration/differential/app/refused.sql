@@ -21,3 +21,7 @@ UPDATE accounts a SET settings = jsonb_set(a.settings, '{n}', to_jsonb(x.n)) FRO
 WITH ins AS (INSERT INTO counters (account_id, name) VALUES (30, 'w'), (31, 'w'), (32, 'w') RETURNING account_id) SELECT a.id, a.name FROM accounts a JOIN ins ON ins.account_id = a.id ORDER BY 1;
 WITH d AS (DELETE FROM tasks WHERE state = 'done' RETURNING id) SELECT (SELECT count(*) FROM open_tasks), (SELECT count(*) FROM d);
 WITH d AS (DELETE FROM tasks WHERE state = 'done' RETURNING account_id) UPDATE counters c SET value = 0 FROM d WHERE c.account_id = d.account_id;
+UPDATE tasks SET tags = ARRAY(SELECT DISTINCT region FROM stores ORDER BY region DESC) WHERE id % 13 = 0;
+UPDATE tasks SET tags = ARRAY(SELECT region FROM stores WHERE id < 0) WHERE id % 17 = 0;
+UPDATE tasks t SET due = NULL FROM stores s LEFT JOIN sales x ON x.region = s.region AND x.store_id = s.id + 1000 WHERE x.region IS NULL AND s.region = 'us' AND t.id % 6 = 1;
+DELETE FROM members WHERE roles && ARRAY(SELECT region FROM stores) OR email IN (SELECT email FROM members GROUP BY email HAVING count(*) > 1 ORDER BY email LIMIT 1);
