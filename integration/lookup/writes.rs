@@ -1,9 +1,12 @@
 //! What writes do to lookups.
 
+use std::time::Duration;
+
+use foreshard::runtime::Tasks;
 use futures_util::SinkExt;
 
 use crate::shop::Shop;
-use crate::support::rows;
+use crate::support::{eventually, rows};
 
 const USERS: &str = "INSERT INTO users VALUES (1, 1, 'a@x', 'paris', 'a'), \
     (2, 1, 'b@x', 'rome', 'b'), (3, 1, 'c@x', 'rome', 'c'), (4, 1, NULL, NULL, 'd'), \
@@ -146,4 +149,34 @@ async fn what_bypasses_the_proxy_fails_instead_of_making_a_lookup_wrong() {
         client.batch_execute("UPDATE users SET name = 'direct' WHERE email = 'b@x'").await.unwrap();
     }
     shop.lookups_fit().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_comes_once_a_delete_has_looked_for_it_goes_with_its_entry_or_stays() {
+    let shop = Shop::start().await;
+    let (waits, tasks) = ("SELECT count(*) FROM pg_locks WHERE NOT granted", Tasks::new());
+    let mut deleted = 0;
+    for tenant in 1..=12 {
+        // The DELETE finds no entry, and waits for the table where it is sent to.
+        let writer = shop.proxy.client().await;
+        let insert = format!(
+            "BEGIN; LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; \
+             INSERT INTO users VALUES ({tenant}, 9, 'late', 'x', 'n')"
+        );
+        writer.batch_execute(&insert).await.unwrap();
+        let client = shop.proxy.client().await;
+        let delete =
+            async move { client.execute("DELETE FROM users WHERE email = 'late'", &[]).await };
+        let delete = tasks.spawn("delete", delete);
+        eventually("the DELETE waits", Duration::from_secs(30), async || {
+            let waiting = shop.on_all_nodes(waits).await;
+            waiting.iter().any(|count| count != "0").then_some(())
+        })
+        .await;
+        writer.batch_execute("COMMIT").await.unwrap();
+        deleted += delete.await.unwrap().unwrap();
+        shop.lookups_fit().await;
+        shop.run(&["DELETE FROM users WHERE email = 'late'"]).await;
+    }
+    assert!(deleted > 0, "it never met the row");
 }

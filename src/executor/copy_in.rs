@@ -58,7 +58,10 @@ impl Session {
             self.abort_lanes(&lanes).await;
         }
         let tag = match tag {
-            Ok(tag) if self.may_owe(lanes.iter().flat_map(|lane| &lane.shards)) => {
+            Ok(tag)
+                if plan.split.is_some()
+                    && self.may_owe(lanes.iter().flat_map(|lane| &lane.shards)) =>
+            {
                 let nodes: Vec<NodeId> = lanes.iter().map(|lane| lane.node).collect();
                 self.keep_lookups(&nodes).await.map(|()| tag)
             }

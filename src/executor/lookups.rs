@@ -118,7 +118,8 @@ fn changed(map: &ShardMap, standing: impl Fn(&Lookup) -> LookupStanding) -> Opti
 }
 
 impl Session {
-    /// Whether what is written to one of these shards may have to be brought to a lookup.
+    /// Whether what is written to one of these shards may have to be brought to a lookup. A write
+    /// of no shard, led to a node by a lookup without an entry, may meet a row that came meanwhile.
     pub(super) fn may_owe<'a>(&self, shards: impl IntoIterator<Item = &'a ShardId>) -> bool {
         let map = self.engine.live_map.load();
         let group = |shard: &ShardId| map.shard(*shard).map(|shard| shard.group);
@@ -127,7 +128,7 @@ impl Session {
         }
         let mut groups: Vec<_> = shards.into_iter().filter_map(group).collect();
         groups.dedup();
-        groups.into_iter().any(|group| map.keeps_lookups(group))
+        groups.is_empty() || groups.into_iter().any(|group| map.keeps_lookups(group))
     }
 
     /// Brings what the transaction has noted on these nodes, on which it has begun, to the lookups.

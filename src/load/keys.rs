@@ -12,6 +12,8 @@ const DIFFERENT_MIN: usize = 8;
 const COUNTED_MAX: usize = 64;
 /// What has less than this share is no heavy hitter.
 const HOT_SHARE: f64 = 0.01;
+/// Standard errors by which a share may be wrong: of many keys one seems hot by chance.
+const DOUBT: f64 = 3.0;
 /// How much the newest insert says about the direction.
 const DIRECTION_STEP: f64 = 0.05;
 
@@ -119,11 +121,14 @@ impl Keys {
         hot
     }
 
-    /// The heaviest key: the share that it has at least, its hash, and it.
-    pub(super) fn hottest(&self, total: f64) -> Option<(f64, u64, String)> {
+    /// The heaviest key: the share that it has at least, its hash, and it; `None` if none stands out,
+    /// or if by so many samples it may well have less than half of what it seems to have.
+    pub(super) fn hottest(&self, total: f64, samples: f64) -> Option<(f64, u64, String)> {
         let share = |count: &Count| (count.weight - count.doubt) / total.max(1e-300);
         let heaviest = self.counts.iter().max_by(|a, b| share(a).total_cmp(&share(b)))?;
-        (share(heaviest) > HOT_SHARE).then(|| (share(heaviest), heaviest.hash, text(&heaviest.key)))
+        let share = share(heaviest);
+        let sure = at_least(share, samples) > share / 2.0;
+        (share > HOT_SHARE && sure).then(|| (share, heaviest.hash, text(&heaviest.key)))
     }
 
     /// The key that has half of the load below it; it is the first of the upper half.
@@ -225,6 +230,13 @@ pub(super) fn holds(bounds: &Bounds, key: &KeyValue, hash: u64) -> bool {
         Bounds::Others(values) => !values.contains(key),
         Bounds::Nothing => false,
     }
+}
+
+/// The lower end of Wilson's interval (1927) of a share that so many samples show.
+fn at_least(share: f64, samples: f64) -> f64 {
+    let (n, squared) = (samples.max(1.0), DOUBT * DOUBT);
+    let spread = DOUBT * (share * (1.0 - share) / n + squared / (4.0 * n * n)).max(0.0).sqrt();
+    (share + squared / (2.0 * n) - spread) / (1.0 + squared / n)
 }
 
 /// The order of two keys of one column.

@@ -205,10 +205,10 @@ impl Sketch {
     }
 
     /// The key with most of the shard's statements: its share, its hash, and it; `None` if none
-    /// stands out.
+    /// stands out, or too few samples say so.
     pub fn hottest(&self, id: ShardId) -> Option<(f64, u64, String)> {
         let shard = self.shards.get(&id)?;
-        shard.keys.hottest(shard.total)
+        shard.keys.hottest(shard.total, shard.total / self.weight)
     }
 
     /// The key that halves the load of a shard; `None` if too few are known.

@@ -59,6 +59,20 @@ fn a_key_that_has_a_tenth_of_the_statements_is_hot_and_its_share_is_known() {
 }
 
 #[test]
+fn a_few_samples_make_no_key_the_hottest() {
+    let (mut sketch, mut chance) = (Sketch::default(), chance());
+    let mut take = |keys: &[i64]| {
+        let samples = keys.iter().map(|key| sample(*key, "q", 1, false)).collect();
+        sketch.take(&held(samples), 1_000, &mut chance);
+        sketch.hottest(ShardId(3)).map(|(share, ..)| share)
+    };
+    // Three of eight say little, 30 of 80 are no chance.
+    let keys = [1, 1, 1, 2, 3, 4, 5, 6];
+    assert_eq!(take(&keys), None);
+    assert_eq!(take(&keys.repeat(9)), Some(0.375));
+}
+
+#[test]
 fn the_split_key_halves_the_load_not_the_keys() {
     let (mut sketch, mut chance) = (Sketch::default(), chance());
     // Half of the load is on keys up to 100 of 10000.
