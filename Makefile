@@ -4,7 +4,7 @@
 
 help:
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
-	@echo 'make test    all tests; installs PostgreSQL if it is missing'
+	@echo 'make test    all tests; installs PostgreSQL and etcd if they are missing'
 	@echo 'make check   format, lints, tests'
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
@@ -20,9 +20,11 @@ build:
 	cargo build --release
 
 test: setup
+	@bash integration/setup/install.sh etcd
 	cargo test
 
 check: setup
+	@bash integration/setup/install.sh etcd
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test

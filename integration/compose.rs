@@ -57,6 +57,12 @@ fn the_mounted_configuration_loads_and_names_the_services() {
         let command = services[node.host.as_str()]["command"].as_sequence().unwrap();
         assert!(command.iter().any(|word| word == "wal_level=logical"), "{}", node.host);
     }
+    let etcd = serve.catalog.as_ref().unwrap().endpoints[0].clone();
+    let names_it =
+        |(name, _): (&Value, &Value)| etcd.contains(&format!("/{}:", name.as_str().unwrap()));
+    assert!(services.as_mapping().unwrap().iter().any(names_it), "{etcd} is no service");
+    let own = |service: &str| services[service]["volumes"].as_sequence().unwrap().last().cloned();
+    assert_ne!(own("foreshard"), own("standby"), "each has a data folder of its own");
     let mounted = mounts(&services["foreshard"]);
     let destination = |source: &str| {
         let found = mounted.iter().find(|(from, _)| from == source).map(|(_, to)| Path::new(to));

@@ -12,7 +12,6 @@ mod clients;
 mod disk;
 mod faults;
 mod ledger;
-mod link;
 mod moves;
 #[path = "../process_support/mod.rs"]
 mod process_support;

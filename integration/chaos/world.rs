@@ -19,9 +19,9 @@ use tokio_postgres::Client;
 
 use super::disk::TinyDisk;
 use super::ledger::{PURSE, TENANTS};
-use super::link::Link;
 use super::process_support::Deployment;
 use super::support::{TestDatabase, TestNodes, connect, eventually, rows, temp_folder};
+use crate::support::link::Link;
 
 /// The database.
 pub const DATABASE: &str = "chaos";

@@ -2,9 +2,8 @@
 //! move or a commit is left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use foreshard::catalog::{Catalog, EmbeddedKv};
+use foreshard::catalog::Catalog;
 use foreshard::executor::CommitDecision;
 use foreshard::ids::NodeId;
 use foreshard::shard_map::{Bounds, ShardMap};
@@ -27,8 +26,11 @@ pub struct Aftermath {
 impl Aftermath {
     /// Opens the catalog, which no process may have open.
     pub async fn of(deployment: &Deployment) -> Self {
-        let kv = EmbeddedKv::open(&deployment.data_folder.join("catalog.redb")).unwrap();
-        let catalog = Catalog::new(Arc::new(kv));
+        Self::by(foreshard::app::catalog_in(&deployment.data_folder).unwrap(), deployment).await
+    }
+
+    /// The same by a catalog that is elsewhere.
+    pub async fn by(catalog: Catalog, deployment: &Deployment) -> Self {
         let mut nodes = Vec::new();
         for node in 0..deployment.database.nodes.len() {
             nodes.push(deployment.database.client(node).await);

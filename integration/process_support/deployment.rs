@@ -24,6 +24,8 @@ pub struct Deployment {
     pub database: TestDatabase,
     /// Where clients connect.
     pub port: u16,
+    /// Where they connect if nobody is there.
+    pub other_port: Option<u16>,
     /// Where its processes keep the catalog.
     pub data_folder: PathBuf,
     pub config: PathBuf,
@@ -48,6 +50,7 @@ impl Deployment {
         let folder = temp_folder("deployment");
         let deployment = Self {
             port: port(),
+            other_port: None,
             data_folder: folder.join("data"),
             config: folder.join("foreshard.yaml"),
             log: folder.join("log"),
@@ -113,8 +116,17 @@ impl Deployment {
     /// How a driver connects to the proxy.
     pub fn driver(&self) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user("postgres").dbname(&self.database.name);
+        config.user("postgres").dbname(&self.database.name);
+        for port in [self.port].into_iter().chain(self.other_port) {
+            config.host("127.0.0.1").port(port);
+        }
         config
+    }
+
+    /// The same, where clients know of no other proxy.
+    pub fn alone(mut self) -> Self {
+        self.other_port = None;
+        self
     }
 
     /// A client of the proxy.

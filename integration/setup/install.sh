@@ -41,6 +41,10 @@ has_pgbouncer() {
   command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]
 }
 
+has_etcd() {
+  command -v etcd >/dev/null
+}
+
 has_valgrind() {
   command -v valgrind >/dev/null
 }
@@ -96,9 +100,13 @@ for what in "$@"; do
       has_java_driver || install_package libpostgresql-jdbc-java
       continue
       ;;
+    etcd)
+      has_etcd || install_package etcd-server
+      continue
+      ;;
     postgresql | pgbouncer | valgrind) ;;
     *)
-      echo "install.sh: knows postgresql, pgbouncer, valgrind, python-drivers, python-tools, node-drivers and java-driver, not $what" >&2
+      echo "install.sh: knows postgresql, pgbouncer, etcd, valgrind, python-drivers, python-tools, node-drivers and java-driver, not $what" >&2
       exit 2
       ;;
   esac

@@ -11,11 +11,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod database;
+mod etcd;
+pub mod link;
 mod nodes;
 mod proxy;
 mod wait;
 
 pub use database::{TestDatabase, connect, rows};
+pub use etcd::TestEtcd;
 pub use nodes::{TestNodes, shared_nodes, temp_folder};
 pub use proxy::TestProxy;
 pub use wait::eventually;

@@ -111,7 +111,7 @@ impl TestProxy {
             parsed.mover.reversible_ms = 0;
         }
         let config = ProxyConfig {
-            data_folder: folder.clone(),
+            catalog: foreshard::app::catalog_in(&folder).unwrap(),
             policy: parsed,
             nodes: nodes.clone(),
             admission: Arc::new(ArcSwap::from_pointee(how.admission)),

@@ -8,6 +8,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::jobs;
 use super::load;
@@ -100,6 +101,23 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "no such method on this path")
                 .with_hint("GET / lists all paths")
         })
+}
+
+/// What answers while another proxy serves.
+pub(super) fn standby_router(waits: watch::Receiver<String>, metrics: Metrics) -> Router {
+    let waiting = async |State(waits): State<watch::Receiver<String>>| {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", *waits.borrow()))
+    };
+    let refuse = async |State(waits): State<watch::Receiver<String>>| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, waits.borrow().clone())
+            .with_hint("ask the proxy that serves")
+    };
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(waiting).with_state(waits.clone()))
+        .route("/metrics", get(render).with_state(metrics))
+        .fallback(refuse)
+        .with_state(waits)
 }
 
 async fn render(State(metrics): State<Metrics>) -> impl IntoResponse {

@@ -5,12 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::console::{ApiConsole, Question, answer, console};
-use super::routes::router;
+use super::routes::{router, standby_router};
 use super::{Metrics, Service};
 
 /// How often what was recorded is moved into the histograms.
@@ -49,6 +50,27 @@ impl AdminServer {
         service: Service,
         metrics: Metrics,
     ) -> Result<(Self, ApiConsole), AdminError> {
+        let (console, questions) = console();
+        let routes = router(service, metrics.clone());
+        let server = Self::spawn(address, routes, Some(questions), metrics)?;
+        Ok((server, console))
+    }
+
+    /// Serves the health and metrics of a proxy that waits for its turn, and what it waits for.
+    pub fn start_standby(
+        address: SocketAddr,
+        waits: watch::Receiver<String>,
+        metrics: Metrics,
+    ) -> Result<Self, AdminError> {
+        Self::spawn(address, standby_router(waits, metrics.clone()), None, metrics)
+    }
+
+    fn spawn(
+        address: SocketAddr,
+        routes: Router,
+        questions: Option<mpsc::Receiver<Question>>,
+        metrics: Metrics,
+    ) -> Result<Self, AdminError> {
         let bound = TcpListener::bind(address)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -60,12 +82,11 @@ impl AdminServer {
             .map_err(AdminError::Start)?;
         let stop = CancellationToken::new();
         let token = stop.clone();
-        let (console, questions) = console();
         let thread = thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || run(runtime, (listener, questions), service, metrics, token))
+            .spawn(move || run(runtime, (listener, questions), routes, metrics, token))
             .map_err(AdminError::Start)?;
-        Ok((Self { address, stop, thread: Some(thread) }, console))
+        Ok(Self { address, stop, thread: Some(thread) })
     }
 
     /// Where it listens: the port that was chosen, if 0 was asked for.
@@ -89,18 +110,17 @@ impl Drop for AdminServer {
 #[expect(clippy::needless_pass_by_value, reason = "the thread's own values")]
 fn run(
     runtime: Runtime,
-    (listener, questions): (TcpListener, mpsc::Receiver<Question>),
-    service: Service,
+    (listener, questions): (TcpListener, Option<mpsc::Receiver<Question>>),
+    router: Router,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let upkeep = metrics.clone();
     let serve = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let stopping = stop.clone().cancelled_owned();
-        let router = router(service, metrics);
         let serve = axum::serve(listener, router.clone()).with_graceful_shutdown(stopping);
         tokio::join!(serve.into_future(), async {
+            let Some(questions) = questions else { return };
             tokio::select! {
                 () = answer(router, questions) => {}
                 () = stop.cancelled() => {}
@@ -111,7 +131,7 @@ fn run(
     runtime.block_on(async {
         let served = tokio::select! {
             served = serve => served,
-            () = upkeep_until(&upkeep, &stop) => Ok(()),
+            () = upkeep_until(&metrics, &stop) => Ok(()),
         };
         if let Err(error) = served {
             tracing::error!(%error, "the admin server ended");

@@ -127,7 +127,7 @@ impl Dev {
             policy,
             ..Serve::default()
         };
-        let running = Running::start(serve, None, Vec::new()).await?;
+        let running = Box::pin(Running::start(serve, None, Vec::new())).await?;
         if let Some(file) = &policy_file {
             folder.store_policy(file)?;
         }
@@ -164,7 +164,7 @@ impl Dev {
     }
 
     async fn stop(self) -> ExitCode {
-        self.running.stop().await;
+        self.running.stop(false).await;
         let mut code = ExitCode::SUCCESS;
         for stopped in join_all(self.nodes.into_iter().map(LocalNode::stop)).await {
             if let Err(error) = stopped {

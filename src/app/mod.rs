@@ -10,6 +10,7 @@ mod hand_over;
 mod http;
 mod import;
 mod job;
+mod leading;
 mod logging;
 mod node;
 mod preflight;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 
 pub use cli::{Cli, Command};
 pub use http::{AdminClient, HttpError};
+pub use leading::catalog_in;
 pub use proxy::{Proxy, ProxyConfig, StartError};
 pub use watch::Observer;
 

@@ -29,45 +29,69 @@ impl fmt::Display for NodesDown {
     }
 }
 
+/// Which nodes must answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needed {
+    /// Each: something is to be made there.
+    All,
+    /// One that does not answer is used once it does.
+    WhoAnswers,
+}
+
+/// What is wrong with a node.
+enum NodeFault {
+    /// Nobody answers: it may come back.
+    Away(String),
+    /// It can't be used as it is.
+    Useless(String),
+}
+
 /// Looks at all nodes at the same time. Why some can't be used; else what they can't do.
 pub(super) async fn check_nodes(
     nodes: &[NodeAddress],
     database: &str,
+    needed: Needed,
 ) -> Result<Vec<String>, NodesDown> {
     let looks = nodes.iter().map(|node| async move {
         let look = timeout(DEADLINE, check_node(node, database));
-        let found = look
-            .await
-            .unwrap_or_else(|_| Err(format!("does not answer within {} s", DEADLINE.as_secs())));
+        let slow = || format!("does not answer within {} s", DEADLINE.as_secs());
+        let found = look.await.unwrap_or_else(|_| Err(NodeFault::Away(slow())));
         let place = format!("node {} ({}:{})", node.name, node.host, node.port);
-        found
-            .map(|warnings| warnings.iter().map(|w| format!("{place}: {w}")).collect::<Vec<_>>())
-            .map_err(|error| format!("{place}: {error}"))
+        match found {
+            Ok(warnings) => Ok(warnings.iter().map(|w| format!("{place}: {w}")).collect()),
+            Err(NodeFault::Away(error)) if needed == Needed::WhoAnswers => {
+                Ok(vec![format!("{place}: is away, and used once it answers: {error}")])
+            }
+            Err(NodeFault::Away(error) | NodeFault::Useless(error)) => {
+                Err(format!("{place}: {error}"))
+            }
+        }
     });
     let (mut warnings, mut errors) = (Vec::new(), Vec::new());
     for found in join_all(looks).await {
         match found {
-            Ok(some) => warnings.extend(some),
+            Ok(some) => warnings.extend::<Vec<String>>(some),
             Err(error) => errors.push(error),
         }
     }
     if errors.is_empty() { Ok(warnings) } else { Err(NodesDown(errors)) }
 }
 
-async fn check_node(node: &NodeAddress, database: &str) -> Result<Vec<String>, String> {
+async fn check_node(node: &NodeAddress, database: &str) -> Result<Vec<String>, NodeFault> {
     let connected = node.service_config(database).connect(node.tls.clone()).await;
     let (client, connection) = connected.map_err(|error| cannot_connect(&error, database))?;
     let look = async { client.query_one(LOOK, &[]).await };
     let row = tokio::select! {
-        row = look => row.map_err(|error| story(&error))?,
-        _ = connection => return Err("closed the connection".to_owned()),
+        row = look => row.map_err(|error| NodeFault::Useless(story(&error)))?,
+        _ = connection => return Err(NodeFault::Away("closed the connection".to_owned())),
     };
     let (version, standby): (i32, bool) = (row.get(0), row.get(1));
     if version < 150_000 {
-        return Err(format!("runs PostgreSQL {}, but 15 or newer is needed", version / 10_000));
+        let error = format!("runs PostgreSQL {}, but 15 or newer is needed", version / 10_000);
+        return Err(NodeFault::Useless(error));
     }
     if standby {
-        return Err("is a standby; name its primary".to_owned());
+        return Err(NodeFault::Useless("is a standby; name its primary".to_owned()));
     }
     Ok(warnings(&row))
 }
@@ -96,11 +120,14 @@ fn warnings(row: &tokio_postgres::Row) -> Vec<String> {
     warnings
 }
 
-fn cannot_connect(error: &tokio_postgres::Error, database: &str) -> String {
+fn cannot_connect(error: &tokio_postgres::Error, database: &str) -> NodeFault {
     match error.code() {
-        Some(code) if *code == SqlState::INVALID_CATALOG_NAME => {
-            format!("has no database {database:?}; create it there: CREATE DATABASE \"{database}\"")
-        }
-        _ => story(error),
+        Some(code) if *code == SqlState::INVALID_CATALOG_NAME => NodeFault::Useless(format!(
+            "has no database {database:?}; create it there: CREATE DATABASE \"{database}\""
+        )),
+        // It is starting or stopping, or there is nobody.
+        Some(code) if *code == SqlState::CANNOT_CONNECT_NOW => NodeFault::Away(story(error)),
+        Some(_) => NodeFault::Useless(story(error)),
+        None => NodeFault::Away(story(error)),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +14,7 @@ use super::stored_map::stored_map;
 use super::term::fence_off;
 use crate::backend;
 use crate::backend::{NodeAddress, NodeTls};
-use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Record};
+use crate::catalog::{Catalog, CatalogError, Expect, Record};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller::{Insight, Status};
 use crate::executor;
@@ -31,8 +30,8 @@ use crate::shard_move::{Errand, Job};
 /// What a proxy is started with.
 #[derive(Debug)]
 pub struct ProxyConfig {
-    /// Where the catalog is kept; exists.
-    pub data_folder: PathBuf,
+    /// The catalog, which no other process changes.
+    pub catalog: Catalog,
     /// What is sharded.
     pub policy: Policy,
     /// By node id.
@@ -115,12 +114,13 @@ impl Record for Identity {
 impl Proxy {
     /// Starts a proxy. Statements are served when it returns.
     pub async fn start(mut config: ProxyConfig) -> Result<Self, StartError> {
-        let kv = EmbeddedKv::open(&config.data_folder.join("catalog.redb"))?;
-        let catalog = Catalog::new(Arc::new(kv));
+        let catalog = config.catalog.clone();
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
         let map = Box::pin(stored_map(&catalog, &config.policy, &config.nodes)).await?;
         fence_off(&catalog, &map, &mut config.nodes).await?;
+        // One that led before may have changed it until now.
+        let map = Box::pin(stored_map(&catalog, &config.policy, &config.nodes)).await?;
         ask_to_join(&catalog, &map).await?;
         config.nodes = by_id(&map, &config.nodes);
         let parts = EngineParts {

@@ -174,6 +174,7 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
         ),
         ("admin_listen", old.admin_listen != new.admin_listen),
         ("data_folder", old.data_folder != new.data_folder),
+        ("catalog", old.catalog != new.catalog),
         ("nodes", old.nodes != new.nodes),
         ("backend", old.backend != new.backend),
         ("executor", old.executor != new.executor),

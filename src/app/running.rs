@@ -8,11 +8,14 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::preflight::{NodesDown, check_nodes};
+use super::leading::{self, Leading, Opened};
+use super::preflight::{Needed, NodesDown, check_nodes};
 use super::reload::ReloadDesk;
 use super::{Proxy, ProxyConfig, StartError};
 use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Reload, Service};
+use crate::catalog::Catalog;
 use crate::config::Serve;
+use crate::shard_map::ShardMap;
 
 /// Why `dev` or `serve` does not run.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,18 @@ pub(super) enum RunError {
     /// Another recorder is installed.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The catalog is said to be in the data folder, where it was once.
+    #[error(
+        "the catalog of {0} is in etcd: the configuration needs catalog.etcd. To start anew with an \
+         empty catalog, choose another data_folder"
+    )]
+    CatalogIsInEtcd(PathBuf),
+    /// There are two, and one must be old.
+    #[error(
+        "{0} is a catalog, but etcd has one under the same prefix. If that is the one in use, move the \
+         file away; else give catalog.etcd.prefix another value"
+    )]
+    TwoCatalogs(PathBuf),
     /// The data folder can't be made.
     #[error("the data folder {folder} can't be made")]
     Folder {
@@ -48,27 +63,54 @@ pub(super) struct Running {
     pub(super) warnings: Vec<String>,
     readiness: watch::Sender<Readiness>,
     reload: Option<ReloadDesk>,
+    leading: Option<Leading>,
 }
 
 impl Running {
-    /// Looks at the nodes, then starts the proxy and the admin server. `file` is what the
-    /// configuration was read from and can be read from again.
+    /// Opens the catalog, for which it may have to wait, looks at the nodes, then starts the proxy
+    /// and the admin server. `file` is what the configuration was read from and can be read from again.
     pub(super) async fn start(
         serve: Serve,
         file: Option<PathBuf>,
         inherited: Vec<OwnedFd>,
     ) -> Result<Self, RunError> {
-        let warnings = check_nodes(&serve.nodes, &serve.policy.database).await?;
         let folder = serve.data_folder.clone();
         std::fs::create_dir_all(&folder)
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
+        let Opened { catalog, leading } = leading::open(&serve, &metrics).await?;
+        let started = Self::start_with(serve, file, inherited, metrics, catalog).await;
+        match (started, leading) {
+            (Ok(running), leading) => Ok(Self { leading, ..running }),
+            (Err(error), Some(leading)) => {
+                leading.give_up().await;
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn start_with(
+        serve: Serve,
+        file: Option<PathBuf>,
+        inherited: Vec<OwnedFd>,
+        metrics: Metrics,
+        catalog: Catalog,
+    ) -> Result<Self, RunError> {
+        // What runs goes on where a node is away; what begins needs all.
+        let map = catalog.get::<ShardMap>("").await.map_err(StartError::from)?;
+        let known = |name: &str| {
+            map.as_ref().is_some_and(|map| map.record.nodes().any(|(_, node)| node.name == name))
+        };
+        let all_known = serve.nodes.iter().all(|node| known(&node.name));
+        let needed = if all_known { Needed::WhoAnswers } else { Needed::All };
+        let warnings = check_nodes(&serve.nodes, &serve.policy.database, needed).await?;
         let admission = Arc::new(ArcSwap::from_pointee(serve.admission()));
         let started_with = serve.clone();
         let nodes: Arc<[_]> = serve.nodes.clone().into();
         let admin_listen = serve.admin_listen;
         let proxy = Proxy::start(ProxyConfig {
-            data_folder: folder,
+            catalog,
             policy: serve.policy,
             nodes: serve.nodes,
             admission: Arc::clone(&admission),
@@ -102,7 +144,7 @@ impl Running {
                 return Err(error.into());
             }
         };
-        Ok(Self { proxy, admin, warnings, readiness, reload })
+        Ok(Self { proxy, admin, warnings, readiness, reload, leading: None })
     }
 
     /// Reads the configuration again; the log tells what came of it.
@@ -112,10 +154,24 @@ impl Running {
         }
     }
 
-    /// Refuses new clients, lets transactions under way end, stops moves at a stored state.
-    pub(super) async fn stop(self) {
+    /// Ends once another process has the catalog.
+    pub(super) async fn replaced(&self) {
+        match &self.leading {
+            Some(leading) => leading.lost().cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Refuses new clients, lets transactions under way end, stops moves at a stored state. Another
+    /// process may lead then; with `keeps_lead` only the one that takes over the data folder.
+    pub(super) async fn stop(self, keeps_lead: bool) {
         self.readiness.send_replace(Readiness::Stopping);
         self.proxy.stop().await;
+        match self.leading {
+            Some(leading) if keeps_lead => drop(leading.keep().await),
+            Some(leading) => leading.give_up().await,
+            None => {}
+        }
         drop(self.admin);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cli;
 use super::hand_over::{self, Offer};
 use super::logging;
-use super::preflight::check_nodes;
+use super::preflight::{Needed, check_nodes};
 use super::running::Running;
 use super::signals::{Signals, Wish};
 use super::terminal::{complain, story};
@@ -43,7 +43,7 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
     };
     let data_folder = config.data_folder.clone();
     let running = tokio::select! {
-        running = Running::start(config, Some(args.config), inherited) => running,
+        running = Box::pin(Running::start(config, Some(args.config), inherited)) => running,
         () = signals.stop() => return ExitCode::SUCCESS,
     };
     let running = match running {
@@ -57,16 +57,28 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(listen = %running.proxy.address, admin = %running.admin.address(), "ready");
-    until_stopped(&running, &mut signals, &data_folder).await;
+    let end = until_stopped(&running, &mut signals, &data_folder).await;
     tracing::info!("stopping");
+    let good = if end == End::Replaced { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     tokio::select! {
-        () = running.stop() => ExitCode::SUCCESS,
+        () = running.stop(end == End::HandedOver) => good,
         () = signals.stop() => ExitCode::FAILURE,
     }
 }
 
+/// Why a proxy ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A signal.
+    Told,
+    /// A process with the same data folder takes over.
+    HandedOver,
+    /// Another proxy leads.
+    Replaced,
+}
+
 /// Serves until a signal or another process, which takes over, wants the end.
-async fn until_stopped(running: &Running, signals: &mut Signals, data_folder: &Path) {
+async fn until_stopped(running: &Running, signals: &mut Signals, data_folder: &Path) -> End {
     let offer = match Offer::new(data_folder) {
         Ok(offer) => Some(offer),
         Err(error) => {
@@ -81,12 +93,16 @@ async fn until_stopped(running: &Running, signals: &mut Signals, data_folder: &P
     loop {
         let wanted = tokio::select! {
             wish = signals.next() => match wish {
-                Wish::Stop => return,
+                Wish::Stop => return End::Told,
                 Wish::Reload => {
                     running.reload();
                     continue;
                 }
             },
+            () = running.replaced() => {
+                tracing::error!("another proxy serves now; started again, this one waits for its turn");
+                return End::Replaced;
+            }
             wanted = wanted() => wanted,
         };
         let given = wanted.and_then(|wanted| wanted.give(&running.proxy.sockets()?));
@@ -95,7 +111,8 @@ async fn until_stopped(running: &Running, signals: &mut Signals, data_folder: &P
                 tracing::info!("another process takes over");
                 running.proxy.leave();
                 // Those who were accepted a moment ago are not told that nobody is let in.
-                return tokio::time::sleep(LINGER).await;
+                tokio::time::sleep(LINGER).await;
+                return End::HandedOver;
             }
             Err(error) => tracing::warn!(%error, "a hand-over failed"),
         }
@@ -108,7 +125,9 @@ async fn inherited(config: &Serve, take_over: bool) -> Result<Vec<OwnedFd>, Stri
         return Ok(Vec::new());
     }
     // What can be wrong should be found before the old process ends.
-    check_nodes(&config.nodes, &config.policy.database).await.map_err(|error| story(&error))?;
+    check_nodes(&config.nodes, &config.policy.database, Needed::All)
+        .await
+        .map_err(|error| story(&error))?;
     let (folder, shown) = (config.data_folder.clone(), config.data_folder.display().to_string());
     let taken = tokio::task::spawn_blocking(move || {
         let (sockets, ending) = hand_over::take_over(&folder)?;

@@ -94,6 +94,18 @@ async fn extended(
     Ok(Some(map))
 }
 
+/// That a policy and nodes of these names can follow a stored map, as far as that can be told without
+/// the nodes.
+pub(super) fn fits(
+    stored: &ShardMap,
+    policy: &Policy,
+    nodes: &[NodeAddress],
+) -> Result<(), StartError> {
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let extended = policy.with_arriving(stored).extend(stored, &names)?;
+    Ok(extended.map(ShardMap::try_from).transpose().map(drop)?)
+}
+
 /// The names of the configured nodes that the map does not say have left.
 fn present(map: &ShardMap, configured: &[NodeAddress]) -> Vec<String> {
     let has_left = |name: &str| {

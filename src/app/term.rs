@@ -36,7 +36,8 @@ pub(super) async fn fence_off(
     let before = stored.as_ref().map_or(0, |stored| stored.record.number);
     let term = Term { number: before + 1 };
     let expect = stored.map_or(Expect::Absent, |stored| Expect::At(stored.revision));
-    catalog.put(&term, expect).await?;
+    let revision = catalog.put(&term, expect).await?;
+    catalog.hold::<Term>(revision);
     let fence = Arc::new(Fence {
         catalog: identity(catalog).await?.name,
         term: term.number,

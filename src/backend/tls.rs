@@ -59,6 +59,27 @@ impl fmt::Debug for TlsFiles {
     }
 }
 
+impl TlsFiles {
+    /// How a client of TLS checks and shows certificates; why these files are of no use.
+    pub fn client_config(&self, mode: TlsMode) -> Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(mode, self, provider)?));
+        if self.certificate.is_empty() {
+            return Ok(builder.with_no_client_auth());
+        }
+        let chain = certificates(&self.certificate, "the certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|error| format!("the key can't be read: {error}"))?;
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("the certificate and its key are of no use: {error}"))
+    }
+}
+
 /// TLS to a node, or none. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct NodeTls {
@@ -87,22 +108,7 @@ impl NodeTls {
         if mode == TlsMode::Disable {
             return Ok(Self { mode, files: Arc::new(files), connector: None });
         }
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(mode, &files, provider)?));
-        let mut config = if files.certificate.is_empty() {
-            builder.with_no_client_auth()
-        } else {
-            let chain = certificates(&files.certificate, "the certificate")?;
-            let key = PrivateKeyDer::from_pem_slice(&files.key)
-                .map_err(|error| format!("the key can't be read: {error}"))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| format!("the certificate and its key are of no use: {error}"))?
-        };
+        let mut config = files.client_config(mode)?;
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         let connector = Some(TlsConnector::from(Arc::new(config)));
         Ok(Self { mode, files: Arc::new(files), connector })

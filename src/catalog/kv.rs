@@ -55,6 +55,16 @@ pub enum CatalogError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The store did not answer in time: the change was applied, or will never be. The next that is
+    /// read says which.
+    #[error("the catalog's store did not say in time whether a change was stored")]
+    Unknown,
+    /// Nobody of the store answers now.
+    #[error("the catalog's store is not reached")]
+    Away,
+    /// Another proxy leads: this one changes nothing any more.
+    #[error("another proxy has taken over the catalog")]
+    Replaced,
     /// An entry is not what its key says it is.
     #[error("the catalog's entry {key:?} can't be read")]
     Corrupt {
@@ -80,4 +90,13 @@ pub trait Kv: Send + Sync {
 
     /// Tells the newest revision; changes with each commit.
     fn watch(&self) -> watch::Receiver<Revision>;
+
+    /// Whether nobody answers now, so that a commit is better not tried.
+    fn is_away(&self) -> bool {
+        false
+    }
+
+    /// From now on a commit is applied only while the entry at `key` is the one of this revision. A
+    /// store that only one process can have open needs none of that.
+    fn hold(&self, _key: &str, _revision: Revision) {}
 }

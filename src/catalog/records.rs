@@ -20,6 +20,10 @@ pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;
 
+    /// Whether they stay with the process, in a file of its own, where several share a catalog: too
+    /// much for a store that is replicated, and nothing that rows depend on.
+    const LOCAL: bool = false;
+
     /// The rest of the key; empty where there is only one record of the type. Numbers are padded,
     /// so that keys sort as numbers do.
     fn id(&self) -> String;
@@ -75,6 +79,7 @@ impl Record for Credit {
 
 impl Record for Chunk {
     const PREFIX: &'static str = "history/";
+    const LOCAL: bool = true;
 
     fn id(&self) -> String {
         format!("{:012}/{:020}", self.step_ms, self.number)
@@ -90,9 +95,12 @@ pub struct Versioned<R> {
     pub revision: Revision,
 }
 
-/// The changes of one commit, built record by record.
+/// The changes of one commit, built record by record: all local, or none.
 #[derive(Debug, Default)]
-pub struct Change(Vec<Op>);
+pub struct Change {
+    ops: Vec<Op>,
+    local: bool,
+}
 
 impl Change {
     /// No change yet.
@@ -105,15 +113,21 @@ impl Change {
         let key = key(record);
         let value = serde_json::to_vec(record)
             .map_err(|source| CatalogError::Corrupt { key: key.clone(), source })?;
-        self.0.push(Op { key, value: Some(value), expect });
+        self.push::<R>(Op { key, value: Some(value), expect });
         Ok(self)
     }
 
     /// Also deletes `record`, if what `expect` says is true of its key.
     #[must_use]
     pub fn delete<R: Record>(mut self, record: &R, expect: Expect) -> Self {
-        self.0.push(Op { key: key(record), value: None, expect });
+        self.push::<R>(Op { key: key(record), value: None, expect });
         self
+    }
+
+    fn push<R: Record>(&mut self, op: Op) {
+        debug_assert!(self.ops.is_empty() || self.local == R::LOCAL, "no commit is in two stores");
+        self.local = R::LOCAL;
+        self.ops.push(op);
     }
 }
 
@@ -121,6 +135,8 @@ impl Change {
 #[derive(Clone)]
 pub struct Catalog {
     kv: Arc<dyn Kv>,
+    /// Of [`Record::LOCAL`].
+    local: Arc<dyn Kv>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -132,23 +148,33 @@ impl std::fmt::Debug for Catalog {
 impl Catalog {
     /// A catalog in `kv`.
     pub fn new(kv: Arc<dyn Kv>) -> Self {
-        Self { kv }
+        Self { local: Arc::clone(&kv), kv }
+    }
+
+    /// A catalog in `kv`, and in `local` what is of this process.
+    pub fn beside(kv: Arc<dyn Kv>, local: Arc<dyn Kv>) -> Self {
+        Self { kv, local }
+    }
+
+    fn store_of<R: Record>(&self) -> &dyn Kv {
+        if R::LOCAL { &*self.local } else { &*self.kv }
     }
 
     /// The record with this id; the id is empty for a type with one record.
     pub async fn get<R: Record>(&self, id: &str) -> Result<Option<Versioned<R>>, CatalogError> {
-        let entry = self.kv.get(&format!("{}{id}", R::PREFIX)).await?;
+        let entry = self.store_of::<R>().get(&format!("{}{id}", R::PREFIX)).await?;
         entry.map(read).transpose()
     }
 
     /// All records of a type, in the order of their ids.
     pub async fn list<R: Record>(&self) -> Result<Vec<Versioned<R>>, CatalogError> {
-        self.kv.range(R::PREFIX).await?.into_iter().map(read).collect()
+        self.store_of::<R>().range(R::PREFIX).await?.into_iter().map(read).collect()
     }
 
     /// Applies all of a change or nothing; durable when it returns.
     pub async fn commit(&self, change: Change) -> Result<Revision, CatalogError> {
-        self.kv.commit(change.0).await
+        let store = if change.local { &self.local } else { &self.kv };
+        store.commit(change.ops).await
     }
 
     /// Writes one record.
@@ -160,7 +186,17 @@ impl Catalog {
         self.commit(Change::new().put(record, expect)?).await
     }
 
-    /// Tells the newest revision; changes with each commit.
+    /// From now on changes are stored only while the one record of a type is the one of this revision.
+    pub fn hold<R: Record>(&self, revision: Revision) {
+        self.kv.hold(R::PREFIX, revision);
+    }
+
+    /// Whether a change is better not tried: nobody answers.
+    pub fn is_away(&self) -> bool {
+        self.kv.is_away()
+    }
+
+    /// Tells the newest revision; changes with each commit of what is not local.
     pub fn watch(&self) -> watch::Receiver<Revision> {
         self.kv.watch()
     }

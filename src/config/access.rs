@@ -219,7 +219,7 @@ fn check_node_tls(place: &Cursor<'_>, fields: &Fields<'_>, verifies: bool) {
 }
 
 /// Reads the file that is named, in the folder of the configuration if the name is relative.
-fn read_file(place: &Cursor<'_>) -> Option<Vec<u8>> {
+pub(super) fn read_file(place: &Cursor<'_>) -> Option<Vec<u8>> {
     let name = place.text()?;
     let folder = place.source().file().parent().unwrap_or(Path::new(""));
     let file = folder.join(name);

@@ -5,6 +5,7 @@
 //! which policy holds.
 
 mod access;
+mod catalog;
 mod fault;
 mod fit;
 mod group;

@@ -7,7 +7,7 @@ use super::section::{Cursor, Fields};
 use crate::backend::{NodeAddress, Password, TlsMode};
 
 /// The keys that give a password, of which one at the most may stand.
-const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];
+pub(super) const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];
 
 /// Reads the list of nodes.
 pub(super) fn read_nodes(nodes: &Cursor<'_>) -> Vec<NodeAddress> {
@@ -71,7 +71,7 @@ pub(super) fn read_users(users: &Cursor<'_>) -> BTreeMap<String, Password> {
 
 /// The password, if a key gives one: in the file itself, in a file of its own, or in a variable of
 /// the environment.
-fn read_password(owner: &Cursor<'_>, fields: &Fields<'_>) -> Option<Password> {
+pub(super) fn read_password(owner: &Cursor<'_>, fields: &Fields<'_>) -> Option<Password> {
     let given: Vec<_> =
         PASSWORD_KEYS.iter().filter_map(|key| Some((*key, fields.optional(key)?))).collect();
     if given.len() > 1 {

@@ -5,17 +5,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::access::{UserLookup, read_rules, read_server_tls};
+use super::catalog::read_catalog;
 use super::nodes::{read_nodes, read_users};
 use super::section::{Cursor, Fields, Source};
 use super::{Faults, Policy};
 use crate::backend;
 use crate::backend::{NodeAddress, Password};
+use crate::catalog::EtcdConfig;
 use crate::executor;
 use crate::frontend;
 use crate::frontend::{Admission, Method, Rule, ServerTls};
 
 /// The keys of a serve configuration.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "frontend",
     "tls",
     "authentication",
@@ -23,6 +25,7 @@ pub(super) const KEYS: [&str; 11] = [
     "user_lookup",
     "admin_listen",
     "data_folder",
+    "catalog",
     "nodes",
     "backend",
     "executor",
@@ -44,8 +47,10 @@ pub struct Serve {
     pub user_lookup: UserLookup,
     /// Where metrics, health and the admin API are.
     pub admin_listen: SocketAddr,
-    /// Where the catalog is kept.
+    /// Where the catalog is kept; what is this process's own, if the catalog is in etcd.
     pub data_folder: PathBuf,
+    /// The etcd cluster that has the catalog of several proxies.
+    pub catalog: Option<EtcdConfig>,
     /// The nodes; the first is the home node unless the policy names another.
     pub nodes: Vec<NodeAddress>,
     /// The connections to the nodes.
@@ -66,6 +71,7 @@ impl Default for Serve {
             user_lookup: UserLookup::default(),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 6433)),
             data_folder: PathBuf::from("foreshard-data"),
+            catalog: None,
             nodes: Vec::new(),
             backend: backend::Config::default(),
             executor: executor::Config::default(),
@@ -116,6 +122,7 @@ impl Serve {
             user_lookup: fields.room("user_lookup", |_| Vec::new()),
             admin_listen: fields.or("admin_listen", default.admin_listen),
             data_folder: fields.or("data_folder", default.data_folder),
+            catalog: fields.optional("catalog").and_then(read_catalog),
             backend: fields.room("backend", backend_faults),
             executor: fields.room("executor", executor_faults),
             policy: fields

@@ -28,6 +28,7 @@ pub(super) struct Heritage {
 
 impl Record for Heritage {
     const PREFIX: &'static str = "heritage";
+    const LOCAL: bool = true;
 
     fn id(&self) -> String {
         String::new()

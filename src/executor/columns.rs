@@ -109,13 +109,17 @@ impl Engine {
     ) -> Result<(), ColumnsError> {
         loop {
             let Some(stored) = self.catalog.get::<ShardMap>("").await? else { return Ok(()) };
-            let Some(map) = change(&stored.record) else { return Ok(()) };
+            let Some(map) = change(&stored.record) else {
+                // It may be one whose commit had no answer in time.
+                self.live_map.publish(stored.record);
+                return Ok(());
+            };
             match self.catalog.put(&map, Expect::At(stored.revision)).await {
                 Ok(_) => {
                     self.live_map.publish(map);
                     return Ok(());
                 }
-                Err(CatalogError::Conflict(_)) => {}
+                Err(CatalogError::Conflict(_) | CatalogError::Unknown) => {}
                 Err(error) => return Err(error.into()),
             }
         }

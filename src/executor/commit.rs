@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::session::Member;
 use super::{Fault, Session};
 use crate::backend::{Command, CommandError};
-use crate::catalog::{Change, Expect, Record};
+use crate::catalog::{CatalogError, Change, Expect, Record};
 use crate::ids::NodeId;
 use crate::sql::Literal;
 
@@ -79,6 +79,10 @@ impl Session {
     /// Prepares on every writing node, records the decision, and commits what was prepared. From
     /// the record on, the resolver finishes what this can't.
     async fn commit_in_two_phases(&mut self, writers: &[NodeId]) -> Result<(), Fault> {
+        if self.engine.catalog.is_away() {
+            // What is prepared would hold its locks until it answers.
+            return Err(CatalogError::Away.into());
+        }
         let readers = self.members_in_transaction().filter(|m| !writers.contains(&m.node));
         for (_, done) in on_all(readers, "COMMIT").await {
             done?;
@@ -100,7 +104,15 @@ impl Session {
         let decision = CommitDecision { gid };
         let decided = match failure {
             Some(error) => Err(error.into()),
-            None => self.engine.catalog.put(&decision, Expect::Absent).await.map_err(Fault::from),
+            None => match self.engine.catalog.put(&decision, Expect::Absent).await {
+                Err(CatalogError::Unknown) => {
+                    // The catalog's word stands, whatever it is: the resolver hears it.
+                    drop(live);
+                    self.engine.doubts.raised.notify_one();
+                    return Err(CatalogError::Unknown.into());
+                }
+                put => put.map_err(Fault::from),
+            },
         };
         if let Err(error) = decided {
             let parts = self.members.iter_mut().filter(|m| in_doubt.contains(&m.node));

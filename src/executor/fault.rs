@@ -51,10 +51,24 @@ impl From<CommandError> for Fault {
 impl From<CatalogError> for Fault {
     fn from(error: CatalogError) -> Self {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let (code, hint) = match error {
+            CatalogError::Unknown => (
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "Whether it took place is decided once the catalog answers, on all nodes alike: look \
+                 for its rows then.",
+            ),
+            CatalogError::Replaced => {
+                (SqlState::CANNOT_CONNECT_NOW, "Connect to the proxy that took over.")
+            }
+            _ => (
+                SqlState::SYSTEM_ERROR,
+                "Look at the proxy's log, and at its catalog: the disk of its data folder, or etcd.",
+            ),
+        };
         Self::Refused(
-            ServerError::new(SqlState::SYSTEM_ERROR, error.to_string())
+            ServerError::new(code, error.to_string())
                 .with_detail(cause.unwrap_or_default())
-                .with_hint("Look at the proxy's log and at the disk of its data folder."),
+                .with_hint(hint),
         )
     }
 }

@@ -52,6 +52,8 @@ impl SqlState {
     pub const CANNOT_CONNECT_NOW: Self = Self("57P03");
     /// `58000`: the system around the proxy failed.
     pub const SYSTEM_ERROR: Self = Self("58000");
+    /// `08007`: it is not known whether a transaction was committed.
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self("08007");
     /// `XX000`: a fault of the proxy itself.
     pub const INTERNAL_ERROR: Self = Self("XX000");
 }

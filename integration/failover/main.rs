@@ -1,0 +1,11 @@
+//! Several proxies on a catalog in a real etcd, of which one serves: it is killed, stopped and woken
+//! again, cut off, stopped in order; and etcd itself goes away and comes back.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod catalog;
+mod pair;
+#[path = "../process_support/mod.rs"]
+mod process_support;
+#[path = "../support/mod.rs"]
+mod support;
+mod takeover;

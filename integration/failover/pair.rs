@@ -1,0 +1,99 @@
+//! Two proxies over the same nodes, on one catalog.
+
+use std::time::Duration;
+
+use foreshard::catalog::{Catalog, EtcdConfig, Lead, Leader};
+
+use crate::process_support::{Aftermath, Deployment, Serving};
+use crate::support::link::Link;
+use crate::support::{TestDatabase, TestEtcd, eventually};
+
+/// How long a proxy that is not heard of stays the leader.
+const LEASE_MS: u64 = 2_000;
+/// How long it may take until another one serves.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The one that leads first, the other one, and their etcd.
+pub(crate) struct Pair {
+    pub(crate) etcd: TestEtcd,
+    /// The wire from the first proxy to etcd.
+    pub(crate) wire: Link,
+    pub(crate) first: Deployment,
+    pub(crate) second: Deployment,
+}
+
+impl Pair {
+    /// Neither runs yet.
+    pub(crate) async fn new() -> Self {
+        let etcd = TestEtcd::start().await;
+        let wire = Link::to(etcd.port).await;
+        let database = TestDatabase::create(3).await;
+        let (mut first, second) = (Deployment::over(database.clone()), Deployment::over(database));
+        share(&first, &format!("http://127.0.0.1:{}", wire.port));
+        share(&second, &etcd.endpoint());
+        first.other_port = Some(second.port);
+        Self { etcd, wire, first, second }
+    }
+
+    /// The first serves tables with rows; the second waits.
+    pub(crate) async fn serve(&self) -> (Serving, Serving) {
+        let serving = self.first.serve().await;
+        self.first.load().await;
+        let waiting = Serving::spawn(&self.second, None);
+        self.waits(&self.second, &self.first).await;
+        (serving, waiting)
+    }
+
+    /// Until one proxy waits for the end of another one. It listens for no client.
+    pub(crate) async fn waits(&self, waiting: &Deployment, leader: &Deployment) {
+        let leads = format!("serves at 127.0.0.1:{}", leader.port);
+        let told = async || {
+            let said = std::fs::read_to_string(&waiting.log).ok()?;
+            said.lines().last()?.contains(&leads).then_some(())
+        };
+        eventually("the other waits", PATIENCE, told).await;
+        assert!(waiting.page("/readyz").await.contains(&leads));
+        assert_eq!(waiting.page("/healthz").await, "ok\n");
+        assert!(waiting.page("/metrics").await.contains("foreshard_catalog_leads 0"));
+        let client = tokio::net::TcpStream::connect(("127.0.0.1", waiting.port)).await;
+        assert!(client.is_err(), "it takes clients although it does not serve");
+    }
+
+    /// Until a proxy serves.
+    pub(crate) async fn serves(&self, deployment: &Deployment) {
+        let ready = async || {
+            let port = deployment.port + 1;
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+            (deployment.page("/readyz").await == "ready\n").then_some(())
+        };
+        let what = format!("it serves: {}", deployment.log_tail());
+        eventually(&what, PATIENCE, ready).await;
+    }
+
+    /// What is there once neither runs.
+    pub(crate) async fn aftermath(&self) -> Aftermath {
+        Aftermath::by(self.catalog().await, &self.second).await
+    }
+
+    /// The catalog, once neither runs.
+    pub(crate) async fn catalog(&self) -> Catalog {
+        let lease = Duration::from_millis(LEASE_MS);
+        let config = EtcdConfig::new(vec![self.etcd.endpoint()], "test/".to_owned(), lease);
+        let me = Leader {
+            id: "test".to_owned(),
+            host: "test".to_owned(),
+            listen: "nowhere".to_owned(),
+            since_unix_ms: 0,
+        };
+        let lead = Lead::take(config.unwrap(), me, |_| {}).await;
+        Catalog::new(std::sync::Arc::new(lead.kv().clone()))
+    }
+}
+
+/// Has a proxy keep its catalog in etcd.
+pub(crate) fn share(deployment: &Deployment, endpoint: &str) {
+    deployment.configure(&format!(
+        "authentication: trust\ncatalog: {{ etcd: {{ endpoints: ['{endpoint}'], prefix: test, \
+         lease_ms: {LEASE_MS} }} }}\n"
+    ));
+}

@@ -1,0 +1,234 @@
+//! Which of several proxies leads: the one whose entry stands, for as long as its lease is renewed.
+//!
+//! The lease only says who may begin. What keeps a proxy that lost it from doing harm is the term that
+//! its successor begins: no commit of an older one is applied, and no node lets it in.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::compare_revision;
+use super::gateway::{Failure, Gateway, encoded, number};
+use super::{EtcdConfig, EtcdKv};
+use crate::catalog::kv::{CatalogError, Kv};
+use crate::runtime::Tasks;
+
+/// The entry of the leader.
+const LEADER: &str = "etcd/leader";
+/// How often one that waits looks whether there is a leader.
+const LOOK: Duration = Duration::from_millis(500);
+/// Renewals within the time of a lease.
+const RENEWALS: u32 = 4;
+
+/// A proxy that leads, as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Names its data folder.
+    pub id: String,
+    /// Where it runs.
+    pub host: String,
+    /// Where clients connect to it.
+    pub listen: String,
+    /// Since when it leads.
+    pub since_unix_ms: u64,
+}
+
+/// The right to lead. Renewed until it is given up or lost.
+#[derive(Debug, Clone)]
+pub struct Lead {
+    kv: EtcdKv,
+    gateway: Arc<Gateway>,
+    config: Arc<EtcdConfig>,
+    me: Leader,
+    lease: u64,
+}
+
+impl Lead {
+    /// Waits until no other proxy leads, and leads from then on. Tells `look` who leads meanwhile, or
+    /// why it can't be known. A leader with the same id is a process of this data folder that has ended.
+    pub async fn take(
+        config: EtcdConfig,
+        mut me: Leader,
+        mut look: impl FnMut(Result<&Leader, &CatalogError>),
+    ) -> Self {
+        let config = Arc::new(config);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&config)));
+        let kv = EtcdKv::new(Arc::clone(&gateway), &config.prefix, CancellationToken::new());
+        loop {
+            me.since_unix_ms = now_unix_ms();
+            let mut lead = Self {
+                kv: kv.clone(),
+                gateway: Arc::clone(&gateway),
+                config: Arc::clone(&config),
+                me: me.clone(),
+                lease: 0,
+            };
+            match lead.try_take().await {
+                Ok(None) => return lead,
+                Ok(Some(leader)) => look(Ok(&leader)),
+                Err(error) => look(Err(&error)),
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The catalog of whoever leads, only to be read.
+    pub fn reader(config: EtcdConfig) -> EtcdKv {
+        let prefix = config.prefix.clone();
+        EtcdKv::new(Arc::new(Gateway::new(Arc::new(config))), &prefix, CancellationToken::new())
+    }
+
+    /// The catalog, for as long as this proxy leads.
+    pub fn kv(&self) -> &EtcdKv {
+        &self.kv
+    }
+
+    /// Ends once another proxy leads.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.kv.replaced
+    }
+
+    /// Stays the leader until the tasks end. If the lease ran out, and nobody else has led since, it
+    /// leads again.
+    pub async fn renew_forever(self, tasks: Tasks) {
+        let (mut lease, mut failing) = (self.lease, false);
+        loop {
+            tokio::select! {
+                () = tasks.token().cancelled() => return,
+                () = self.lost().cancelled() => return,
+                () = sleep(self.config.lease / RENEWALS) => {}
+            }
+            let renewed = match self.renew(lease).await {
+                Ok(true) => Ok(lease),
+                Ok(false) => self.take_again().await,
+                Err(error) => Err(error),
+            };
+            match renewed {
+                Ok(newest) => {
+                    lease = newest;
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the lead is renewed again");
+                    }
+                }
+                Err(CatalogError::Replaced) => self.lost().cancel(),
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the lead was not renewed"
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Lets another proxy lead at once.
+    pub async fn give_up(&self) {
+        let leader = self.kv.get(LEADER).await;
+        let mine = |value: &[u8]| {
+            serde_json::from_slice(value).is_ok_and(|it: Leader| it.id == self.me.id)
+        };
+        let Ok(Some(entry)) = leader else { return };
+        if !mine(&entry.value) {
+            return;
+        }
+        let key = self.kv.key(LEADER);
+        let request = json!({
+            "compare": [compare_revision(&key, entry.revision.0)],
+            "success": [{ "request_delete_range": { "key": key } }],
+        });
+        if let Err(error) = self.kv.ask("kv/txn", &request).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the lead runs out by itself");
+        }
+    }
+
+    /// Leads now, or says who does.
+    async fn try_take(&mut self) -> Result<Option<Leader>, CatalogError> {
+        let revision = match self.leader().await? {
+            Some((leader, _)) if leader.id != self.me.id => return Ok(Some(leader)),
+            Some((_, revision)) => revision,
+            None => 0,
+        };
+        self.lease = self.grant().await?;
+        if self.put_leader(revision, self.lease, None).await? {
+            return Ok(None);
+        }
+        // Its entry may be there although the answer was lost: the next look says so.
+        Ok(self
+            .leader()
+            .await?
+            .map(|(leader, _)| leader)
+            .filter(|it| it.id != self.me.id)
+            .or(Some(self.me.clone())))
+    }
+
+    async fn leader(&self) -> Result<Option<(Leader, u64)>, CatalogError> {
+        let Some(entry) = self.kv.get(LEADER).await? else { return Ok(None) };
+        let leader = serde_json::from_slice(&entry.value);
+        let leader = leader.map_err(|source| CatalogError::Corrupt { key: entry.key, source })?;
+        Ok(Some((leader, entry.revision.0)))
+    }
+
+    /// A lease that ends by itself.
+    async fn grant(&self) -> Result<u64, CatalogError> {
+        let request = json!({ "TTL": self.config.lease.as_secs().max(1).to_string() });
+        Ok(number(&self.kv.ask("lease/grant", &request).await?["ID"]))
+    }
+
+    /// Whether the lease went on.
+    async fn renew(&self, lease: u64) -> Result<bool, CatalogError> {
+        let request = json!({ "ID": lease.to_string() });
+        let answer = self.gateway.call("lease/keepalive", &request).await;
+        let answer =
+            answer.map_err(|failure: Failure| super::store("renewing the lead", failure))?;
+        Ok(number(&answer["result"]["TTL"]) > 0)
+    }
+
+    /// Writes the leader's entry, if the one that stands is still of this revision, and the held one
+    /// too; whether it did.
+    async fn put_leader(
+        &self,
+        revision: u64,
+        lease: u64,
+        held: Option<Value>,
+    ) -> Result<bool, CatalogError> {
+        let key = self.kv.key(LEADER);
+        let mut compare = vec![compare_revision(&key, revision)];
+        compare.extend(held);
+        let value = serde_json::to_vec(&self.me)
+            .map_err(|source| CatalogError::Corrupt { key: LEADER.to_owned(), source })?;
+        let put = json!({ "key": key, "value": encoded(value), "lease": lease.to_string() });
+        let request = json!({ "compare": compare, "success": [{ "request_put": put }] });
+        Ok(self.kv.ask("kv/txn", &request).await?["succeeded"] == true)
+    }
+
+    /// The lease ran out. Leads again if nobody else has begun to since.
+    async fn take_again(&self) -> Result<u64, CatalogError> {
+        let revision = match self.leader().await? {
+            Some((leader, _)) if leader.id != self.me.id => return Err(CatalogError::Replaced),
+            Some((_, revision)) => revision,
+            None => 0,
+        };
+        let held = self.kv.state.lock().held.clone();
+        let held = held.map(|(key, revision)| compare_revision(&self.kv.key(&key), revision.0));
+        let lease = self.grant().await?;
+        if self.put_leader(revision, lease, held).await? {
+            tracing::info!("the lead had run out; nobody else led meanwhile");
+            return Ok(lease);
+        }
+        // Somebody else was faster, or the answer to the first attempt was lost: the next look says.
+        match self.leader().await? {
+            Some((leader, _)) if leader.id == self.me.id => Ok(lease),
+            _ => Err(CatalogError::Replaced),
+        }
+    }
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
