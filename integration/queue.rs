@@ -7,12 +7,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use foreshard::ids::{NodeId, ShardId};
-use foreshard::mover::{Wanted, request_any};
+use foreshard::ids::ShardId;
 use foreshard::runtime::Tasks;
-use foreshard::shard_move::{Cause, Move, State};
 use support::{TestDatabase, TestProxy, eventually, rows};
 use tokio_postgres::Client;
 
@@ -29,17 +27,13 @@ placement: { mode: 'off' }
 
 /// Nodes, and a proxy, with 240 jobs over 40 tenants.
 async fn queue() -> (TestDatabase, TestProxy) {
-    let database = TestDatabase::create(3).await;
-    let proxy = TestProxy::start(&database, POLICY).await;
-    let client = proxy.client().await;
-    for sql in [
+    let setup = [
         "CREATE TABLE jobs (tenant_id bigint, id bigint, status text NOT NULL DEFAULT 'new', \
          PRIMARY KEY (tenant_id, id))",
         "CREATE TABLE counters (tenant_id bigint PRIMARY KEY, n bigint NOT NULL)",
         "INSERT INTO jobs SELECT i % 40, i FROM generate_series(1, 240) i",
-    ] {
-        client.batch_execute(sql).await.unwrap();
-    }
+    ];
+    let (database, proxy, _client) = TestProxy::over_three(POLICY, &setup).await;
     (database, proxy)
 }
 
@@ -174,21 +168,6 @@ async fn count(client: Client, first: i64, stop: Arc<AtomicBool>) -> BTreeMap<i6
     model
 }
 
-async fn move_shard(proxy: &TestProxy, shard: ShardId) {
-    let map = proxy.proxy.engine.live_map.snapshot();
-    let to = NodeId((map.node_of(shard).0 + 1) % 3);
-    let catalog = &proxy.proxy.mover.catalog;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-    let (wanted, now) = (Wanted::Move { shard, to }, u64::try_from(now).unwrap());
-    let id = request_any(catalog, &map, &wanted, Cause::Operator, now).await.unwrap();
-    let finished = eventually("the move is finished", Duration::from_secs(90), async || {
-        let moves = catalog.list::<Move>().await.unwrap();
-        moves.into_iter().map(|mv| mv.record).find(|mv| mv.id == id && mv.is_finished())
-    });
-    let mv = finished.await;
-    assert_eq!(mv.state, State::Done, "{mv:#?}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merge_loses_and_doubles_nothing_while_shards_move() {
     let (_database, proxy) = queue().await;
@@ -199,7 +178,7 @@ async fn merge_loses_and_doubles_nothing_while_shards_move() {
         clients.push(tasks.spawn("merging", count(client, first, stop)));
     }
     for shard in [0, 3, 5, 0, 2] {
-        move_shard(&proxy, ShardId(shard)).await;
+        proxy.move_shard(ShardId(shard)).await;
     }
     stop.store(true, Ordering::Relaxed);
     let mut expected = BTreeMap::new();

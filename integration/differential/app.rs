@@ -3,6 +3,7 @@
 
 use super::compare::{Report, statements};
 use super::fixture::Fixture;
+use super::run;
 
 const POLICY: &str = include_str!("app/policy.yaml");
 
@@ -17,16 +18,6 @@ async fn fixture() -> Fixture {
     fixture.define(&text_of("schema.sql")).await;
     fixture.fill(&text_of("rows.sql")).await;
     fixture
-}
-
-async fn read(fixture: &Fixture, name: &str, text: &str) -> Report {
-    let mut report = Report::new(name);
-    let mut pair = fixture.pair().await;
-    for statement in statements(text) {
-        report.add(&mut pair, &statement).await;
-    }
-    report.print();
-    report
 }
 
 /// Once by the simple protocol, and with the same rows again by the extended one.
@@ -71,11 +62,11 @@ async fn what_reports_and_orms_ask_gives_what_one_postgresql_gives() {
     let fixture = fixture().await;
     let mut reports = Vec::new();
     for name in ["bi", "orm", "kinds"] {
-        reports.push(read(&fixture, name, &text_of(&format!("reads/{name}.sql"))).await);
+        reports.push(run(&fixture, name, &text_of(&format!("reads/{name}.sql"))).await);
     }
     if let Ok(path) = std::env::var("DIFFERENTIAL_FILE") {
         let text = std::fs::read_to_string(&path).unwrap();
-        reports.push(read(&fixture, &path, &text).await);
+        reports.push(run(&fixture, &path, &text).await);
     }
     assert_all_right(&reports);
 }

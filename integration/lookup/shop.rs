@@ -1,14 +1,10 @@
 //! A proxy in front of three nodes with looked-up users.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use foreshard::ids::{GroupId, NodeId, ShardId};
-use foreshard::mover::{Wanted, request_any};
+use foreshard::ids::{GroupId, ShardId};
 use foreshard::shard_map::KeyValue;
-use foreshard::shard_move::{Cause, Move, State};
 use tokio_postgres::Client;
 
-use crate::support::{TestDatabase, TestProxy, eventually, rows};
+use crate::support::{TestDatabase, TestProxy, rows};
 
 /// Users of tenants, found by their e-mail address and by their city.
 const POLICY: &str = "
@@ -92,19 +88,7 @@ impl Shop {
 
     /// Moves a shard to the next node, and waits until it is done.
     pub async fn move_shard(&self, shard: ShardId) {
-        let map = self.proxy.proxy.engine.live_map.snapshot();
-        let to = NodeId((map.node_of(shard).0 + 1) % 3);
-        let catalog = &self.proxy.proxy.mover.catalog;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        let (wanted, now) = (Wanted::Move { shard, to }, u64::try_from(now).unwrap());
-        let id = request_any(catalog, &map, &wanted, Cause::Operator, now).await.unwrap();
-        let finished = eventually("the move is finished", Duration::from_secs(90), async || {
-            let moves = catalog.list::<Move>().await.unwrap();
-            moves.into_iter().map(|mv| mv.record).find(|mv| mv.id == id && mv.is_finished())
-        });
-        let mv = finished.await;
-        assert_eq!(mv.state, State::Done, "{mv:#?}");
-        assert_eq!(self.proxy.proxy.engine.live_map.snapshot().node_of(shard), to);
+        self.proxy.move_shard(shard).await;
     }
 
     /// Rows over all nodes, asked of these themselves, in order.

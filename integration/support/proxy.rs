@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use foreshard::app::{Proxy, ProxyConfig};
@@ -9,9 +10,12 @@ use foreshard::backend::{self, NodeAddress};
 use foreshard::config::Policy;
 use foreshard::executor;
 use foreshard::frontend::{self, Admission};
+use foreshard::ids::{NodeId, ShardId};
+use foreshard::mover::{Wanted, request_any};
+use foreshard::shard_move::{Cause, Move, State};
 use tokio_postgres::{Client, NoTls};
 
-use super::{TestDatabase, temp_folder};
+use super::{TestDatabase, eventually, temp_folder};
 
 /// A proxy and what it was started with, so that it can be started again.
 pub struct TestProxy {
@@ -128,6 +132,24 @@ impl TestProxy {
         self.proxy.stop().await;
         let Self { folder, nodes, database, policy, .. } = self;
         Self::start_with(folder, nodes, database, policy, How::default()).await
+    }
+
+    /// Moves a shard to the next node, and waits until it is done.
+    pub async fn move_shard(&self, shard: ShardId) {
+        let live_map = &self.proxy.engine.live_map;
+        let (map, catalog) = (live_map.snapshot(), &self.proxy.mover.catalog);
+        let nodes = u16::try_from(self.nodes.len()).unwrap();
+        let to = NodeId((map.node_of(shard).0 + 1) % nodes);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let (wanted, now) = (Wanted::Move { shard, to }, u64::try_from(now).unwrap());
+        let id = request_any(catalog, &map, &wanted, Cause::Operator, now).await.unwrap();
+        let finished = eventually("the move is finished", Duration::from_secs(90), async || {
+            let moves = catalog.list::<Move>().await.unwrap();
+            moves.into_iter().map(|mv| mv.record).find(|mv| mv.id == id && mv.is_finished())
+        });
+        let mv = finished.await;
+        assert_eq!(mv.state, State::Done, "{mv:#?}");
+        assert_eq!(live_map.snapshot().node_of(shard), to);
     }
 
     /// How a driver connects to it.

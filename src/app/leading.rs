@@ -107,8 +107,7 @@ async fn wait(
 ) -> Result<Lead, RunError> {
     metrics::gauge!("foreshard_catalog_leads").set(0.0);
     let (told, shown) = watch::channel("standby: looks for the leader".to_owned());
-    let mut standby = None;
-    let mut failure = None;
+    let standby = AdminServer::start_standby(admin, shown, metrics.clone())?;
     let take = Lead::take(etcd, me, |seen| {
         let now = match seen {
             Ok(leader) => format!("standby: {} serves at {}", leader.host, leader.listen),
@@ -118,22 +117,10 @@ async fn wait(
             tracing::info!("{now}");
         }
         told.send_replace(now);
-        if standby.is_none() && failure.is_none() {
-            match AdminServer::start_standby(admin, shown.clone(), metrics.clone()) {
-                Ok(server) => standby = Some(server),
-                Err(error) => failure = Some(error),
-            }
-        }
     });
     let lead = take.await;
     drop(standby);
-    match failure {
-        Some(error) => {
-            lead.give_up().await;
-            Err(error.into())
-        }
-        None => Ok(lead),
-    }
+    Ok(lead)
 }
 
 /// A catalog that stands in the data folder goes over to etcd: all of it, before anything else is

@@ -48,29 +48,15 @@ impl Session {
         for node in self.nodes_home_last() {
             let started = Instant::now();
             let is_home = node == self.engine.live_map.load().home();
-            let member = self.ask(node, messages).await?;
-            let (mut tag, mut error) = (String::new(), None);
-            let bytes = pump(&mut member.guard, client, |kind, frame| match kind {
-                b'T' if is_home && describe => Verdict::Forward,
-                b'D' | b'N' if is_home => Verdict::Forward,
-                b'C' => {
-                    command_tag(&frame[5..]).clone_into(&mut tag);
-                    Verdict::Drop
-                }
-                b'E' => {
-                    error.get_or_insert_with(|| BytesMut::from(frame).freeze());
-                    Verdict::Drop
-                }
-                b'Z' => Verdict::DropLast,
-                _ => Verdict::Drop,
-            });
-            let bytes = bytes.await?;
+            let passes = |kind| match kind {
+                b'T' => is_home && describe,
+                b'D' | b'N' => is_home,
+                _ => false,
+            };
+            let (tag, bytes) = self.tag_of(node, messages, passes, client).await?;
             let cost = Cost { shards: smallvec::SmallVec::new(), access: Access::Write };
             self.record(node, &cost, started.elapsed(), bytes);
-            match error {
-                Some(frame) => return Err(Fault::Reported(frame)),
-                None => tags.push(tag),
-            }
+            tags.push(tag?);
         }
         tags.dedup();
         match tags.as_slice() {
@@ -192,10 +178,22 @@ impl Session {
         shown: bool,
         client: &mut Client,
     ) -> Result<String, Fault> {
-        let member = self.ask(node, query).await?;
+        let passes = |kind| shown && kind == b'N';
+        self.tag_of(node, query, passes, client).await?.0
+    }
+
+    /// What one node says to these messages: its command tag, or its error; and how many bytes that
+    /// was. The client gets the frames of these kinds.
+    async fn tag_of(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+        passes: impl Fn(u8) -> bool,
+        client: &mut Client,
+    ) -> Result<(Result<String, Fault>, u64), Fault> {
+        let member = self.ask(node, messages).await?;
         let (mut tag, mut error) = (String::new(), None);
-        pump(&mut member.guard, client, |kind, frame| match kind {
-            b'N' if shown => Verdict::Forward,
+        let bytes = pump(&mut member.guard, client, |kind, frame| match kind {
             b'C' => {
                 command_tag(&frame[5..]).clone_into(&mut tag);
                 Verdict::Drop
@@ -205,10 +203,11 @@ impl Session {
                 Verdict::Drop
             }
             b'Z' => Verdict::DropLast,
+            kind if passes(kind) => Verdict::Forward,
             _ => Verdict::Drop,
-        })
-        .await?;
-        error.map_or(Ok(tag), |frame| Err(Fault::Reported(frame)))
+        });
+        let bytes = bytes.await?;
+        Ok((error.map_or(Ok(tag), |frame| Err(Fault::Reported(frame))), bytes))
     }
 
     /// Starts a transaction block for several statements that are one to the client; `false` if the

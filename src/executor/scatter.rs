@@ -29,6 +29,13 @@ pub struct Scatter<'a> {
     pub order: Option<&'a Order>,
 }
 
+impl<'a> Scatter<'a> {
+    /// The rows pass one node after the other.
+    pub fn one_by_one(nodes: &'a [(NodeId, Cost)], messages: &'a [u8], describe: bool) -> Self {
+        Self { nodes, messages, describe, order: None }
+    }
+}
+
 /// What came of it.
 pub(super) struct Passed {
     pub(super) rows: u64,

@@ -197,13 +197,11 @@ impl ClientSession {
         match way {
             Way::Node(node, cost) => {
                 let nodes = [(node, cost)];
-                let scatter =
-                    Scatter { nodes: &nodes, messages: &messages, describe: true, order: None };
-                self.session.scatter(&scatter, &mut self.client).await
+                let only = Scatter::one_by_one(&nodes, &messages, true);
+                self.session.scatter(&only, &mut self.client).await
             }
             Way::Scatter(nodes) => {
-                let scatter =
-                    Scatter { nodes: &nodes, messages: &messages, describe: true, order: None };
+                let scatter = Scatter::one_by_one(&nodes, &messages, true);
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {

@@ -90,8 +90,7 @@ impl ClientSession {
                 Err(ServerError::new(SqlState::INTERNAL_ERROR, message).into())
             }
             Way::Scatter(nodes) => {
-                let scatter =
-                    Scatter { nodes: &nodes, messages: message, describe: true, order: None };
+                let scatter = Scatter::one_by_one(&nodes, message, true);
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {

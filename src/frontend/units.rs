@@ -109,8 +109,7 @@ impl ClientSession {
         let bound = Bound { types: &types, bind };
         match way {
             Way::Scatter(nodes) => {
-                let scatter =
-                    Scatter { nodes: &nodes, messages: &messages, describe: false, order: None };
+                let scatter = Scatter::one_by_one(&nodes, &messages, false);
                 self.session.scatter(&scatter, &mut self.client).await
             }
             Way::Pull(pull) => {
@@ -147,8 +146,7 @@ impl ClientSession {
             Way::Node(node, cost) => {
                 // The map has changed since Bind: one node is enough now.
                 let nodes = [(node, cost)];
-                let scatter =
-                    Scatter { nodes: &nodes, messages: &messages, describe: false, order: None };
+                let scatter = Scatter::one_by_one(&nodes, &messages, false);
                 self.session.scatter(&scatter, &mut self.client).await
             }
         }
