@@ -1,9 +1,7 @@
 //! What must be true when everything has come to rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use foreshard::catalog::{Catalog, EmbeddedKv};
 use foreshard::executor::CommitDecision;
 use foreshard::shard_map::{Bounds, ShardMap};
 use foreshard::shard_move::Move;
@@ -21,8 +19,7 @@ type Entry = (i64, i32, i64);
 /// Looks at catalog and nodes, which no process may have open; every fault that it finds.
 pub async fn audit(world: &World, written: &BTreeMap<(i32, i64), Written>) -> Vec<String> {
     let mut faults = Vec::new();
-    let folder = &world.deployment.data_folder;
-    let catalog = Catalog::new(Arc::new(EmbeddedKv::open(&folder.join("catalog.redb")).unwrap()));
+    let (catalog, lead) = world.catalog().await;
     let map = catalog.get::<ShardMap>("").await.unwrap().unwrap().record;
     for mv in catalog.list::<Move>().await.unwrap() {
         if !mv.record.is_finished() || !mv.record.objects.is_empty() {
@@ -44,6 +41,9 @@ pub async fn audit(world: &World, written: &BTreeMap<(i32, i64), Written>) -> Ve
         data.read(&client).await;
     }
     faults.extend(data.compare(written));
+    if let Some(lead) = lead {
+        lead.give_up().await;
+    }
     faults
 }
 

@@ -30,9 +30,11 @@ pub enum Fault {
     CancelStatements,
     LongReader,
     FullDisk,
+    CutCatalog,
+    StopCatalog,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 16] = [
     Fault::KillProxy,
     Fault::PauseProxy,
     Fault::KillNode,
@@ -47,7 +49,12 @@ const FAULTS: [Fault; 14] = [
     Fault::CancelStatements,
     Fault::LongReader,
     Fault::FullDisk,
+    Fault::CutCatalog,
+    Fault::StopCatalog,
 ];
+
+/// Those that only a catalog in etcd can have; the last ones.
+const OF_ETCD: usize = 2;
 
 /// A failpoint for the next start of the program, more often than not.
 pub fn failpoint(random: &mut StdRng) -> Option<&'static str> {
@@ -58,15 +65,19 @@ pub fn failpoint(random: &mut StdRng) -> Option<&'static str> {
 
 /// Chooses a fault and does it; returns when it is over, but for what heals later.
 pub async fn inject(world: &mut World, random: &mut StdRng) -> Fault {
-    let fault = FAULTS[random.random_range(0..FAULTS.len())];
+    let possible = FAULTS.len() - if world.shared.is_some() { 0 } else { OF_ETCD };
+    let fault = FAULTS[random.random_range(0..possible)];
     let node = random.random_range(0..3);
     let millis = |random: &mut StdRng, most| Duration::from_millis(random.random_range(10..most));
     match fault {
         Fault::KillProxy => kill_proxy(world, random).await,
         Fault::PauseProxy => {
-            world.signal(Signal::SIGSTOP);
-            sleep(millis(random, 2_500)).await;
-            world.signal(Signal::SIGCONT);
+            let leader = world.leader().await;
+            world.signal(leader, Signal::SIGSTOP);
+            // Where another one stands by, it may take over.
+            let most = if world.shared.is_some() { 6_000 } else { 2_500 };
+            sleep(millis(random, most)).await;
+            world.signal(leader, Signal::SIGCONT);
         }
         Fault::KillNode => world.kill_node(node, millis(random, 1_500)).await,
         Fault::KillBoth => {
@@ -101,12 +112,27 @@ pub async fn inject(world: &mut World, random: &mut StdRng) -> Fault {
             sleep(millis(random, 1_500)).await;
             disk.empty();
         }
+        Fault::CutCatalog => {
+            let leader = world.leader().await;
+            let Some(shared) = &world.shared else { return fault };
+            shared.wires[leader].set(Mode::Stall);
+            sleep(millis(random, 6_000)).await;
+            shared.wires[leader].cut();
+            shared.wires[leader].heal();
+        }
+        Fault::StopCatalog => {
+            let Some(shared) = &world.shared else { return fault };
+            shared.etcd.signal(Signal::SIGSTOP);
+            sleep(millis(random, 4_000)).await;
+            shared.etcd.signal(Signal::SIGCONT);
+        }
     }
     fault
 }
 
 async fn kill_proxy(world: &mut World, random: &mut StdRng) {
-    world.signal(Signal::SIGKILL);
+    let leader = world.leader().await;
+    world.signal(leader, Signal::SIGKILL);
     sleep(Duration::from_millis(20)).await;
     drop(world.keep_alive(failpoint(random)).await);
 }

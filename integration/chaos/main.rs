@@ -2,7 +2,8 @@
 //! program, its nodes and the wires between them fail at random.
 //!
 //! `make chaos` runs it as long as wanted: `CHAOS_SECONDS` says how long, `SEED` makes it begin the
-//! same again.
+//! same again. `CHAOS_STANDBY=1` has a second proxy stand by, over etcd, `0` has none; else the seed
+//! says.
 #![allow(clippy::print_stdout, reason = "the seed, and what happened")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 #![allow(unreachable_pub, reason = "a binary's own modules")]
@@ -15,6 +16,7 @@ mod ledger;
 mod moves;
 #[path = "../process_support/mod.rs"]
 mod process_support;
+mod proxies;
 mod scatter;
 #[path = "../support/mod.rs"]
 mod support;
@@ -80,7 +82,10 @@ struct Chaos {
 
 impl Chaos {
     async fn new(seed: u64) -> Self {
-        let world = World::new().await;
+        let stands_by =
+            variable("CHAOS_STANDBY").map_or(seed.is_multiple_of(2), |wanted| wanted > 0);
+        println!("a second proxy stands by: {stands_by}");
+        let world = World::new(stands_by).await;
         let ledger = Arc::new(Ledger::new());
         let (driver, tasks) = (world.deployment.driver(), Tasks::new());
         let kinds = [
@@ -161,12 +166,16 @@ impl Chaos {
         }
         let mut faults = self.ledger.violations();
         faults.extend(audit::audit(&self.world, &self.ledger.take_written()).await);
-        let log = std::fs::read_to_string(&self.world.deployment.log).unwrap_or_default();
-        faults.extend(log.lines().filter(|line| line.contains("panicked")).map(str::to_owned));
+        for proxy in &self.world.proxies {
+            let log = std::fs::read_to_string(&proxy.deployment.log).unwrap_or_default();
+            faults.extend(log.lines().filter(|line| line.contains("panicked")).map(str::to_owned));
+        }
         if !faults.is_empty() {
             self.fail(&faults);
         }
-        std::fs::write(&self.world.deployment.log, "").unwrap();
+        for proxy in &self.world.proxies {
+            std::fs::write(&proxy.deployment.log, "").unwrap();
+        }
         self.world.start(None);
         self.world.until_it_serves().await;
         self.begin_anew().await;
@@ -198,9 +207,12 @@ impl Chaos {
     }
 
     fn fail(&self, faults: &[String]) {
-        let folder = self.world.deployment.log.parent().unwrap();
         let kept = std::env::temp_dir().join(format!("foreshard-chaos-{}", self.seed));
-        let _kept = std::process::Command::new("cp").arg("-a").arg(folder).arg(&kept).status();
+        let _made = std::fs::create_dir_all(&kept);
+        for proxy in &self.world.proxies {
+            let folder = proxy.deployment.log.parent().unwrap();
+            let _kept = std::process::Command::new("cp").arg("-a").arg(folder).arg(&kept).status();
+        }
         for (log, number) in self.world.logs().iter().zip(1..) {
             let _kept = std::fs::copy(log, kept.join(format!("n{number}.log")));
         }

@@ -52,6 +52,9 @@ impl From<CatalogError> for ApiError {
         tracing::error!(error = &error as &dyn std::error::Error, "the admin API failed");
         let status = match error {
             CatalogError::Conflict(_) => StatusCode::CONFLICT,
+            CatalogError::Replaced | CatalogError::Away | CatalogError::Unknown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
