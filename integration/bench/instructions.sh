@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Instructions a query outside of the kernel, counted by callgrind: steadier than any time. Of
 # foreshard those of the threads that serve clients: what it forecasts meanwhile is no query's.
-# FORESHARD (target/release/foreshard) can be set.
+# FORESHARD (target/release/foreshard), CLIENTS (4) and QUERIES of each (2000) can be set.
 set -euo pipefail
-clients=4
-queries=2000
+clients=${CLIENTS:-4}
+queries=${QUERIES:-2000}
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/foreshard-callgrind.XXXXXX")
 chmod 777 "$folder"

@@ -87,6 +87,35 @@ async fn one_whose_policy_does_not_fit_says_so_before_it_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_waited_serves_by_the_configuration_as_it_is_then() {
+    let pair = Pair::new().await;
+    let (first, second) = pair.serve().await;
+    for deployment in [&pair.first, &pair.second] {
+        let config = std::fs::read_to_string(&deployment.config).unwrap();
+        let more = config.replace("entries: tenant_id }", "entries: tenant_id, notes: tenant_id }");
+        assert_ne!(config, more);
+        std::fs::write(&deployment.config, more).unwrap();
+    }
+    let output = pair.first.run(&["reload"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    let client = pair.first.client().await;
+    client.batch_execute("CREATE TABLE notes (tenant_id bigint, note text)").await.unwrap();
+    client
+        .batch_execute("INSERT INTO notes SELECT i, 'n' FROM generate_series(1, 20) i")
+        .await
+        .unwrap();
+    drop(client);
+    first.stop(&pair.first).await;
+    pair.serves(&pair.second).await;
+    let client = pair.second.client().await;
+    assert_eq!(rows(&client, "SELECT count(*) FROM notes").await, ["20"]);
+    let explained = rows(&client, "EXPLAIN SELECT * FROM notes WHERE tenant_id = 1").await;
+    assert!(explained[0].contains("notes_s"), "{explained:?}");
+    drop(client);
+    second.stop(&pair.second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_is_cut_off_from_etcd_goes_on_until_another_takes_over() {
     let pair = Pair::new().await;
     let (mut first, second) = pair.serve().await;

@@ -77,7 +77,8 @@ pub(super) async fn open(config: &Serve, metrics: &Metrics) -> Result<Opened, Ru
     let id = process_id(&Catalog::new(Arc::clone(&local))).await.map_err(StartError::from)?;
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let listen = config.frontend.listen.to_string();
-    let me = Leader { id, host, listen, since_unix_ms: 0 };
+    // With the host: a copy of the folder elsewhere is another process.
+    let me = Leader { id: format!("{id}@{host}"), host, listen, since_unix_ms: 0 };
     // One that could not serve should say so now, not when it is needed.
     let reader = Catalog::new(Arc::new(Lead::reader(etcd.clone())));
     if let Ok(Some(map)) = reader.get::<ShardMap>("").await {

@@ -1,7 +1,7 @@
 //! A proxy with its admin server: what `dev` and `serve` have in common.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -79,6 +79,10 @@ impl Running {
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
         let Opened { catalog, leading } = leading::open(&serve, &metrics).await?;
+        let serve = match &file {
+            Some(file) if leading.is_some() => as_it_is_now(serve, file),
+            _ => serve,
+        };
         let started = Self::start_with(serve, file, inherited, metrics, catalog).await;
         match (started, leading) {
             (Ok(running), leading) => Ok(Self { leading, ..running }),
@@ -173,6 +177,18 @@ impl Running {
             None => {}
         }
         drop(self.admin);
+    }
+}
+
+/// A process that waited for its turn serves by what the file says then: the one that served may have
+/// been told to reload it.
+fn as_it_is_now(was: Serve, file: &Path) -> Serve {
+    match Serve::load(file) {
+        Ok(new) => Serve { data_folder: was.data_folder, catalog: was.catalog, ..new },
+        Err(faults) => {
+            tracing::error!(%faults, "the configuration can't be read again: the older one is used");
+            was
+        }
     }
 }
 

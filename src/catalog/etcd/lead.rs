@@ -27,7 +27,7 @@ const RENEWALS: u32 = 4;
 /// A proxy that leads, as the others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
-    /// Names its data folder.
+    /// Names its data folder, and the host that this is on.
     pub id: String,
     /// Where it runs.
     pub host: String,
