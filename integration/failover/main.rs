@@ -2,7 +2,11 @@
 //! again, cut off, stopped in order; and etcd itself goes away and comes back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
+mod access;
 mod catalog;
+#[path = "../login_support/certificates.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of logging in")]
+mod certificates;
 mod pair;
 #[path = "../process_support/mod.rs"]
 mod process_support;

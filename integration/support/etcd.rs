@@ -19,18 +19,24 @@ pub struct TestEtcd {
     child: Child,
     pub port: u16,
     folder: PathBuf,
+    args: Vec<String>,
 }
 
 impl TestEtcd {
     /// Starts one without any data; installs it first where it is missing.
     pub async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// The same with further arguments; over TLS, if these name a certificate.
+    pub async fn start_with(args: Vec<String>) -> Self {
         let mut install = Command::new("bash");
         let installed = install.args(["integration/setup/install.sh", "etcd"]).status().await;
         assert!(installed.unwrap().success(), "etcd can't be installed");
         let folder = temp_folder("etcd");
         let port = port();
-        let child = run(port, &folder);
-        let etcd = Self { child, port, folder };
+        let child = run(port, &folder, &args);
+        let etcd = Self { child, port, folder, args };
         etcd.until_it_answers().await;
         etcd
     }
@@ -52,7 +58,7 @@ impl TestEtcd {
 
     /// Starts it again with its data.
     pub async fn restart(&mut self) {
-        self.child = run(self.port, &self.folder);
+        self.child = run(self.port, &self.folder, &self.args);
         self.until_it_answers().await;
     }
 
@@ -74,14 +80,16 @@ fn port() -> u16 {
     }
 }
 
-fn run(port: u16, folder: &std::path::Path) -> Child {
-    let clients = format!("http://127.0.0.1:{port}");
+fn run(port: u16, folder: &std::path::Path, args: &[String]) -> Child {
+    let tls = args.iter().any(|arg| arg == "--cert-file");
+    let clients = format!("{}://127.0.0.1:{port}", if tls { "https" } else { "http" });
     let peers = format!("http://127.0.0.1:{}", port + 1);
     let mut command = Command::new("etcd");
     command.arg("--data-dir").arg(folder);
     command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
     command.args(["--initial-cluster", &format!("default={peers}"), "--log-level", "error"]);
+    command.args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command.spawn().unwrap()
 }
