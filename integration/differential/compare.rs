@@ -96,7 +96,7 @@ const FIRST_OWN_OID: u32 = 16_384;
 const RECORDS: [u32; 2] = [2249, 2287];
 
 impl Outcome {
-    fn normal(mut self, ordered: bool) -> Self {
+    pub fn normal(mut self, ordered: bool) -> Self {
         for column in &mut self.columns {
             if column.1 >= FIRST_OWN_OID {
                 column.1 = FIRST_OWN_OID;
@@ -113,18 +113,18 @@ impl Outcome {
         self
     }
 
-    fn refused(&self) -> Option<&str> {
+    pub fn refused(&self) -> Option<&str> {
         self.error.as_ref().filter(|(code, _)| code == "0A000").map(|(_, message)| &**message)
     }
 
     /// The places of columns that may hold OIDs.
-    fn with_oids(&self) -> Vec<usize> {
+    pub fn with_oids(&self) -> Vec<usize> {
         let oids = self.columns.iter().map(|(_, oid, _)| *oid);
         let holds = |oid: &u32| *oid >= FIRST_OWN_OID || RECORDS.contains(oid);
         oids.enumerate().filter(|(_, oid)| holds(oid)).map(|(at, _)| at).collect()
     }
 
-    fn hide(&mut self, columns: &[usize]) {
+    pub fn hide(&mut self, columns: &[usize]) {
         for row in &mut self.rows {
             for at in columns {
                 if let Some(Some(value)) = row.get_mut(*at) {
@@ -245,7 +245,8 @@ async fn way(proxy: &mut Wire, statement: &Statement) -> String {
     }
 }
 
-fn difference(proxy: &Outcome, single: &Outcome) -> String {
+/// Both, for whoever reads the failure.
+pub fn difference(proxy: &Outcome, single: &Outcome) -> String {
     let show = |outcome: &Outcome| {
         let rows = outcome.rows.iter().map(|row| {
             let value = |value: &Option<Vec<u8>>| {

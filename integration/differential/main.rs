@@ -14,6 +14,7 @@ mod reduced;
 mod support;
 mod tpch;
 mod wire;
+mod writing;
 
 use compare::{Report, statements};
 use fixture::Fixture;
@@ -113,7 +114,7 @@ async fn a_transaction_that_changed_definitions_is_not_mixed_with_rows_of_severa
     let refused = pair.proxy.simple("SELECT more, count(*) FROM tenants GROUP BY more").await;
     assert_eq!(refused.error.unwrap().0, "0A000");
     pair.proxy.simple("ROLLBACK").await;
-    pair.proxy.simple("CREATE TEMP TABLE picked AS SELECT 5::bigint AS id").await;
+    pair.proxy.simple("CREATE TEMP VIEW picked AS SELECT 5::bigint AS id").await;
     let joined = "SELECT t.id FROM tenants t JOIN picked p ON p.id = t.id";
     let refused = pair.proxy.simple(joined).await;
     assert_eq!(refused.error.unwrap().0, "0A000");

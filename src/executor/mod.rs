@@ -46,6 +46,7 @@ mod session;
 mod sorted;
 mod sorting;
 mod spread;
+mod stand_in;
 mod system_catalog;
 mod transaction;
 mod viewed;

@@ -14,11 +14,10 @@ use tokio::time::{Instant, timeout_at};
 use super::finish::{Ending, finish_on, too_slow};
 use super::inflow::{Budget, FewRows, Inflow};
 use super::learned::Asked;
-use super::merge_session::{
-    COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain, is_unknown_table,
-};
+use super::merge_session::{COPY_HEADER, COPY_TRAILER, Described, MergeSession, drain};
 use super::reduce::Question;
 use super::run::{Cost, query_message};
+use super::stand_in::explained;
 use super::{Client, Fault, OpenPull, Session};
 use crate::ids::{Epoch, NodeId};
 use crate::load::Access;
@@ -63,7 +62,7 @@ pub enum PullMode {
 
 impl PullRun<'_> {
     /// The statement with the queries of its views.
-    fn expanded_text(&self) -> &str {
+    pub(super) fn expanded_text(&self) -> &str {
         self.pull.expanded.as_ref().map_or(self.text, |expanded| &expanded.text)
     }
 }
@@ -224,7 +223,10 @@ impl Session {
         drop(map);
         let home_is_pinned = self.held(home).is_some_and(|member| member.is_pinned());
         let all = self.in_transaction() || home_is_pinned;
-        let asked = self.asked(run, epoch);
+        let temporary = self.may_have_temporary(home);
+        let stand_ins = self.stand_ins(run).await?;
+        // They may be others in another session.
+        let asked = self.asked(run, epoch).filter(|_| stand_ins.is_empty());
         let mut keep = None;
         if let (Some(asked), Some(reduction)) = (asked, &run.pull.reduction) {
             match self.engine.learned.find(&asked) {
@@ -237,17 +239,9 @@ impl Session {
             }
         }
         let statement = text.get(run.start..).unwrap_or_default();
-        let described = match merge.describe(statement, run.params.types).await {
-            Err(Fault::Reported(frame)) if home_is_pinned && is_unknown_table(&frame) => {
-                return Err(ServerError::refused(
-                    "a temporary table can't be used beside rows of several nodes",
-                    "Another connection brings them together, to which it is not visible.",
-                    "Use an ordinary table.",
-                )
-                .into());
-            }
-            described => described?,
-        };
+        merge.make_stand_ins(&stand_ins).await?;
+        let described = merge.describe(statement, run.params.types).await;
+        let described = described.map_err(|fault| explained(fault, temporary))?;
         merge.check_functions(&run.pull.unknown_functions).await?;
         if let Some(expanded) = &run.pull.expanded {
             merge.check_views(run, expanded, &described).await?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::capture::Answer;
-use super::select::described_columns;
+use super::select::{described_columns, types_of};
 use super::session::ClientSession;
 use super::simple::Way;
 use super::writes::params_of;
@@ -163,9 +163,9 @@ impl ClientSession {
             answer.columns = columns.filter(|columns| !columns.is_empty());
         }
         let columns = answer.columns.as_ref().map_or(Ok(Vec::new()), |c| described_columns(c))?;
-        let oids: Vec<u32> = columns.iter().map(|(_, oid)| *oid).collect();
-        let kinds = if oids.is_empty() { Vec::new() } else { self.type_names(&oids).await? };
-        let rows = self.literals(&answer, &[]).await?;
+        let types = answer.columns.as_ref().map_or(Ok(Vec::new()), |c| types_of(c))?;
+        let kinds = self.type_names(&types, true).await?;
+        let rows = self.literals(&answer, None).await?;
         let names = columns.into_iter().map(|(name, _)| name).collect();
         Ok(Given { names, kinds, rows })
     }

@@ -34,8 +34,8 @@ impl ClientSession {
             return Err(too_many().into());
         }
         let columns = selected.columns.as_ref().map_or(Ok(Vec::new()), |c| described_columns(c))?;
-        let oids: Vec<u32> = columns.iter().map(|(_, oid)| *oid).collect();
-        let kinds = self.type_names(&oids).await?;
+        let types: Vec<(u32, i32)> = columns.iter().map(|(_, oid)| (*oid, -1)).collect();
+        let kinds = self.type_names(&types, false).await?;
         let rows = selected.rows.iter().map(|row| values(row)).collect::<Result<Vec<_>, _>>()?;
         let names = columns.iter().map(|(name, _)| name.clone());
         let named: Vec<(String, String)> = names.zip(kinds).collect();

@@ -59,7 +59,7 @@ impl ClientSession {
         for row in &updated.rows {
             self.client.relay(row).await?;
         }
-        let rows = self.literals(&taken, &steps.untyped).await?;
+        let rows = self.literals(&taken, Some(&steps.untyped)).await?;
         let mut count = updated.count();
         for rows in rows.chunks(ROWS_A_STATEMENT) {
             let text =

@@ -31,17 +31,17 @@ impl ClientSession {
         let types = self.types_in(&insert.text, bound).await?;
         let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
         let selected = self.fetch(source, typed.as_ref()).await?;
-        let count = selected.columns.as_ref().map_or(Ok(0), |c| type_oids(c).map(|it| it.len()))?;
+        let count = selected.columns.as_ref().map_or(Ok(0), |c| types_of(c).map(|it| it.len()))?;
         let untyped: Vec<bool> =
             bare_columns(source, count).iter().map(|bare| is_untyped(*bare, &types)).collect();
-        let rows = self.literals(&selected, &untyped).await?;
+        let rows = self.literals(&selected, Some(&untyped)).await?;
         let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
         if rows.is_empty() {
             // The same without rows: checks it, and describes what RETURNING gives.
             let text = format!("{head}{}{tail}", without_rows(source, &untyped));
             let home = self.worker.engine.live_map.load().home();
             let cost = crate::executor::Cost::none(crate::load::Access::Write);
-            return self.write_way(Way::Node(home, cost), &text, bound).await;
+            return self.write_way(Way::Node(home, cost), &text, typed.as_ref()).await;
         }
         let whole = layout.conflict;
         if whole && rows.len() > ROWS_MAX {
@@ -49,7 +49,7 @@ impl ClientSession {
         }
         let portion = if whole { rows.len() } else { ROWS_A_STATEMENT };
         let insert = async |session: &mut Self| {
-            session.insert_portions(head, tail, &rows, (portion, bound)).await
+            session.insert_portions(head, tail, &rows, (portion, typed.as_ref())).await
         };
         self.in_one_block("INSERT 0", insert).await
     }
@@ -92,9 +92,14 @@ impl ClientSession {
         let declared = |at: usize| bound.types.get(at).copied().unwrap_or(0);
         let mut types: Vec<u32> = (0..bound.bind.values.len()).map(declared).collect();
         if types.contains(&0) {
-            let inferred = self.session.param_types(text, bound.types).await?;
-            for (kind, inferred) in types.iter_mut().zip(inferred) {
-                if *kind == 0 && inferred < FIRST_USER_OID {
+            // Parts of it may have run, with their parameters.
+            let (text, numbers) = renumbered(text);
+            let place = |number: &u16| usize::from(*number).checked_sub(1);
+            let given: Vec<u32> = numbers.iter().map(|n| place(n).map_or(0, &declared)).collect();
+            let inferred = self.session.param_types(&text, &given).await?;
+            for (number, inferred) in numbers.iter().zip(inferred) {
+                let kind = place(number).and_then(|at| types.get_mut(at));
+                if let Some(kind) = kind.filter(|kind| **kind == 0 && inferred < FIRST_USER_OID) {
                     *kind = inferred;
                 }
             }
@@ -228,26 +233,36 @@ impl ClientSession {
     }
 
     /// Each row as `(…)` of literals, with the types of the query's columns; a column that is a
-    /// string without a type, by `untyped`, has none here either.
+    /// string without a type, by `untyped`, has none here either. Without `untyped` also NULLs have
+    /// types where nothing else tells them.
     pub(super) async fn literals(
         &mut self,
         selected: &Answer,
-        untyped: &[bool],
+        untyped: Option<&[bool]>,
     ) -> Result<Vec<String>, Fault> {
+        let is_untyped = |at: usize| untyped.and_then(|all| all.get(at)) == Some(&true);
         if selected.rows.is_empty() {
             return Ok(Vec::new());
         }
         let types = match &selected.columns {
-            Some(columns) => self.type_names(&type_oids(columns)?).await?,
+            Some(columns) => self.type_names(&types_of(columns)?, false).await?,
             None => Vec::new(),
         };
         let mut rows = Vec::with_capacity(selected.rows.len());
-        for row in &selected.rows {
+        for (number, row) in selected.rows.iter().enumerate() {
             let values = values(row)?;
             let value = |(index, value): (usize, Option<String>)| {
-                let kind = types.get(index).filter(|_| untyped.get(index) != Some(&true));
-                let kind = kind.cloned().unwrap_or_else(|| "unknown".to_owned());
-                literal(&value.map(|value| (value, kind)))
+                let kind = types.get(index).filter(|_| !is_untyped(index));
+                match (value, kind) {
+                    // VALUES that are all NULL would be texts; in INSERT they have the column's type.
+                    (None, Some(kind)) if number == 0 && untyped.is_none() => {
+                        format!("CAST(NULL AS {kind})")
+                    }
+                    (value, kind) => {
+                        let kind = kind.map_or("unknown", String::as_str).to_owned();
+                        literal(&value.map(|value| (value, kind)))
+                    }
+                }
             };
             let values: Vec<String> = values.into_iter().enumerate().map(value).collect();
             rows.push(format!("({})", values.join(", ")));
@@ -255,14 +270,23 @@ impl ClientSession {
         Ok(rows)
     }
 
-    /// The names of types: whatever node has described them, they have the home node's ids.
-    pub(super) async fn type_names(&mut self, oids: &[u32]) -> Result<Vec<String>, Fault> {
+    /// The names of types, each with its modifier if that is wanted: whatever node has described
+    /// them, they have the home node's ids.
+    pub(super) async fn type_names(
+        &mut self,
+        types: &[(u32, i32)],
+        modified: bool,
+    ) -> Result<Vec<String>, Fault> {
+        if types.is_empty() {
+            return Ok(Vec::new());
+        }
         let home = self.worker.engine.live_map.load().home();
-        let list: Vec<String> = oids.iter().map(ToString::to_string).collect();
+        let list = types.iter().enumerate().map(|(at, (oid, modifier))| {
+            format!("({at}, {oid}::oid, {})", if modified { *modifier } else { -1 })
+        });
         let text = format!(
-            "SELECT pg_catalog.format_type(o, -1) FROM pg_catalog.unnest(ARRAY[{}]::oid[]) \
-             WITH ORDINALITY AS x(o, n) ORDER BY n",
-            list.join(", ")
+            "SELECT pg_catalog.format_type(o, m) FROM (VALUES {}) AS x (n, o, m) ORDER BY n",
+            list.collect::<Vec<_>>().join(", ")
         );
         let session = async |session: &mut Self| {
             let run = session.session.run_text(home, &text, &mut session.client);
@@ -342,12 +366,17 @@ fn without_rows(source: &str, untyped: &[bool]) -> String {
 }
 
 /// The types of the columns that a `RowDescription` describes.
-fn type_oids(frame: &[u8]) -> Result<Vec<u32>, Fault> {
-    Ok(described_columns(frame)?.into_iter().map(|(_, oid)| oid).collect())
+pub(super) fn types_of(frame: &[u8]) -> Result<Vec<(u32, i32)>, Fault> {
+    Ok(all_columns(frame)?.into_iter().map(|(_, oid, modifier)| (oid, modifier)).collect())
 }
 
 /// Names and types of the columns that a `RowDescription` describes.
 pub(super) fn described_columns(frame: &[u8]) -> Result<Vec<(String, u32)>, Fault> {
+    Ok(all_columns(frame)?.into_iter().map(|(name, oid, _)| (name, oid)).collect())
+}
+
+/// The same with the modifiers of the types.
+fn all_columns(frame: &[u8]) -> Result<Vec<(String, u32, i32)>, Fault> {
     let read = || {
         let mut reader = Reader::new(body(frame));
         let count = reader.count(19)?;
@@ -356,8 +385,10 @@ pub(super) fn described_columns(frame: &[u8]) -> Result<Vec<(String, u32)>, Faul
                 let name = String::from_utf8_lossy(reader.cstr()?).into_owned();
                 reader.bytes(6)?;
                 let oid = reader.u32()?;
-                reader.bytes(8)?;
-                Ok((name, oid))
+                reader.bytes(2)?;
+                let modifier = reader.i32()?;
+                reader.bytes(2)?;
+                Ok((name, oid, modifier))
             })
             .collect::<Result<_, crate::wire::Malformed>>()
     };

@@ -22,14 +22,24 @@ pub fn given_rows(names: &[String], kinds: &[String], rows: &[String]) -> String
     if kinds.is_empty() {
         return format!("SELECT FROM pg_catalog.generate_series(1, {})", rows.len());
     }
-    let columns: Vec<_> = names.iter().map(|name| Ident::new(name).to_string()).collect();
+    let mut columns: Vec<_> = names.iter().map(|name| Ident::new(name).to_string()).collect();
+    let mut list = "*".to_owned();
+    if kinds.iter().any(|kind| kind.contains('(')) {
+        // VALUES with a NULL in them have types without lengths and scales.
+        let placed = |at: usize| format!("\"{at}\"");
+        let cast = columns.iter().zip(kinds).enumerate();
+        let cast =
+            cast.map(|(at, (name, kind))| format!("CAST({} AS {kind}) AS {name}", placed(at)));
+        list = cast.collect::<Vec<_>>().join(", ");
+        columns = (0..kinds.len()).map(placed).collect();
+    }
     let (some, none) = if rows.is_empty() {
         let nulls: Vec<_> = kinds.iter().map(|kind| format!("CAST(NULL AS {kind})")).collect();
         (format!("({})", nulls.join(", ")), " WHERE false")
     } else {
         (rows.join(", "), "")
     };
-    format!("SELECT * FROM (VALUES {some}) AS given ({}){none}", columns.join(", "))
+    format!("SELECT {list} FROM (VALUES {some}) AS given ({}){none}", columns.join(", "))
 }
 
 /// Rows of one column, each `(…)`, as the list of IN.
@@ -50,6 +60,10 @@ mod tests {
         let (names, kinds) = (vec!["a b".to_owned()], vec!["bigint".to_owned()]);
         let none = "SELECT * FROM (VALUES (CAST(NULL AS bigint))) AS given (\"a b\") WHERE false";
         assert_eq!(given_rows(&names, &kinds, &[]), none);
+        let (names, kinds) =
+            (["a", "a"].map(str::to_owned), ["text", "numeric(8,2)"].map(str::to_owned));
+        let cast = "SELECT CAST(\"0\" AS text) AS \"a\", CAST(\"1\" AS numeric(8,2)) AS \"a\" FROM (VALUES (1)) AS given (\"0\", \"1\")";
+        assert_eq!(given_rows(&names, &kinds, &["(1)".to_owned()]), cast);
         let bare = ["()".to_owned(), "()".to_owned()];
         let two = "SELECT FROM pg_catalog.generate_series(1, 2)";
         assert_eq!(given_rows(&[], &[], &bare), two);

@@ -40,6 +40,6 @@ pub use lookup::{
 };
 pub use merge::merge;
 pub use order::{Direction, Ordered, ordered};
-pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull};
+pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull, table_source};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
 pub use rekey::{RekeySteps, rekey};

@@ -119,7 +119,7 @@ fn input(
     let (select, has_tests) = select(text, table, params);
     Some(PullInput {
         name: String::new(),
-        table: source(text, table),
+        table: table_source(text, table),
         select,
         has_tests,
         group,
@@ -168,7 +168,7 @@ pub(super) fn spliced(text: &str, mut edits: Vec<(Range<usize>, String)>) -> Str
 }
 
 /// The table's name as SQL.
-fn source(text: &str, table: &PullTable) -> String {
+pub fn table_source(text: &str, table: &PullTable) -> String {
     match &table.kind {
         PullKind::Sharded(_, name) => name.to_string(),
         PullKind::Whole | PullKind::Catalog => text[table.span.clone()].to_owned(),
@@ -187,7 +187,7 @@ pub(super) fn select(text: &str, table: &PullTable, params: &Params<'_>) -> (Str
         }
     }
     sql.push_str(" FROM ");
-    sql.push_str(&source(text, table));
+    sql.push_str(&table_source(text, table));
     let tests: Vec<_> =
         table.tests.iter().filter_map(|test| condition(test, &table.param_uses, params)).collect();
     if !tests.is_empty() {

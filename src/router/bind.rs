@@ -321,7 +321,7 @@ impl<'a> Bound<'a> {
             let is_it = |table: &TableRef| {
                 let schema = match &table.source {
                     Source::Table(name) => name.schema.as_ref(),
-                    Source::Cte(_) | Source::Derived(_) | Source::Other => None,
+                    Source::Cte(_) | Source::Derived(_) | Source::Rows | Source::Other => None,
                 };
                 table.alias == column.table
                     && column.schema.as_ref().is_none_or(|wanted| schema == Some(wanted))
@@ -364,7 +364,7 @@ impl<'a> Bound<'a> {
                 let own = inner.into_iter().find(|reach| reach.table.is_some())?;
                 Some(Reach { table: Some(place), ..own })
             }
-            Source::Cte(_) | Source::Other => None,
+            Source::Cte(_) | Source::Rows | Source::Other => None,
         };
         tables.filter_map(reach).collect()
     }

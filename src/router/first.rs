@@ -47,14 +47,14 @@ pub(super) fn first(
     Ok(Arc::new(First { text: text.to_owned(), verb: query.verb, early, tables, refusal }))
 }
 
-/// The tables that an UPDATE or DELETE reads besides its target.
+/// The tables that a write reads besides its target.
 fn tables(
     query: &Query,
     statement: &Statement,
     names: &Names<'_>,
 ) -> Result<Vec<(EarlyUse, PullTable)>, ServerError> {
     let mut found = Vec::new();
-    let changes = matches!(query.verb, Verb::Update | Verb::Delete);
+    let changes = matches!(query.verb, Verb::Update | Verb::Delete | Verb::Insert);
     if !changes || query.features.cte || !query.columns.qualifiers.is_empty() {
         return Ok(found);
     }

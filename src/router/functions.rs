@@ -4,77 +4,20 @@
 use std::sync::LazyLock;
 
 use super::Leaves;
-use crate::sql::{Call, Constant, ConstantValue, Query, Source, Statement, TableRef, Test};
+use crate::sql::{
+    Call, Constant, ConstantValue, Query, Source, Statement, TableRef, Test, VOLATILE,
+};
 
-/// The same result for the same arguments on every node, at any time; no aggregates.
-const PURE: [&str; 66] = [
-    "abs",
-    "array_append",
-    "array_cat",
-    "array_length",
-    "array_position",
-    "array_prepend",
-    "array_remove",
-    "array_to_string",
-    "ascii",
-    "bit_length",
-    "btrim",
-    "cardinality",
-    "ceil",
-    "ceiling",
-    "char_length",
-    "character_length",
-    "chr",
-    "coalesce",
-    "concat",
-    "concat_ws",
-    "convert_from",
-    "convert_to",
-    "decode",
-    "div",
-    "encode",
-    "floor",
-    "greatest",
-    "initcap",
-    "json_array_length",
-    "json_build_array",
-    "json_build_object",
-    "json_extract_path",
-    "json_extract_path_text",
-    "jsonb_array_length",
-    "jsonb_build_array",
-    "jsonb_build_object",
-    "jsonb_extract_path",
-    "jsonb_extract_path_text",
-    "jsonb_set",
-    "jsonb_strip_nulls",
-    "least",
-    "left",
-    "length",
-    "lower",
-    "lpad",
-    "ltrim",
-    "md5",
-    "mod",
-    "nullif",
-    "octet_length",
-    "overlay",
-    "position",
-    "power",
-    "regexp_replace",
-    "repeat",
-    "replace",
-    "reverse",
-    "right",
-    "round",
-    "rpad",
-    "rtrim",
-    "sign",
-    "split_part",
-    "strpos",
-    "substr",
-    "upper",
-];
+/// The same result for the same arguments on every node, at any time; no aggregates, and no sets
+/// of rows. Sorted.
+const PURE: &str = include_str!("pure.txt");
+
+/// The same on every node under the same settings; also such as give sets of rows, and ARRAY of a
+/// subquery. Sorted.
+const SETTLED: &str = include_str!("settled.txt");
+
+static PURE_NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| PURE.lines().collect());
+static SETTLED_NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| SETTLED.lines().collect());
 
 /// Harmless on whichever node, when no table is read.
 const ANYWHERE: [&str; 23] = [
@@ -127,6 +70,9 @@ const AGGREGATES: [&str; 20] = [
     "sum",
 ];
 
+/// Of many rows, in whatever order.
+const ORDERLESS: [&str; 6] = ["bool_and", "bool_or", "count", "every", "max", "min"];
+
 /// Leave something in the session that lasts, or take it away.
 const STATE: [&str; 10] = [
     "dblink_connect",
@@ -164,7 +110,13 @@ fn listed(call: &Call, list: &[&str]) -> bool {
 
 /// Whether the same arguments give the same result on every node.
 pub(super) fn is_pure(call: &Call) -> bool {
-    listed(call, &PURE)
+    built_in(call) && PURE_NAMES.binary_search(&call.name.as_str()).is_ok()
+}
+
+/// Whether it is computed anew for each row, or else once for a whole statement: on every node another
+/// value.
+pub(super) fn is_volatile(call: &Call) -> bool {
+    listed(call, &VOLATILE)
 }
 
 /// Types that look like calls where they have a length: `numeric(10, 2)`.
@@ -172,7 +124,7 @@ const TYPES: [&str; 7] = ["bit", "bpchar", "char", "decimal", "numeric", "varbit
 
 /// Whether PostgreSQL's function (or type with a length) of this name gives the same on every node.
 pub fn is_pure_function(name: &str) -> bool {
-    PURE.binary_search(&name).is_ok() || TYPES.binary_search(&name).is_ok()
+    PURE_NAMES.binary_search(&name).is_ok() || TYPES.binary_search(&name).is_ok()
 }
 
 /// Whether it may run on whichever node, when no home table is read.
@@ -252,7 +204,17 @@ pub(super) fn is_home_only(name: &str) -> bool {
 /// Whether it may run in a write that is spread over nodes: it gives the same on each, or differs
 /// from row to row anyway.
 pub(super) fn in_spread_write(call: &Call) -> bool {
-    reads_only(call)
+    reads_only(call) || is_settled(call)
+}
+
+/// Whether the same arguments give the same on every node under the same settings.
+fn is_settled(call: &Call) -> bool {
+    built_in(call) && SETTLED_NAMES.binary_search(&call.name.as_str()).is_ok()
+}
+
+/// Whether it gives the same on every node that has the same rows, in whatever order they are.
+pub(super) fn is_same_everywhere(call: &Call) -> bool {
+    is_pure(call) || is_settled(call) || listed(call, &ORDERLESS)
 }
 
 /// Why a call must not run beside a sharded table.
@@ -267,7 +229,9 @@ pub(super) fn home_only(call: &Call) -> Option<&'static str> {
 mod tests {
     #[test]
     fn the_lists_are_sorted_for_binary_search() {
-        assert!(super::PURE.is_sorted());
+        assert!(super::PURE.lines().is_sorted());
+        assert!(super::SETTLED.lines().is_sorted());
+        assert!(super::VOLATILE.is_sorted());
         assert!(super::ANYWHERE.is_sorted());
         assert!(super::AGGREGATES.is_sorted());
         assert!(super::TYPES.is_sorted());

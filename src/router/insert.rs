@@ -9,7 +9,8 @@ use super::functions;
 use super::names::Names;
 use crate::shard_map::{Column, Identity, KeyType, Table};
 use crate::sql::{
-    Constant, ConstantValue, Ident, Insert, InsertLayout, Query, calls_in, clock_calls, params_of,
+    Constant, ConstantValue, Ident, Insert, InsertLayout, Query, VOLATILE, calls_in, clock_calls,
+    params_of,
 };
 use crate::wire::ServerError;
 
@@ -414,8 +415,18 @@ pub(super) fn splits(query: &Query, text: &str, names: &Names<'_>) -> Option<Arc
                 _ => true,
             })
     };
-    let plain = query.levels.iter().skip(1).all(other) && !query.features.cte;
+    let plain = query.levels.iter().skip(1).all(other)
+        && !query.features.cte
+        && !computes_once(text.get(layout.source.end..).unwrap_or_default());
     plain.then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone() }))
+}
+
+/// Whether ON CONFLICT or RETURNING has a subquery that may give one value for all rows, and another
+/// one each time.
+fn computes_once(tail: &str) -> bool {
+    let calls = calls_in(tail);
+    tail.to_ascii_lowercase().contains("select")
+        && calls.iter().any(|call| VOLATILE.contains(&call.as_str()))
 }
 
 /// INSERT of a query's rows, where the query can run on its own.

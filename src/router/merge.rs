@@ -112,6 +112,12 @@ impl Merging<'_, '_> {
             let why = format!("What {}() does on each node is not known", call.name);
             return Err(self.refused(&why, once));
         }
+        let inside = self.query.levels.get(levels.max(1)..).unwrap_or_default().iter();
+        let inside = inside.flat_map(|level| &self.query.functions[level.calls.clone()]);
+        if let Some(call) = inside.into_iter().find(|call| functions::is_volatile(call)) {
+            let why = format!("{}() in a subquery is computed once for all rows", call.name);
+            return Err(self.refused(&why, once));
+        }
         if self.query.features.clock_word {
             let why = "A word such as 'now' is another time on each node";
             return Err(self.refused(why, "Write now() or the time itself."));

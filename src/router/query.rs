@@ -11,7 +11,7 @@ use super::operand::Use;
 use super::part::Part;
 use super::{Route, hint, lookup, merge, pull, rekey, scatter, views, write};
 use crate::shard_map::{KeyType, Method, Table};
-use crate::sql::{Query, Source, Statement, Target, Verb};
+use crate::sql::{Call, Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
 
 /// What the names of each table of each level mean; `None` for what is no table.
@@ -139,7 +139,7 @@ impl Kinds {
 fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, ServerError> {
     let meaning = |source: &Source| match source {
         Source::Table(name) => names.meaning(name).map(Some),
-        Source::Cte(_) | Source::Derived(_) | Source::Other => Ok(None),
+        Source::Cte(_) | Source::Derived(_) | Source::Rows | Source::Other => Ok(None),
     };
     let level =
         |level: &crate::sql::Level| level.tables.iter().map(|t| meaning(&t.source)).collect();
@@ -449,7 +449,8 @@ fn reference(
     {
         return Err(refuse(&format!("the default of \"{column}\" is another value on each")));
     }
-    if let Some(call) = query.functions.iter().find(|call| !functions::is_pure(call)) {
+    let same = |call: &&Call| functions::is_same_everywhere(call);
+    if let Some(call) = query.functions.iter().find(|call| !same(call)) {
         return Err(refuse(&format!("{}() may give another result on each", call.name)));
     }
     let features = &query.features;

@@ -147,7 +147,7 @@ impl Whole<'_> {
             Source::Derived(derived) if self.is_sharded(level, index) => {
                 self.is_plain(derived.level) && self.is_joined(derived.level)
             }
-            Source::Derived(_) => true,
+            Source::Derived(_) | Source::Rows => true,
             _ => self.meanings[level][index].is_some(),
         };
         tables.iter().enumerate().all(holds) && joined(self, level)
@@ -203,6 +203,8 @@ fn joined(whole: &Whole<'_>, index: usize) -> bool {
     for join in &level.joins {
         match join.kind {
             JoinKind::Inner => {}
+            // The same rows on every node.
+            _ if !join.left.clone().chain(join.right.clone()).any(|t| is_sharded(&t)) => {}
             // The kept rows must each be on one node only, and the others one table.
             JoinKind::Left
                 if join.left.clone().any(|t| is_sharded(&t)) && join.right.len() == 1 =>

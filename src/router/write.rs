@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::bind::{Bound, KeyColumn, Sharded};
 use super::names::Meaning;
 use super::{functions, scatter};
-use crate::sql::{JoinKind, Query, Source, Statement, Target, Verb};
+use crate::sql::{Call, JoinKind, Query, Source, Statement, Target, Verb};
 use crate::wire::ServerError;
 
 /// Whether the statement, run as it is on each node that holds shards of its target, changes what
@@ -28,13 +28,15 @@ pub(super) fn check_spread(
         return refuse("a write inside of another is not spread over nodes");
     }
     let features = &query.features;
+    // What is computed of the statement's own values and the target's row is the same on any node.
+    let reads = reads_tables(query);
     let clauses = [
         (features.cte, "WITH"),
-        (features.limit, "LIMIT"),
-        (features.window, "a window function"),
-        (features.distinct, "DISTINCT"),
+        (features.limit && reads, "LIMIT"),
+        (features.window && reads, "a window function"),
+        (features.distinct && reads, "DISTINCT"),
         (features.sample, "TABLESAMPLE"),
-        (features.set_operation, "a set operation"),
+        (features.set_operation && reads, "a set operation"),
     ];
     if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {
         return refuse(&format!("{clause} would look at the rows of one node only"));
@@ -44,6 +46,9 @@ pub(super) fn check_spread(
     }
     if let Some(call) = query.functions.iter().find(|call| !functions::in_spread_write(call)) {
         return refuse(&format!("what {}() does on each node is not known", call.name));
+    }
+    if let Some(call) = computed_once(query) {
+        return refuse(&format!("{}() in FROM or a subquery is computed once for all", call.name));
     }
     if let Some(column) = scatter::SYSTEM_COLUMNS.iter().find(|column| statement.has(column)) {
         return refuse(&format!("{column} has another meaning on each node"));
@@ -58,6 +63,26 @@ pub(super) fn check_spread(
         return refuse("a subquery in it is not joined on the whole shard key");
     }
     Ok(())
+}
+
+/// Whether it reads any table besides its target.
+fn reads_tables(query: &Query) -> bool {
+    let read = query
+        .levels
+        .iter()
+        .flat_map(|level| level.tables.iter().skip(usize::from(level.target.is_some())));
+    read.into_iter().any(|table| !matches!(table.source, Source::Rows | Source::Derived(_)))
+}
+
+/// A call that gives another value each time, and stands where PostgreSQL may call it once for all
+/// rows: each node would give its own rows another.
+fn computed_once(query: &Query) -> Option<&Call> {
+    let inside = query.levels.iter().skip(1).map(|level| &level.calls);
+    let inside: Vec<_> = inside.collect();
+    let rows = query.levels.first()?.tables.iter().any(|table| table.source == Source::Rows);
+    let calls = query.functions.iter().enumerate();
+    let mut calls = calls.filter(|(at, _)| rows || inside.iter().any(|calls| calls.contains(at)));
+    calls.find(|(_, call)| functions::is_volatile(call)).map(|(_, call)| call)
 }
 
 fn refused(table: &str, why: &str) -> ServerError {

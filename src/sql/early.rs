@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::cursor::{Cursor, Name};
-use super::lexer::{Kind, Strings, Token, tokens};
+use super::lexer::{Strings, Token, tokens};
 use super::statement::{Query, Source, Verb};
 
 /// What can run first.
@@ -59,6 +59,9 @@ pub fn early(text: &str, strings: Strings, query: &Query) -> Option<Early> {
     let inside = reader.inside();
     (!inside.is_empty()).then_some(Early::Inside(inside))
 }
+
+/// Functions that give another value each time.
+pub const VOLATILE: [&str; 4] = ["clock_timestamp", "gen_random_uuid", "pg_backend_pid", "random"];
 
 struct Reader<'a> {
     text: &'a str,
@@ -210,13 +213,22 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let at = cursor.at;
-            let Some(inside) = cursor.parenthesized() else { break };
+            if cursor.parenthesized().is_none() {
+                break;
+            }
             let list = at > 0 && self.cursor(at - 1).word() == Some("in");
-            let reads = inside.iter().any(|token| token.kind == Kind::Word("from".to_owned()));
+            let words = (at + 1..cursor.at - 1).filter(|at| self.cursor(*at).word().is_some());
+            let words: Vec<(usize, &str)> =
+                words.map(|at| (at, self.cursor(at).word().unwrap_or_default())).collect();
+            let mut from = words.iter().filter(|(_, word)| *word == "from");
             // Rows that were put there have no FROM but one of VALUES.
-            let given = self.cursor(at + 4).symbol_ahead(0, "(")
-                && self.cursor(at + 5).word() == Some("values");
-            if let Some(span) = self.bytes(&(at + 1..cursor.at - 1)).filter(|_| reads && !given) {
+            let reads = from.next().is_some_and(|(at, _)| {
+                let next = self.cursor(at + 1);
+                from.next().is_some()
+                    || !(next.symbol_ahead(0, "(") && next.word_ahead(1) == Some("values"))
+            });
+            let runs = reads || words.iter().any(|(_, word)| VOLATILE.contains(word));
+            if let Some(span) = self.bytes(&(at + 1..cursor.at - 1)).filter(|_| runs) {
                 found.push(EarlyQuery { span, list });
             }
         }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use sqlparser::ast::{
-    Expr, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins,
+    Expr, JoinConstraint, JoinOperator, ObjectName, SetExpr, TableAlias, TableFactor,
+    TableWithJoins,
 };
 use sqlparser::tokenizer::Span;
 
@@ -108,7 +109,7 @@ pub(super) fn factor(
             }
             let name = table_name(name)?;
             let source = if args.is_some() {
-                Source::Other
+                Source::Rows
             } else if name.schema.is_none() && ctes.is_cte(&name.name) {
                 Source::Cte(name.clone())
             } else {
@@ -128,16 +129,18 @@ pub(super) fn factor(
         }
         TableFactor::Function { name, alias, .. } => {
             let name = parts(name)?.2;
-            push(level, Source::Other, alias.as_ref(), Some(name));
+            push(level, Source::Rows, alias.as_ref(), Some(name));
         }
         TableFactor::Derived { lateral: false, subquery, alias, .. } => {
             let address = derived::address(subquery);
             level.pending.extend(address.map(|address| (level.tables.len(), address)));
-            push(level, Source::Other, alias.as_ref(), None);
+            let values = matches!(&*subquery.body, SetExpr::Values(_)) && subquery.with.is_none();
+            let source = if values { Source::Rows } else { Source::Other };
+            push(level, source, alias.as_ref(), None);
         }
+        TableFactor::UNNEST { alias, .. } => push(level, Source::Rows, alias.as_ref(), None),
         TableFactor::Derived { alias, .. }
         | TableFactor::TableFunction { alias, .. }
-        | TableFactor::UNNEST { alias, .. }
         | TableFactor::JsonTable { alias, .. }
         | TableFactor::XmlTable { alias, .. } => {
             push(level, Source::Other, alias.as_ref(), None);

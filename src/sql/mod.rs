@@ -44,7 +44,7 @@ pub use ddl::{
     CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
     TableElement, ViewStatement, ViewVerb,
 };
-pub use early::{Early, EarlyQuery, EarlyUse, EarlyWith, early};
+pub use early::{Early, EarlyQuery, EarlyUse, EarlyWith, VOLATILE, early};
 pub use fingerprint::fingerprint;
 pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};

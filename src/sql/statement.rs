@@ -221,7 +221,9 @@ pub enum Source {
     Cte(Name),
     /// A subquery whose rows depend on those of its tables one by one, or group by group.
     Derived(DerivedTable),
-    /// Another subquery, or a function.
+    /// A function or VALUES: it reads no table but by subqueries inside.
+    Rows,
+    /// Another subquery, or a join with an alias.
     Other,
 }
 
