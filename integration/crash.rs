@@ -121,6 +121,9 @@ const COMMITS: [Commit; 5] = [
     Commit { failpoint: "committed", half: None, happened: true },
 ];
 
+/// Only where a part can't be prepared.
+const LAST: Commit = Commit { failpoint: "last_announced", half: None, happened: false };
+
 /// Ends a node's prepared transaction behind the proxy's back.
 async fn end_prepared(deployment: &Deployment, node: usize, verdict: &str) {
     let node = deployment.database.client(node).await;
@@ -128,6 +131,9 @@ async fn end_prepared(deployment: &Deployment, node: usize, verdict: &str) {
     let gid = rows(&node, sql).await.pop().unwrap();
     node.batch_execute(&format!("{verdict} PREPARED '{gid}'")).await.unwrap();
 }
+
+/// The kind of write whose part on the home node can't be prepared.
+const TEMPORARY: usize = 3;
 
 /// A write of several nodes, which the end of the proxy cuts off.
 async fn write(deployment: &Deployment, kind: usize, number: usize) {
@@ -144,6 +150,21 @@ async fn write(deployment: &Deployment, kind: usize, number: usize) {
                 let sql = format!(
                     "INSERT INTO entries (tenant_id, writer, n) VALUES ({tenant}, {number}, {tenant})"
                 );
+                client.batch_execute(&sql).await.unwrap();
+            }
+            client.batch_execute("COMMIT").await.unwrap_err()
+        }
+        TEMPORARY => {
+            let client = deployment.client().await;
+            for sql in [
+                "BEGIN".to_owned(),
+                "CREATE TEMP TABLE few (tenant_id bigint) ON COMMIT DROP".to_owned(),
+                "INSERT INTO few SELECT generate_series(1, 20)".to_owned(),
+                format!(
+                    "INSERT INTO entries (tenant_id, writer, n) \
+                     SELECT tenant_id, {number}, tenant_id FROM few"
+                ),
+            ] {
                 client.batch_execute(&sql).await.unwrap();
             }
             client.batch_execute("COMMIT").await.unwrap_err()
@@ -174,13 +195,18 @@ async fn found(deployment: &Deployment, kind: usize, number: usize) -> (i64, i64
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_in_a_commit_over_nodes_leaves_all_or_nothing() {
-    for commit in &COMMITS {
+    for commit in COMMITS.iter().chain([&LAST]) {
         assert!(COMMIT_FAILPOINTS.contains(&commit.failpoint));
     }
     let deployment = Mortal::new().await.deployment;
     let mut number = 0;
-    for Commit { failpoint, half, happened } in COMMITS {
-        for kind in 0..3 {
+    for Commit { failpoint, half, happened } in COMMITS.into_iter().chain([LAST]) {
+        let kinds = match half {
+            _ if failpoint == LAST.failpoint => TEMPORARY..TEMPORARY + 1,
+            Some(_) => 0..TEMPORARY,
+            None => 0..TEMPORARY + 1,
+        };
+        for kind in kinds {
             number += 1;
             let serving = deployment.serve_until(failpoint).await;
             write(&deployment, kind, number).await;

@@ -148,3 +148,60 @@ async fn a_transaction_that_has_lost_a_nodes_part_goes_on_from_no_savepoint() {
         assert_eq!(seen, ["0"], "nothing of it is committed");
     }
 }
+
+/// What has to do with temporary tables can't be prepared: what comes of that part decides.
+#[tokio::test]
+async fn a_part_that_cannot_be_prepared_takes_the_others_with_it() {
+    let mut database = TestDatabase::create(2).await;
+    let gap = Gap::before(database.nodes[0].port).await;
+    database.nodes[0].port = gap.port;
+    // The resolver alone would come too late.
+    let config = executor::Config { resolve_interval_s: 3_600, ..executor::Config::default() };
+    let proxy = TestProxy::start_limited(&database, POLICY, config).await;
+    let reader = proxy.client().await;
+    for sql in [
+        "CREATE TABLE accounts (id bigint PRIMARY KEY, version int NOT NULL)",
+        "INSERT INTO accounts SELECT n, 0 FROM generate_series(1, 40) n",
+        "CREATE TABLE checked (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+    ] {
+        reader.batch_execute(sql).await.unwrap();
+    }
+    let seen = "SELECT DISTINCT version FROM accounts";
+    for version in 1..=10 {
+        let writer = proxy.client().await;
+        let update =
+            format!("UPDATE accounts SET version = {version} FROM few WHERE few.id = accounts.id");
+        let statements = [
+            "BEGIN",
+            "CREATE TEMP TABLE few ON COMMIT DROP AS SELECT n AS id FROM generate_series(1, 40) n",
+            &update,
+            "INSERT INTO checked VALUES (1)",
+        ];
+        let begin = async || {
+            for sql in statements {
+                writer.batch_execute(sql).await.unwrap();
+            }
+        };
+        // It is checked when it is committed: the other node is prepared by then.
+        begin().await;
+        writer.batch_execute("INSERT INTO checked VALUES (1)").await.unwrap();
+        let failed = writer.batch_execute("COMMIT").await.unwrap_err();
+        assert_eq!(failed.code().unwrap().code(), "23505", "{failed:?}");
+        assert_eq!(rows(&reader, seen).await, [(version - 1).to_string()]);
+        begin().await;
+        gap.arm("COMMIT");
+        let broken = writer.batch_execute("COMMIT").await.unwrap_err();
+        assert!(!gap.is_armed(), "the connection was broken");
+        assert_eq!(broken.code().unwrap().code(), "08006", "{broken:?}");
+        assert_eq!(rows(&reader, seen).await, [(version - 1).to_string()]);
+        begin().await;
+        writer.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(rows(&reader, seen).await, [version.to_string()]);
+        reader.batch_execute("DELETE FROM checked").await.unwrap();
+    }
+    let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+    for node in [0, 1] {
+        let client = database.client(node).await;
+        assert_eq!(rows(&client, prepared).await, [] as [&str; 0]);
+    }
+}

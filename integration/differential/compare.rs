@@ -77,7 +77,7 @@ pub fn statements(text: &str) -> Vec<Statement> {
 }
 
 /// Whether the rows' order is part of the answer: ORDER BY stands in no parentheses.
-fn is_ordered(sql: &str) -> bool {
+pub fn is_ordered(sql: &str) -> bool {
     let (mut depth, lower) = (0, sql.to_lowercase());
     let order = |(at, byte): (usize, u8)| {
         match byte {

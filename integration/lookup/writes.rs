@@ -20,6 +20,9 @@ async fn lookups_follow_every_kind_of_write() {
         "INSERT INTO users VALUES (6, 1, 'one@x', 'rome', 'one')",
         "INSERT INTO users (tenant_id, id, email) SELECT g, 9, 'sel' || g FROM generate_series(1, 9) g",
         "UPDATE users SET email = 'new@x' WHERE tenant_id = 6 AND id = 1",
+        // Only once a part of them has run it is known what they look up.
+        "UPDATE users SET name = 'found' WHERE email IN (SELECT max('new') || '@x' FROM tenants)",
+        "UPDATE users SET name = 'none' WHERE email IN (SELECT max(name) FROM tenants WHERE id > 3)",
         "UPDATE users SET email = NULL, city = 'oslo' WHERE tenant_id = 6",
         "UPDATE users SET email = name || '@y' WHERE email IS NULL",
         "UPDATE users SET city = 'rome' WHERE city = 'paris'",
@@ -46,6 +49,10 @@ async fn lookups_follow_every_kind_of_write() {
     ] {
         shop.run(&[sql]).await;
         shop.lookups_fit().await;
+        if sql.contains("'none'") {
+            let named = "SELECT id FROM users WHERE name = 'found' AND tenant_id = 6";
+            assert_eq!(rows(&shop.client, named).await, ["1"]);
+        }
     }
     assert!(shop.on_all_nodes("SELECT email FROM users_by_email").await.len() > 5);
     shop.run(&["DELETE FROM users"]).await;

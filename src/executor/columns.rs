@@ -39,13 +39,20 @@ pub enum ColumnsError {
     /// The catalog did not take the new map.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The part of a transaction on which its end hangs is still at work.
+    #[error("whether a transaction is committed is not decided yet")]
+    Undecided,
+    /// It is so old that its node does not know any more what came of it.
+    #[error("what came of transaction {0} is not known: finish what it has prepared by hand")]
+    Forgotten(String),
 }
 
 impl ColumnsError {
     /// Whether another session of the node is at work on what was to be finished.
     pub(super) fn is_busy(&self) -> bool {
         let state = if let Self::Node(error) = self { error.code() } else { None };
-        state == Some(&tokio_postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
+        matches!(self, Self::Undecided)
+            || state == Some(&tokio_postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
     }
 }
 

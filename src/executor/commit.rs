@@ -12,6 +12,7 @@ use crate::backend::{Command, CommandError};
 use crate::catalog::{CatalogError, Change, Expect, Record};
 use crate::ids::NodeId;
 use crate::sql::Literal;
+use crate::wire::{ServerError, SqlState};
 
 /// The decision to commit a transaction that is prepared on several nodes. While the record exists,
 /// its prepared parts may only be committed; without it, only rolled back.
@@ -19,6 +20,18 @@ use crate::sql::Literal;
 pub struct CommitDecision {
     /// The name of its prepared transactions.
     pub gid: String,
+    /// A part that can't be prepared, if there is one: what came of it decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastPart>,
+}
+
+/// A part of a transaction that is committed plainly once all others are prepared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPart {
+    /// Its node.
+    pub node: NodeId,
+    /// Its `pg_current_xact_id()`.
+    pub xid: String,
 }
 
 impl Record for CommitDecision {
@@ -32,8 +45,13 @@ impl Record for CommitDecision {
 /// How long nodes may take to roll back; closing the connection does the same.
 const ROLLBACK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Asks whether a transaction has written on this node.
-const HAS_WRITTEN: &str = "SELECT 1 WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
+/// Asks whether a transaction has written on this node, and for its number.
+const HAS_WRITTEN: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned() \
+    WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
+
+/// What others wait for must not be lost by a crash of its node.
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
+    WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 
 impl Session {
     /// Commits the session's transaction on every node that it has touched. One writing node
@@ -56,10 +74,12 @@ impl Session {
 
     async fn try_commit(&mut self) -> Result<(), Fault> {
         let written = on_all(self.members_in_transaction(), HAS_WRITTEN).await;
-        let mut writers = Vec::new();
+        let (mut writers, mut last) = (Vec::new(), None);
+        let home = self.engine.live_map.load().home();
         for (node, command) in written {
-            if !command?.rows.is_empty() {
+            if let Some(xid) = command?.rows.into_iter().flatten().flatten().next() {
                 writers.push(node);
+                last = last.or((node == home).then_some(LastPart { node, xid }));
             }
         }
         if writers.len() < 2 {
@@ -73,12 +93,18 @@ impl Session {
             }
             return Ok(());
         }
-        self.commit_in_two_phases(&writers).await
+        // PostgreSQL prepares nothing that has to do with temporary tables.
+        let last = last.filter(|_| self.may_have_temporary(home));
+        self.commit_in_two_phases(&writers, last).await
     }
 
-    /// Prepares on every writing node, records the decision, and commits what was prepared. From
-    /// the record on, the resolver finishes what this can't.
-    async fn commit_in_two_phases(&mut self, writers: &[NodeId]) -> Result<(), Fault> {
+    /// Prepares on every writing node but the last, if there is such a part, records the decision, and
+    /// commits. From the record on, the resolver finishes what this can't.
+    async fn commit_in_two_phases(
+        &mut self,
+        writers: &[NodeId],
+        last: Option<LastPart>,
+    ) -> Result<(), Fault> {
         if self.engine.catalog.is_away() {
             // What is prepared would hold its locks until it answers.
             return Err(CatalogError::Away.into());
@@ -90,7 +116,9 @@ impl Session {
         let gid = self.engine.next_gid();
         let live = LiveGid::new(self, gid.clone());
         let quoted = Literal(&gid).to_string();
-        let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
+        let is_last = |node| last.as_ref().is_some_and(|last| last.node == node);
+        let prepares = |m: &&mut Member| writers.contains(&m.node) && !is_last(m.node);
+        let parts = self.members.iter_mut().filter(prepares);
         let prepared = on_all(parts, &format!("PREPARE TRANSACTION {quoted}")).await;
         let mut failure = None;
         let mut in_doubt = Vec::new();
@@ -101,45 +129,101 @@ impl Session {
             }
         }
         self.engine.failpoints.abort_at("all_prepared");
-        let decision = CommitDecision { gid };
+        let decision = CommitDecision { gid, last };
         let decided = match failure {
-            Some(error) => Err(error.into()),
-            None => match self.engine.catalog.put(&decision, Expect::Absent).await {
-                Err(CatalogError::Unknown) => {
-                    // The catalog's word stands, whatever it is: the resolver hears it.
-                    drop(live);
-                    self.engine.doubts.raised.notify_one();
-                    return Err(CatalogError::Unknown.into());
-                }
-                put => put.map_err(Fault::from),
-            },
+            Some(error) => Err(Undecided::No(error.into())),
+            None => self.decide(&decision).await,
         };
-        if let Err(error) = decided {
-            let parts = self.members.iter_mut().filter(|m| in_doubt.contains(&m.node));
-            let left = unfinished(on_all(parts, &format!("ROLLBACK PREPARED {quoted}")).await);
-            drop(live);
-            if !left.is_empty() {
-                // What is left only holds locks.
-                self.engine.doubts.raised.notify_one();
-            }
-            return Err(error);
+        if let Err(undecided) = decided {
+            return Err(self.not_committed(undecided, &decision, live, &in_doubt).await);
         }
         self.engine.failpoints.abort_at("decided");
-        let parts = self.members.iter_mut().filter(|m| writers.contains(&m.node));
+        let parts = self.members.iter_mut().filter(|m| in_doubt.contains(&m.node));
         let finished = on_all(parts, &format!("COMMIT PREPARED {quoted}")).await;
         self.engine.failpoints.abort_at("committed");
         let left = unfinished(finished);
         drop(live);
         if left.is_empty() {
-            let change = Change::new().delete(&decision, Expect::Anything);
-            if let Err(error) = self.engine.catalog.commit(change).await {
-                tracing::warn!(%error, "a finished commit decision stays in the catalog");
-            }
+            self.forget(&decision).await;
         } else {
             left.into_iter().for_each(|node| self.engine.doubts.raise(node));
             self.engine.doubts.raised.notify_one();
         }
         Ok(())
+    }
+
+    /// Rolls back what is prepared, if that is decided; the resolver does what is left. What the
+    /// client is told.
+    async fn not_committed(
+        &mut self,
+        undecided: Undecided,
+        decision: &CommitDecision,
+        live: LiveGid,
+        prepared: &[NodeId],
+    ) -> Fault {
+        let fault = match undecided {
+            Undecided::No(fault) => {
+                let parts = self.members.iter_mut().filter(|m| prepared.contains(&m.node));
+                let sql = format!("ROLLBACK PREPARED {}", Literal(&decision.gid));
+                let left = unfinished(on_all(parts, &sql).await);
+                drop(live);
+                if left.is_empty() && decision.last.is_some() {
+                    self.forget(decision).await;
+                }
+                if left.is_empty() {
+                    return fault;
+                }
+                // What is left only holds locks.
+                fault
+            }
+            // The catalog's word stands, whatever it is: the resolver hears it.
+            Undecided::Unheard(fault) => {
+                drop(live);
+                fault
+            }
+            Undecided::Unknown(fault) => {
+                drop(live);
+                prepared.iter().for_each(|node| self.engine.doubts.raise(*node));
+                fault
+            }
+        };
+        self.engine.doubts.raised.notify_one();
+        fault
+    }
+
+    /// Records the decision, and commits the part that it hangs on.
+    async fn decide(&mut self, decision: &CommitDecision) -> Result<(), Undecided> {
+        let no = |fault: Fault| Undecided::No(fault);
+        let Some(last) = &decision.last else {
+            return match self.engine.catalog.put(decision, Expect::Absent).await {
+                Ok(_) => Ok(()),
+                Err(error @ CatalogError::Unknown) => Err(Undecided::Unheard(error.into())),
+                Err(error) => Err(no(error.into())),
+            };
+        };
+        let Some(member) = self.members.iter_mut().find(|m| m.node == last.node) else {
+            let lost = ServerError::new(SqlState::CONNECTION_FAILURE, "a node's part is lost");
+            return Err(no(lost.into()));
+        };
+        member.guard.command(DURABLE).await.map_err(|error| no(error.into()))?;
+        // Whether or not it is there then, a part that was rolled back has decided.
+        let put = self.engine.catalog.put(decision, Expect::Absent).await;
+        put.map_err(|error| no(error.into()))?;
+        self.engine.failpoints.abort_at("last_announced");
+        match member.guard.command("COMMIT").await {
+            Ok(_) => Ok(()),
+            Err(error @ CommandError::Reported { .. }) if member.guard.status.is_some() => {
+                Err(no(error.into()))
+            }
+            Err(error) => Err(Undecided::Unknown(error.into())),
+        }
+    }
+
+    async fn forget(&self, decision: &CommitDecision) {
+        let change = Change::new().delete(decision, Expect::Anything);
+        if let Err(error) = self.engine.catalog.commit(change).await {
+            tracing::warn!(%error, "a finished commit decision stays in the catalog");
+        }
     }
 
     /// Rolls back where something was begun. A node that can't is rolled back by closing its
@@ -170,6 +254,16 @@ impl Session {
             member.has_begun().then_some(member)
         })
     }
+}
+
+/// Why a transaction is not decided to be committed.
+enum Undecided {
+    /// It is rolled back.
+    No(Fault),
+    /// The catalog has not told whether it took the decision.
+    Unheard(Fault),
+    /// The node that it hangs on did not answer.
+    Unknown(Fault),
 }
 
 /// Keeps the resolver away from a transaction that is being committed.

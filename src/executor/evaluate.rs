@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::merge_session::{MergeSession, param_types};
+use super::merge_session::{Described, MergeSession, param_types};
 use super::{Fault, Session};
 use crate::backend::{Command, Guard};
 use crate::ids::NodeId;
@@ -97,23 +97,37 @@ impl Session {
     /// # Errors
     /// What is wrong with the text.
     pub async fn param_types(&mut self, text: &str, declared: &[u32]) -> Result<Vec<u32>, Fault> {
+        Ok(self.described_here(text, declared).await?.param_types)
+    }
+
+    /// The columns that a statement gives, as a `RowDescription`; empty if it gives none.
+    ///
+    /// # Errors
+    /// What is wrong with the text: the session's transaction has failed then.
+    pub async fn columns_here(&mut self, text: &str, declared: &[u32]) -> Result<Bytes, Fault> {
+        Ok(self.described_here(text, declared).await?.columns)
+    }
+
+    /// What the home node says of a text, in the session's own transaction.
+    async fn described_here(&mut self, text: &str, declared: &[u32]) -> Result<Described, Fault> {
         let mut out = BytesMut::new();
         put_parse(b"", text.as_bytes(), declared, &mut out);
         with_statement(b'D', b"", &mut out);
         put_frame(b'S', &mut out, |_| ());
         let home = self.engine.live_map.load().home();
         let member = self.ask(home, &out).await?;
-        let (mut types, mut error) = (Vec::new(), None);
+        let (mut described, mut error) = (Described::default(), None);
         loop {
             let (tag, frame) = member.guard.frame().await?;
             match tag {
-                b't' => types = param_types(&frame),
+                b't' => described.param_types = param_types(&frame),
+                b'T' => described.columns = frame,
                 b'E' => error = error.or(Some(frame)),
                 b'Z' => break,
                 _ => {}
             }
         }
-        error.map_or(Ok(types), |frame| Err(Fault::Reported(frame)))
+        error.map_or(Ok(described), |frame| Err(Fault::Reported(frame)))
     }
 
     /// The columns of a statement that can run by itself, as a `RowDescription`; `None` where it
@@ -123,6 +137,10 @@ impl Session {
         text: &str,
         declared: &[u32],
     ) -> Result<Option<Bytes>, Fault> {
+        if self.transaction.ddl.is_some() {
+            // Another connection would wait for its locks, or not know of it.
+            return Ok(None);
+        }
         let mut merge = MergeSession::begin(self).await?;
         let described = merge.describe(text, declared).await;
         merge.end().await?;

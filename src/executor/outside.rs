@@ -36,7 +36,7 @@ impl OutsideCommit {
     /// Once this record is in the catalog the transaction may only be committed, and the resolver
     /// does that if nobody else does; without it, it is rolled back.
     pub fn decision(&self) -> CommitDecision {
-        CommitDecision { gid: self.gid.clone() }
+        CommitDecision { gid: self.gid.clone(), last: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Finishes or rolls back what a crash left prepared, judged from the data alone: a prepared
-//! transaction whose decision is in the catalog is committed, any other is rolled back.
+//! transaction whose decision is in the catalog is committed, any other is rolled back. Where a
+//! decision hangs on a part that could not be prepared, its node says what came of that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState as NodeState;
 
-use super::commit::CommitDecision;
+use super::commit::{CommitDecision, LastPart};
 use super::{ColumnsError, Engine};
 use crate::backend::{NodeAddress, RaiseError};
 use crate::catalog::{Change, Expect};
@@ -24,6 +25,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// Prepared transactions of this catalog, with their databases.
 const PREPARED: &str = "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts \
     WHERE starts_with(gid, $1)";
+
+/// What came of a transaction; NULL if that is too long ago.
+const STATUS: &str = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)";
 
 impl Engine {
     /// Resolves now, then at intervals, until it is stopped.
@@ -84,6 +88,28 @@ impl Engine {
         }
     }
 
+    /// Whether the part of a transaction on which the others hang is committed.
+    async fn is_committed(&self, last: &LastPart) -> Result<bool, ColumnsError> {
+        let Some(node) = self.nodes.get(last.node.index()) else {
+            return Err(ColumnsError::Forgotten(last.xid.clone()));
+        };
+        let (client, connection) = node
+            .service_config(self.live_map.snapshot().database())
+            .connect(node.tls.clone())
+            .await?;
+        let ask = async {
+            node.enter(&client).await?;
+            Ok(client.query_one(STATUS, &[&last.xid]).await?)
+        };
+        let row = tokio::select! { row = ask => row.map_err(|error: RaiseError| error)?, ended = connection => return Err(ended.err().map_or(ColumnsError::Undecided, Into::into)) };
+        match row.get::<_, Option<&str>>(0) {
+            Some("committed") => Ok(true),
+            Some("aborted") => Ok(false),
+            Some(_) => Err(ColumnsError::Undecided),
+            None => Err(ColumnsError::Forgotten(last.xid.clone())),
+        }
+    }
+
     pub(super) async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
         let (client, connection) = node
             .service_config(self.live_map.snapshot().database())
@@ -100,7 +126,13 @@ impl Engine {
             if self.live_gids.lock().contains(&gid) {
                 continue;
             }
-            let decided = self.catalog.get::<CommitDecision>(&gid).await?.is_some();
+            let decided = match self.catalog.get::<CommitDecision>(&gid).await? {
+                None => false,
+                Some(decision) => match &decision.record.last {
+                    None => true,
+                    Some(last) => self.is_committed(last).await?,
+                },
+            };
             let verdict = if decided { "COMMIT" } else { "ROLLBACK" };
             let (client, connection) =
                 node.service_config(&database).connect(node.tls.clone()).await?;

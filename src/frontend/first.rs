@@ -159,8 +159,8 @@ impl ClientSession {
             && let Some(bound) = bound
         {
             // A write by the extended protocol does not say.
-            let columns = self.session.columns_of(text, bound.types).await?;
-            answer.columns = columns.filter(|columns| !columns.is_empty());
+            let columns = self.session.columns_here(text, bound.types).await?;
+            answer.columns = Some(columns).filter(|columns| !columns.is_empty());
         }
         let columns = answer.columns.as_ref().map_or(Ok(Vec::new()), |c| described_columns(c))?;
         let types = answer.columns.as_ref().map_or(Ok(Vec::new()), |c| types_of(c))?;

@@ -42,6 +42,16 @@ impl ClientSession {
             if let Route::Merge(merge) = &route {
                 return Box::pin(self.merge(&Arc::clone(merge), bound)).await;
             }
+            if let Route::LookUp(look) = &route {
+                let look = Arc::clone(look);
+                let led = self.look_up(&look, (&text, bound), bound.is_none());
+                match Box::pin(led).await? {
+                    Led::Done => return Ok(()),
+                    Led::Otherwise(Way::Steps(next), _) => route = next,
+                    Led::Otherwise(way, _) => return self.write_way(way, &text, bound).await,
+                }
+                continue;
+            }
             let Route::Evaluate(first) = &route else {
                 let way = Way::Steps(route);
                 return self.write_way(way, &text, bound).await;
@@ -55,19 +65,10 @@ impl ClientSession {
                     next @ (Route::Evaluate(_)
                     | Route::Rekey(_)
                     | Route::Merge(_)
+                    | Route::LookUp(_)
                     | Route::First(_)),
                 ) => {
                     route = next;
-                }
-                Way::Steps(Route::LookUp(look)) => {
-                    let describe = bound.is_none();
-                    let led = self.look_up(&look, (&completed, bound), describe);
-                    match Box::pin(led).await? {
-                        Led::Done => return Ok(()),
-                        Led::Otherwise(way, _) => {
-                            return self.write_way(way, &completed, bound).await;
-                        }
-                    }
                 }
                 way => return self.write_way(way, &completed, bound).await,
             }

@@ -77,7 +77,8 @@ fn of_other(verb: &str, statement: &Statement) -> Leaves {
         "load" => Leaves::Hidden,
         "prepare" if statement.has("transaction") => Leaves::Nothing,
         "do" | "call" => Leaves::Code,
-        "prepare" | "execute" | "close" | "drop" | "set" => Leaves::State,
+        // PostgreSQL does not prepare a transaction that has notified: see `executor::commit`.
+        "prepare" | "execute" | "close" | "drop" | "set" | "notify" => Leaves::State,
         "declare" if statement.has("hold") => Leaves::State,
         "create" if statement.has("temp") || statement.has("temporary") => Leaves::State,
         "select" | "values" | "table" | "with" | "explain" | "insert" | "update" | "delete"

@@ -135,10 +135,12 @@ pub const RESHARD_FAILPOINTS: [&str; 14] = [
 ];
 
 /// Those of a commit in two phases, in order.
-pub const COMMIT_FAILPOINTS: [&str; 3] = [
+pub const COMMIT_FAILPOINTS: [&str; 4] = [
     // Every node has prepared its part, the decision is not recorded.
     "all_prepared",
-    // The decision is recorded, no part is committed.
+    // The part that can't be prepared is recorded, and not committed.
+    "last_announced",
+    // The decision is recorded, no part is committed but the one that can't be prepared.
     "decided",
     // Every node has committed its part, the decision is there.
     "committed",

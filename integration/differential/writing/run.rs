@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 use super::shapes::{Generator, Made};
-use crate::compare::{Pair, difference};
+use crate::compare::{Pair, difference, is_ordered};
 use crate::fixture::Fixture;
 use crate::wire::{Outcome, Wire};
 
@@ -284,7 +284,7 @@ async fn outcome(wire: &mut Wire, made: &Made) -> Outcome {
         None => wire.simple(&made.sql).await,
     };
     // Those of a query come in its order.
-    let ordered = made.sql.starts_with("SELECT") && made.sql.contains("ORDER BY");
+    let ordered = made.sql.starts_with("SELECT") && is_ordered(&made.sql);
     outcome.normal(ordered)
 }
 

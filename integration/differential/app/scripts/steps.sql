@@ -74,3 +74,7 @@ UPDATE tasks SET tags = ARRAY(SELECT DISTINCT region FROM stores ORDER BY region
 UPDATE tasks SET tags = ARRAY(SELECT region FROM stores WHERE id < 0) WHERE id % 17 = 0;
 UPDATE tasks t SET due = NULL FROM stores s LEFT JOIN sales x ON x.region = s.region AND x.store_id = s.id + 1000 WHERE x.region IS NULL AND s.region = 'us' AND t.id % 6 = 1;
 DELETE FROM members WHERE roles && ARRAY(SELECT region FROM stores) OR email IN (SELECT email FROM members GROUP BY email HAVING count(*) > 1 ORDER BY email LIMIT 1);
+BEGIN;
+TRUNCATE sales;
+WITH d AS (DELETE FROM sales WHERE quantity = 1 RETURNING region, quantity) SELECT region, quantity + 1 AS more FROM d;
+ROLLBACK;
