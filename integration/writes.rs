@@ -402,3 +402,29 @@ async fn what_has_no_type_takes_that_of_its_column() {
     }
     pair.all_same(&["SELECT tenant_id, mood, raw, n FROM notes"]).await;
 }
+
+#[tokio::test]
+async fn explain_says_how_a_write_over_several_nodes_is_done() {
+    let pair = Pair::start().await;
+    pair.same("INSERT INTO tenants (id, name) SELECT i, 'n' || i FROM generate_series(1, 30) i")
+        .await;
+    for (sql, way) in [
+        ("UPDATE tenants SET name = 'x'", "write, each node"),
+        ("DELETE FROM tenants WHERE id IN (1, 2, 3, 4, 5, 6)", "write, each node"),
+        ("DELETE FROM tenants WHERE id < (SELECT avg(id) FROM tenants)", "steps"),
+        ("INSERT INTO orders (tenant_id, id) VALUES (1, 1), (2, 1), (3, 1), (4, 1)", "rows"),
+        ("INSERT INTO orders (tenant_id, id) SELECT id, 9 FROM tenants", "query"),
+        ("UPDATE notes SET tenant_id = tenant_id + 1", "rekey"),
+        (
+            "INSERT INTO plans (id, name, made, tag) VALUES (7, 'x', '2024-01-01', NULL)",
+            "every node",
+        ),
+        ("UPDATE tenants SET name = 'x' WHERE id = 5", ""),
+    ] {
+        let lines = rows(&pair.shop, &format!("EXPLAIN (COSTS OFF) {sql}")).await;
+        let told = lines[0].strip_prefix("Way: ");
+        assert_eq!(told.is_some(), !way.is_empty(), "{sql}: {lines:?}");
+        assert!(told.is_none_or(|told| told.starts_with(way)), "{sql}: {lines:?}");
+    }
+    pair.same_tables().await;
+}

@@ -368,7 +368,10 @@ pub(super) fn foreign_key(
                 let hint = "Put both tables into one group.";
                 return refuse("The tables are of different groups.", hint.to_owned());
             }
-            let Some(columns) = &foreign.target_columns else {
+            // A primary key of one column is the shard key, as it has that in it.
+            let primary = (foreign.columns.len() == 1).then_some(sharded.key);
+            let written = foreign.target_columns.as_deref();
+            let Some(columns) = written.or(primary) else {
                 return refuse(
                     "Its referenced columns are not written.",
                     format!("Write {pairs}."),

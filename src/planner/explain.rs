@@ -1,6 +1,6 @@
 //! What EXPLAIN shows of a statement that one node is not enough for.
 
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, NodeId, ShardId};
 use crate::planner::{InputKeys, PullInput, PullPlan};
 use crate::router::{Explained, Pull, Route};
 use crate::shard_map::ShardMap;
@@ -20,17 +20,41 @@ pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<String>
         }
         Route::ScatterOver(shards) => {
             let mut lines = vec!["Way: scatter, rows concatenated as they come".to_owned()];
-            for (id, node) in map.nodes() {
-                let here = shards.iter().filter(|shard| map.node_of(**shard) == id);
-                let here: Vec<_> = here.map(|shard| format!("s{shard}")).collect();
-                if !here.is_empty() {
-                    let text = statement(text);
-                    lines.push(format!("  On {} ({}): {text}", node.name, here.join(" ")));
-                }
-            }
+            lines.extend(on_shards(shards, &statement(text), map));
             lines
         }
-        _ => vec!["Way: every node, in one transaction".to_owned()],
+        Route::Write(shards) => {
+            let mut lines =
+                vec!["Way: write, each node its own rows, in one transaction".to_owned()];
+            lines.extend(on_shards(shards, &statement(text), map));
+            lines
+        }
+        other => vec![in_a_word(other).to_owned()],
+    }
+}
+
+/// A line a node that owns some of the shards.
+fn on_shards(shards: &[ShardId], statement: &str, map: &ShardMap) -> Vec<String> {
+    let line = |(id, node): (NodeId, &crate::shard_map::Node)| {
+        let here = shards.iter().filter(|shard| map.node_of(**shard) == id);
+        let here: Vec<_> = here.map(|shard| format!("s{shard}")).collect();
+        let named = || format!("  On {} ({}): {statement}", node.name, here.join(" "));
+        (!here.is_empty()).then(named)
+    };
+    map.nodes().filter_map(line).collect()
+}
+
+/// What is done in steps that depend on the rows that they find.
+fn in_a_word(route: &Route) -> &'static str {
+    match route {
+        Route::First(_) => "Way: steps, what it reads first, then what is left, in one transaction",
+        Route::Insert(..) => "Way: rows, each to its shard, in one transaction",
+        Route::Select(_) => "Way: query, then its rows to their shards, in one transaction",
+        Route::Merge(_) => "Way: source, then its rows to their shards, in one transaction",
+        Route::Rekey(_) => "Way: rekey, rows with a new key move to its shard, in one transaction",
+        Route::Evaluate(_) => "Way: values, computed once, then as a statement that has them",
+        Route::Lock(_) => "Way: lock, row by row in the order, as they are merged",
+        _ => "Way: every node, in one transaction",
     }
 }
 

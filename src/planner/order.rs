@@ -57,6 +57,18 @@ pub(super) fn meaning(text: &str, shape: &Shape, item: &OrderItem) -> Option<Ran
     (!doubtful).then(|| item.expression.clone())
 }
 
+/// An expression of ORDER BY that is neither the number nor the name of an output, which bare ones
+/// are for PostgreSQL also in parentheses.
+pub(super) fn by_value(expression: &str, shape: &Shape) -> String {
+    let bare = expression.trim_matches(|c: char| matches!(c, '(' | ')' | '"') || c.is_whitespace());
+    let number = bare.bytes().all(|byte| byte.is_ascii_digit());
+    let aliases = shape.items.iter().filter_map(|output| output.alias.as_ref());
+    if number || aliases.into_iter().any(|alias| alias.eq_ignore_ascii_case(bare)) {
+        return format!("(CASE WHEN true THEN {expression} END)");
+    }
+    format!("({expression})")
+}
+
 /// A SELECT of a node whose rows come in the order, behind each the values that it is ordered by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ordered {
@@ -92,7 +104,8 @@ pub fn ordered(text: &str, reduction: &Reduction) -> Option<Ordered> {
     let written = |range: &Range<usize>| text.get(range.clone());
     let (mut keys, mut order, mut directions) = (Vec::new(), Vec::new(), Vec::new());
     for item in &shape.order {
-        let key = format!("({})", written(&meaning(text, shape, item)?)?);
+        let place = meaning(text, shape, item)?;
+        let key = by_value(written(&place)?, shape);
         let direction = written(&item.direction)?;
         directions.push(Direction::read(direction)?);
         order.push(format!("{key} {direction}"));

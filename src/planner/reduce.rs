@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::order::meaning;
+use super::order::{by_value, meaning};
 use crate::router::Reduction;
 use crate::sql::{Aggregate, ColumnRef, Ident, Shape};
 
@@ -138,8 +138,8 @@ impl<'a> Reducer<'a> {
         for item in &shape.order {
             let Some(expression) = meaning(self.text, shape, item) else { return Some(()) };
             let direction = &self.text[item.direction.clone()];
-            // In parentheses it is no name of an output, and no ordinal.
-            order.push(format!("({}) {direction}", self.part(expression, &[])?));
+            let expression = self.part(expression, &[])?;
+            order.push(format!("{} {direction}", by_value(&expression, shape)));
         }
         if !order.is_empty() {
             select.push_str(" ORDER BY ");

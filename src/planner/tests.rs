@@ -217,8 +217,12 @@ fn what_would_break_over_several_nodes_is_refused_with_what_would_work() {
             "Write FOREIGN KEY (tenant_id, …)",
         ),
         (
-            "CREATE TABLE items (tenant_id bigint, FOREIGN KEY (tenant_id) REFERENCES orders)",
+            "CREATE TABLE items (tenant_id bigint, o int, FOREIGN KEY (tenant_id, o) REFERENCES orders)",
             "Write FOREIGN KEY",
+        ),
+        (
+            "CREATE TABLE items (tenant_id bigint, o bigint REFERENCES orders)",
+            "Write FOREIGN KEY (tenant_id, …)",
         ),
         (
             "CREATE TABLE items (tenant_id bigint, x text REFERENCES logs (source))",

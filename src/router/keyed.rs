@@ -143,6 +143,16 @@ impl Keyed {
         self.over = over;
     }
 
+    /// The same, but what is done over several nodes stands where another route would.
+    pub(super) fn explainable(self) -> Self {
+        let otherwise = match self.over {
+            Over::Rows(rows) => Some(Route::Insert(rows, Vec::new())),
+            Over::Evaluate(first) => Some(Route::Evaluate(first)),
+            Over::No | Over::Write => self.otherwise,
+        };
+        Self { over: Over::No, otherwise, ..self }
+    }
+
     /// The same, but refused where a write needs several nodes.
     pub(super) fn on_one_node(self) -> Self {
         let read = |route: &Route| {

@@ -47,7 +47,7 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
             let lookups = names.lookups && !(*analyze && access(query) == Access::Write);
             let mut inner = of_query(text, query, statement, &Names { lookups, ..*names });
             let spread = if *analyze || !*as_text { None } else { Some(*start) };
-            inner.part = inner.part.and_then(|part| explained(part, spread));
+            inner.part = inner.part.and_then(|part| explained(part, spread, names));
             let access = if *analyze { inner.access } else { Access::Read };
             Analysis { access, ..inner }
         }
@@ -171,11 +171,11 @@ fn declared(
 
 /// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text and the
 /// statement is not to run; `start` is where the statement starts then.
-fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
+fn explained(part: Part, start: Option<usize>, names: &Names<'_>) -> Result<Part, ServerError> {
     let wrap = |route| start.map(|start| Arc::new(Explained { start, route }));
     let route = match part {
         Part::Keyed(keyed) => {
-            let mut keyed = keyed.on_one_node();
+            let mut keyed = if start.is_some() { keyed.explainable() } else { keyed.on_one_node() };
             keyed.explain_lookups(start.is_some());
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
@@ -183,15 +183,16 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
         Part::Scatter(group) => Route::Scatter(group),
         Part::Pull(pull) => Route::Pull(pull),
         Part::EveryNode => Route::EveryNode,
-        Part::Write(_)
-        | Part::Evaluate(_)
-        | Part::Select(_)
-        | Part::Rekey(_)
-        | Part::Merge(_)
-        | Part::Lock(_)
-        | Part::First(_) => {
-            return Err(only_text());
+        Part::Write(group) => {
+            let of_group = names.map.shards().filter(|(_, shard)| shard.group == group);
+            Route::Write(of_group.map(|(id, _)| id).collect())
         }
+        Part::Evaluate(first) => Route::Evaluate(first),
+        Part::Select(rows) => Route::Select(rows),
+        Part::Rekey(rekey) => Route::Rekey(rekey),
+        Part::Merge(merge) => Route::Merge(merge),
+        Part::Lock(pull) => Route::Lock(pull),
+        Part::First(first) => Route::First(first),
         other => return Ok(other),
     };
     wrap(route).map(Part::Explain).ok_or_else(only_text)
@@ -199,7 +200,7 @@ fn explained(part: Part, start: Option<usize>) -> Result<Part, ServerError> {
 
 fn only_text() -> ServerError {
     ServerError::refused(
-        "EXPLAIN of a statement for several nodes is only given of reads, as text, without ANALYZE",
+        "EXPLAIN of a statement for several nodes is only given as text, without ANALYZE",
         "Each node has a plan of its own.",
         "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
     )

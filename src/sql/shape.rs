@@ -308,10 +308,18 @@ impl Reader<'_> {
             let end = part.clone().skip(1).find(direction).unwrap_or(part.end);
             let expression = self.bytes(&(part.start..end))?;
             let after = self.bytes(&(end..part.end)).unwrap_or(expression.end..expression.end);
-            let only = self.tokens.get(part.start).filter(|_| end == part.start + 1);
+            // PostgreSQL does not see parentheses round all of it.
+            let mut inside = part.start..end;
+            let is = |at: usize, symbol| self.text.get(self.tokens[at].span()) == Some(symbol);
+            while inside.len() > 2 && is(inside.start, "(") && is(inside.end - 1, ")") {
+                inside = inside.start + 1..inside.end - 1;
+            }
+            let only = self.tokens.get(inside.start).filter(|_| inside.len() == 1);
             let (mut ordinal, mut name) = (None, None);
             match only.map(|token| &token.kind) {
-                Some(Kind::Integer) => ordinal = self.text[expression.clone()].parse().ok(),
+                Some(Kind::Integer) => {
+                    ordinal = only.and_then(|it| self.text.get(it.span())?.parse().ok());
+                }
                 Some(Kind::Word(word) | Kind::Quoted(word)) => name = Some(word.clone()),
                 _ => {}
             }

@@ -137,3 +137,12 @@ SELECT id, name FROM tenants ORDER BY since DESC, id LIMIT $1 OFFSET $2;
 SELECT id, name, $3::int + 1 FROM tenants WHERE id > $1 AND country <> $2 ORDER BY id DESC LIMIT $3;
 -- parameters: -1
 SELECT id FROM tenants ORDER BY id LIMIT $1;
+SELECT 2 AS n, status, id, tenant_id FROM orders ORDER BY 1, id, tenant_id LIMIT 9;
+SELECT 3, tenant_id, id FROM orders ORDER BY 1, 2, 3 LIMIT 5;
+SELECT tenant_id AS id, id AS tenant_id FROM orders ORDER BY id, tenant_id LIMIT 1;
+SELECT tenant_id AS id, id AS tenant_id FROM orders ORDER BY 2 DESC, 1 DESC LIMIT 2;
+SELECT -id AS id, tenant_id FROM orders ORDER BY (id), tenant_id LIMIT 3;
+SELECT -id AS id, tenant_id FROM orders ORDER BY ((1)), (tenant_id) LIMIT 3;
+SELECT total AS note, note AS total, id FROM orders ORDER BY note, total, id LIMIT 4;
+SELECT DISTINCT tenant_id AS id, id AS tenant_id FROM orders ORDER BY id, tenant_id LIMIT 2;
+SELECT tenant_id AS id, count(*) AS tenant_id FROM orders GROUP BY orders.tenant_id ORDER BY id LIMIT 3;

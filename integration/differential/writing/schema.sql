@@ -11,7 +11,7 @@ CREATE TABLE items (tenant_id bigint NOT NULL, order_id bigint, line bigint, sku
 CREATE TABLE notes (tenant_id bigint NOT NULL, id bigint, order_id bigint, body text DEFAULT 'none',
   size int GENERATED ALWAYS AS (length(body)) STORED, PRIMARY KEY (tenant_id, id),
   FOREIGN KEY (tenant_id, order_id) REFERENCES orders (tenant_id, id) ON DELETE SET NULL (order_id));
-CREATE TABLE users (tenant_id bigint NOT NULL REFERENCES tenants (id) ON DELETE CASCADE, id bigint, email text, city text,
+CREATE TABLE users (tenant_id bigint NOT NULL REFERENCES tenants ON DELETE CASCADE, id bigint, email text, city text,
   score int DEFAULT 1, PRIMARY KEY (tenant_id, id));
 CREATE TABLE gone (tenant_id bigint NOT NULL, order_id bigint, status text);
 CREATE TABLE parcels (code text PRIMARY KEY, id bigserial, tenant_id bigint, weight numeric(8,2), sent date);
