@@ -15,7 +15,9 @@ use super::running::RunError;
 use super::stored_map::fits;
 use super::terminal::story;
 use crate::admin::{AdminServer, Metrics};
-use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Expect, Kv, Lead, Leader, Op, Record};
+use crate::catalog::{
+    Catalog, CatalogError, EmbeddedKv, Expect, Kv, Lead, Leader, Op, Record, is_local,
+};
 use crate::config::Serve;
 use crate::runtime::Tasks;
 use crate::shard_map::ShardMap;
@@ -47,7 +49,6 @@ struct ProcessId {
 
 impl Record for ProcessId {
     const PREFIX: &'static str = "process";
-    const LOCAL: bool = true;
 
     fn id(&self) -> String {
         String::new()
@@ -142,8 +143,6 @@ async fn bring_over(
     }
     let bring = async {
         let old = EmbeddedKv::open(&file)?;
-        let is_local =
-            |key: &str| ["history/", "accuracy/", "heritage"].iter().any(|p| key.starts_with(p));
         let (own, mut shared): (Vec<_>, Vec<_>) =
             old.range("").await?.into_iter().partition(|entry| is_local(&entry.key));
         // The map comes last: without it, nothing is there.

@@ -13,16 +13,21 @@ use crate::placement::Decision;
 use crate::shard_map::ShardMap;
 use crate::shard_move::{Job, Move};
 
+/// Records that stay with the process, in a file of its own, where several share a catalog: too much
+/// for a store that is replicated, and nothing that rows depend on.
+const LOCAL: [&str; 4] = ["history/", "accuracy/", "heritage", "process"];
+
+/// Whether what stands at a key, or below it, stays with the process.
+pub fn is_local(key: &str) -> bool {
+    LOCAL.iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// A type that the catalog stores. Keys in use, each in this file:
 /// `map`, `moves/`, `jobs/`, `transactions/`, `decisions/`, `events/`, `clients/`, `history/`,
 /// `heritage`, `accuracy/`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Where records of this type stand: a full key, or a prefix that ends in `/`.
     const PREFIX: &'static str;
-
-    /// Whether they stay with the process, in a file of its own, where several share a catalog: too
-    /// much for a store that is replicated, and nothing that rows depend on.
-    const LOCAL: bool = false;
 
     /// The rest of the key; empty where there is only one record of the type. Numbers are padded,
     /// so that keys sort as numbers do.
@@ -79,7 +84,6 @@ impl Record for Credit {
 
 impl Record for Chunk {
     const PREFIX: &'static str = "history/";
-    const LOCAL: bool = true;
 
     fn id(&self) -> String {
         format!("{:012}/{:020}", self.step_ms, self.number)
@@ -125,8 +129,11 @@ impl Change {
     }
 
     fn push<R: Record>(&mut self, op: Op) {
-        debug_assert!(self.ops.is_empty() || self.local == R::LOCAL, "no commit is in two stores");
-        self.local = R::LOCAL;
+        debug_assert!(
+            self.ops.is_empty() || self.local == is_local(R::PREFIX),
+            "no commit is in two stores"
+        );
+        self.local = is_local(R::PREFIX);
         self.ops.push(op);
     }
 }
@@ -135,7 +142,7 @@ impl Change {
 #[derive(Clone)]
 pub struct Catalog {
     kv: Arc<dyn Kv>,
-    /// Of [`Record::LOCAL`].
+    /// Of what [`is_local`].
     local: Arc<dyn Kv>,
 }
 
@@ -157,7 +164,7 @@ impl Catalog {
     }
 
     fn store_of<R: Record>(&self) -> &dyn Kv {
-        if R::LOCAL { &*self.local } else { &*self.kv }
+        if is_local(R::PREFIX) { &*self.local } else { &*self.kv }
     }
 
     /// The record with this id; the id is empty for a type with one record.

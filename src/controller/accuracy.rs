@@ -38,7 +38,6 @@ struct Kept {
 
 impl Record for Kept {
     const PREFIX: &'static str = "accuracy/";
-    const LOCAL: bool = true;
 
     fn id(&self) -> String {
         format!("{:010}", self.shard.0)

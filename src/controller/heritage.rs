@@ -28,7 +28,6 @@ pub(super) struct Heritage {
 
 impl Record for Heritage {
     const PREFIX: &'static str = "heritage";
-    const LOCAL: bool = true;
 
     fn id(&self) -> String {
         String::new()
