@@ -1,24 +1,33 @@
-//! The node that a shard is copied from dies in the middle of the copy.
+//! Nodes that die: the one that a shard is copied from, in the middle of the copy; and the one on whose
+//! part of a transaction the others hang.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::time::Duration;
 
+use foreshard::executor::CommitDecision;
 use foreshard::shard_move::State;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::WRITERS;
 use super::process_support::{Aftermath, Deployment, TENANTS, Writers, Written};
 use super::support::{TestDatabase, TestNodes, connect, eventually, rows};
+use super::{TEMPORARY, WRITERS, found, write};
 
 /// Entries of each tenant before anybody else writes, by a writer of this number.
 const EARLIER: (i64, i32) = (150, 1_000);
 
-/// Two nodes of its own, with rows that take some seconds to copy, in segments.
-async fn deployment(nodes: &TestNodes) -> (Deployment, Written) {
+/// Over nodes of its own.
+async fn over(nodes: &TestNodes) -> Deployment {
     let database = TestDatabase { name: "crash".to_owned(), nodes: nodes.addresses() };
     for node in &database.nodes {
         connect(node, "postgres").await.batch_execute("CREATE DATABASE crash").await.unwrap();
     }
-    let deployment = Deployment::over(database);
+    Deployment::over(database)
+}
+
+/// With rows that take some seconds to copy, in segments.
+async fn deployment(nodes: &TestNodes) -> (Deployment, Written) {
+    let deployment = over(nodes).await;
     let text = std::fs::read_to_string(&deployment.config).unwrap();
     let slowly = "mover: { copy_segment_bytes: 40000, copy_bytes_per_second: 60000,";
     std::fs::write(&deployment.config, text.replace("mover: {", slowly)).unwrap();
@@ -77,4 +86,35 @@ async fn the_death_of_the_source_in_the_middle_of_a_copy_loses_and_doubles_nothi
     aftermath.assert_written(&written).await;
     let by_writers = written.acknowledged.iter().filter(|entry| entry.1 < WRITERS).count();
     assert!(by_writers > 200, "{by_writers}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_others_hang_on_is_not_taken_for_a_later_one_after_a_crash_of_its_node()
+{
+    let mut nodes = TestNodes::start(2).await;
+    let deployment = over(&nodes).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    serving.stop(&deployment).await;
+    let home = deployment.database.client(0).await;
+    let serving = deployment.serve_until("last_announced").await;
+    // Nothing is written to its log but what somebody waits for.
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'";
+    let walwriter = Pid::from_raw(rows(&home, sql).await[0].parse().unwrap());
+    kill(walwriter, Signal::SIGSTOP).unwrap();
+    write(&deployment, TEMPORARY, 1).await;
+    serving.died(&deployment).await;
+    kill(walwriter, Signal::SIGKILL).unwrap();
+    nodes.kill_and_restart(0, Duration::ZERO).await;
+    let catalog = foreshard::app::catalog_in(&deployment.data_folder).unwrap();
+    let decision = catalog.list::<CommitDecision>().await.unwrap().remove(0).record;
+    drop(catalog);
+    let number: u64 = decision.last.unwrap().xid.parse().unwrap();
+    let home = deployment.database.client(0).await;
+    let next: u64 = rows(&home, "SELECT pg_current_xact_id()").await[0].parse().unwrap();
+    assert!(next > number, "{number} is given again");
+    let serving = deployment.serve().await;
+    assert_eq!(found(&deployment, TEMPORARY, 1).await.0, 0);
+    serving.stop(&deployment).await;
+    Aftermath::of(&deployment).await.assert_in_order().await;
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::columns::ask;
 use super::session::Member;
 use super::{Fault, Session};
 use crate::backend::{Command, CommandError};
@@ -52,6 +53,11 @@ const HAS_WRITTEN: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned() \
 /// What others wait for must not be lost by a crash of its node.
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+
+/// A number of a transaction that is not on disk may be given again after a crash of its node, to one
+/// that commits; after this a higher one is there.
+const HIGHER_NUMBER: &str = "BEGIN; SET LOCAL synchronous_commit = on; \
+    SELECT pg_catalog.pg_logical_emit_message(true, 'foreshard number', ''); COMMIT";
 
 impl Session {
     /// Commits the session's transaction on every node that it has touched. One writing node
@@ -206,6 +212,13 @@ impl Session {
             return Err(no(lost.into()));
         };
         member.guard.command(DURABLE).await.map_err(|error| no(error.into()))?;
+        let (map, node) = (self.engine.live_map.snapshot(), &self.engine.nodes[last.node.index()]);
+        let higher = ask(node, &map, async |client| client.batch_execute(HIGHER_NUMBER).await);
+        higher.await.map_err(|error| {
+            let message = format!("node {} does not keep its part: {error}", node.name);
+            let error = ServerError::new(SqlState::CONNECTION_FAILURE, message);
+            no(error.with_hint("Nothing was committed; it is safe to try again.").into())
+        })?;
         // Whether or not it is there then, a part that was rolled back has decided.
         let put = self.engine.catalog.put(decision, Expect::Absent).await;
         put.map_err(|error| no(error.into()))?;
