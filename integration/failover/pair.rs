@@ -9,7 +9,7 @@ use crate::support::link::Link;
 use crate::support::{TestDatabase, TestEtcd, eventually};
 
 /// How long a proxy that is not heard of stays the leader.
-const LEASE_MS: u64 = 2_000;
+const LEASE_MS: u64 = 3_000;
 /// How long it may take until another one serves.
 const PATIENCE: Duration = Duration::from_secs(40);
 

@@ -148,7 +148,7 @@ async fn while_etcd_is_away_one_node_is_written_and_several_are_not_left_in_halv
     let (first, second) = pair.serve().await;
     let client = pair.first.client().await;
     pair.etcd.kill().await;
-    // As long as several leases.
+    // As long as two leases.
     let until = Instant::now() + Duration::from_secs(6);
     let mut version = 0;
     while Instant::now() < until {
@@ -213,7 +213,7 @@ async fn a_restart_that_hands_over_keeps_the_lead() {
     assert!(old.ended(&pair.first).await.success());
     pair.serves(&pair.first).await;
     assert!(pair.second.page("/readyz").await.contains("standby"));
-    sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(4)).await;
     assert!(pair.second.page("/readyz").await.contains("standby"), "the lead was lost later");
     let written = writers.stop().await;
     second.stop(&pair.second).await;

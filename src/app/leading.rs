@@ -185,11 +185,16 @@ impl Leading {
 
     /// Lets another process lead at once.
     pub(super) async fn give_up(self) {
-        self.keep().await.give_up().await;
+        self.end_renewals().await.give_up().await;
     }
 
-    /// Leaves the lead to the process that takes over this one's data folder.
-    pub(super) async fn keep(self) -> Lead {
+    /// Leaves the lead to the process that takes over this one's data folder: it has the time of a
+    /// lease for that.
+    pub(super) async fn keep(self) {
+        self.end_renewals().await.renew_once().await;
+    }
+
+    async fn end_renewals(self) -> Lead {
         self.tasks.stop(std::time::Duration::from_secs(5)).await;
         self.lead
     }

@@ -172,7 +172,7 @@ impl Running {
         self.readiness.send_replace(Readiness::Stopping);
         self.proxy.stop().await;
         match self.leading {
-            Some(leading) if keeps_lead => drop(leading.keep().await),
+            Some(leading) if keeps_lead => leading.keep().await,
             Some(leading) => leading.give_up().await,
             None => {}
         }

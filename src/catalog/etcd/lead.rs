@@ -4,6 +4,7 @@
 //! its successor begins: no commit of an older one is applied, and no node lets it in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,8 @@ pub struct Lead {
     gateway: Arc<Gateway>,
     config: Arc<EtcdConfig>,
     me: Leader,
-    lease: u64,
+    /// The newest one.
+    lease: Arc<AtomicU64>,
 }
 
 impl Lead {
@@ -60,12 +62,12 @@ impl Lead {
         let kv = EtcdKv::new(Arc::clone(&gateway), &config.prefix, CancellationToken::new());
         loop {
             me.since_unix_ms = now_unix_ms();
-            let mut lead = Self {
+            let lead = Self {
                 kv: kv.clone(),
                 gateway: Arc::clone(&gateway),
                 config: Arc::clone(&config),
                 me: me.clone(),
-                lease: 0,
+                lease: Arc::default(),
             };
             match lead.try_take().await {
                 Ok(None) => return lead,
@@ -95,21 +97,20 @@ impl Lead {
     /// Stays the leader until the tasks end. If the lease ran out, and nobody else has led since, it
     /// leads again.
     pub async fn renew_forever(self, tasks: Tasks) {
-        let (mut lease, mut failing) = (self.lease, false);
+        let mut failing = false;
         loop {
             tokio::select! {
                 () = tasks.token().cancelled() => return,
                 () = self.lost().cancelled() => return,
                 () = sleep(self.config.lease / RENEWALS) => {}
             }
-            let renewed = match self.renew(lease).await {
-                Ok(true) => Ok(lease),
+            let renewed = match self.renew(self.lease.load(Ordering::Relaxed)).await {
+                Ok(true) => Ok(()),
                 Ok(false) => self.take_again().await,
                 Err(error) => Err(error),
             };
             match renewed {
-                Ok(newest) => {
-                    lease = newest;
+                Ok(()) => {
                     if std::mem::take(&mut failing) {
                         tracing::info!("the lead is renewed again");
                     }
@@ -123,6 +124,14 @@ impl Lead {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Leads for the whole time of a lease from now on, if it still does.
+    pub async fn renew_once(&self) {
+        let lease = self.lease.load(Ordering::Relaxed);
+        if let Err(error) = self.renew(lease).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the lead was not renewed");
         }
     }
 
@@ -147,14 +156,15 @@ impl Lead {
     }
 
     /// Leads now, or says who does.
-    async fn try_take(&mut self) -> Result<Option<Leader>, CatalogError> {
+    async fn try_take(&self) -> Result<Option<Leader>, CatalogError> {
         let revision = match self.leader().await? {
             Some((leader, _)) if leader.id != self.me.id => return Ok(Some(leader)),
             Some((_, revision)) => revision,
             None => 0,
         };
-        self.lease = self.grant().await?;
-        if self.put_leader(revision, self.lease, None).await? {
+        let lease = self.grant().await?;
+        if self.put_leader(revision, lease, None).await? {
+            self.lease.store(lease, Ordering::Relaxed);
             return Ok(None);
         }
         // Its entry may be there although the answer was lost: the next look says so.
@@ -207,7 +217,7 @@ impl Lead {
     }
 
     /// The lease ran out. Leads again if nobody else has begun to since.
-    async fn take_again(&self) -> Result<u64, CatalogError> {
+    async fn take_again(&self) -> Result<(), CatalogError> {
         let revision = match self.leader().await? {
             Some((leader, _)) if leader.id != self.me.id => return Err(CatalogError::Replaced),
             Some((_, revision)) => revision,
@@ -218,13 +228,15 @@ impl Lead {
         let lease = self.grant().await?;
         if self.put_leader(revision, lease, held).await? {
             tracing::info!("the lead had run out; nobody else led meanwhile");
-            return Ok(lease);
+        } else {
+            // Somebody else was faster, or the answer to the first attempt was lost.
+            match self.leader().await? {
+                Some((leader, _)) if leader.id == self.me.id => {}
+                _ => return Err(CatalogError::Replaced),
+            }
         }
-        // Somebody else was faster, or the answer to the first attempt was lost: the next look says.
-        match self.leader().await? {
-            Some((leader, _)) if leader.id == self.me.id => Ok(lease),
-            _ => Err(CatalogError::Replaced),
-        }
+        self.lease.store(lease, Ordering::Relaxed);
+        Ok(())
     }
 }
 
