@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use foreshard::catalog::{Catalog, EtcdConfig, Lead, Leader};
+use foreshard::catalog::{Catalog, Lead};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -229,14 +229,7 @@ impl World {
         let Some(shared) = &self.shared else {
             return (foreshard::app::catalog_in(&self.deployment.data_folder).unwrap(), None);
         };
-        let config = EtcdConfig::new(vec![shared.etcd.endpoint()], "chaos/".to_owned(), LEASE);
-        let me = Leader {
-            id: "audit".to_owned(),
-            host: "audit".to_owned(),
-            listen: "nowhere".to_owned(),
-            since_unix_ms: 0,
-        };
-        let lead = Lead::take(config.unwrap(), me, |_| {}).await;
+        let lead = shared.etcd.lead("chaos/", "audit").await;
         (Catalog::new(std::sync::Arc::new(lead.kv().clone())), Some(lead))
     }
 }

@@ -3,26 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshard::catalog::{
-    CatalogError, EtcdConfig, EtcdKv, Expect, Kv, Lead, Leader, Op, Revision,
-};
+use foreshard::catalog::{CatalogError, EtcdKv, Expect, Kv, Lead, Op, Revision};
 use foreshard::runtime::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::TestEtcd;
 use crate::support::link::{Link, Mode};
+use crate::support::{TestEtcd, lead_at};
 
 async fn lead(endpoints: Vec<String>, id: &str) -> Lead {
-    let config = EtcdConfig::new(endpoints, "store/".to_owned(), Duration::from_mins(1));
-    let me = Leader {
-        id: id.to_owned(),
-        host: "here".to_owned(),
-        listen: "nowhere".to_owned(),
-        since_unix_ms: 0,
-    };
-    Lead::take(config.unwrap(), me, |_| {}).await
+    lead_at(endpoints, "store/", id).await
 }
 
 fn put(key: &str, value: &str, expect: Expect) -> Op {

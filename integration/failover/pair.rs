@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foreshard::catalog::{Catalog, EtcdConfig, Lead, Leader};
+use foreshard::catalog::Catalog;
 
 use crate::process_support::{Aftermath, Deployment, Serving};
 use crate::support::link::Link;
@@ -61,10 +61,10 @@ impl Pair {
 
     /// Until a proxy serves.
     pub(crate) async fn serves(&self, deployment: &Deployment) {
+        // One that stood by closes its port and opens it again.
         let ready = async || {
-            let port = deployment.port + 1;
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-            (deployment.page("/readyz").await == "ready\n").then_some(())
+            let page = deployment.page_if_there("/readyz").await.ok()?;
+            (page == "ready\n").then_some(())
         };
         let what = format!("it serves: {}", deployment.log_tail());
         eventually(&what, PATIENCE, ready).await;
@@ -77,15 +77,7 @@ impl Pair {
 
     /// The catalog, once neither runs.
     pub(crate) async fn catalog(&self) -> Catalog {
-        let lease = Duration::from_millis(LEASE_MS);
-        let config = EtcdConfig::new(vec![self.etcd.endpoint()], "test/".to_owned(), lease);
-        let me = Leader {
-            id: "test".to_owned(),
-            host: "test".to_owned(),
-            listen: "nowhere".to_owned(),
-            since_unix_ms: 0,
-        };
-        let lead = Lead::take(config.unwrap(), me, |_| {}).await;
+        let lead = self.etcd.lead("test/", "test").await;
         Catalog::new(std::sync::Arc::new(lead.kv().clone()))
     }
 }

@@ -184,12 +184,18 @@ impl Deployment {
 
     /// The text of a page of the admin API.
     pub async fn page(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port + 1)).await.unwrap();
+        self.page_if_there(path).await.unwrap()
+    }
+
+    /// The same, unless nobody answers.
+    pub async fn page_if_there(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port + 1)).await?;
         let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        stream.read_to_string(&mut answer).await?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        body.ok_or_else(|| std::io::Error::other(answer))
     }
 
     /// The name of a node that does not have the shard: the next one.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use foreshard::catalog::{EtcdConfig, Lead, Leader};
 use foreshard::local_nodes::free_ports;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -46,6 +47,11 @@ impl TestEtcd {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Leads under this prefix once nobody else does, as a process with this id.
+    pub async fn lead(&self, prefix: &str, id: &str) -> Lead {
+        lead_at(vec![self.endpoint()], prefix, id).await
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()), signal).unwrap();
@@ -66,6 +72,14 @@ impl TestEtcd {
         let answers = async || TcpStream::connect(("127.0.0.1", self.port)).await.ok().map(drop);
         eventually("etcd answers", Duration::from_secs(20), answers).await;
     }
+}
+
+/// The same by other ways to it.
+pub async fn lead_at(endpoints: Vec<String>, prefix: &str, id: &str) -> Lead {
+    let config = EtcdConfig::new(endpoints, prefix.to_owned(), Duration::from_mins(1)).unwrap();
+    let (host, listen) = ("test".to_owned(), "nowhere".to_owned());
+    let me = Leader { id: id.to_owned(), host, listen, since_unix_ms: 0 };
+    Lead::take(config, me, |_| {}).await
 }
 
 /// A free port whose next one is free too. Other test binaries look for some at the same time.

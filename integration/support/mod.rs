@@ -18,7 +18,7 @@ mod proxy;
 mod wait;
 
 pub use database::{TestDatabase, connect, rows};
-pub use etcd::TestEtcd;
+pub use etcd::{TestEtcd, lead_at};
 pub use nodes::{TestNodes, shared_nodes, temp_folder};
 pub use proxy::TestProxy;
 pub use wait::eventually;

@@ -123,7 +123,7 @@ impl TestProxy {
             backend: how.backend,
             executor: how.executor,
         };
-        let proxy = Proxy::start(config).await.unwrap_or_else(|error| panic!("{error}"));
+        let proxy = Box::pin(Proxy::start(config)).await.unwrap_or_else(|error| panic!("{error}"));
         Self { proxy, database, nodes, policy, folder }
     }
 

@@ -1,7 +1,7 @@
 //! Load and forecasts: the heatmap, how good the forecasts were, known events, and what clients
 //! announce.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -19,6 +19,7 @@ use crate::controller::{Heatmap, Quantity, Window};
 use crate::forecast::{Announcement, Credit, Event};
 use crate::ids::ShardId;
 use crate::load::{Resolution, SAMPLED_ONE_IN};
+use crate::runtime::now_unix_ms;
 
 /// Steps on each side when the client does not say.
 const STEPS: usize = 120;
@@ -166,11 +167,6 @@ async fn take(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let unusable = |fault| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, fault);
     store(service, &said.into_event(None, now_unix_ms()).map_err(unusable)?).await
-}
-
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which event.

@@ -1,7 +1,6 @@
 //! What the skins share: the state that they show, and the one thing that they ask for.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
@@ -19,6 +18,7 @@ use crate::frontend::Directory;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
 use crate::mover::{HowToSplit, Switched, Wanted};
+pub(super) use crate::runtime::now_unix_ms;
 use crate::shard_map::Standing;
 use crate::shard_move::{Cause, Import, Move};
 
@@ -171,10 +171,4 @@ impl Service {
         let records = self.catalog.list::<R>().await?;
         Ok(records.into_iter().rev().take(limit).map(|found| found.record).collect())
     }
-}
-
-/// The time, in ms since 1970.
-pub(super) fn now_unix_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

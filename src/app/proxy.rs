@@ -24,6 +24,7 @@ use crate::load::Counters;
 use crate::mover;
 use crate::mover::{JobParts, MoveError, MoverContext};
 use crate::runtime::Tasks;
+use crate::runtime::now_unix_ms;
 use crate::shard_map::{InvalidMap, ShardMap, Standing};
 use crate::shard_move::{Errand, Job};
 
@@ -117,10 +118,7 @@ impl Proxy {
         let catalog = config.catalog.clone();
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
-        let map = Box::pin(stored_map(&catalog, &config.policy, &config.nodes)).await?;
-        fence_off(&catalog, &map, &mut config.nodes).await?;
-        // One that led before may have changed it until now.
-        let map = Box::pin(stored_map(&catalog, &config.policy, &config.nodes)).await?;
+        let map = Box::pin(map_of_new_term(&catalog, &mut config)).await?;
         ask_to_join(&catalog, &map).await?;
         config.nodes = by_id(&map, &config.nodes);
         let parts = EngineParts {
@@ -223,6 +221,21 @@ impl Proxy {
     }
 }
 
+/// Begins a new term; the map as it is then.
+async fn map_of_new_term(
+    catalog: &Catalog,
+    config: &mut ProxyConfig,
+) -> Result<ShardMap, StartError> {
+    let map = stored_map(catalog, &config.policy, &config.nodes).await?;
+    fence_off(catalog, &map, &mut config.nodes).await?;
+    // One that led before may have changed it until now.
+    let stored = catalog.get::<ShardMap>("").await?;
+    if stored.is_some_and(|stored| stored.record.epoch() == map.epoch()) {
+        return Ok(map);
+    }
+    stored_map(catalog, &config.policy, &config.nodes).await
+}
+
 /// The addresses in the order of the stored map, which says what id a node has; a node that has left
 /// keeps a place.
 fn by_id(map: &ShardMap, configured: &[NodeAddress]) -> Vec<NodeAddress> {
@@ -250,11 +263,6 @@ async fn ask_to_join(catalog: &Catalog, map: &ShardMap) -> Result<(), CatalogErr
         }
     }
     Ok(())
-}
-
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The catalog's name, made at its first start.

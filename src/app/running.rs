@@ -83,7 +83,7 @@ impl Running {
             Some(file) if leading.is_some() => as_it_is_now(serve, file),
             _ => serve,
         };
-        let started = Self::start_with(serve, file, inherited, metrics, catalog).await;
+        let started = Box::pin(Self::start_with(serve, file, inherited, metrics, catalog)).await;
         match (started, leading) {
             (Ok(running), leading) => Ok(Self { leading, ..running }),
             (Err(error), Some(leading)) => {

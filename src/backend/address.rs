@@ -79,9 +79,10 @@ impl NodeAddress {
     ///
     /// # Errors
     /// The connection's, or the work's.
-    pub async fn ask<T, F>(&self, database: &str, work: F) -> Result<T, tokio_postgres::Error>
+    pub async fn ask<T, E, F>(&self, database: &str, work: F) -> Result<T, E>
     where
-        F: AsyncFnOnce(&tokio_postgres::Client) -> Result<T, tokio_postgres::Error>,
+        E: From<tokio_postgres::Error>,
+        F: AsyncFnOnce(&tokio_postgres::Client) -> Result<T, E>,
     {
         let config = self.service_config(database);
         let (client, connection) = config.connect(self.tls.clone()).await?;
@@ -91,7 +92,7 @@ impl NodeAddress {
             // It has ended; so does the work, with the reason.
             Either::Right((ended, work)) => match ended {
                 Ok(()) => work.await,
-                Err(error) => Err(error),
+                Err(error) => Err(error.into()),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! The loop itself.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::forecast;
 use crate::load::{self, Counters, Ladder, LadderPlan, Recorder, Resolution, Samples};
 use crate::placement::{self, Decision, Mode, Scene, Standing, decide, merge};
 use crate::runtime::Tasks;
+use crate::runtime::now_unix_ms;
 use crate::shard_map::ShardMap;
 use crate::shard_move::Move;
 
@@ -137,11 +138,6 @@ fn tell(Turn { shard, fallback }: &Turn) {
     } else {
         tracing::info!(%shard, "a forecast is trusted again");
     }
-}
-
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The scores of forecasts are stored each so many times that the history is.

@@ -167,33 +167,25 @@ impl Session {
         live: LiveGid,
         prepared: &[NodeId],
     ) -> Fault {
-        let fault = match undecided {
-            Undecided::No(fault) => {
-                let parts = self.members.iter_mut().filter(|m| prepared.contains(&m.node));
-                let sql = format!("ROLLBACK PREPARED {}", Literal(&decision.gid));
-                let left = unfinished(on_all(parts, &sql).await);
-                drop(live);
-                if left.is_empty() && decision.last.is_some() {
-                    self.forget(decision).await;
-                }
-                if left.is_empty() {
-                    return fault;
-                }
-                // What is left only holds locks.
-                fault
-            }
-            // The catalog's word stands, whatever it is: the resolver hears it.
-            Undecided::Unheard(fault) => {
-                drop(live);
-                fault
-            }
-            Undecided::Unknown(fault) => {
-                drop(live);
+        let mut all_rolled_back = false;
+        if let Undecided::No(_) = &undecided {
+            let parts = self.members.iter_mut().filter(|m| prepared.contains(&m.node));
+            let sql = format!("ROLLBACK PREPARED {}", Literal(&decision.gid));
+            all_rolled_back = unfinished(on_all(parts, &sql).await).is_empty();
+        }
+        // What is done about it from here on is the resolver's.
+        drop(live);
+        if all_rolled_back && decision.last.is_some() {
+            self.forget(decision).await;
+        }
+        if !all_rolled_back {
+            if let Undecided::Unknown(_) = &undecided {
                 prepared.iter().for_each(|node| self.engine.doubts.raise(*node));
-                fault
             }
-        };
-        self.engine.doubts.raised.notify_one();
+            self.engine.doubts.raised.notify_one();
+        }
+        let (Undecided::No(fault) | Undecided::Unheard(fault) | Undecided::Unknown(fault)) =
+            undecided;
         fault
     }
 
@@ -271,9 +263,9 @@ impl Session {
 
 /// Why a transaction is not decided to be committed.
 enum Undecided {
-    /// It is rolled back.
+    /// It is rolled back. What is left of it only holds locks.
     No(Fault),
-    /// The catalog has not told whether it took the decision.
+    /// The catalog has not told whether it took the decision; its word stands, whatever it is.
     Unheard(Fault),
     /// The node that it hangs on did not answer.
     Unknown(Fault),

@@ -224,7 +224,7 @@ impl Session {
         let home_is_pinned = self.held(home).is_some_and(|member| member.is_pinned());
         let all = self.in_transaction() || home_is_pinned;
         let temporary = self.may_have_temporary(home);
-        let stand_ins = self.stand_ins(run).await?;
+        let stand_ins = if temporary { self.stand_ins(home, run).await? } else { Vec::new() };
         // They may be others in another session.
         let asked = self.asked(run, epoch).filter(|_| stand_ins.is_empty());
         let mut keep = None;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState as NodeState;
 
 use super::commit::{CommitDecision, LastPart};
 use super::{ColumnsError, Engine};
-use crate::backend::{NodeAddress, RaiseError};
+use crate::backend::NodeAddress;
 use crate::catalog::{Change, Expect};
 use crate::runtime::Tasks;
 use crate::shard_map::Standing;
@@ -93,15 +94,12 @@ impl Engine {
         let Some(node) = self.nodes.get(last.node.index()) else {
             return Err(ColumnsError::Forgotten(last.xid.clone()));
         };
-        let (client, connection) = node
-            .service_config(self.live_map.snapshot().database())
-            .connect(node.tls.clone())
-            .await?;
-        let ask = async {
-            node.enter(&client).await?;
-            Ok(client.query_one(STATUS, &[&last.xid]).await?)
+        let map = self.live_map.snapshot();
+        let status = async |client: &Client| {
+            node.enter(client).await?;
+            Ok::<_, ColumnsError>(client.query_one(STATUS, &[&last.xid]).await?)
         };
-        let row = tokio::select! { row = ask => row.map_err(|error: RaiseError| error)?, ended = connection => return Err(ended.err().map_or(ColumnsError::Undecided, Into::into)) };
+        let row = node.ask(map.database(), status).await?;
         match row.get::<_, Option<&str>>(0) {
             Some("committed") => Ok(true),
             Some("aborted") => Ok(false),
@@ -111,15 +109,12 @@ impl Engine {
     }
 
     pub(super) async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
-        let (client, connection) = node
-            .service_config(self.live_map.snapshot().database())
-            .connect(node.tls.clone())
-            .await?;
-        let list = async {
-            node.enter(&client).await?;
-            Ok(client.query(PREPARED, &[&self.gid_prefix]).await?)
+        let map = self.live_map.snapshot();
+        let list = async |client: &Client| {
+            node.enter(client).await?;
+            Ok::<_, ColumnsError>(client.query(PREPARED, &[&self.gid_prefix]).await?)
         };
-        let rows = tokio::select! { rows = list => rows.map_err(|error: RaiseError| error)?, ended = connection => return Ok(ended?) };
+        let rows = node.ask(map.database(), list).await?;
         for row in rows {
             let (gid, database): (String, String) = (row.get(0), row.get(1));
             // Only once no session is at work on it is the catalog's word on it final.
@@ -134,21 +129,16 @@ impl Engine {
                 },
             };
             let verdict = if decided { "COMMIT" } else { "ROLLBACK" };
-            let (client, connection) =
-                node.service_config(&database).connect(node.tls.clone()).await?;
             let sql = format!("{verdict} PREPARED {}", Literal(&gid));
-            let finish = async {
-                node.enter(&client).await?;
+            let finish = async |client: &Client| {
+                node.enter(client).await?;
                 match client.batch_execute(&sql).await {
                     // Its session has finished it meanwhile.
                     Err(error) if error.code() == Some(&NodeState::UNDEFINED_OBJECT) => Ok(()),
                     done => Ok::<_, ColumnsError>(done?),
                 }
             };
-            tokio::select! {
-                done = finish => done?,
-                ended = connection => ended?,
-            }
+            node.ask(&database, finish).await?;
             tracing::info!(node = %node.name, gid, verdict, "resolved a prepared transaction");
         }
         Ok(())

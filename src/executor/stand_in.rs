@@ -35,10 +35,12 @@ impl Session {
         self.held(home).is_some_and(left)
     }
 
-    /// Definitions of the session's temporary tables that the statement reads.
-    pub(super) async fn stand_ins(&mut self, run: &PullRun<'_>) -> Result<Vec<String>, Fault> {
-        let home = self.engine.live_map.load().home();
-        let may = self.may_have_temporary(home);
+    /// Definitions of the session's temporary tables on the home node that the statement reads.
+    pub(super) async fn stand_ins(
+        &mut self,
+        home: NodeId,
+        run: &PullRun<'_>,
+    ) -> Result<Vec<String>, Fault> {
         let text = run.expanded_text();
         let whole = run.pull.tables.iter().filter(|table| table.kind == PullKind::Whole);
         let mut names: Vec<String> = whole
@@ -49,7 +51,7 @@ impl Session {
             .collect();
         names.sort();
         names.dedup();
-        if !may || names.is_empty() {
+        if names.is_empty() {
             return Ok(Vec::new());
         }
         let sql = format!("{DEFINITIONS}{})", names.join(", "));

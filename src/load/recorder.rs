@@ -1,7 +1,7 @@
 //! Counters → rates: of the last sample, and of each step that is over.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::history::History;
 use super::ladder::Ladder;
 use super::real;
 use crate::ids::ShardId;
+use crate::runtime::now_unix_ms;
 
 /// What one shard did, per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -223,9 +224,4 @@ fn publish(totals: &Snapshot) {
         metrics::counter!("foreshard_load_node_statements_total", "node" => node.to_string())
             .absolute(totals.statements);
     }
-}
-
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::executor::DdlLock;
 use crate::executor::Gates;
 use crate::executor::LiveMap;
 use crate::ids::{MoveId, NodeId, ShardId};
+pub(super) use crate::runtime::now_unix_ms;
 use crate::runtime::{Failpoints, Tasks};
 use crate::shard_move::Move;
 
@@ -162,10 +163,4 @@ impl MoverContext {
         drop(held);
         Some(since.elapsed())
     }
-}
-
-/// The time, in ms since 1970.
-pub(super) fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,10 +1,12 @@
 //! Named tasks that a stop drains: every task of the proxy is spawned here. And the places where a
 //! test can make the process die.
 
+mod clock;
 mod failpoint;
 mod stopped;
 mod tasks;
 
+pub use clock::now_unix_ms;
 pub use failpoint::{
     BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, IMPORT_FAILPOINTS,
     JOIN_FAILPOINTS, MOVE_FAILPOINTS, RESHARD_FAILPOINTS, RESUME_FAILPOINTS, Reached,

@@ -127,19 +127,23 @@ impl Generator {
         (from, tests, one)
     }
 
+    /// The rows that are given, or what is joined: see [`Self::joined`].
+    fn sources(
+        &mut self,
+        from: Option<(&str, &Place)>,
+        scope: &mut Vec<Place>,
+    ) -> (Vec<String>, Vec<String>, bool) {
+        let Some((name, rows)) = from else { return self.joined(scope) };
+        let tests = vec![self.words.equality(rows, scope)];
+        scope.push(rows.clone());
+        (vec![format!("{name} AS {}", rows.alias)], tests, false)
+    }
+
     fn update(&mut self, from: Option<(&str, &Place)>) -> String {
         let table = self.words.writable();
         let (written, place) = self.target(table);
         let mut scope = vec![place.clone()];
-        let (sources, mut tests, one);
-        if let Some((name, rows)) = from {
-            sources = vec![format!("{name} AS {}", rows.alias)];
-            tests = vec![self.words.equality(rows, &scope)];
-            scope.push(rows.clone());
-            one = false;
-        } else {
-            (sources, tests, one) = self.joined(&mut scope);
-        }
+        let (sources, mut tests, one) = self.sources(from, &mut scope);
         // Which of several rows would give the value is not said.
         let values = if one { scope.clone() } else { vec![place.clone()] };
         let sets = self.sets(table, &values);
@@ -170,15 +174,7 @@ impl Generator {
         let table = self.words.writable();
         let (written, place) = self.target(table);
         let mut scope = vec![place.clone()];
-        let (sources, mut tests, one);
-        if let Some((name, rows)) = from {
-            sources = vec![format!("{name} AS {}", rows.alias)];
-            tests = vec![self.words.equality(rows, &scope)];
-            scope.push(rows.clone());
-            one = false;
-        } else {
-            (sources, tests, one) = self.joined(&mut scope);
-        }
+        let (sources, mut tests, one) = self.sources(from, &mut scope);
         self.bind(&place, &mut tests);
         if tests.is_empty() || self.words.chance(60) {
             let test = self.words.tests(&scope, 1);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use super::gateway::{Failure, Gateway, encoded, number};
 use super::{EtcdConfig, EtcdKv};
 use crate::catalog::kv::{CatalogError, Kv};
 use crate::runtime::Tasks;
+use crate::runtime::now_unix_ms;
 
 /// The entry of the leader.
 const LEADER: &str = "etcd/leader";
@@ -238,9 +239,4 @@ impl Lead {
         self.lease.store(lease, Ordering::Relaxed);
         Ok(())
     }
-}
-
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
