@@ -4,7 +4,9 @@
 mod support;
 mod write_support;
 
-use support::rows;
+use std::time::Duration;
+
+use support::{TestDatabase, eventually, rows};
 use write_support::{Pair, copied};
 
 #[tokio::test]
@@ -301,6 +303,66 @@ async fn triggers_and_policies_stand_on_every_node() {
         "DROP FUNCTION shout()",
     ])
     .await;
+}
+
+#[tokio::test]
+async fn what_is_computed_from_rows_is_the_same_in_every_copy() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "INSERT INTO plans (name) VALUES ('free'), ('team')",
+        "INSERT INTO tenants (name, plan) SELECT 'T' || i, 1 + i % 2 FROM generate_series(1, 9) i",
+        "WITH w AS (INSERT INTO plans (name) VALUES ('in WITH') RETURNING name) SELECT name FROM w",
+        "WITH w AS (INSERT INTO tenants (name) VALUES ('in WITH') RETURNING id) SELECT id FROM w",
+        "UPDATE plans SET name = plans.name || x.n FROM (SELECT plan, count(*) AS n FROM tenants \
+         GROUP BY plan) x WHERE x.plan = plans.id RETURNING plans.id, x.n",
+        "UPDATE plans SET name = 'Plan ' || plans.id FROM tenants t WHERE t.plan = plans.id",
+        "UPDATE plans SET name = t.name FROM tenants t WHERE t.plan = plans.id AND t.id = 2",
+    ])
+    .await;
+    pair.refused("UPDATE plans SET name = t.name FROM tenants t WHERE t.plan = plans.id").await;
+    pair.refused("UPDATE plans SET name = 'x' FROM tenants t WHERE plan = plans.id RETURNING t.id")
+        .await;
+    pair.same_tables().await;
+}
+
+/// Whether anybody waits for a lock.
+async fn waits(database: &TestDatabase) -> bool {
+    let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+               AND datname = current_database()";
+    for node in 0..database.nodes.len() {
+        if !rows(&database.client(node).await, sql).await.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_new_shard_key_follows_what_others_write_meanwhile() {
+    let pair = Pair::start().await;
+    for (database, client) in [(&pair.database, &pair.shop), (&pair.one, &pair.plain)] {
+        let fill = "INSERT INTO notes (tenant_id, body) VALUES (4, 'four'), (2, 'two')";
+        client.batch_execute(fill).await.unwrap();
+        let other = match database.nodes.len() {
+            1 => database.client(0).await,
+            _ => pair.proxy.client().await,
+        };
+        other
+            .batch_execute("BEGIN; UPDATE notes SET body = 'more' || body WHERE tenant_id = 4")
+            .await
+            .unwrap();
+        let moved = client.batch_execute("UPDATE notes SET tenant_id = length(body)");
+        let ended = async {
+            eventually("the UPDATE waits for the row", Duration::from_secs(20), || async {
+                waits(database).await.then_some(())
+            })
+            .await;
+            other.batch_execute("COMMIT").await.unwrap();
+        };
+        let (moved, ()) = tokio::join!(moved, ended);
+        moved.unwrap();
+    }
+    pair.same("SELECT tenant_id, body FROM notes").await;
 }
 
 #[tokio::test]

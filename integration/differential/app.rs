@@ -82,6 +82,11 @@ async fn writes_in_steps_give_what_one_postgresql_gives() {
 }
 
 #[tokio::test]
+async fn rows_get_other_shard_keys_as_on_one_postgresql() {
+    assert_all_right(&script("rekeys").await);
+}
+
+#[tokio::test]
 async fn temporary_tables_are_read_beside_rows_of_several_nodes() {
     assert_all_right(&script("temporary").await);
 }

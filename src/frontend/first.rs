@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use super::capture::Answer;
-use super::select::{described_columns, types_of};
+use super::select::{described_columns, types_of, values};
 use super::session::ClientSession;
 use super::simple::Way;
-use super::writes::params_of;
-use crate::executor::{Bound, Fault};
-use crate::planner::{given_list, given_rows, replaced, table_rows};
-use crate::router::{First, Route};
+use super::writes::{params_of, part, whole};
+use crate::executor::{Bound, Cost, Fault, Spread};
+use crate::ids::NodeId;
+use crate::load::Access;
+use crate::planner::{self, given_list, given_rows, obstacles, replaced, table_rows};
+use crate::router::{Before, First, Once, Route};
 use crate::sql::{Early, EarlyUse, EarlyWith, Verb};
 use crate::wire::{ServerError, SqlState};
 
@@ -61,6 +63,10 @@ impl ClientSession {
     ) -> Result<u64, Fault> {
         let mut first = Arc::clone(first);
         for _ in 0..STEPS_MAX {
+            if let Some(once) = &first.once {
+                let answer = Box::pin(self.run_once(&first, once, bound)).await?;
+                return self.hand_on(&answer, bound.is_none()).await;
+            }
             let text = Box::pin(self.step(&first, bound)).await?;
             let template = self.template(&text);
             let answer = match self.way(&text, params_of(bound), template).await? {
@@ -83,6 +89,35 @@ impl ClientSession {
         Err(first.refusal.clone().into())
     }
 
+    /// Runs the statement on every node, if it does the same on each.
+    async fn run_once(
+        &mut self,
+        first: &First,
+        once: &Once,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<Answer, Fault> {
+        let map = self.worker.engine.live_map.snapshot();
+        // The first that writers of reference tables come to.
+        let other = map.members().map(|(node, _)| node).find(|node| *node != map.home());
+        let node = other.unwrap_or(map.home());
+        for text in planner::once(&first.text, once) {
+            let cost = Cost::none(Access::Write);
+            let parts = vec![part(node, cost, whole(&text, bound))];
+            let spread = Spread { parts, describe: true, at_once: true };
+            let found = self.captured(&spread).await?;
+            if !found.rows.is_empty() && text.ends_with("LIMIT 1") {
+                return Err(first.refusal.clone().into());
+            }
+        }
+        let messages = whole(&first.text, bound);
+        let describe = bound.is_none();
+        let run = async |session: &mut Self| {
+            let run = session.session.run_on_every_node(&messages, describe, &mut session.client);
+            run.await
+        };
+        self.capture(run).await
+    }
+
     async fn hand_on(&mut self, answer: &Answer, describe: bool) -> Result<u64, Fault> {
         if let Some(columns) = answer.columns.as_ref().filter(|_| describe) {
             self.client.relay(columns).await?;
@@ -101,7 +136,12 @@ impl ClientSession {
     ) -> Result<String, Fault> {
         match &first.early {
             Some(Early::Moved(text)) => return Ok(text.clone()),
-            Some(Early::With(with)) => return self.with_given(&first.text, with, bound).await,
+            Some(Early::With(with)) => {
+                if let Some(before) = &first.before {
+                    self.check_before(before).await?;
+                }
+                return self.with_given(&first.text, with, bound).await;
+            }
             _ => {}
         }
         let mut edits = Vec::new();
@@ -133,6 +173,31 @@ impl ClientSession {
             return Err(first.refusal.clone().into());
         }
         Ok(replaced(&first.text, edits))
+    }
+
+    /// Refuses a write before others that would notice, as PostgreSQL's would not.
+    async fn check_before(&mut self, before: &Before) -> Result<(), Fault> {
+        let map = self.worker.engine.live_map.snapshot();
+        let home = map.home();
+        let owns = |node: &NodeId, group| map.shards_on(*node, group).next().is_some();
+        // Foreign keys of sharded tables stand where both have shards.
+        let other = before
+            .write
+            .group
+            .filter(|group| !owns(&home, *group))
+            .and_then(|group| map.nodes().map(|(node, _)| node).find(|node| owns(node, group)));
+        for node in std::iter::once(home).chain(other) {
+            let Some(ask) = obstacles(before, node == home) else { continue };
+            let run = async |session: &mut Self| {
+                session.session.run_text(node, &ask, &mut session.client).await
+            };
+            let found = self.capture(run).await?;
+            if let Some(row) = found.rows.first() {
+                let why = values(row)?.into_iter().flatten().next().unwrap_or_default();
+                return Err(noticed(before, &why).into());
+            }
+        }
+        Ok(())
     }
 
     async fn with_given(
@@ -182,6 +247,14 @@ fn in_from(used: &EarlyUse, given: &Given, columns: &[String]) -> String {
         Some(alias) => format!("({rows}) AS {}", crate::sql::Ident::new(alias)),
         None => format!("({rows})"),
     }
+}
+
+fn noticed(before: &Before, why: &str) -> ServerError {
+    ServerError::refused(
+        format!("a write to {} in WITH can't run before the rest", before.write.name),
+        format!("The statement needs several nodes and would run in steps, and {why}."),
+        "Bind the shard key, or use two statements.",
+    )
 }
 
 fn too_many() -> ServerError {

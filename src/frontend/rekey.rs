@@ -24,7 +24,10 @@ impl ClientSession {
         rekey: &Rekey,
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(), Fault> {
-        self.in_one_block("UPDATE", async |session| session.try_rekey(rekey, bound).await).await
+        let types = self.types_in(&rekey.text, bound).await?;
+        let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
+        let work = async |session: &mut Self| session.try_rekey(rekey, typed.as_ref()).await;
+        self.in_one_block("UPDATE", work).await
     }
 
     async fn try_rekey(
@@ -45,6 +48,9 @@ impl ClientSession {
             let parts = nodes.iter().map(part).collect();
             Spread { parts, describe: true, at_once: false }
         };
+        if let Some(lock) = &steps.lock {
+            self.captured(&spread(&whole(lock, bound))).await?;
+        }
         let take = spread(&described_as_text(&steps.take, bound)?);
         let taken = self.captured(&take).await?;
         if !taken.rows.is_empty() {
@@ -74,7 +80,7 @@ impl ClientSession {
         Ok(count)
     }
 
-    async fn captured(&mut self, spread: &Spread) -> Result<Answer, Fault> {
+    pub(super) async fn captured(&mut self, spread: &Spread) -> Result<Answer, Fault> {
         let run = async |session: &mut Self| {
             session.session.run_spread(spread, &mut session.client).await
         };

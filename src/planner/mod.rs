@@ -6,6 +6,7 @@
 //! in words.
 
 mod alter;
+mod before;
 mod catalog;
 mod copy;
 mod concurrent;
@@ -17,6 +18,7 @@ mod in_place;
 mod insert;
 mod lookup;
 mod merge;
+mod once;
 mod order;
 mod pull;
 mod reduce;
@@ -24,6 +26,7 @@ mod rekey;
 #[cfg(test)]
 mod tests;
 
+pub use before::obstacles;
 pub use catalog::{
     CATALOG_SCHEMAS, CATALOG_TABLES, CATALOG_VIEWS, CatalogTable, INFORMATION_VIEWS,
     catalog_grants, catalog_tables, catalog_view, shown,
@@ -39,6 +42,7 @@ pub use lookup::{
     LOOKUP_IS_SET_UP, LOOKUP_SET_UP, LookupChange, LookupSql, MADE_LOOKUPS, TAKE_LOOKUPS,
 };
 pub use merge::merge;
+pub use once::once;
 pub use order::{Direction, Ordered, ordered};
 pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull, table_source};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};

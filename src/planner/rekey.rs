@@ -1,14 +1,14 @@
 //! UPDATE of the shard key → its steps: rows that get another key are deleted and inserted, the
 //! others are updated where they are.
 
-use std::ops::Range;
-
 use crate::router::Rekey;
 use crate::sql::{Ident, Literal};
 
 /// The statements of an UPDATE that may move rows, with the client's parameters where they stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RekeySteps {
+    /// Locks the rows first, if that is needed.
+    pub lock: Option<String>,
     /// Takes the rows away whose key changes, and gives them as they are to be.
     pub take: String,
     /// Which of its columns are bare strings, which have no type.
@@ -25,43 +25,52 @@ pub struct RekeySteps {
 
 /// The steps.
 pub fn rekey(rekey: &Rekey) -> RekeySteps {
-    let part = |span: &Range<usize>| rekey.text.get(span.clone()).unwrap_or_default();
     let alias = rekey.layout.alias.as_deref().unwrap_or(&rekey.table.name);
     let alias = Ident::new(alias).to_string();
+    let part = |span: &std::ops::Range<usize>| rekey.text.get(span.clone()).unwrap_or_default();
     let target = format!("{} AS {alias}", rekey.table);
     let own = |column: &String| format!("{alias}.{}", Ident::new(column));
-    let differs = |(column, span, kind): &(String, Range<usize>, crate::shard_map::KeyType)| {
-        format!("{} IS DISTINCT FROM CAST(({}) AS {})", own(column), part(span), kind.name())
+    let differs = |(column, value, kind): &(String, String, crate::shard_map::KeyType)| {
+        format!("{} IS DISTINCT FROM CAST(({value}) AS {})", own(column), kind.name())
     };
     let changed = rekey.key.iter().map(differs).collect::<Vec<_>>().join(" OR ");
     let condition = rekey.layout.condition.as_ref();
     let condition = condition.map_or("true".to_owned(), |span| format!("({})", part(span)));
+    let from = rekey.layout.from.as_ref().map(part);
+    let behind = |word: &str| from.map_or_else(String::new, |from| format!(" {word} {from}"));
     let is_key = |column: &String| rekey.key.iter().any(|(key, ..)| key == column);
-    let value = |(column, span): &(String, Option<Range<usize>>)| match span {
-        Some(span) => format!("({})", part(span)),
+    let value = |(column, value): &(String, Option<String>)| match value {
+        Some(value) => format!("({value})"),
         None => own(column),
     };
     let values: Vec<_> = rekey.columns.iter().map(value).collect();
-    let untyped = |(_, span): &(String, Option<Range<usize>>)| {
-        span.as_ref().is_some_and(|span| is_bare_string(part(span)))
+    let untyped = |(_, value): &(String, Option<String>)| {
+        value.as_ref().is_some_and(|value| is_bare_string(value))
     };
-    let assign = |(column, span): &(String, Range<usize>)| {
-        let value = if is_key(column) { own(column) } else { part(span).to_owned() };
+    let assign = |(column, value): &(String, String)| {
+        let value = if is_key(column) { own(column) } else { value.clone() };
         format!("{} = {value}", Ident::new(column))
     };
     let assignments: Vec<_> = rekey.layout.assignments.iter().map(assign).collect();
     let returning = rekey.layout.returning.as_ref().map(part).unwrap_or_default();
     let names: Vec<_> =
         rekey.columns.iter().map(|(column, _)| Ident::new(column).to_string()).collect();
+    let lock = || {
+        let others = from.map_or_else(String::new, |from| format!(", {from}"));
+        format!("SELECT FROM {target}{others} WHERE {condition} FOR UPDATE OF {alias}")
+    };
     RekeySteps {
+        lock: rekey.locks.then(lock),
         take: format!(
-            "DELETE FROM {target} WHERE {condition} AND ({changed}) RETURNING {}",
+            "DELETE FROM {target}{} WHERE {condition} AND ({changed}) RETURNING {}",
+            behind("USING"),
             values.join(", ")
         ),
         untyped: rekey.columns.iter().map(untyped).collect(),
         update: format!(
-            "UPDATE {target} SET {} WHERE {condition} AND NOT ({changed}) {returning}",
-            assignments.join(", ")
+            "UPDATE {target} SET {}{} WHERE {condition} AND NOT ({changed}) {returning}",
+            assignments.join(", "),
+            behind("FROM")
         ),
         insert_head: format!(
             "INSERT INTO {target} ({}) OVERRIDING SYSTEM VALUE ",

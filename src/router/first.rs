@@ -1,11 +1,15 @@
 //! Writes that need rows of several nodes at once: parts of them run first, and the statement goes on
 //! with their rows in their places, until it can be routed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::names::{Meaning, Names};
 use super::pull::{Place, PullTable};
-use crate::sql::{Early, EarlyUse, Query, Source, Statement, Verb, early};
+use super::scatter::SYSTEM_COLUMNS;
+use super::{Once, functions};
+use crate::ids::GroupId;
+use crate::sql::{Early, EarlyUse, Level, Query, Source, Statement, Target, Verb, early};
 use crate::wire::ServerError;
 
 /// A statement of which something runs first.
@@ -19,8 +23,40 @@ pub struct First {
     pub early: Option<Early>,
     /// Tables whose rows can be put in their places, where no part runs on its own.
     pub tables: Vec<(EarlyUse, PullTable)>,
+    /// A write in WITH runs before others, which must not notice.
+    pub before: Option<Before>,
+    /// It runs as it is on every node, if each row meets one other.
+    pub once: Option<Once>,
     /// Why it can't run as it is.
     pub refusal: ServerError,
+}
+
+/// A write that runs before the others of its statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// What runs.
+    pub write: Written,
+    /// What is written afterwards.
+    pub others: Vec<Written>,
+    /// All that is left adds rows to one table, and reads none.
+    pub adds: bool,
+}
+
+/// A table that is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its name as SQL.
+    pub name: String,
+    /// Its group, if it is sharded.
+    pub group: Option<GroupId>,
+    /// It is on the home node only.
+    pub home: bool,
+    /// Rows are added.
+    pub inserts: bool,
+    /// Rows are deleted.
+    pub deletes: bool,
+    /// The columns that are set.
+    pub sets: Vec<String>,
 }
 
 /// What of a statement can run before it; `refusal` says why it can't run as it is.
@@ -38,33 +74,64 @@ pub(super) fn first(
         return Err(refusal);
     }
     let text = text.get(..statement.span.end).unwrap_or(text);
-    let early = early(text, names.strings(), query);
-    let tables =
-        if early.is_some() && features.cte { Vec::new() } else { tables(query, statement, names)? };
+    let mut early = early(text, names.strings(), query);
+    let (mut tables, mut before) = (Vec::new(), None);
+    let body = match &early {
+        Some(Early::With(with)) => with.write.clone(),
+        _ => None,
+    };
+    if let Some(body) = body {
+        let quiet = query.functions.iter().all(functions::in_spread_write);
+        if reads_elsewhere(query, &body) {
+            if features.locking || !quiet {
+                return Err(refusal);
+            }
+            early = None;
+            tables = read_tables((text, query), statement, names, &body)?;
+        } else {
+            before = written_before(query, names, &body)?;
+            if before.as_ref().is_some_and(|before| !before.adds && !quiet) {
+                return Err(refusal);
+            }
+        }
+    } else if !features.cte && query.verb != Verb::Select {
+        tables = read_tables((text, query), statement, names, &(0..0))?;
+    }
     if early.is_none() && tables.is_empty() {
         return Err(refusal);
     }
-    Ok(Arc::new(First { text: text.to_owned(), verb: query.verb, early, tables, refusal }))
+    let text = text.to_owned();
+    Ok(Arc::new(First { text, verb: query.verb, early, tables, before, once: None, refusal }))
 }
 
-/// The tables that a write reads besides its target.
-fn tables(
-    query: &Query,
+/// The tables that a statement reads, but for those inside of `body`, which runs before the rest.
+fn read_tables(
+    (text, query): (&str, &Query),
     statement: &Statement,
     names: &Names<'_>,
+    body: &Range<usize>,
 ) -> Result<Vec<(EarlyUse, PullTable)>, ServerError> {
     let mut found = Vec::new();
-    let changes = matches!(query.verb, Verb::Update | Verb::Delete | Verb::Insert);
-    if !changes || query.features.cte || !query.columns.qualifiers.is_empty() {
+    let odd = !query.columns.qualifiers.is_empty() || query.features.locking;
+    if odd || SYSTEM_COLUMNS.iter().any(|column| statement.has(column)) {
         return Ok(found);
     }
+    let targets = query.levels.iter().filter_map(target);
+    let mut targets = targets.map(|(name, _)| names.meaning(name));
+    let everywhere = targets.any(|meaning| matches!(meaning, Ok(Meaning::Reference(_))));
     for level in &query.levels {
         for (index, table) in level.tables.iter().enumerate() {
             let Source::Table(name) = &table.source else { continue };
             let meaning = names.meaning(name)?;
             let target = level.target.is_some() && index == 0;
-            if target || matches!(meaning, Meaning::Reference(_)) {
+            // Every node has it, and nothing of the statement changes it.
+            let same = matches!(meaning, Meaning::Reference(_)) && !everywhere;
+            if target || same || body.contains(&name.span.start) {
                 continue;
+            }
+            let command = text.get(..name.span.start).unwrap_or_default().trim_end().as_bytes();
+            if command.len() >= 5 && command[command.len() - 5..].eq_ignore_ascii_case(b"table") {
+                return Ok(Vec::new());
             }
             let alias = (!table.aliased).then(|| name.name.clone());
             let place = Place { query, statement, level, index };
@@ -73,4 +140,71 @@ fn tables(
         }
     }
     Ok(found)
+}
+
+/// The table that a level writes.
+fn target(level: &Level) -> Option<(&crate::sql::Name, &Target)> {
+    match (&level.target, &level.tables.first()?.source) {
+        (Some(target), Source::Table(name)) => Some((name, target)),
+        _ => None,
+    }
+}
+
+/// Whether any table is read outside of `body`: a view, a foreign key or a trigger may lead from it
+/// to what `body` writes.
+fn reads_elsewhere(query: &Query, body: &Range<usize>) -> bool {
+    query.levels.iter().any(|level| {
+        level.tables.iter().enumerate().any(|(index, table)| match &table.source {
+            Source::Table(name) => {
+                let target = level.target.is_some() && index == 0;
+                !target && !body.contains(&name.span.start)
+            }
+            _ => false,
+        })
+    })
+}
+
+/// The write in `body` and what is written after it; `None` where that is nothing.
+fn written_before(
+    query: &Query,
+    names: &Names<'_>,
+    body: &Range<usize>,
+) -> Result<Option<Before>, ServerError> {
+    let (mut write, mut others) = (None, Vec::new());
+    for (name, target) in query.levels.iter().filter_map(target) {
+        let meaning = names.meaning(name)?;
+        let mut written = Written {
+            name: match meaning {
+                Meaning::Sharded(table, ..) | Meaning::Reference(table) => table.name.to_string(),
+                Meaning::View(_) | Meaning::Home => name_as_sql(name),
+            },
+            group: if let Meaning::Sharded(_, group, _) = meaning { Some(group) } else { None },
+            home: matches!(meaning, Meaning::View(_) | Meaning::Home),
+            inserts: false,
+            deletes: false,
+            sets: Vec::new(),
+        };
+        match target {
+            Target::Insert(insert) => {
+                (written.inserts, written.sets) = (true, insert.updates.clone());
+            }
+            Target::Update { columns } => written.sets.clone_from(columns),
+            Target::Delete | Target::Merge(_) => written.deletes = true,
+        }
+        if body.contains(&name.span.start) {
+            write = Some(written);
+        } else {
+            others.push(written);
+        }
+    }
+    let adds = query.verb == Verb::Insert && others.len() == 1;
+    Ok(write.filter(|_| !others.is_empty()).map(|write| Before { write, others, adds }))
+}
+
+fn name_as_sql(name: &crate::sql::Name) -> String {
+    let table = crate::sql::Ident::new(&name.name);
+    match &name.schema {
+        Some(schema) => format!("{}.{table}", crate::sql::Ident::new(schema)),
+        None => table.to_string(),
+    }
 }

@@ -92,22 +92,60 @@ pub(super) fn keys(
         ));
     };
     let columns = columns(insert, table.table)?;
-    let mut positions = Vec::new();
-    for key in table.key {
-        let position = columns.iter().position(|column| column == key);
-        positions.push(position.ok_or_else(|| no_key(name, key, "it is not among the columns"))?);
+    if let Some(column) = layout.is_none().then(|| numbered(table.table, &columns, rows)).flatten()
+    {
+        let why =
+            format!("its \"{column}\" takes a number of a sequence, which is on the home node");
+        return Err(no_key(name, &table.key.join("\", \""), &why));
     }
+    let place = |key: &String| columns.iter().position(|column| column == key);
+    let positions: Vec<Option<usize>> = table.key.iter().map(place).collect();
     let mut keys = Vec::with_capacity(rows.len());
-    for row in rows {
+    for (index, row) in rows.iter().enumerate() {
+        let cells = query.layout.as_ref().and_then(|layout| layout.rows.get(index));
         let mut values = Vec::with_capacity(positions.len());
         for (position, key) in positions.iter().zip(table.key) {
-            let value = row.get(*position).cloned().flatten();
+            let cell =
+                position.and_then(|at| cells?.cells.get(at)).and_then(|it| text.get(it.clone()));
+            let left_out = position.is_none_or(|at| at >= row.len())
+                || cell.is_some_and(|cell| cell.eq_ignore_ascii_case("default"));
+            let value = match position.and_then(|at| row.get(at)).cloned().flatten() {
+                None if left_out && has_no_default(table.table, key) => Some(NULL),
+                value => value,
+            };
             let why = "its value is an expression, a default or missing";
             values.push(vec![value.ok_or_else(|| no_key(name, key, why))?]);
         }
         keys.push(values);
     }
     Ok(Rows::Keys(keys))
+}
+
+/// A column that may take its default, a number of a sequence.
+fn numbered<'a>(
+    table: &'a Table,
+    columns: &[String],
+    rows: &[Vec<Option<Constant>>],
+) -> Option<&'a str> {
+    let takes = |column: &&Column| {
+        let place = columns.iter().position(|name| *name == column.name);
+        let given = |row: &Vec<Option<Constant>>| {
+            place.and_then(|at| row.get(at)).is_some_and(Option::is_some)
+        };
+        column.default.as_deref().is_some_and(takes_number) && !rows.iter().all(given)
+    };
+    table.columns.iter().find(takes).map(|column| column.name.as_str())
+}
+
+/// What a column without a default gets where nothing is given.
+const NULL: Constant = Constant { value: ConstantValue::Null, cast: None };
+
+/// A domain may have one of its own.
+fn has_no_default(table: &Table, name: &String) -> bool {
+    let none = |it: &Column| {
+        it.default.is_none() && !it.generated && it.type_oid < crate::wire::FIRST_USER_OID
+    };
+    table.columns.iter().any(|it| it.name == *name && none(it))
 }
 
 fn columns(insert: &Insert, table: &Table) -> Result<Vec<String>, ServerError> {

@@ -9,9 +9,9 @@ use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, hint, lookup, merge, pull, rekey, scatter, views, write};
-use crate::shard_map::{KeyType, Method, Table};
-use crate::sql::{Call, Query, Source, Statement, Target, Verb};
+use super::{Route, hint, lookup, merge, pull, reference, rekey, scatter, views, write};
+use crate::shard_map::{KeyType, Method};
+use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
 
 /// What the names of each table of each level mean; `None` for what is no table.
@@ -106,7 +106,7 @@ fn routed(
         sharded(query, (text, statement), names, &meanings, kinds)
     } else if kinds.reference {
         let text = text.get(..statement.span.end).unwrap_or(text);
-        reference(text, query, &meanings, kinds)
+        reference::route(text, query, &meanings, kinds)
     } else if kinds.home || writes(query) || query.features.into {
         Ok(Part::Home)
     } else {
@@ -116,10 +116,10 @@ fn routed(
 
 /// Which kinds of table a query names.
 #[derive(Clone, Copy, Default)]
-struct Kinds {
+pub(super) struct Kinds {
     sharded: bool,
     reference: bool,
-    home: bool,
+    pub(super) home: bool,
 }
 
 impl Kinds {
@@ -146,12 +146,12 @@ fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, Server
     query.levels.iter().map(level).collect()
 }
 
-fn writes(query: &Query) -> bool {
+pub(super) fn writes(query: &Query) -> bool {
     query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some())
 }
 
 /// No home or sharded table: any node, unless a function may look for more.
-fn anywhere(query: &Query) -> Part {
+pub(super) fn anywhere(query: &Query) -> Part {
     let known = query.functions.iter().all(functions::reads_only);
     if known && !query.features.locking && !query.features.into {
         Part::Anywhere
@@ -184,7 +184,7 @@ fn sharded(
     if let Some(table) = rekey::table(query, &bound) {
         let types = &names.map.groups()[table.group.index()].key;
         check_functions(query, meanings)?;
-        let rekey = rekey::plan(query, (text, statement), table, types)?;
+        let rekey = rekey::plan(query, (text, statement), (table, meanings), types)?;
         return Ok(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate));
     }
     if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
@@ -280,7 +280,7 @@ pub(super) fn check_clauses(query: &Query, reads: bool) -> Result<(), ServerErro
 
 /// Refuses functions that belong to the home node, and writes to reference tables.
 pub(super) fn check_functions(query: &Query, meanings: &Meanings<'_>) -> Result<(), ServerError> {
-    if let Some(table) = reference_target(query, meanings) {
+    if let Some(table) = reference::target(query, meanings) {
         return Err(ServerError::refused(
             format!("\"{}\" can't be written beside a sharded table", table.name.name),
             "A reference table is written on every node, a sharded one on the nodes of its shards.",
@@ -405,88 +405,3 @@ pub(super) fn new_key(table: &Sharded<'_>, bind: Bind, used: Use, names: &Names<
 
 /// `pg_type.oid` of text, which has no length.
 const TEXT_OID: u32 = 25;
-
-/// A reference table that some level writes.
-fn reference_target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a Table> {
-    query.levels.iter().zip(meanings).find_map(|(level, meanings)| match meanings.first() {
-        Some(Some(Meaning::Reference(table))) if level.target.is_some() => Some(*table),
-        _ => None,
-    })
-}
-
-/// Reference tables, and perhaps home tables.
-fn reference(
-    text: &str,
-    query: &Query,
-    meanings: &Meanings<'_>,
-    kinds: Kinds,
-) -> Result<Part, ServerError> {
-    let Some(table) = reference_target(query, meanings) else {
-        return Ok(if kinds.home || writes(query) { Part::Home } else { anywhere(query) });
-    };
-    let refuse = |why: &str| {
-        ServerError::refused(
-            format!("this write to the reference table \"{}\" is not supported", table.name.name),
-            format!("It runs on every node, and {why}."),
-            "Write plain values, one statement a change.",
-        )
-    };
-    if let Some(first) = reference_values(text, query, table)? {
-        return Ok(Part::Evaluate(first));
-    }
-    if let Some(select) = insert::select(query, text) {
-        return Ok(Part::Select(select));
-    }
-    if kinds.home {
-        return Err(refuse("a home table is on one node only"));
-    }
-    if let Some(first) = insert::still_clock(text) {
-        return Ok(Part::Evaluate(first));
-    }
-    let changes = text.to_ascii_lowercase().contains("default") && query.verb != Verb::Delete;
-    if let Some(column) =
-        insert::varying(table, &[]).filter(|_| changes && names_default(query, text))
-    {
-        return Err(refuse(&format!("the default of \"{column}\" is another value on each")));
-    }
-    let same = |call: &&Call| functions::is_same_everywhere(call);
-    if let Some(call) = query.functions.iter().find(|call| !same(call)) {
-        return Err(refuse(&format!("{}() may give another result on each", call.name)));
-    }
-    let features = &query.features;
-    let updates_from = query
-        .levels
-        .iter()
-        .any(|level| matches!(level.target, Some(Target::Update { .. })) && level.tables.len() > 1);
-    if features.clock_word {
-        return Err(refuse("a word such as 'now' is another time on each"));
-    }
-    if features.limit || features.window || features.distinct || features.sample || updates_from {
-        return Err(refuse("which rows it takes may depend on their order"));
-    }
-    Ok(Part::EveryNode)
-}
-
-/// What of an INSERT into a reference table could differ between nodes.
-fn reference_values(
-    text: &str,
-    query: &Query,
-    table: &Table,
-) -> Result<Option<Arc<Evaluation>>, ServerError> {
-    let target = query.levels.first().and_then(|level| level.target.as_ref());
-    let (Some(Target::Insert(insert)), Some(layout)) = (target, &query.layout) else {
-        return Ok(None);
-    };
-    if layout.rows.is_empty() && !layout.default_values {
-        return Ok(None);
-    }
-    Ok(insert::complete(insert, layout, text, table, None)?.map(Arc::new))
-}
-
-/// Whether DEFAULT is given as a value, in SET, or where it can't be told.
-fn names_default(query: &Query, text: &str) -> bool {
-    match &query.layout {
-        Some(layout) => text[layout.source.end..].to_ascii_lowercase().contains("default"),
-        None => true,
-    }
-}

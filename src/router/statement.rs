@@ -116,7 +116,7 @@ fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>)
     Analysis::new(access(query), part)
 }
 
-/// An UPDATE or DELETE of several shards whose nodes can't run it as it is.
+/// A write of several shards whose nodes can't run it as it is.
 fn stuck(
     mut keyed: Keyed,
     (text, query): (&str, &Query),
@@ -124,7 +124,8 @@ fn stuck(
     names: &Names<'_>,
 ) -> Keyed {
     let more = query.levels.len() > 1 || query.levels.iter().any(|it| it.tables.len() > 1);
-    if keyed.is_stuck() && more && query.verb != Verb::Select && query.layout.is_none() {
+    let writes = query.levels.iter().any(|level| level.target.is_some());
+    if keyed.is_stuck() && more && writes && query.layout.is_none() {
         let refusal = ServerError::refused(
             "this write needs several nodes",
             "Its rows are of several shards, and what it reads is not stored with each of them.",

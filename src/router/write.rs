@@ -76,7 +76,7 @@ fn reads_tables(query: &Query) -> bool {
 
 /// A call that gives another value each time, and stands where PostgreSQL may call it once for all
 /// rows: each node would give its own rows another.
-fn computed_once(query: &Query) -> Option<&Call> {
+pub(super) fn computed_once(query: &Query) -> Option<&Call> {
     let inside = query.levels.iter().skip(1).map(|level| &level.calls);
     let inside: Vec<_> = inside.collect();
     let rows = query.levels.first()?.tables.iter().any(|table| table.source == Source::Rows);

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::cursor::{Cursor, Name};
+use super::cursor::Cursor;
 use super::lexer::{Strings, Token, tokens};
-use super::statement::{Query, Source, Verb};
+use super::statement::{Query, Source};
 
 /// What can run first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct EarlyWith {
     pub used: Vec<EarlyUse>,
     /// The names that are written for its columns.
     pub columns: Vec<String>,
+    /// Where it stands, if it writes.
+    pub write: Option<Range<usize>>,
 }
 
 /// A place in FROM that takes rows.
@@ -98,28 +100,21 @@ impl<'a> Reader<'a> {
         let writes = |definition: &Definition| {
             matches!(word(definition.body.start), Some("insert" | "update" | "delete"))
         };
-        let inserts = word(main) == Some("insert");
-        let next = definitions.iter().position(|it| writes(it) || !inserts);
-        let Some(next) = next else { return self.moved(main).map(Early::Moved) };
-        let definition = &definitions[next];
+        // A query before a write must not see what that does.
+        if word(main) == Some("insert") && !definitions.iter().any(writes) {
+            return self.moved(main).map(Early::Moved);
+        }
+        let definition = definitions.first()?;
         let same = |other: &Definition| other.name == definition.name;
-        if definitions.iter().filter(|it| same(it)).count() > 1
-            || writes(definition) && self.is_seen_elsewhere(&definition.body)?
-        {
+        if definitions.iter().filter(|it| same(it)).count() > 1 {
             return None;
         }
-        let head = if recursive { "WITH RECURSIVE" } else { "WITH" };
-        let before = definitions[..next].iter().map(|it| self.written(&it.all));
-        let mut before: Vec<&str> = before.collect::<Option<_>>()?;
+        let write = if writes(definition) { self.bytes(&definition.body) } else { None };
         let name = self.written(&(definition.all.start..definition.all.start + 1))?;
-        let query = if before.is_empty() && !recursive {
+        let query = if !recursive || write.is_some() {
             self.written(&definition.body)?.to_owned()
-        } else if writes(definition) {
-            let with = if before.is_empty() { "" } else { head };
-            format!("{with} {} {}", before.join(", "), self.written(&definition.body)?)
         } else {
-            before.push(self.written(&definition.all)?);
-            format!("{head} {} SELECT * FROM {name}", before.join(", "))
+            format!("WITH RECURSIVE {} SELECT * FROM {name}", self.written(&definition.all)?)
         };
         // Else it would run itself.
         let main_text = self.text.get(self.tokens[0].start..)?;
@@ -129,10 +124,8 @@ impl<'a> Reader<'a> {
         let start = |at: usize| self.tokens.get(at).map(|token| token.start);
         let removed = if definitions.len() == 1 {
             start(0)?..start(main)?
-        } else if next + 1 < definitions.len() {
-            start(definition.all.start)?..start(definitions[next + 1].all.start)?
         } else {
-            self.tokens.get(definition.all.start - 1)?.start..start(main)?
+            start(definition.all.start)?..start(definitions[1].all.start)?
         };
         let columns = definition.columns.clone();
         Some(Early::With(EarlyWith {
@@ -140,6 +133,7 @@ impl<'a> Reader<'a> {
             removed,
             used: self.used(&definition.name, &definition.all)?,
             columns,
+            write,
         }))
     }
 
@@ -161,32 +155,6 @@ impl<'a> Reader<'a> {
             }
         }
         Some(used)
-    }
-
-    /// Whether what a query of WITH writes could be seen elsewhere in the statement, which must not
-    /// see it: by any table that is read there, as a view, a foreign key or a trigger may lead to it.
-    fn is_seen_elsewhere(&self, body: &Range<usize>) -> Option<bool> {
-        let mut cursor = self.cursor(body.start + 1);
-        cursor.eat_any(&["into", "from"]);
-        let Name { name: written, .. } = cursor.name()?;
-        let body = self.bytes(body)?;
-        let mut filled = 0;
-        for level in &self.query.levels {
-            for (index, table) in level.tables.iter().enumerate() {
-                let Source::Table(name) = &table.source else { continue };
-                if body.contains(&name.span.start) {
-                    continue;
-                }
-                // Rows are added to one table, the statement's own, and nothing of it is read.
-                let is_filled = index == 0 && level.target.is_some();
-                filled += usize::from(is_filled);
-                let adds = self.query.verb == Verb::Insert && filled == 1;
-                if !(is_filled && adds) || name.name == written {
-                    return Some(true);
-                }
-            }
-        }
-        Some(false)
     }
 
     /// `WITH … INSERT INTO t SELECT` as `INSERT INTO t WITH … SELECT`.
@@ -289,26 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_not_run_first_where_what_it_does_could_be_seen() {
-        for rest in [
-            "SELECT * FROM a, t",
-            "SELECT * FROM a, view_of_t",
-            "SELECT (SELECT count(*) FROM child_of_t) FROM a",
-            "UPDATE child_of_t SET x = 1 FROM a",
-            "DELETE FROM u WHERE id IN (SELECT id FROM a)",
-            "INSERT INTO t SELECT * FROM a",
-            "INSERT INTO u SELECT * FROM a, u",
-        ] {
-            let text = format!("WITH a AS (DELETE FROM t RETURNING id) {rest}");
-            assert_eq!(read(&text), None, "{rest}");
-        }
-        let two = "WITH a AS (DELETE FROM t RETURNING id), b AS (DELETE FROM u) SELECT * FROM a";
-        assert_eq!(read(two), None);
-        for rest in ["SELECT * FROM a", "INSERT INTO u SELECT * FROM a"] {
-            let text = format!("WITH a AS (DELETE FROM t WHERE id > 1 RETURNING id) {rest}");
-            let Some(Early::With(with)) = read(&text) else { panic!("{rest}") };
-            assert_eq!(with.query, "DELETE FROM t WHERE id > 1 RETURNING id");
-        }
+    fn what_writes_runs_in_its_order() {
+        let text = "WITH a AS (SELECT 1), b AS (DELETE FROM t) INSERT INTO u SELECT * FROM a";
+        let Some(Early::With(with)) = read(text) else { panic!() };
+        assert_eq!((&*with.query, with.write), ("SELECT 1", None));
+        let text = "WITH b AS (DELETE FROM t RETURNING *), a AS (SELECT 1) SELECT * FROM a, b";
+        let Some(Early::With(with)) = read(text) else { panic!() };
+        assert_eq!(with.query, "DELETE FROM t RETURNING *");
+        assert_eq!(with.write.map(|body| &text[body]), Some("DELETE FROM t RETURNING *"));
     }
 
     #[test]

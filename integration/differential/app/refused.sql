@@ -16,7 +16,9 @@ CREATE MATERIALIZED VIEW totals AS SELECT account_id, sum(total) AS total FROM i
 CREATE TEMP TABLE big AS SELECT id, name FROM accounts WHERE id > 30;
 WITH s AS (SELECT 1::bigint AS id, 'merge' AS n) MERGE INTO counters c USING s ON c.account_id = s.id AND c.name = s.n WHEN NOT MATCHED THEN INSERT (account_id, name) VALUES (s.id, s.n) WHEN MATCHED THEN DELETE;
 COPY (DELETE FROM counters WHERE name = 'copied' RETURNING name) TO STDOUT;
-WITH gone AS (DELETE FROM comments WHERE written > '2024-06-25' RETURNING account_id, id) SELECT count(*) FROM comments;
-WITH ins AS (INSERT INTO counters (account_id, name) VALUES (30, 'w'), (31, 'w'), (32, 'w') RETURNING account_id) SELECT a.id, a.name FROM accounts a JOIN ins ON ins.account_id = a.id ORDER BY 1;
-WITH d AS (DELETE FROM tasks WHERE state = 'done' RETURNING id) SELECT (SELECT count(*) FROM open_tasks), (SELECT count(*) FROM d);
-WITH d AS (DELETE FROM tasks WHERE state = 'done' RETURNING account_id) UPDATE counters c SET value = 0 FROM d WHERE c.account_id = d.account_id;
+WITH o AS (DELETE FROM invoices WHERE total < 100 RETURNING account_id) UPDATE invoice_lines l SET quantity = 0 FROM o WHERE o.account_id = l.account_id;
+WITH i AS (INSERT INTO invoice_lines (account_id, number, line) VALUES (3, 'X-1', 1), (4, 'X-1', 1) RETURNING account_id, number) INSERT INTO invoices (account_id, number, issued) SELECT account_id, number, '2024-01-01' FROM i;
+WITH a AS (UPDATE jobs SET attempts = 0 WHERE id < 9 RETURNING id) DELETE FROM jobs USING a WHERE a.id = jobs.id;
+UPDATE jobs SET account_id = a.id FROM accounts a WHERE a.id = jobs.account_id RETURNING a.name;
+UPDATE invoices SET account_id = l.account_id + 1 FROM invoice_lines l WHERE l.account_id = invoices.account_id;
+UPDATE plans SET code = a.name FROM accounts a WHERE a.plan_id = plans.id;

@@ -59,6 +59,15 @@ impl Generator {
         self.insert_into(table, from)
     }
 
+    /// The same into a table that is given, with other rows back.
+    pub(super) fn insert_for(&mut self, table: &'static Table) -> (String, Place) {
+        let sql = self.insert_into(table, None);
+        let sql = sql.split(" RETURNING ").next().unwrap_or_default();
+        let place = Words::place(table, table.name);
+        let columns: Vec<_> = place.columns.iter().map(|column| column.0.clone()).collect();
+        (format!("{sql} RETURNING {}", columns.join(", ")), place)
+    }
+
     /// INSERT, of rows of `from` if that is given.
     fn insert_into(&mut self, table: &'static Table, from: Option<(&str, &Place)>) -> String {
         if table.serial == Some("id")

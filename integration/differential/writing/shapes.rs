@@ -258,17 +258,24 @@ impl Generator {
         format!("WITH {name} AS ({body}) {rest}")
     }
 
-    /// A write in WITH, into a table that nothing else leads to.
+    /// A write in WITH.
     fn writing(&mut self) -> (String, Place) {
-        let table = table(
-            self.words
-                .pick(&["parcels", "metrics", "readings", "settings", "gone", "journal", "notes"]),
-        );
+        let table = table(self.words.pick(&[
+            "parcels", "metrics", "readings", "settings", "gone", "journal", "notes", "parcels",
+            "metrics", "readings", "settings", "gone", "journal", "notes", "orders", "items",
+            "users", "devices", "plans",
+        ]));
         // What both would write is not said to be written once.
         self.words.taken = match table.name {
             "notes" => vec!["notes", "orders", "tenants"],
+            // Rows of these may go with others.
+            "orders" => vec!["orders", "items", "notes", "tenants"],
+            "items" | "users" => vec!["items", "users", "orders", "tenants"],
             name => vec![name],
         };
+        if self.words.chance(25) {
+            return self.insert_for(table);
+        }
         let (written, place) = self.target(table);
         let scope = [place.clone()];
         let columns: Vec<_> = place.columns.iter().map(|c| qualified(&place, &c.0)).collect();
