@@ -36,8 +36,9 @@ async fn how_long_switches_pause_and_how_fast_rows_move() {
         pauses(&deployment, "quiet", moves.div_ceil(2)).await;
         let pgbench = Pgbench::start(&deployment, Mode::Prepared, 1, 100_000).await;
         pauses(&deployment, "under pgbench", moves).await;
-        drop(pgbench);
         println!("{}", phases(&deployment));
+        batches(&deployment, moves.div_ceil(5)).await;
+        drop(pgbench);
         copies(&deployment).await;
     }
     serving.stop(&deployment).await;
@@ -51,10 +52,31 @@ async fn pauses(deployment: &Deployment, how: &str, moves: u32) {
         let node = deployment.other_node(at % 8).await;
         pauses.push(deployment.move_shard(at % 8, &node).await);
     }
+    tell(pauses, &format!("{moves} moves, {how}"));
+}
+
+/// The same of several shards together, which are on one node after the first.
+async fn batches(deployment: &Deployment, moves: u32) {
+    for shards in [&[0, 1][..], &[0, 1, 2, 3], &[0, 1, 2, 3, 4, 5, 6, 7]] {
+        for shard in shards {
+            if deployment.other_node(*shard).await == "n2" {
+                deployment.move_shard(*shard, "n2").await;
+            }
+        }
+        let mut pauses = Vec::new();
+        for _ in 0..moves {
+            let node = deployment.other_node(0).await;
+            pauses.push(deployment.move_shards(shards, &node).await);
+        }
+        tell(pauses, &format!("{moves} moves of {} shards together, under pgbench", shards.len()));
+    }
+}
+
+fn tell(mut pauses: Vec<f64>, what: &str) {
     pauses.sort_by(f64::total_cmp);
     let at = |percent: usize| pauses[(pauses.len() - 1) * percent / 100];
     let (median, p99, max) = (at(50), at(99), at(100));
-    println!("pause of {moves} moves, {how}: p50 {median:.1} ms, p99 {p99:.1}, max {max:.1}");
+    println!("pause of {what}: p50 {median:.1} ms, p99 {p99:.1}, max {max:.1}");
 }
 
 /// The mean time of each phase of the switches, from the program's log.

@@ -17,6 +17,8 @@ mod rows;
 mod runs;
 #[path = "mover/split.rs"]
 mod split;
+#[path = "mover/together.rs"]
+mod together;
 
 use std::time::Duration;
 

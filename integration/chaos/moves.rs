@@ -1,4 +1,4 @@
-//! Random moves, splits and merges, and their reversals.
+//! Random moves of one shard and of several, splits and merges, and their reversals.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -52,7 +52,12 @@ fn wanted(shards: &[Value], kept: &[Value], random: &mut StdRng) -> Option<(&'st
     let there = (1..4).map(|n| format!("n{n}")).filter(|name| name != here);
     let there: Vec<_> = there.collect();
     let there = &there[random.random_range(0..there.len())];
-    Some(("/api/v1/moves", json!({ "shard": shard["shard"], "node": there })))
+    let mut moving = vec![&shard["shard"]];
+    if dice >= 8 {
+        let beside = shards.iter().filter(|it| it["node"] == here && it["shard"] != shard["shard"]);
+        moving.extend(beside.map(|it| &it["shard"]).take(random.random_range(1..4)));
+    }
+    Some(("/api/v1/moves", json!({ "shards": moving, "node": there })))
 }
 
 /// Pairs that were one shard.

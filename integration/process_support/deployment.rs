@@ -147,6 +147,12 @@ impl Deployment {
         self.pause_of(&["move", &shard.to_string(), node, "--wait"]).await
     }
 
+    /// The same of several shards together.
+    pub async fn move_shards(&self, shards: &[u32], node: &str) -> f64 {
+        let shards: Vec<String> = shards.iter().map(ToString::to_string).collect();
+        self.pause_of(&["move", &shards.join(","), node, "--wait"]).await
+    }
+
     /// `foreshard split SHARD --to n1,n2 --wait`, which must succeed; the pause in ms.
     pub async fn split_shard(&self, shard: u32) -> f64 {
         let nodes = &self.database.nodes;

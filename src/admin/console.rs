@@ -145,6 +145,7 @@ const LISTS: &[List] = &[
 /// What can be said, beside the lists.
 const HELP: &[(&str, &str)] = &[
     ("MOVE SHARD 3 TO n2", "moves a shard to another node"),
+    ("MOVE SHARDS 3, 4 TO n2", "moves shards of one node together, by one stream"),
     ("SPLIT SHARD 3 INTO 2 TO n1, n2", "halves a hash shard, a half to each node"),
     ("SPLIT SHARD 4 AT '2026-03-01'", "cuts a range at a key"),
     ("MERGE SHARDS 16, 17 TO n1", "makes one shard of several"),
@@ -286,8 +287,9 @@ fn words(statement: &str) -> Vec<String> {
 fn asked(words: &[&str]) -> Result<Asked, ServerError> {
     let post = |path: &str, body| Asked { method: Method::POST, path: path.to_owned(), body };
     Ok(match words {
-        ["move", "shard", shard, "to", node] => {
-            post("/api/v1/moves", json!({ "shard": number(shard)?, "node": node }))
+        ["move", "shard" | "shards", shards @ .., "to", node] => {
+            let shards: Result<Vec<u32>, _> = shards.iter().map(|shard| number(shard)).collect();
+            post("/api/v1/moves", json!({ "shards": shards?, "node": node }))
         }
         ["split", "shard", shard, rest @ ..] => post("/api/v1/splits", split(shard, rest)?),
         ["merge", "shard" | "shards", rest @ ..] => {
@@ -414,7 +416,8 @@ mod tests {
     #[test]
     fn statements_ask_for_what_the_api_asks_for() {
         let cases = [
-            ("MOVE SHARD 3 TO n2", "moves", json!({ "shard": 3, "node": "n2" })),
+            ("MOVE SHARD 3 TO n2", "moves", json!({ "shards": [3], "node": "n2" })),
+            ("MOVE SHARDS 3, 4 TO n2", "moves", json!({ "shards": [3, 4], "node": "n2" })),
             ("split shard 3", "splits", json!({ "shard": 3 })),
             (
                 "SPLIT SHARD 3 INTO 2 TO n1,n2",

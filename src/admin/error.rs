@@ -66,6 +66,7 @@ impl From<RequestError> for ApiError {
         let status = match error {
             RequestError::CanNotSplit { .. }
             | RequestError::Nodes { .. }
+            | RequestError::NotTogether
             | RequestError::CanNotMerge => StatusCode::UNPROCESSABLE_ENTITY,
             RequestError::NoShard(_) | RequestError::NoNode(_) | RequestError::NothingKept(_) => {
                 StatusCode::NOT_FOUND

@@ -32,7 +32,7 @@ GET  /api/v1/status      load, forecast and what is under way\n\
 GET  /api/v1/shards      where every shard is\n\
 GET  /api/v1/nodes       the nodes\n\
 GET  /api/v1/moves       moves, newest first (?limit=)\n\
-POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move\n\
+POST /api/v1/moves       {\"shard\": 3, \"node\": \"n2\"} asks for a move; {\"shards\": [3, 4], …}: together\n\
 POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]} for a split; of a range\n\
                          with \"at\": [\"1000\"], of a list with \"values\": [\"eu\"] instead of \"into\"\n\
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
@@ -165,7 +165,10 @@ async fn moves(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MoveRequest {
-    shard: ShardId,
+    shard: Option<ShardId>,
+    /// Several, which move together.
+    #[serde(default)]
+    shards: Vec<ShardId>,
     node: String,
 }
 
@@ -173,9 +176,11 @@ async fn request_move(
     State(service): State<Service>,
     body: Result<Json<MoveRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let MoveRequest { shard, node } = read(body, "{\"shard\": 3, \"node\": \"n2\"}")?;
-    let id = service.request_move(shard, &node).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shard": shard, "node": node }))))
+    let MoveRequest { shard, mut shards, node } =
+        read(body, "{\"shard\": 3, \"node\": \"n2\"} or {\"shards\": [3, 4], \"node\": \"n2\"}")?;
+    shards.extend(shard);
+    let id = service.request_move(shards.clone(), &node).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "shards": shards, "node": node }))))
 }
 
 /// What `POST /api/v1/splits` takes.

@@ -107,10 +107,14 @@ impl Service {
         })
     }
 
-    /// Asks for a move of `shard` to the node of this name; the mover sees the record.
-    pub(super) async fn request_move(&self, shard: ShardId, to: &str) -> Result<MoveId, ApiError> {
+    /// Asks for a move of some shards to the node of this name; the mover sees the record.
+    pub(super) async fn request_move(
+        &self,
+        shards: Vec<ShardId>,
+        to: &str,
+    ) -> Result<MoveId, ApiError> {
         let to = self.node(to)?;
-        self.request(Wanted::Move { shard, to }).await
+        self.request(Wanted::Batch { shards, to }).await
     }
 
     /// Asks for a split of `shard`.

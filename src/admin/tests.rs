@@ -242,7 +242,7 @@ async fn a_move_is_asked_for_once_by_a_record() {
     let running = Running::start("request");
     let body = "{\"shard\": 0, \"node\": \"n2\"}";
     let (status, answer) = running.ask("POST", "/api/v1/moves", body).await;
-    assert_eq!((status, answer.as_str()), (202, r#"{"id":1,"node":"n2","shard":0}"#));
+    assert_eq!((status, answer.as_str()), (202, r#"{"id":1,"node":"n2","shards":[0]}"#));
     let stored = running.catalog.list::<Move>().await.unwrap().remove(0).record;
     assert_eq!((stored.shard, stored.from, stored.to), (ShardId(0), NodeId(0), NodeId(1)));
     assert_eq!(stored.cause, Cause::Operator);

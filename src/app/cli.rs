@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::forecast::Model;
 
@@ -164,8 +164,9 @@ pub struct Check {
 /// Arguments of `foreshard move`.
 #[derive(Debug, Args)]
 pub struct Move {
-    /// The shard's number
-    pub shard: u32,
+    /// The shard's number; several of one node, with commas between, move together
+    #[arg(required = true, num_args = 1, value_delimiter = ',', action = ArgAction::Set)]
+    pub shards: Vec<u32>,
     /// The node that it shall move to
     #[arg(required_unless_present_any = ["reverse", "confirm"])]
     pub node: Option<String>,

@@ -16,8 +16,10 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Asks for a move; waits if it is told to.
 pub(super) async fn request_move(args: cli::Move) -> ExitCode {
-    let (shard, wait, admin) = (args.shard, args.wait, &args.admin);
+    let (shards, wait, admin) = (args.shards, args.wait, &args.admin);
     let Some(node) = args.node else {
+        // Of several that moved together each tells which switch is meant.
+        let shard = shards.first().copied().unwrap_or_default();
         let wanted = json!({ "shard": shard });
         let (path, what) = if args.reverse {
             ("reversals", format!("back from the last switch of shard {shard}"))
@@ -26,8 +28,11 @@ pub(super) async fn request_move(args: cli::Move) -> ExitCode {
         };
         return Asked { path, wanted, wait, admin }.run(&what).await;
     };
-    let wanted = json!({ "shard": shard, "node": node });
-    Asked { path: "moves", wanted, wait, admin }.run(&format!("of shard {shard} to {node}")).await
+    let wanted = json!({ "shards": shards, "node": node });
+    let numbers: Vec<String> = shards.iter().map(ToString::to_string).collect();
+    let what = if shards.len() == 1 { "shard" } else { "shards" };
+    let what = format!("of {what} {} to {node}", numbers.join(", "));
+    Asked { path: "moves", wanted, wait, admin }.run(&what).await
 }
 
 /// Asks for a split.

@@ -145,6 +145,7 @@ pub(super) fn move_line(mv: &Value) -> String {
             format!("move {id}, way back of move {}: {state}", mv["reverses"]["id"])
         }
         Some("split") => format!("move {id}, split of shard {shard} on {from} into {new}: {state}"),
+        Some("batch") => format!("move {id} of shards {new} from {from} to {to}: {state}"),
         Some("merge") => format!("move {id}, merge into shard {new} on {to}: {state}"),
         _ => format!("move {id} of shard {shard} from {from} to {to}: {state}"),
     };

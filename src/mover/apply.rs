@@ -15,7 +15,7 @@ use super::batch::{self, Relations};
 use super::change::{Change, Relation};
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::OneLane;
+use super::lane::Stream;
 use super::look;
 use super::names;
 use super::position;
@@ -116,17 +116,17 @@ impl<'a> Applier<'a> {
     /// Goes on where the destination's stored position says.
     pub(super) async fn start(
         context: &'a MoverContext,
-        lane: OneLane<'_>,
+        stream: &Stream<'_>,
     ) -> Result<Self, MoveError> {
-        let (mv, slot) = (lane.mv, lane.slot());
-        let destination = Session::open(context, mv, lane.lane.target.node).await?;
-        let applied = position::read(&destination, lane).await?.applied;
+        let (mv, slot) = (stream.mv, stream.slot());
+        let destination = Session::open(context, mv, stream.to()).await?;
+        let applied = position::read(&destination, &slot).await?.applied;
         let mut tables = Vec::new();
-        for table in &lane.lane.tables {
+        for (lane, table) in stream.tables() {
             let parent = look::oid(&destination, &table.parent).await?;
             tables.push((table.clone(), lane.gotten(table, parent)));
         }
-        let mut source = WalSender::open(context, mv, lane.lane.source.node).await?;
+        let mut source = WalSender::open(context, mv, stream.from()).await?;
         source.start(&slot, applied, &slot).await?;
         Ok(Self {
             context,
@@ -162,10 +162,10 @@ impl<'a> Applier<'a> {
     /// The same as long as the tables are as several snapshots had them.
     pub(super) async fn start_in(
         context: &'a MoverContext,
-        lane: OneLane<'_>,
+        stream: &Stream<'_>,
         windows: Windows,
     ) -> Result<Self, MoveError> {
-        let applier = Self::start(context, lane).await?;
+        let applier = Self::start(context, stream).await?;
         Ok(Self { windows: Some((windows, Vec::new())), ..applier })
     }
 

@@ -11,7 +11,7 @@ use super::cleanup::{self, drop_slot};
 use super::context::MoverContext;
 use super::detach;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, lanes};
+use super::lane::{OneLane, Sessions, streams, streams_of};
 use super::look;
 use super::names::{self, quoted};
 use super::position;
@@ -20,7 +20,7 @@ use super::session::Session;
 use super::tables::Pair;
 use super::walsender::WalSender;
 use super::{build, check};
-use crate::ids::Lsn;
+use crate::ids::{Lsn, NodeId, ShardId};
 use crate::shard_map::{ShardMap, Standing};
 use crate::shard_move::{Lane, Move, MovedColumn, MovedTable, Object, ObjectKind};
 use crate::sql::Literal;
@@ -53,14 +53,14 @@ pub(super) fn objects(mv: &Move, kept_ms: u64) -> Vec<Object> {
     if kept_ms == 0 {
         return objects;
     }
-    for (lane, index) in mv.lanes.iter().zip(0..) {
-        let (old, new) = (lane.source.node, lane.target.node);
-        let slot = || names::back_slot(mv, index);
+    for stream in streams(mv) {
+        let (old, new) = (stream.from(), stream.to());
+        let slot = || names::back_slot(mv, stream.index());
         objects.push(Object { node: new, kind: ObjectKind::Publication(slot()) });
         objects.push(Object { node: new, kind: ObjectKind::Slot(slot()) });
         objects.push(Object { node: old, kind: ObjectKind::Position(slot()) });
-        let whole = lane.tables.iter().filter(|table| table.whole_row_identity);
-        for table in whole {
+        let whole = stream.tables().filter(|(_, table)| table.whole_row_identity);
+        for (_, table) in whole {
             let object =
                 Object { node: new, kind: ObjectKind::FullIdentity(table.new_leaf.clone()) };
             if !objects.contains(&object) {
@@ -100,24 +100,24 @@ async fn make(context: &MoverContext, mv: &Move) -> Result<Vec<Lane>, MoveError>
         back.push(turned(lane, sessions.on(lane.target.node)?).await?);
     }
     let going = Move { back, ..mv.clone() }.going_back(mv.id, 0, 0);
-    for lane in lanes(&going) {
-        let (new, old) = (sessions.on(lane.lane.source.node)?, sessions.on(lane.lane.target.node)?);
-        for table in lane.lane.tables.iter().filter(|table| table.whole_row_identity) {
-            let sql = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.leaf);
-            new.run_with_locks("setting the replica identity", &sql, LEAF_LOCK).await?;
+    for stream in streams(&going) {
+        let (new, old) = (sessions.on(stream.from())?, sessions.on(stream.to())?);
+        for (lane, table) in stream.tables() {
+            if table.whole_row_identity {
+                let sql = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.leaf);
+                new.run_with_locks("setting the replica identity", &sql, LEAF_LOCK).await?;
+            }
+            Pair { source: new, destination: old, lane }.filter_suits(table).await?;
         }
-        let pair = Pair { source: new, destination: old, lane };
-        for table in &lane.lane.tables {
-            pair.filter_suits(table).await?;
-        }
-        drop_slot(new, &lane.slot()).await?;
-        prepare::publish(new, lane).await?;
+        let slot = stream.slot();
+        drop_slot(new, &slot).await?;
+        prepare::publish(new, &stream).await?;
         old.run("making the position table", position::CREATE_TABLE).await?;
-        let nowhere = position::reset(lane, Lsn(0));
+        let nowhere = position::reset(&slot, Lsn(0));
         old.run("noting that the mark is not reached", &nowhere).await?;
-        let mut sender = WalSender::open(context, mv, lane.lane.source.node).await?;
+        let mut sender = WalSender::open(context, mv, stream.from()).await?;
         let deadline = Duration::from_millis(context.config.slot_deadline_ms);
-        sender.create_slot(&lane.slot(), false, deadline).await?;
+        sender.create_slot(&slot, false, deadline).await?;
     }
     Ok(going.lanes)
 }
@@ -142,10 +142,19 @@ async fn turned(lane: &Lane, new_owner: &Session) -> Result<Lane, MoveError> {
     Ok(Lane { source: lane.target.clone(), target: lane.source.clone(), tables })
 }
 
-/// SQL that marks, in the transaction that attaches a target of `mv`, where its way back begins.
-pub(super) fn mark(mv: &Move, index: usize) -> String {
-    let (prefix, slot) = (Literal(names::MARKER_PREFIX), names::back_slot(mv, index));
-    format!("SELECT pg_logical_emit_message(true, {prefix}, {})", Literal(&slot))
+/// SQL that marks, in the transaction that attaches a node's targets of `mv` but for those that are
+/// attached, where their way back begins.
+pub(super) fn marks(mv: &Move, node: NodeId, attached: &[ShardId]) -> Vec<String> {
+    let mut marks = Vec::new();
+    for stream in streams_of(mv, &mv.back).iter().filter(|stream| stream.from() == node) {
+        if stream.lanes().any(|one| !attached.contains(&one.lane.source.shard)) {
+            let prefix = Literal(names::MARKER_PREFIX);
+            let slot = names::back_slot(mv, stream.index());
+            let slot = Literal(&slot);
+            marks.push(format!("SELECT pg_logical_emit_message(true, {prefix}, {slot})"));
+        }
+    }
+    marks
 }
 
 /// After the switch: takes from the old copies what the move gave them, and the foreign keys that

@@ -4,7 +4,7 @@
 use super::back;
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, lanes};
+use super::lane::{OneLane, Sessions, streams};
 use super::look;
 use super::names::{self, quoted};
 use super::position;
@@ -39,21 +39,29 @@ const SETTINGS: &str = "SELECT array(SELECT o FROM unnest(c.reloptions) o \
      WHERE x.indrelid = c.oid AND x.indisreplident) \
      FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = $1";
 
-/// Builds all targets, each in one transaction, so that it happened or not.
+/// Builds all targets, those of a stream in one transaction, so that it happened or not.
 pub(super) async fn build(context: &MoverContext, mv: &Move) -> Result<Event, MoveError> {
     let sessions = Sessions::open(context, mv).await?;
-    for target in mv.targets() {
-        let Some(lane) = lanes(mv).find(|lane| lane.lane.target == target) else { continue };
-        let destination = sessions.on(target.node)?;
-        if !position::read(destination, lane).await?.built {
-            let source = sessions.on(lane.lane.source.node)?;
-            let sql = match mv.reverses {
+    let mut built = Vec::new();
+    for stream in streams(mv) {
+        let (source, destination) = (sessions.on(stream.from())?, sessions.on(stream.to())?);
+        // Of several streams to the same shard the first knows.
+        let new = |one: &OneLane<'_>| !built.contains(&one.lane.target.shard);
+        let targets: Vec<OneLane<'_>> = stream.lanes().filter(new).collect();
+        built.extend(targets.iter().map(|one| one.lane.target.shard));
+        let slot = stream.slot();
+        if targets.is_empty() || position::read(destination, &slot).await?.built {
+            continue;
+        }
+        let mut sql = vec!["BEGIN".to_owned()];
+        for lane in targets {
+            sql.push(match mv.reverses {
                 None => statements(lane, source, destination).await?,
                 Some(_) => back::statements(lane, source, destination).await?,
-            };
-            let sql = format!("BEGIN; {sql}; {}; COMMIT", position::set_built(lane));
-            destination.run_long("building indexes and constraints", &sql).await?;
+            });
         }
+        sql.extend([position::set_built(&slot), "COMMIT".to_owned()]);
+        destination.run_long("building indexes and constraints", &sql.join("; ")).await?;
     }
     context.pass(if mv.reverses.is_none() { "built" } else { "restored" })?;
     for target in mv.targets() {

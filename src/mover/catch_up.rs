@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::apply::{Applier, Target};
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
-use super::lane::Sessions;
+use super::lane::{Sessions, streams};
 use super::session::Session;
 use crate::ids::Lsn;
 use crate::shard_move::{Event, Move};
@@ -38,8 +38,8 @@ pub(super) async fn catch_up(
     loop {
         let before: u64 = appliers.iter().map(Applier::received).sum();
         let mut steps = Vec::new();
-        for ((lane, applier), way) in mv.lanes.iter().zip(appliers.iter_mut()).zip(&mut ways) {
-            steps.push(way.step(sessions.on(lane.source.node)?, applier));
+        for ((stream, applier), way) in streams(mv).iter().zip(appliers.iter_mut()).zip(&mut ways) {
+            steps.push(way.step(sessions.on(stream.from())?, applier));
         }
         try_join_all(steps).await?;
         let reached = ways.iter().all(|way| way.lag.is_some());

@@ -2,7 +2,7 @@
 
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{Sessions, lanes};
+use super::lane::{Sessions, lanes, streams};
 use super::session::Session;
 use super::tables::Pair;
 use super::{back, names, room, tables};
@@ -32,9 +32,11 @@ pub(super) async fn check(context: &MoverContext, mv: &Move) -> Result<Event, Mo
         }
     }
     let sessions = Sessions::open(context, &checked).await?;
-    for source in checked.sources() {
-        let of_source = checked.lanes.iter().filter(|lane| lane.source.shard == source.shard);
-        can_stream(sessions.on(source.node)?, of_source.count()).await?;
+    for node in checked.nodes() {
+        let from_node = streams(&checked).iter().filter(|stream| stream.from() == node).count();
+        if from_node > 0 {
+            can_stream(sessions.on(node)?, from_node).await?;
+        }
     }
     for target in checked.targets() {
         can_apply(sessions.on(target.node)?).await?;
@@ -100,12 +102,12 @@ pub(super) fn objects(mv: &Move) -> Vec<Object> {
         }
     };
     let name = names::helper_check(mv);
-    for one in lanes(mv) {
-        let (from, to) = (one.lane.source.node, one.lane.target.node);
-        add(from, ObjectKind::Publication(one.slot()));
-        add(from, ObjectKind::Slot(one.slot()));
-        add(to, ObjectKind::Position(one.slot()));
-        for table in &one.lane.tables {
+    for stream in streams(mv) {
+        let (from, to) = (stream.from(), stream.to());
+        add(from, ObjectKind::Publication(stream.slot()));
+        add(from, ObjectKind::Slot(stream.slot()));
+        add(to, ObjectKind::Position(stream.slot()));
+        for (_, table) in stream.tables() {
             let leaf = || table.leaf.clone();
             add(to, ObjectKind::Leaf(table.new_leaf.clone()));
             add(from, ObjectKind::HelperCheck { leaf: leaf(), name: name.clone() });
@@ -153,7 +155,7 @@ pub(super) async fn same_database(
 }
 
 /// The source can decode its WAL and has a slot to spare.
-pub(super) async fn can_stream(source: &Session, lanes: usize) -> Result<(), MoveError> {
+pub(super) async fn can_stream(source: &Session, streams: usize) -> Result<(), MoveError> {
     let sql = "SELECT current_setting('wal_level'), \
          current_setting('max_replication_slots')::bigint \
            - (SELECT count(*) FROM pg_replication_slots), \
@@ -177,7 +179,7 @@ pub(super) async fn can_stream(source: &Session, lanes: usize) -> Result<(), Mov
         ));
     }
     // A slot for each stream, and one for each comparison.
-    let needed = i64::try_from(2 * lanes).unwrap_or(i64::MAX);
+    let needed = i64::try_from(2 * streams).unwrap_or(i64::MAX);
     for (at, setting) in [(1, "max_replication_slots"), (2, "max_wal_senders")] {
         let free: i64 = row.get(at);
         if free < needed {

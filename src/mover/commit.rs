@@ -5,7 +5,8 @@ use super::error::MoveError;
 use super::{back, check};
 use crate::catalog::{CatalogError, Change, Expect, Record, Versioned};
 use crate::shard_map::{Shard, ShardMap};
-use crate::shard_move::{Event, Kind, Move, State};
+use crate::ids::ShardId;
+use crate::shard_move::{Event, Lane, Move, State};
 
 /// How often a commit of the map is tried that another writer of the map was faster than.
 const TRIES: u32 = 20;
@@ -81,19 +82,14 @@ fn changed(map: &ShardMap, mv: &Move) -> Result<ShardMap, MoveError> {
             return Err(MoveError::Refused(text.to_owned()));
         }
     }
-    if mv.kind() == Kind::Move {
-        return Ok(map.with_shard_on(mv.shard, mv.to));
-    }
-    let sources = mv.sources();
-    let group = sources.first().and_then(|source| map.shard(source.shard)).map(|it| it.group);
-    let Some(group) = group else {
-        return Err(MoveError::Refused("the move has no source".to_owned()));
-    };
-    let gone: Vec<_> = sources.iter().map(|source| source.shard).collect();
-    let shard = |part: &crate::shard_move::Part| {
-        (part.shard, Shard { group, bounds: part.bounds.clone(), node: part.node })
-    };
-    let new: Vec<_> = mv.targets().iter().map(shard).collect();
+    let gone: Vec<_> = mv.sources().iter().map(|source| source.shard).collect();
+    let new: Vec<_> = mv.lanes.iter().filter_map(|lane| made(map, lane)).collect();
     let invalid = |error| MoveError::Refused(format!("the new map would be wrong: {error}"));
     map.with_shards(&gone, &new).map_err(invalid)
+}
+
+/// The shard that gets rows by a lane: of the group of the one that gives them.
+fn made(map: &ShardMap, Lane { source, target, .. }: &Lane) -> Option<(ShardId, Shard)> {
+    let group = map.shard(source.shard)?.group;
+    Some((target.shard, Shard { group, bounds: target.bounds.clone(), node: target.node }))
 }

@@ -13,6 +13,8 @@ use crate::shard_move::Cause;
 pub struct Config {
     /// How many moves are under way at the same time.
     pub concurrent_moves: usize,
+    /// How many shards move together, by one stream and one switch, when a node is drained.
+    pub batch_shards: usize,
     /// The most that a copy sends, in bytes a second; 0 is no limit.
     pub copy_bytes_per_second: u64,
     /// About how much of a table is copied in one go, in bytes: a copy that is cut off goes on with
@@ -62,6 +64,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             concurrent_moves: 1,
+            batch_shards: 8,
             copy_bytes_per_second: 0,
             copy_segment_bytes: 256 << 20,
             apply_batch_changes: 5_000,

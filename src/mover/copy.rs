@@ -1,4 +1,4 @@
-//! The slots, the empty tables, and the rows of the slots' snapshots, segment by segment. A lane that
+//! The slots, the empty tables, and the rows of the slots' snapshots, segment by segment. A stream that
 //! was copied is not copied again. One that was cut off goes on, in a newer snapshot, since a snapshot
 //! does not outlive the connection that made it; the stream brings all tables to that one then.
 
@@ -15,7 +15,7 @@ use super::build;
 use super::cleanup;
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, dealt_by, lanes};
+use super::lane::{OneLane, Stream, dealt_by, parcels};
 use super::look;
 use super::names;
 use super::position;
@@ -44,8 +44,8 @@ pub(super) async fn copy(context: &MoverContext, mv: &Move) -> Result<Event, Mov
         live.copy_began = Some(Instant::now());
     });
     let (mut rows, mut bytes) = (0, 0);
-    for target in mv.targets() {
-        let copied = copy_target(context, mv, target.shard).await?;
+    for parcel in parcels(mv) {
+        let copied = copy_parcel(context, mv, &parcel).await?;
         rows += copied.0;
         bytes += copied.1;
     }
@@ -70,7 +70,7 @@ async fn expected(context: &MoverContext, mv: &Move) -> Result<u64, MoveError> {
     Ok(expected)
 }
 
-/// How much of a lane an earlier try has copied.
+/// How much of a stream's rows an earlier try has copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
     /// Nothing that could be gone on from.
@@ -81,32 +81,32 @@ enum Done {
     All,
 }
 
-/// All lanes of a target, but for what was copied before.
-async fn copy_target(
+/// What streams bring to the same tables, but for what was copied before.
+async fn copy_parcel(
     context: &MoverContext,
     mv: &Move,
-    target: ShardId,
+    parcel: &[Stream<'_>],
 ) -> Result<Copied, MoveError> {
-    let of_target = || lanes(mv).filter(move |lane| lane.lane.target.shard == target);
     let mut done = Vec::new();
-    for lane in of_target() {
-        done.push(done_of(context, lane).await?);
+    for stream in parcel {
+        done.push(done_of(context, stream).await?);
     }
     if done.iter().all(|done| *done == Done::All) {
-        tracing::info!(%target, "the copy of an earlier try is there");
+        let slot = parcel.first().map(Stream::slot);
+        tracing::info!(slot, "the copy of an earlier try is there");
         return Ok((mv.rows_copied, mv.bytes_copied));
     }
-    // Of several lanes into the same tables all start anew.
+    // Of several streams into the same tables all start anew.
     let goes_on = done == [Done::Some];
     if !goes_on {
-        start_anew(context, mv, target).await?;
+        start_anew(context, mv, parcel).await?;
     }
     let (mut rows, mut bytes) = (0, 0);
-    for lane in of_target() {
-        let copied = copy_lane(context, lane, goes_on).await;
+    for stream in parcel {
+        let copied = copy_stream(context, stream, goes_on).await;
         if let Err(MoveError::Anew(_)) = &copied {
-            let destination = Session::open(context, mv, lane.lane.target.node).await?;
-            let forget = position::remove(&lane.slot());
+            let destination = Session::open(context, mv, stream.to()).await?;
+            let forget = position::remove(&stream.slot());
             destination.run("forgetting what was copied", &forget).await?;
         }
         let copied = copied?;
@@ -116,21 +116,23 @@ async fn copy_target(
     Ok((rows, bytes))
 }
 
-/// Removes what an earlier try has made for a target, and makes the empty tables.
-async fn start_anew(context: &MoverContext, mv: &Move, target: ShardId) -> Result<(), MoveError> {
-    let of_target = || lanes(mv).filter(move |lane| lane.lane.target.shard == target);
-    for lane in of_target() {
-        let source = Session::open(context, mv, lane.lane.source.node).await?;
-        cleanup::drop_slot(&source, &lane.slot()).await?;
+/// Removes what an earlier try has made of a parcel, and makes the empty tables.
+async fn start_anew(
+    context: &MoverContext,
+    mv: &Move,
+    parcel: &[Stream<'_>],
+) -> Result<(), MoveError> {
+    for stream in parcel {
+        let source = Session::open(context, mv, stream.from()).await?;
+        cleanup::drop_slot(&source, &stream.slot()).await?;
     }
-    let Some(node) = of_target().map(|lane| lane.lane.target.node).next() else {
-        return Ok(());
-    };
-    let destination = Session::open(context, mv, node).await?;
-    let tables = mv.tables_for(target);
+    let Some(first) = parcel.first() else { return Ok(()) };
+    let destination = Session::open(context, mv, first.to()).await?;
+    // Several streams bring rows to the same tables.
+    let tables: Vec<&MovedTable> = first.tables().map(|(_, table)| table).collect();
     cleanup::drop_unattached(&destination, tables.iter().map(|table| &table.new_leaf)).await?;
-    for lane in of_target() {
-        destination.run("removing the position", &position::remove(&lane.slot())).await?;
+    for stream in parcel {
+        destination.run("removing the position", &position::remove(&stream.slot())).await?;
     }
     for table in &tables {
         destination.run("making a table", &create(table)).await?;
@@ -138,64 +140,66 @@ async fn start_anew(context: &MoverContext, mv: &Move, target: ShardId) -> Resul
     Ok(())
 }
 
-/// What an earlier try committed of the lane's copy, if its stream is still there.
-async fn done_of(context: &MoverContext, lane: OneLane<'_>) -> Result<Done, MoveError> {
-    let destination = Session::open(context, lane.mv, lane.lane.target.node).await?;
+/// What an earlier try committed of a stream's copy, if its slot is still there.
+async fn done_of(context: &MoverContext, stream: &Stream<'_>) -> Result<Done, MoveError> {
+    let (mv, slot) = (stream.mv, stream.slot());
+    let destination = Session::open(context, mv, stream.to()).await?;
     // An earlier version may not have made all of it.
     destination.run("making the position table", position::CREATE_TABLE).await?;
-    let segments = segments::list(&destination, lane).await?;
-    let done = match position::find(&destination, lane).await? {
+    let segments = segments::list(&destination, &slot).await?;
+    let done = match position::find(&destination, &slot).await? {
         Some(_) if segments.is_empty() => Done::All,
         _ if segments.iter().any(|segment| segment.copied.is_some()) => Done::Some,
         _ => return Ok(Done::Nothing),
     };
-    let source = Session::open(context, lane.mv, lane.lane.source.node).await?;
+    let source = Session::open(context, mv, stream.from()).await?;
     let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 \
          AND database = current_database() AND wal_status IS DISTINCT FROM 'lost'";
-    let is_left = !source.rows("looking for the slot", sql, &[&lane.slot()]).await?.is_empty();
+    let is_left = !source.rows("looking for the slot", sql, &[&slot]).await?.is_empty();
     Ok(if is_left { done } else { Done::Nothing })
 }
 
-/// Copies one lane into tables that are there; `goes_on` with what is left of an earlier try.
-pub(super) async fn copy_lane(
+/// Copies what a stream brings into tables that are there; `goes_on` with what is left of an earlier
+/// try.
+pub(super) async fn copy_stream(
     context: &MoverContext,
-    lane: OneLane<'_>,
+    stream: &Stream<'_>,
     goes_on: bool,
 ) -> Result<Copied, MoveError> {
-    let mv = lane.mv;
-    let source = Session::open(context, mv, lane.lane.source.node).await?;
-    let destination = Session::open(context, mv, lane.lane.target.node).await?;
+    let (mv, slot) = (stream.mv, stream.slot());
+    let source = Session::open(context, mv, stream.from()).await?;
+    let destination = Session::open(context, mv, stream.to()).await?;
     let mut left = goes_on;
     if goes_on {
-        let all = segments::list(&destination, lane).await?;
-        tell(context, lane, &all);
+        let all = segments::list(&destination, &slot).await?;
+        tell(context, mv, &all);
         left = all.iter().any(|segment| segment.copied.is_none());
     }
     let mut begun_at = None;
     if left || !goes_on {
-        let at = snapshot(context, lane, &source, goes_on).await?;
+        let at = snapshot(context, stream, &source, goes_on).await?;
         begun_at = Some(at);
         if !goes_on {
             let bytes_each = context.config.copy_segment_bytes;
-            segments::plan(lane, &source, &destination, bytes_each).await?;
+            segments::plan(stream, &source, &destination, bytes_each).await?;
         }
-        let all = segments::list(&destination, lane).await?;
-        tell(context, lane, &all);
+        let all = segments::list(&destination, &slot).await?;
+        tell(context, mv, &all);
         let pace = Pace::new(context);
-        let mut pipe = Pipe { context, lane, source, destination, pace };
+        let mut pipe = Pipe { context, stream, source, destination, pace };
         pipe.copy(&all, at).await?;
     }
-    let destination = Session::open(context, mv, lane.lane.target.node).await?;
-    let all = segments::list(&destination, lane).await?;
-    finish(context, lane, &destination, &all, begun_at).await?;
+    let destination = Session::open(context, mv, stream.to()).await?;
+    let all = segments::list(&destination, &slot).await?;
+    finish(context, stream, &destination, &all, begun_at).await?;
     let sum = |count: fn(&Segment) -> u64| all.iter().map(count).sum();
     Ok((sum(|segment| segment.rows), sum(|segment| segment.bytes)))
 }
 
 /// Shows how many segments are done.
-fn tell(context: &MoverContext, lane: OneLane<'_>, all: &[Segment]) {
+fn tell(context: &MoverContext, mv: &Move, all: &[Segment]) {
     let done = || all.iter().filter(|segment| segment.copied.is_some());
-    context.progress.update(lane.mv.id, |live| {
+    context.progress.update(mv.id, |live| {
         live.segments += count(all.len());
         live.segments_done += count(done().count());
         live.rows_copied += done().map(|segment| segment.rows).sum::<u64>();
@@ -207,18 +211,18 @@ fn count(of: usize) -> u64 {
     u64::try_from(of).unwrap_or(u64::MAX)
 }
 
-/// Opens a transaction at the source that sees what was committed before the answer: where the lane's
-/// stream begins, or, to go on with a copy, now.
+/// Opens a transaction at the source that sees what was committed before the answer: where the stream
+/// begins, or, to go on with a copy, now.
 async fn snapshot(
     context: &MoverContext,
-    lane: OneLane<'_>,
+    stream: &Stream<'_>,
     source: &Session,
     goes_on: bool,
 ) -> Result<Lsn, MoveError> {
-    let before = file_nodes(source, &lane.lane.tables).await?;
-    let mut sender = WalSender::open(context, lane.mv, lane.lane.source.node).await?;
+    let before = file_nodes(source, stream).await?;
+    let mut sender = WalSender::open(context, stream.mv, stream.from()).await?;
     let deadline = Duration::from_millis(context.config.slot_deadline_ms);
-    let name = if goes_on { lane.verify_slot() } else { lane.slot() };
+    let name = if goes_on { stream.verify_slot() } else { stream.slot() };
     let slot = sender.create_slot(&name, goes_on, deadline).await?;
     context.pass("slot_made")?;
     let begin = format!(
@@ -227,12 +231,12 @@ async fn snapshot(
     );
     source.run("taking the slot's snapshot", &begin).await?;
     drop(sender);
-    let leaves: Vec<String> = lane.lane.tables.iter().map(|t| format!("ONLY {}", t.leaf)).collect();
+    let leaves: Vec<String> = stream.tables().map(|(_, t)| format!("ONLY {}", t.leaf)).collect();
     if !leaves.is_empty() {
         let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", leaves.join(", "));
         source.run("holding the tables", &sql).await?;
     }
-    if file_nodes(source, &lane.lane.tables).await? != before {
+    if file_nodes(source, stream).await? != before {
         // TRUNCATE and rewrites do not heed snapshots: what is there is not what the stream follows.
         let text = "a table was truncated or rewritten while the copy began";
         return Err(MoveError::Busy(text.to_owned()));
@@ -244,7 +248,7 @@ async fn snapshot(
 /// to the last one. Then nothing is left that tells of segments.
 async fn finish(
     context: &MoverContext,
-    lane: OneLane<'_>,
+    stream: &Stream<'_>,
     destination: &Session,
     all: &[Segment],
     begun_at: Option<Lsn>,
@@ -254,18 +258,19 @@ async fn finish(
     let (Some(first), Some(last)) = (first, last) else {
         return Err(MoveError::Anew("it is not known where it began".to_owned()));
     };
-    let forget = segments::remove(&lane.slot());
+    let slot = stream.slot();
+    let forget = segments::remove(&slot);
     if first == last {
-        let sql = format!("BEGIN; {}; {forget}; COMMIT", position::reset(lane, first));
+        let sql = format!("BEGIN; {}; {forget}; COMMIT", position::reset(&slot, first));
         return destination.run_long("committing the copy", &sql).await;
     }
-    if position::find(destination, lane).await?.is_none() {
-        let sql = format!("BEGIN; {}; COMMIT", position::reset(lane, first));
+    if position::find(destination, &slot).await?.is_none() {
+        let sql = format!("BEGIN; {}; COMMIT", position::reset(&slot, first));
         destination.run("noting where the stream begins", &sql).await?;
     }
-    let source = Session::open(context, lane.mv, lane.lane.source.node).await?;
+    let source = Session::open(context, stream.mv, stream.from()).await?;
     let mut windows = Windows::default();
-    for table in &lane.lane.tables {
+    for (_, table) in stream.tables() {
         let of_table = all.iter().filter(|segment| segment.is_of(table));
         let first = of_table.filter_map(|segment| segment.copied).min();
         windows.0.extend(first.map(|first| (table.leaf.clone(), first)));
@@ -273,19 +278,18 @@ async fn finish(
             build::primary_key(table, &source, destination).await?;
         }
     }
-    let mut applier = Applier::start_in(context, lane, windows).await?;
+    let mut applier = Applier::start_in(context, stream, windows).await?;
     Box::pin(applier.advance(&Target::Position(last), pending())).await?;
     drop(applier);
     context.pass("window_passed")?;
-    let slot = lane.slot();
     let sql = format!("BEGIN; {}; {forget}; COMMIT", position::reach(&slot, last));
     destination.run("committing the copy", &sql).await
 }
 
 /// The files of the leaves: others after a TRUNCATE or a rewrite.
-async fn file_nodes(source: &Session, tables: &[MovedTable]) -> Result<Vec<String>, MoveError> {
+async fn file_nodes(source: &Session, stream: &Stream<'_>) -> Result<Vec<String>, MoveError> {
     let mut nodes = Vec::new();
-    for table in tables {
+    for (_, table) in stream.tables() {
         let TableName { schema, name } = &table.leaf;
         let sql = "SELECT coalesce(pg_relation_filenode(c.oid)::text, '') FROM pg_class c \
              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
@@ -307,7 +311,7 @@ fn create(table: &MovedTable) -> String {
 
 struct Pipe<'a> {
     context: &'a MoverContext,
-    lane: OneLane<'a>,
+    stream: &'a Stream<'a>,
     source: Session,
     destination: Session,
     pace: Pace,
@@ -316,19 +320,19 @@ struct Pipe<'a> {
 impl Pipe<'_> {
     /// Copies the segments that are left, each in a transaction of its own.
     async fn copy(&mut self, all: &[Segment], at: Lsn) -> Result<(), MoveError> {
-        let slot = self.lane.slot();
-        for table in &self.lane.lane.tables {
+        let slot = self.stream.slot();
+        for (lane, table) in self.stream.tables() {
             let key = segments::key(&self.source, table).await?;
             let left = |it: &&Segment| it.is_of(table) && it.copied.is_none();
             for segment in all.iter().filter(left) {
                 let begin = "BEGIN; SET LOCAL session_replication_role = replica";
                 self.destination.run("opening the copy", begin).await?;
                 let condition = segment.condition(table, &key);
-                let (rows, bytes) = self.copy_rows(table, condition).await?;
+                let (rows, bytes) = self.copy_rows(lane, table, condition).await?;
                 segment.note(&self.destination, &slot, (at, rows, bytes)).await?;
                 self.context.pass("copy_uncommitted")?;
                 self.destination.run_long("committing a segment", "COMMIT").await?;
-                self.context.progress.update(self.lane.mv.id, |live| live.segments_done += 1);
+                self.context.progress.update(lane.mv.id, |live| live.segments_done += 1);
                 self.context.pass("segment_copied")?;
             }
         }
@@ -338,13 +342,14 @@ impl Pipe<'_> {
     /// Rows and bytes of a part of a table, through bounded buffers.
     async fn copy_rows(
         &mut self,
+        lane: OneLane<'_>,
         table: &MovedTable,
         condition: Option<String>,
     ) -> Result<Copied, MoveError> {
         let format = if table.builtin_types { "binary" } else { "text" };
         let (leaf, new_leaf, columns) = (&table.leaf, &table.new_leaf, names::columns(table));
         let parent = look::oid(&self.source, dealt_by(table)).await?;
-        let given = self.lane.given(table, parent).map(|given| format!("({given})"));
+        let given = lane.given(table, parent).map(|given| format!("({given})"));
         let conditions: Vec<String> = given.into_iter().chain(condition).collect();
         let out = if conditions.is_empty() {
             format!("COPY {leaf} ({columns}) TO STDOUT (FORMAT {format})")
@@ -362,7 +367,7 @@ impl Pipe<'_> {
         let to = self.destination.client.copy_in::<_, Bytes>(&into).await;
         let (mut from, mut to) = (pin!(from), pin!(to.map_err(self.destination.failed(doing))?));
         let mut bytes = 0;
-        let id = self.lane.mv.id;
+        let id = lane.mv.id;
         let before = self.context.progress.of(id).map_or(0, |live| live.rows_copied);
         while let Some(chunk) = from.next().await {
             let chunk = chunk.map_err(self.source.failed("copying out of a table"))?;
@@ -380,7 +385,7 @@ impl Pipe<'_> {
         let rows = to.finish().await.map_err(self.destination.failed(doing))?;
         self.context.progress.update(id, |live| live.rows_copied = before + rows);
         if let Some(live) = self.context.progress.of(id) {
-            note(self.lane.mv.shard, &live);
+            note(lane.mv.shard, &live);
         }
         metrics::counter!("foreshard_mover_copied_rows_total").increment(rows);
         Ok((rows, bytes))

@@ -119,9 +119,13 @@ impl Given {
 
     /// What locks the parents.
     pub(super) fn lock(&self, mode: &str) -> Option<String> {
-        let mut parents: Vec<_> =
-            self.tables.iter().map(|table| format!("ONLY {}", table.parent)).collect();
-        parents.dedup();
+        let mut parents: Vec<String> = Vec::new();
+        for table in &self.tables {
+            let parent = format!("ONLY {}", table.parent);
+            if !parents.contains(&parent) {
+                parents.push(parent);
+            }
+        }
         (!parents.is_empty()).then(|| format!("LOCK TABLE {} IN {mode} MODE", parents.join(", ")))
     }
 

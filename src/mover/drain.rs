@@ -1,4 +1,5 @@
-//! A node is drained: all its shards move to others, a few at a time, as moves of their own.
+//! A node is drained: its shards move to others, those that go to the same node a batch at a time. A
+//! shard whose batch failed moves alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::error::MoveError;
 use super::jobs::Desk;
 use super::join::set_standing;
 use super::recall::let_lapse;
-use super::request::{RequestError, request};
+use super::request::{RequestError, Wanted, request_any};
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::shard_map::{ShardMap, Standing};
 use crate::shard_move::{Cause, Move, State};
@@ -31,7 +32,7 @@ pub(super) async fn drain(desk: &mut Desk<'_>, node: NodeId) -> Result<(), MoveE
         Standing::Draining => {}
         Standing::Joining | Standing::Gone => return refused("has nothing that could be moved"),
     }
-    let mut drainer = Drainer { node, asked: BTreeMap::new(), tried: BTreeSet::new() };
+    let mut drainer = Drainer { node, asked: BTreeMap::new(), alone: BTreeSet::new(), tried: BTreeSet::new() };
     let mut commits = desk.context.catalog.watch();
     loop {
         commits.mark_unchanged();
@@ -47,8 +48,10 @@ pub(super) async fn drain(desk: &mut Desk<'_>, node: NodeId) -> Result<(), MoveE
 struct Drainer {
     node: NodeId,
     /// The moves that were asked for here and not seen ended.
-    asked: BTreeMap<MoveId, (ShardId, NodeId)>,
-    /// What has failed, and is not asked for again.
+    asked: BTreeMap<MoveId, (Vec<ShardId>, NodeId)>,
+    /// What has failed with others.
+    alone: BTreeSet<ShardId>,
+    /// What has failed alone, and is not asked for again.
     tried: BTreeSet<(ShardId, NodeId)>,
 }
 
@@ -62,11 +65,14 @@ impl Drainer {
         }
         let moves: Vec<Move> = moves.into_iter().map(|mv| mv.record).collect();
         for mv in moves.iter().filter(|mv| mv.is_finished()) {
-            let Some((shard, to)) = self.asked.remove(&mv.id) else { continue };
+            let Some((shards, to)) = self.asked.remove(&mv.id) else { continue };
             if mv.state == State::Aborted {
-                self.tried.insert((shard, to));
                 let why = mv.error.as_deref().unwrap_or("it was undone");
-                desk.tell(format!("shard {shard} could not be moved: {why}")).await?;
+                desk.tell(format!("{} could not be moved: {why}", named(&shards))).await?;
+                match shards.as_slice() {
+                    [shard] => drop(self.tried.insert((*shard, to))),
+                    together => self.alone.extend(together),
+                }
             }
         }
         let map = desk.context.live_map.snapshot();
@@ -80,31 +86,55 @@ impl Drainer {
             return Ok(true);
         }
         let room = desk.context.config.concurrent_moves.max(1);
+        let mut planned: Vec<(Vec<ShardId>, NodeId)> = Vec::new();
         for shard in left {
             let busy = at_work.iter().any(|mv| mv.touches(shard) && !mv.is_aside())
-                || self.asked.values().any(|(asked, _)| *asked == shard);
-            if busy || self.asked.len() >= room {
-                continue;
+                || self.asked.values().any(|(asked, _)| asked.contains(&shard));
+            if !busy {
+                self.plan(desk, &map, shard, &mut planned)?;
             }
-            self.ask(desk, &map, shard).await?;
+        }
+        for (shards, to) in planned.into_iter().take(room.saturating_sub(self.asked.len())) {
+            self.ask(desk, &map, shards, to).await?;
         }
         Ok(false)
+    }
+
+    /// Puts a shard to those that go to the node that is best for it.
+    fn plan(
+        &self,
+        desk: &Desk<'_>,
+        map: &ShardMap,
+        shard: ShardId,
+        planned: &mut Vec<(Vec<ShardId>, NodeId)>,
+    ) -> Result<(), MoveError> {
+        let Some(to) = self.best(desk, map, (shard, planned)) else {
+            return Err(MoveError::Refused(format!("no node can take shard {shard}")));
+        };
+        let most = desk.context.config.batch_shards.max(1);
+        let is_open = |(shards, node): &&mut (Vec<ShardId>, NodeId)| {
+            *node == to && shards.len() < most && !shards.iter().any(|it| self.alone.contains(it))
+        };
+        match planned.iter_mut().find(is_open).filter(|_| !self.alone.contains(&shard)) {
+            Some((shards, _)) => shards.push(shard),
+            None => planned.push((vec![shard], to)),
+        }
+        Ok(())
     }
 
     async fn ask(
         &mut self,
         desk: &mut Desk<'_>,
         map: &ShardMap,
-        shard: ShardId,
+        shards: Vec<ShardId>,
+        to: NodeId,
     ) -> Result<(), MoveError> {
-        let Some(to) = self.best(desk, map, shard) else {
-            return Err(MoveError::Refused(format!("no node can take shard {shard}")));
-        };
+        let wanted = Wanted::Batch { shards: shards.clone(), to };
         let catalog = &desk.context.catalog;
-        match request(catalog, map, shard, to, Cause::Operator, now_unix_ms()).await {
+        match request_any(catalog, map, &wanted, Cause::Operator, now_unix_ms()).await {
             Ok(id) => {
-                self.asked.insert(id, (shard, to));
-                let text = format!("move {id}: shard {shard} to {}", map.node(to).name);
+                let text = format!("move {id}: {} to {}", named(&shards), map.node(to).name);
+                self.asked.insert(id, (shards, to));
                 desk.tell(text).await
             }
             // Somebody else moves it: the next look tells where to.
@@ -120,7 +150,12 @@ impl Drainer {
 
     /// The node that is the least used with the shard, in proportion to what it can bear. Of a
     /// shard counts that it is there, and as much again what it has done on average.
-    fn best(&self, desk: &Desk<'_>, map: &ShardMap, shard: ShardId) -> Option<NodeId> {
+    fn best(
+        &self,
+        desk: &Desk<'_>,
+        map: &ShardMap,
+        (shard, planned): (ShardId, &[(Vec<ShardId>, NodeId)]),
+    ) -> Option<NodeId> {
         let busy = desk.engine.counters.snapshot().shards;
         let busy = |id: ShardId| busy.get(id.index()).map_or(0.0, |it| seconds(it.busy_nanos));
         let all: f64 = map.shards().map(|(id, _)| busy(id)).sum();
@@ -128,8 +163,9 @@ impl Drainer {
         let weight = |id: ShardId| 1.0 + busy(id) / mean;
         let there = |node: NodeId| -> f64 {
             let on_node = map.shards().filter(|(_, it)| it.node == node).map(|(id, _)| weight(id));
-            let coming = self.asked.values().filter(|(_, to)| *to == node);
-            on_node.sum::<f64>() + coming.map(|(id, _)| weight(*id)).sum::<f64>()
+            let asked = self.asked.values().chain(planned).filter(|(_, to)| *to == node);
+            let coming = asked.flat_map(|(shards, _)| shards).map(|id| weight(*id));
+            on_node.sum::<f64>() + coming.sum::<f64>()
         };
         let candidates = map.members().filter(|(id, node)| {
             node.standing == Standing::Member && !self.tried.contains(&(shard, *id))
@@ -140,6 +176,13 @@ impl Drainer {
         });
         used.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id)
     }
+}
+
+/// Shards for people.
+fn named(shards: &[ShardId]) -> String {
+    let numbers: Vec<String> = shards.iter().map(ToString::to_string).collect();
+    let what = if shards.len() == 1 { "shard" } else { "shards" };
+    format!("{what} {}", numbers.join(", "))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a weight")]

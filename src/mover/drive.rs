@@ -10,7 +10,7 @@ use super::apply::Applier;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::keep::{self, Kept};
-use super::lane::lanes;
+use super::lane::streams;
 use super::session::Session;
 use super::switch::{self, Switched};
 use super::{build, catch_up, check, cleanup, copy, prepare, verify};
@@ -35,7 +35,7 @@ struct Driver<'a> {
     context: &'a MoverContext,
     stopping: &'a CancellationToken,
     mv: Versioned<Move>,
-    /// One a lane, while the streams are applied.
+    /// One a stream, while they are applied.
     appliers: Vec<Applier<'a>>,
     /// Whether the state was read from the catalog, so that another process may have begun it.
     inherited: bool,
@@ -154,8 +154,8 @@ impl Driver<'_> {
 
     async fn start_appliers(&mut self) -> Result<(), MoveError> {
         if self.appliers.is_empty() {
-            for lane in lanes(&self.mv.record) {
-                self.appliers.push(Applier::start(self.context, lane).await?);
+            for stream in streams(&self.mv.record) {
+                self.appliers.push(Applier::start(self.context, &stream).await?);
             }
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! The rows of `foreshard.moves` on a destination: how far each stream of a move is applied there.
 
 use super::error::MoveError;
-use super::lane::OneLane;
 use super::segments;
 use super::session::Session;
 use crate::ids::Lsn;
@@ -21,14 +20,13 @@ pub(super) const CREATE_TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hasht
      rows bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0, \
      PRIMARY KEY (move, leaf, number)); COMMIT";
 
-/// SQL that starts a lane's row anew, at the slot's first position; of a way back at 0, which means
+/// SQL that starts a stream's row anew, at the slot's first position; of a way back at 0, which means
 /// that the mark of the switch was not found yet.
-pub(super) fn reset(lane: OneLane<'_>, consistent: Lsn) -> String {
-    let name = lane.slot();
+pub(super) fn reset(slot: &str, consistent: Lsn) -> String {
     format!(
         "DELETE FROM foreshard.moves WHERE move = {0}; \
          INSERT INTO foreshard.moves (move, applied) VALUES ({0}, '{consistent}')",
-        Literal(&name)
+        Literal(slot)
     )
 }
 
@@ -44,14 +42,13 @@ pub(super) fn reach(slot: &str, end: Lsn) -> String {
 }
 
 /// SQL that stores that indexes and constraints are there.
-pub(super) fn set_built(lane: OneLane<'_>) -> String {
-    format!("UPDATE foreshard.moves SET built = true WHERE move = {}", Literal(&lane.slot()))
+pub(super) fn set_built(slot: &str) -> String {
+    format!("UPDATE foreshard.moves SET built = true WHERE move = {}", Literal(slot))
 }
 
 /// SQL that stores whether every row of the source has arrived, which nobody can write any more.
-pub(super) fn set_arrived(lane: OneLane<'_>, arrived: bool) -> String {
-    let name = lane.slot();
-    format!("UPDATE foreshard.moves SET arrived = {arrived} WHERE move = {}", Literal(&name))
+pub(super) fn set_arrived(slot: &str, arrived: bool) -> String {
+    format!("UPDATE foreshard.moves SET arrived = {arrived} WHERE move = {}", Literal(slot))
 }
 
 /// SQL that removes what is stored of a slot, if the tables are there.
@@ -80,7 +77,7 @@ pub(super) async fn known(session: &Session) -> Result<Vec<String>, MoveError> {
     Ok(slots)
 }
 
-/// What a lane's row says.
+/// What a stream's row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) applied: Lsn,
@@ -88,18 +85,15 @@ pub(super) struct Position {
     pub(super) arrived: bool,
 }
 
-/// A lane's row; `None` before its copy is committed.
-pub(super) async fn find(
-    session: &Session,
-    lane: OneLane<'_>,
-) -> Result<Option<Position>, MoveError> {
+/// A stream's row; `None` before its copy is committed.
+pub(super) async fn find(session: &Session, slot: &str) -> Result<Option<Position>, MoveError> {
     let doing = "reading the applied position";
     let sql = "SELECT WHERE to_regclass('foreshard.moves') IS NOT NULL";
     if session.rows(doing, sql, &[]).await?.is_empty() {
         return Ok(None);
     }
     let sql = "SELECT applied::text, built, arrived FROM foreshard.moves WHERE move = $1";
-    let rows = session.rows(doing, sql, &[&lane.slot()]).await?;
+    let rows = session.rows(doing, sql, &[&slot]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let text: String = row.get(0);
     let invalid = |_| MoveError::Stream(format!("{text:?} is no WAL position"));
@@ -107,11 +101,11 @@ pub(super) async fn find(
     Ok(Some(Position { applied, built: row.get(1), arrived: row.get(2) }))
 }
 
-/// A lane's row, which must be there.
-pub(super) async fn read(session: &Session, lane: OneLane<'_>) -> Result<Position, MoveError> {
+/// A stream's row, which must be there.
+pub(super) async fn read(session: &Session, slot: &str) -> Result<Position, MoveError> {
     let lost = || {
         let text = "has no row of this move in foreshard.moves, so what was applied is not known";
         MoveError::Refused(format!("node {} {text}", session.node))
     };
-    find(session, lane).await?.ok_or_else(lost)
+    find(session, slot).await?.ok_or_else(lost)
 }

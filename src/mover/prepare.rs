@@ -2,7 +2,7 @@
 
 use super::context::MoverContext;
 use super::error::MoveError;
-use super::lane::{OneLane, Sessions, dealt_by, lanes};
+use super::lane::{Sessions, Stream, dealt_by, streams};
 use super::look;
 use super::names::quoted;
 use super::position;
@@ -41,18 +41,18 @@ pub(super) async fn prepare(context: &MoverContext, mv: &Move) -> Result<Event, 
             session.run_with_locks("setting the replica identity", &sql, LEAF_LOCK).await?;
         }
     }
-    for lane in lanes(mv) {
-        publish(sessions.on(lane.lane.source.node)?, lane).await?;
+    for stream in streams(mv) {
+        publish(sessions.on(stream.from())?, &stream).await?;
     }
     context.pass("prepared")?;
     Ok(Event::Prepared)
 }
 
-/// A publication of the lane's rows.
-pub(super) async fn publish(source: &Session, lane: OneLane<'_>) -> Result<(), MoveError> {
-    let name = quoted(&lane.slot());
+/// A publication of a stream's rows.
+pub(super) async fn publish(source: &Session, stream: &Stream<'_>) -> Result<(), MoveError> {
+    let name = quoted(&stream.slot());
     let mut leaves = Vec::new();
-    for table in &lane.lane.tables {
+    for (lane, table) in stream.tables() {
         let parent = look::oid(source, dealt_by(table)).await?;
         let given = lane.given(table, parent).map(|given| format!(" WHERE ({given})"));
         leaves.push(format!("{}{}", table.leaf, given.unwrap_or_default()));

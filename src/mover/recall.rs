@@ -75,8 +75,17 @@ async fn find(catalog: &Catalog, what: Switched) -> Result<Versioned<Move>, Requ
 
 /// Whether the way back that `mv` keeps is what is wanted.
 pub(super) fn leads(mv: &Move, wanted: &Wanted) -> bool {
-    let Wanted::Move { shard, to } = wanted else { return false };
-    mv.state == State::Keeping && mv.kind() == Kind::Move && mv.shard == *shard && mv.to == *to
+    let (shards, to) = match wanted {
+        Wanted::Move { shard, to } => (std::slice::from_ref(shard), to),
+        Wanted::Batch { shards, to } => (shards.as_slice(), to),
+        _ => return false,
+    };
+    let sources = mv.sources();
+    mv.state == State::Keeping
+        && matches!(mv.kind(), Kind::Move | Kind::Batch)
+        && mv.to == *to
+        && sources.len() == shards.len()
+        && sources.iter().all(|source| shards.contains(&source.shard))
 }
 
 /// Takes the way back.

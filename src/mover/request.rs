@@ -47,6 +47,12 @@ pub enum RequestError {
         /// How many children there are.
         into: usize,
     },
+    /// They don't share a stream.
+    #[error(
+        "these shards can't move together: name shards of one node, each once, and ask for the others \
+         by moves of their own"
+    )]
+    NotTogether,
     /// Together they are no shard.
     #[error(
         "these shards can't be merged: only all parts of one former shard can, neighbouring ranges, and lists"
@@ -84,6 +90,13 @@ pub enum Wanted {
         /// The shard.
         shard: ShardId,
         /// Its new node.
+        to: NodeId,
+    },
+    /// Several shards of one node on another one: copied by one stream, switched together.
+    Batch {
+        /// The shards, in any order.
+        shards: Vec<ShardId>,
+        /// Their new node.
         to: NodeId,
     },
     /// Several shards instead of one.
@@ -189,15 +202,8 @@ pub fn lanes(
 ) -> Result<Vec<Lane>, RequestError> {
     let lane = |source, target| Lane { source, target, tables: Vec::new() };
     match wanted {
-        Wanted::Move { shard, to } => {
-            let source = part(map, *shard)?;
-            let node = node_named(map, *to)?;
-            if source.node == *to {
-                return Err(RequestError::AlreadyThere { shard: *shard, node });
-            }
-            let target = Part { node: *to, ..source.clone() };
-            Ok(vec![lane(source, target)])
-        }
+        Wanted::Move { shard, to } => whole(map, &[*shard], *to),
+        Wanted::Batch { shards, to } => whole(map, shards, *to),
         Wanted::Split { shard, how, to } => {
             let source = part(map, *shard)?;
             let can_not = |why| RequestError::CanNotSplit { shard: *shard, why };
@@ -244,6 +250,25 @@ pub fn lanes(
             Ok(sources.into_iter().map(|source| lane(source, target.clone())).collect())
         }
     }
+}
+
+/// A lane for each of some shards that go to another node as they are.
+fn whole(map: &ShardMap, shards: &[ShardId], to: NodeId) -> Result<Vec<Lane>, RequestError> {
+    let mut lanes: Vec<Lane> = Vec::new();
+    for shard in shards {
+        let source = part(map, *shard)?;
+        let node = node_named(map, to)?;
+        if source.node == to {
+            return Err(RequestError::AlreadyThere { shard: *shard, node });
+        }
+        let beside = |lane: &Lane| lane.source.node == source.node && lane.source.shard != *shard;
+        if !lanes.iter().all(beside) {
+            return Err(RequestError::NotTogether);
+        }
+        let target = Part { node: to, ..source.clone() };
+        lanes.push(Lane { source, target, tables: Vec::new() });
+    }
+    if lanes.is_empty() { Err(RequestError::NotTogether) } else { Ok(lanes) }
 }
 
 /// The bounds of the children; or why there are none.

@@ -5,7 +5,7 @@
 use tokio_postgres::Row;
 
 use super::error::MoveError;
-use super::lane::OneLane;
+use super::lane::Stream;
 use super::look::{self, PRIMARY_KEY};
 use super::names;
 use super::session::Session;
@@ -93,16 +93,17 @@ pub(super) async fn key(source: &Session, table: &MovedTable) -> Result<Vec<Stri
     look::names(source, look::oid(source, &table.leaf).await?, PRIMARY_KEY).await
 }
 
-/// Cuts the tables of a lane, as its source sees them, and writes the segments down at the destination.
+/// Cuts the tables of a stream, as its source sees them, and writes the segments down at the
+/// destination.
 pub(super) async fn plan(
-    lane: OneLane<'_>,
+    stream: &Stream<'_>,
     source: &Session,
     destination: &Session,
     bytes_each: u64,
 ) -> Result<(), MoveError> {
-    let slot = lane.slot();
+    let slot = stream.slot();
     let mut rows = Vec::new();
-    for table in &lane.lane.tables {
+    for (_, table) in stream.tables() {
         let cuts = if has_key(table) { cuts(source, table, bytes_each).await? } else { Vec::new() };
         let lows = std::iter::once(None).chain(cuts.iter().map(Some));
         let highs = cuts.iter().map(Some).chain(std::iter::once(None));
@@ -172,14 +173,11 @@ async fn cuts(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The segments of a lane's copy, as they were written down.
-pub(super) async fn list(
-    destination: &Session,
-    lane: OneLane<'_>,
-) -> Result<Vec<Segment>, MoveError> {
+/// The segments of a stream's copy, as they were written down.
+pub(super) async fn list(destination: &Session, slot: &str) -> Result<Vec<Segment>, MoveError> {
     let sql = "SELECT leaf, number, low, high, copied::text, rows, bytes \
          FROM foreshard.segments WHERE move = $1 ORDER BY leaf, number";
-    let rows = destination.rows("reading the segments of a copy", sql, &[&lane.slot()]).await?;
+    let rows = destination.rows("reading the segments of a copy", sql, &[&slot]).await?;
     Ok(rows.iter().map(segment).collect())
 }
 

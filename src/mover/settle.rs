@@ -12,7 +12,7 @@ use super::back;
 use super::context::MoverContext;
 use super::detach::{self, Given};
 use super::error::MoveError;
-use super::lane::{Sessions, attach, lanes};
+use super::lane::{Sessions, attach, streams};
 use super::look::{self, Hold};
 use super::names::{self, quoted};
 use super::position;
@@ -76,11 +76,11 @@ pub(super) async fn settle(context: &MoverContext, mv: &Move) -> Result<Owner, M
     Ok(Owner::Source)
 }
 
-/// Whether every lane has stored that nothing more can come.
+/// Whether of every stream is stored that nothing more can come.
 async fn has_arrived(mv: &Move, sessions: &Sessions) -> Result<bool, MoveError> {
-    for lane in lanes(mv) {
-        let session = sessions.on(lane.lane.target.node)?;
-        if !position::find(session, lane).await?.is_some_and(|position| position.arrived) {
+    for stream in streams(mv) {
+        let session = sessions.on(stream.to())?;
+        if !position::find(session, &stream.slot()).await?.is_some_and(|position| position.arrived) {
             return Ok(false);
         }
     }
@@ -154,18 +154,20 @@ pub(super) fn attachment(mv: &Move, node: NodeId, attached: &[ShardId]) -> Optio
             let leaf = &table.new_leaf;
             format!("ALTER TABLE {leaf} DROP CONSTRAINT {helper}, RESET (autovacuum_enabled)")
         }));
-        let its_own = mv.back.iter().zip(0..).filter(|(lane, _)| lane.source == target);
-        sql.extend(its_own.map(|(_, index)| back::mark(mv, index)));
     }
-    (!sql.is_empty()).then(|| sql.join("; "))
+    if sql.is_empty() {
+        return None;
+    }
+    sql.extend(back::marks(mv, node, attached));
+    Some(sql.join("; "))
 }
 
 /// The sources take back what they had detached, and can be written again.
 async fn give_back(mv: &Move, sessions: &Sessions, givers: &[Given]) -> Result<(), MoveError> {
-    for lane in lanes(mv) {
-        let session = sessions.on(lane.lane.target.node)?;
-        if position::find(session, lane).await?.is_some() {
-            let sql = position::set_arrived(lane, false);
+    for stream in streams(mv) {
+        let (session, slot) = (sessions.on(stream.to())?, stream.slot());
+        if position::find(session, &slot).await?.is_some() {
+            let sql = position::set_arrived(&slot, false);
             session.run("noting that the shard stays", &sql).await?;
         }
     }

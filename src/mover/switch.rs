@@ -17,7 +17,7 @@ use super::commit::commit;
 use super::context::{Hiding, MoverContext, now_unix_ms};
 use super::detach::{self, Given, Way};
 use super::error::MoveError;
-use super::lane::{Sessions, lanes};
+use super::lane::{Sessions, streams};
 use super::names;
 use super::phases::Phases;
 use super::position;
@@ -27,12 +27,15 @@ use super::settle::{Owner, attach_all_but, settle};
 use crate::catalog::Versioned;
 use crate::executor::ClosedGate;
 use crate::ids::Epoch;
-use crate::shard_move::{Event, Move};
+use crate::shard_move::{Event, Kind, Move};
 
 /// How long and how often the destination's parents are asked for, in ms.
 const ATTACH_LOCK: (u64, u32) = (300, 3);
 /// How long the first tries wait for statements under way; it doubles up to what is configured.
 const FIRST_DRAIN_MS: u64 = 40;
+/// How often the switch of several shards of a node may be put off because somebody holds a lock that
+/// it needs: one shard alone can do without that lock.
+const LOCKED_OUT: u32 = 6;
 /// How long a stream that is behind may catch up behind closed gates.
 const LAST_LAG: Duration = Duration::from_millis(50);
 
@@ -76,14 +79,14 @@ pub(super) async fn switch(
     let (result, cared) = tokio::join!(rehearsal, care(appliers, || rehearsed.cancelled()));
     cared.and(result)?;
     let mut ends = Ends::new(context, mv, (sessions, givers), stopping);
-    let mut reason = String::new();
+    let (mut reason, mut locked) = (String::new(), false);
     for attempt in 0..context.config.switch_tries.max(1) {
         match ends.attempt(appliers, attempt).await {
             Ok(switched) => return Ok(switched),
             Err(Obstacle::Before(error) | Obstacle::Unknown(error)) => return Err(error),
-            Err(Obstacle::Passing(why)) => reason = why,
+            Err(Obstacle::Passing(why)) => (reason, locked) = (why, false),
             Err(Obstacle::Locked(why)) => {
-                reason = why;
+                (reason, locked) = (why, true);
                 ends.go_concurrently().await?;
             }
         }
@@ -94,6 +97,13 @@ pub(super) async fn switch(
     if postponed >= context.config.postponements_max {
         let text =
             format!("the switch was put off {postponed} times, the last time since {reason}");
+        return Err(MoveError::Refused(text));
+    }
+    if locked && postponed >= LOCKED_OUT && mv.record.kind() == Kind::Batch {
+        let text = format!(
+            "the shards can't be switched together since {reason}: ask for each by a move of its own, \
+             which gets by without that lock"
+        );
         return Err(MoveError::Refused(text));
     }
     let wait = context.config.backoff(context.config.switch_backoff_ms, postponed);
@@ -318,8 +328,8 @@ impl<'a> Ends<'a> {
     /// transaction may have been committed just now.
     async fn is_near(&self, seen: &[Arc<AtomicU64>]) -> Result<bool, MoveError> {
         let mut far = Vec::new();
-        for (lane, seen) in lanes(&self.mv.record).zip(seen) {
-            let end = self.sessions.on(lane.lane.source.node)?.wal_end().await?;
+        for (stream, seen) in streams(&self.mv.record).iter().zip(seen) {
+            let end = self.sessions.on(stream.from())?.wal_end().await?;
             far.push((end.0.saturating_sub(self.context.config.lag_threshold_bytes), seen));
         }
         let until = Instant::now() + LAST_LAG;
@@ -344,9 +354,9 @@ impl<'a> Ends<'a> {
         self.context.pass("marker_applied")?;
         let mv = &self.mv.record;
         if self.way == Way::Concurrently {
-            for lane in lanes(mv) {
-                let session = self.sessions.on(lane.lane.target.node)?;
-                let sql = position::set_arrived(lane, true);
+            for stream in streams(mv) {
+                let session = self.sessions.on(stream.to())?;
+                let sql = position::set_arrived(&stream.slot(), true);
                 session.run("noting that everything arrived", &sql).await?;
             }
             self.context.pass("arrived")?;

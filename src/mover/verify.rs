@@ -14,7 +14,7 @@ use super::catch_up::care;
 use super::context::MoverContext;
 use super::differ::{Copy, name_rows};
 use super::error::MoveError;
-use super::lane::{OneLane, dealt_by, lanes};
+use super::lane::{OneLane, Stream, dealt_by, streams};
 use super::look::{self, PRIMARY_KEY};
 use super::names;
 use super::session::Session;
@@ -26,7 +26,7 @@ use crate::sql::{Literal, TableName};
 /// Rows and their checksum, of each table.
 type Sums = Vec<(u64, String)>;
 
-/// Compares rows and checksums of every table of every lane. A difference is a refusal: the move
+/// Compares rows and checksums of every table of every stream. A difference is a refusal: the move
 /// must not switch.
 pub(super) async fn verify(
     context: &MoverContext,
@@ -47,15 +47,15 @@ pub(super) async fn verify(
     Ok(Event::Verified { proofs, back })
 }
 
-/// What was equal, of each table of every lane.
+/// What was equal, of each table of every stream.
 pub(super) async fn compare(
     context: &MoverContext,
     mv: &Move,
     appliers: &mut [Applier<'_>],
 ) -> Result<Vec<Proof>, MoveError> {
     let (all_done, left) = (CancellationToken::new(), AtomicUsize::new(appliers.len()));
-    let one = async |lane, applier: &mut Applier<'_>| {
-        let proofs = Box::pin(verify_lane(context, lane, applier)).await;
+    let one = async |stream, applier: &mut Applier<'_>| {
+        let proofs = Box::pin(verify_stream(context, stream, applier)).await;
         if left.fetch_sub(1, Ordering::Relaxed) == 1 || proofs.is_err() {
             all_done.cancel();
         }
@@ -63,21 +63,22 @@ pub(super) async fn compare(
         applier.advance(&Target::Never, all_done.cancelled()).await?;
         proofs
     };
-    let all = lanes(mv).zip(appliers.iter_mut()).map(|(lane, applier)| one(lane, applier));
+    let streams = streams(mv);
+    let all = streams.iter().zip(appliers.iter_mut()).map(|(stream, applier)| one(stream, applier));
     Ok(try_join_all(all).await?.into_iter().flatten().collect())
 }
 
-async fn verify_lane(
+async fn verify_stream(
     context: &MoverContext,
-    lane: OneLane<'_>,
+    stream: &Stream<'_>,
     applier: &mut Applier<'_>,
 ) -> Result<Vec<Proof>, MoveError> {
-    let (mv, from, to) = (lane.mv, lane.lane.source.node, lane.lane.target.node);
+    let (mv, from, to) = (stream.mv, stream.from(), stream.to());
     let source = Session::open(context, mv, from).await?;
     let destination = Session::open(context, mv, to).await?;
     let mut sender = WalSender::open(context, mv, from).await?;
     // The stream stands still until it is known where it has to stop.
-    let slot = beside(snapshot_slot(context, lane, &mut sender), async |done| {
+    let slot = beside(snapshot_slot(context, stream, &mut sender), async |done| {
         applier.hold(done).await.map(|()| true)
     });
     let slot = slot.await?;
@@ -92,11 +93,11 @@ async fn verify_lane(
     // The first statement takes the snapshot: exactly the source's transactions before that point.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
     destination.run("taking the snapshot of a comparison", begin).await?;
-    let tables = lane.compared();
+    let tables = stream.compared();
     let both = async {
         let (here, there) = join!(
-            sums(&source, lane, &tables, Side::Source),
-            sums(&destination, lane, &tables, Side::Target)
+            sums(&source, &tables, Side::Source),
+            sums(&destination, &tables, Side::Target)
         );
         Ok((here?, there?))
     };
@@ -105,12 +106,12 @@ async fn verify_lane(
     let Some(at) = here.iter().zip(&there).position(|(here, there)| here != there) else {
         return Ok(proofs(&tables, slot.consistent, here));
     };
-    let (table, here, there) = (&tables[at], &here[at], &there[at]);
+    let ((lane, table), here, there) = (&tables[at], &here[at], &there[at]);
     let text = format!(
         "table {} differs at {}: the source has {} rows with checksum {}, the destination {} with {}",
         table.new_leaf, slot.consistent, here.0, here.1, there.0, there.1
     );
-    let named = named(&source, &destination, lane, table);
+    let named = named(&source, &destination, *lane, table);
     let rows = beside(named, async |done| applier.advance(&Target::Never, done).await).await?;
     Err(MoveError::Differs { text, rows })
 }
@@ -146,11 +147,11 @@ async fn named(
 /// A slot for its snapshot alone; it goes with its connection.
 async fn snapshot_slot(
     context: &MoverContext,
-    lane: OneLane<'_>,
+    stream: &Stream<'_>,
     sender: &mut WalSender,
 ) -> Result<NewSlot, MoveError> {
     let deadline = Duration::from_millis(context.config.slot_deadline_ms);
-    sender.create_slot(&lane.verify_slot(), true, deadline).await
+    sender.create_slot(&stream.verify_slot(), true, deadline).await
 }
 
 /// Does `work` while the stream is cared for until it is done.
@@ -169,7 +170,7 @@ async fn beside<T>(
     result
 }
 
-/// Which end of a lane is summed up.
+/// Which end of a stream is summed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Source,
@@ -179,12 +180,11 @@ enum Side {
 /// Rows and checksum of the lane's part of each table, in the session's snapshot.
 async fn sums(
     session: &Session,
-    lane: OneLane<'_>,
-    tables: &[MovedTable],
+    tables: &[(OneLane<'_>, MovedTable)],
     side: Side,
 ) -> Result<Sums, MoveError> {
     let mut all = Vec::with_capacity(tables.len());
-    for table in tables {
+    for (lane, table) in tables {
         let (leaf, condition) = match side {
             Side::Source => {
                 let parent = look::oid(session, dealt_by(table)).await?;
@@ -222,8 +222,8 @@ fn from(table: &MovedTable, name: &TableName) -> String {
     if table.across.is_some() { name.to_string() } else { format!("ONLY {name}") }
 }
 
-fn proofs(tables: &[MovedTable], lsn: Lsn, sums: Sums) -> Vec<Proof> {
-    let proof = |(table, (rows, checksum)): (&MovedTable, _)| Proof {
+fn proofs(tables: &[(OneLane<'_>, MovedTable)], lsn: Lsn, sums: Sums) -> Vec<Proof> {
+    let proof = |((_, table), (rows, checksum)): (&(OneLane<'_>, MovedTable), _)| Proof {
         leaf: table.new_leaf.clone(),
         rows,
         checksum,

@@ -1,8 +1,8 @@
 //! The record of a move: what was asked, how far it is, what it made, what it proved.
 //!
 //! A split and a merge are moves too: a move has a *lane* for each pair of a shard that gives rows
-//! and a shard that gets some of them. A plain move has one lane, a split one a child, a merge one a
-//! parent.
+//! and a shard that gets some of them. A plain move has one lane, a batch one a shard, a split one a
+//! child, a merge one a parent.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +11,12 @@ use crate::ids::{JobId, Lsn, MoveId, NodeId, ShardId};
 use crate::shard_map::Bounds;
 use crate::sql::TableName;
 
-/// One move, split or merge, as the catalog stores it under `moves/`.
+/// One move, batch, split or merge, as the catalog stores it under `moves/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Move {
     /// Unique over all moves ever made; grows.
     pub id: MoveId,
-    /// The shard that moves; the one that is split, or the first of those that are merged.
+    /// The shard that moves; the one that is split, or the first of those that move or are merged.
     pub shard: ShardId,
     /// The node that owns it until the switch.
     pub from: NodeId,
@@ -141,6 +141,8 @@ pub struct Lane {
 pub enum Kind {
     /// One shard goes to another node.
     Move,
+    /// Several shards of a node go to another one, together.
+    Batch,
     /// One shard becomes several.
     Split,
     /// Several shards become one.
@@ -335,8 +337,10 @@ impl Move {
 
     /// What it does to the shards.
     pub fn kind(&self) -> Kind {
+        let whole = self.lanes.iter().all(|lane| lane.source.shard == lane.target.shard);
         match (self.sources().len(), self.targets().len()) {
             (1, 1) => Kind::Move,
+            _ if whole => Kind::Batch,
             (1, _) => Kind::Split,
             _ => Kind::Merge,
         }

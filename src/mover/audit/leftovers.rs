@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::error::MoveError;
-use super::super::lane::lanes;
+use super::super::lane::streams;
 use super::super::names;
 use super::super::position;
 use super::{Auditor, finding, unknown};
@@ -125,7 +125,7 @@ impl Owned {
     fn by(moves: &[Move]) -> Self {
         let mut owned = Self::default();
         for mv in moves {
-            owned.names.extend(lanes(mv).flat_map(|lane| [lane.slot(), lane.verify_slot()]));
+            owned.names.extend(streams(mv).iter().flat_map(|it| [it.slot(), it.verify_slot()]));
             owned.checks.insert(names::helper_check(mv));
             owned.nodes.extend(mv.nodes());
             for object in mv.objects.iter().chain(&mv.objects_for_back) {

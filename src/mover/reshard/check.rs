@@ -321,7 +321,7 @@ impl Resharder<'_, '_> {
                 let target = Part { shard, node: *node, bounds: part.bounds.clone() };
                 let lane = Lane { source: part.clone(), target, tables: Vec::new() };
                 let one = Move::of_lanes(MoveId(0), vec![lane.clone()], Cause::Operator, 0);
-                let pair = Pair { source, destination, lane: OneLane::of(&one, &lane) };
+                let pair = Pair { source, destination, lane: OneLane { mv: &one, lane: &lane } };
                 of_shard.clear();
                 for table in tables {
                     of_shard.extend(self.moved(map, &pair, table, sources.len() == 1).await?);

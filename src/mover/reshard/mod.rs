@@ -25,10 +25,10 @@ use tokio::time::{sleep, timeout};
 
 use super::apply::Applier;
 use super::catch_up::catch_up;
-use super::copy::copy_lane;
+use super::copy::copy_stream;
 use super::error::MoveError;
 use super::jobs::Desk;
-use super::lane::{Sessions, lanes};
+use super::lane::{Sessions, streams};
 use super::names::of_job;
 use super::prepare::{LEAF_LOCK, publish};
 use super::room::shown;
@@ -227,16 +227,15 @@ impl Resharder<'_, '_> {
             let session = sessions.on(object.node)?;
             session.run_with_locks("setting the replica identity", &sql, LEAF_LOCK).await?;
         }
-        for lane in lanes(&plan.mv) {
-            publish(sessions.on(lane.lane.source.node)?, lane).await?;
+        for stream in streams(&plan.mv) {
+            publish(sessions.on(stream.from())?, &stream).await?;
         }
         context.pass("reshard_published")?;
         let mut rows = 0;
-        for lane in lanes(&plan.mv) {
-            let (copied, bytes) = copy_lane(context, lane, false).await?;
+        for stream in streams(&plan.mv) {
+            let (copied, bytes) = copy_stream(context, &stream, false).await?;
             rows += copied;
-            let (from, to) = (lane.lane.source.node, lane.lane.target.node);
-            let names = [from, to].map(|node| context.address(node).map(|it| it.name.clone()));
+            let names = [stream.from(), stream.to()].map(|node| context.address(node).map(|it| it.name.clone()));
             let [from, to] = names;
             let text = format!("{copied} rows ({}) from {} to {}", shown(bytes), from?, to?);
             self.desk.tell(text).await?;
@@ -310,8 +309,8 @@ impl Resharder<'_, '_> {
     async fn follow_once(&mut self, plan: &Plan, verified: &mut bool) -> Result<Tried, MoveError> {
         let context = self.desk.context;
         let mut appliers = Vec::new();
-        for lane in lanes(&plan.mv) {
-            appliers.push(Applier::start(context, lane).await?);
+        for stream in streams(&plan.mv) {
+            appliers.push(Applier::start(context, &stream).await?);
         }
         catch_up(context, &plan.mv, &mut appliers).await?;
         if !*verified {

@@ -16,7 +16,7 @@ use super::super::catch_up::care;
 use super::super::context::MoverContext;
 use super::super::detach::last_words;
 use super::super::error::MoveError;
-use super::super::lane::lanes;
+use super::super::lane::streams;
 use super::super::names;
 use super::super::session::{Session, jitter};
 use super::swap::Swap;
@@ -249,8 +249,8 @@ impl<'a> Ends<'a> {
     /// Whether little enough of the streams is left that their end can be waited for.
     async fn is_near(&self, plan: &Plan, seen: &[Arc<AtomicU64>]) -> Result<bool, MoveError> {
         let mut far = Vec::new();
-        for (lane, seen) in lanes(&plan.mv).zip(seen) {
-            let swap = self.swaps.iter().find(|swap| swap.node == lane.lane.source.node);
+        for (stream, seen) in streams(&plan.mv).iter().zip(seen) {
+            let swap = self.swaps.iter().find(|swap| swap.node == stream.from());
             let Some(swap) = swap else { continue };
             let end = swap.session.wal_end().await?.0;
             far.push((end.saturating_sub(self.context.config.lag_threshold_bytes), seen));
