@@ -289,3 +289,34 @@ async fn a_node_that_joins_takes_part_in_lookups() {
     succeeds(&deployment, &["verify"]).await;
     serving.stop(&deployment).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_is_called_off_and_the_node_takes_shards_again() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let database = TestDatabase::create(2).await;
+    let deployment = deployment(&database, &[0, 1]);
+    let serving = deployment.serve().await;
+    define(&deployment).await;
+    let idle = deployment.client().await;
+    idle.batch_execute("BEGIN; SELECT count(*) FROM accounts").await.unwrap();
+    let (asking, path) = (deployment.clone(), ["node", "drain", "n2"]);
+    let drained = Tasks::new().spawn("drain", async move { asking.run(&path).await });
+    let put_off = async || {
+        let moves = deployment.admin("/api/v1/moves").await;
+        (moves["moves"][0]["postponed"].as_u64()? > 0).then(|| moves["moves"][0]["id"].to_string())
+    };
+    let id = eventually("a move is put off", Duration::from_secs(30), put_off).await;
+    let job = deployment.admin("/api/v1/jobs").await["jobs"][0]["id"].to_string();
+    succeeds(&deployment, &["cancel", "job", &job]).await;
+    let output = drained.await.unwrap();
+    assert!(!output.status.success() && said(&output).contains("it was called off"), "{output:?}");
+    assert!(said(&output).contains("n2 takes shards again"), "{output:?}");
+    assert_eq!(standing(&deployment, "n2").await.as_deref(), Some("member"));
+    succeeds(&deployment, &["cancel", "move", &id]).await;
+    idle.batch_execute("COMMIT").await.unwrap();
+    let moves = deployment.until_moves_are_finished().await;
+    assert_eq!(moves[0]["error"], "it was called off");
+    fails(&deployment, &["cancel", "move", &id], "is finished").await;
+    succeeds(&deployment, &["verify"]).await;
+    serving.stop(&deployment).await;
+}

@@ -224,6 +224,61 @@ async fn a_crash_at_every_failpoint_loses_and_doubles_nothing() {
     }
 }
 
+/// A change that is called off while clients write: while it copies, or waits for its last step.
+async fn is_called_off(copying: bool) {
+    let deployment = shop::shop(2).await;
+    let serving = deployment.serve().await;
+    shop::load(&deployment).await;
+    let before = described(&deployment).await;
+    serving.stop(&deployment).await;
+    configure(&deployment, &by("customer_id", 3));
+    if copying {
+        let text = std::fs::read_to_string(&deployment.config).unwrap();
+        let slow =
+            text.replace("reversible_ms: 0", "reversible_ms: 0, copy_bytes_per_second: 20000");
+        assert_ne!(slow, text);
+        std::fs::write(&deployment.config, slow).unwrap();
+    }
+    let serving = deployment.serve().await;
+    let clients = Clients::start(&deployment, 3);
+    let client = deployment.client().await;
+    let hold = if copying { "" } else { "SELECT FROM orders WHERE tenant_id = 1" };
+    client.batch_execute(&format!("BEGIN; {hold}")).await.unwrap();
+    let (asking, path) = (deployment.clone(), ["reshard", "shop"]);
+    let asked = Tasks::new().spawn("reshard", async move { asking.run(&path).await });
+    let home = deployment.database.client(0).await;
+    let there = async || {
+        if !copying {
+            let jobs = deployment.admin("/api/v1/jobs").await;
+            return jobs["jobs"][0]["steps"].to_string().contains("waiting").then_some(());
+        }
+        let copied = "SELECT count(*) FROM foreshard.segments WHERE copied IS NOT NULL";
+        let there = one(&home, "SELECT to_regclass('foreshard.segments')").await != "∅";
+        (there && one(&home, copied).await != "0").then_some(())
+    };
+    eventually("it is under way", Duration::from_secs(30), there).await;
+    let called = deployment.run(&["cancel", "job", "1"]).await;
+    assert!(called.status.success(), "{}", said(&called));
+    let asked = asked.await.unwrap();
+    assert!(said(&asked).contains("it was called off"), "{}", said(&asked));
+    client.batch_execute("COMMIT").await.unwrap();
+    let known = clients.stop().await;
+    assert!(known.unknown.is_empty(), "a client was cut off");
+    assert_eq!(described(&deployment).await, before);
+    let verified = deployment.run(&["verify"]).await;
+    assert!(verified.status.success(), "{}", said(&verified));
+    serving.stop(&deployment).await;
+    shop::assert_written(&deployment, &known).await;
+    assert_clean(&deployment).await;
+    assert_placed(&deployment, "tenant_id").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_key_is_called_off_while_it_copies_and_before_its_last_step() {
+    is_called_off(true).await;
+    is_called_off(false).await;
+}
+
 /// Back to the tenant, by other ways of cutting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_is_cut_in_another_way_and_gets_its_first_key_back() {

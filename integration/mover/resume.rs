@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use foreshard::ids::NodeId;
 use foreshard::mover::{HowToSplit, Wanted};
 use foreshard::runtime::{Failpoints, RESUME_FAILPOINTS};
 use foreshard::shard_move::State;
@@ -208,7 +209,7 @@ async fn a_connection_that_breaks_under_a_copy_costs_the_segment_that_it_was_at(
 }
 
 /// How many segments are noted as copied.
-async fn brought_segments(shop: &Shop) -> i64 {
+pub(super) async fn brought_segments(shop: &Shop) -> i64 {
     let client = shop.client(1).await;
     let sql = "SELECT to_regclass('foreshard.segments') IS NOT NULL";
     if rows(&client, sql).await != ["t"] && rows(&client, sql).await != ["true"] {
@@ -222,11 +223,8 @@ async fn brought_segments(shop: &Shop) -> i64 {
 async fn the_halves_of_a_split_go_on_each_for_itself() {
     let shop = Shop::create().await;
     let writers = Writers::start(&shop, 3).await;
-    let split = Wanted::Split {
-        shard: SHARD,
-        how: HowToSplit::Into(2),
-        to: vec![foreshard::ids::NodeId(0), foreshard::ids::NodeId(1)],
-    };
+    let split =
+        Wanted::Split { shard: SHARD, how: HowToSplit::Into(2), to: vec![NodeId(0), NodeId(1)] };
     let still = shop.still().await;
     shop.request(&still, &split).await;
     for _ in 0..12 {
@@ -237,6 +235,43 @@ async fn the_halves_of_a_split_go_on_each_for_itself() {
     assert_eq!(mv.state, State::Done, "{mv:#?}");
     writers.stop().await;
     shop.assert_as_mapped().await;
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
+/// What died while it copied one of two shards goes on with both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_goes_on_with_what_is_left_of_each_shard() {
+    let shop = Shop::create().await;
+    let writers = Writers::start(&shop, 3).await;
+    let first = shop.proxy(Failpoints::default()).await;
+    let to = vec![NodeId(0), NodeId(1)];
+    shop.request(&first, &Wanted::Split { shard: SHARD, how: HowToSplit::Into(2), to }).await;
+    let mv = first.until_finished().await;
+    assert_eq!(mv.state, State::Done, "{mv:#?}");
+    let shards: Vec<_> = mv.targets().iter().map(|part| part.shard).collect();
+    first.stop().await;
+    let still = shop.still().await;
+    shop.request(&still, &Wanted::Merge { shards, to: Some(NodeId(1)) }).await;
+    live_until(&shop, "segment_copied").await;
+    let some = brought(&shop, "orders").await.len() + brought(&shop, "items").await.len();
+    for _ in 0..11 {
+        live_until(&shop, "segment_copied").await;
+        let now = brought(&shop, "orders").await.len() + brought(&shop, "items").await.len();
+        assert!(some > 0 && now >= some, "{now} of {some} rows are left");
+    }
+    // One segment a life: of several tables, of both shards.
+    let client = shop.client(1).await;
+    let sql = "SELECT count(*) FROM foreshard.segments WHERE copied IS NOT NULL";
+    let noted: i64 = rows(&client, sql).await[0].parse().unwrap();
+    let sql = "SELECT count(*) FROM foreshard.moves";
+    let whole: i64 = rows(&client, sql).await[0].parse().unwrap();
+    assert!(noted + whole > 1, "{noted} segments, {whole} shards");
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!(mv.state, State::Done, "{mv:#?}");
+    writers.stop().await;
+    shop.assert_owned_by(1).await;
     shop.assert_nothing_left().await;
     proxy.stop().await;
 }

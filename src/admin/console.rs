@@ -151,6 +151,10 @@ const HELP: &[(&str, &str)] = &[
     ("MERGE SHARDS 16, 17 TO n1", "makes one shard of several"),
     ("REVERSE SHARD 3", "goes back from its last switch, while the old copy is kept"),
     ("CONFIRM SHARD 3", "gives the old copy up before its time"),
+    (
+        "CANCEL MOVE 7",
+        "calls a move off before its last step, and takes away what it made; CANCEL JOB 3",
+    ),
     ("DRAIN NODE n3", "moves all shards off a node, which may leave then"),
     ("ADD NODE n3", "brings schema and reference tables to a configured node"),
     ("IMPORT GROUP shop", "makes sharded tables of a group's plain ones on the home node"),
@@ -301,6 +305,9 @@ fn asked(words: &[&str]) -> Result<Asked, ServerError> {
             let path = if *verb == "reverse" { "reversals" } else { "confirmations" };
             post(&format!("/api/v1/{path}"), json!({ *what: number(id)? }))
         }
+        ["cancel", what @ ("move" | "job"), id] => {
+            post("/api/v1/cancellations", json!({ *what: number(id)? }))
+        }
         ["drain", "node", node] => post(&format!("/api/v1/nodes/{node}/drain"), Value::Null),
         ["add", "node", node] => post(&format!("/api/v1/nodes/{node}/add"), Value::Null),
         ["import", "group", group] => post("/api/v1/imports", json!({ "group": name(group) })),
@@ -437,6 +444,8 @@ mod tests {
             ("MERGE SHARDS 16, 17", "merges", json!({ "shards": [16, 17], "node": null })),
             ("REVERSE SHARD 3", "reversals", json!({ "shard": 3 })),
             ("CONFIRM MOVE 7", "confirmations", json!({ "move": 7 })),
+            ("CANCEL MOVE 7", "cancellations", json!({ "move": 7 })),
+            ("CANCEL JOB 3", "cancellations", json!({ "job": 3 })),
             ("DRAIN NODE n3", "nodes/n3/drain", Value::Null),
             ("IMPORT GROUP shop", "imports", json!({ "group": "shop" })),
             ("RESHARD GROUP shop", "reshards", json!({ "group": "shop" })),

@@ -68,12 +68,15 @@ impl From<RequestError> for ApiError {
             | RequestError::Nodes { .. }
             | RequestError::NotTogether
             | RequestError::CanNotMerge => StatusCode::UNPROCESSABLE_ENTITY,
-            RequestError::NoShard(_) | RequestError::NoNode(_) | RequestError::NothingKept(_) => {
-                StatusCode::NOT_FOUND
-            }
+            RequestError::NoShard(_)
+            | RequestError::NoNode(_)
+            | RequestError::NotUnderWay(_)
+            | RequestError::NothingKept(_) => StatusCode::NOT_FOUND,
             RequestError::AlreadyThere { .. }
             | RequestError::UnderWay { .. }
             | RequestError::OnTheWay(_)
+            | RequestError::NotToCallOff { .. }
+            | RequestError::InLastStep(_)
             | RequestError::TakesNone { .. } => StatusCode::CONFLICT,
             RequestError::Catalog(error) => return error.into(),
         };

@@ -14,8 +14,8 @@ use super::jobs;
 use super::load;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
-use crate::ids::{MoveId, ShardId};
-use crate::mover::{HowToSplit, Switched};
+use crate::ids::{JobId, MoveId, ShardId};
+use crate::mover::{HowToSplit, Switched, UnderWay};
 use crate::shard_move::Move;
 
 /// How many moves or decisions are listed when the client does not say.
@@ -38,6 +38,7 @@ POST /api/v1/splits      {\"shard\": 3, \"into\": 2, \"nodes\": [\"n1\", \"n2\"]
 POST /api/v1/merges      {\"shards\": [3, 4], \"node\": \"n2\"} for a merge\n\
 POST /api/v1/reversals   {\"shard\": 3} or {\"move\": 1} goes back from the last switch, while old copies are kept\n\
 POST /api/v1/confirmations  {\"shard\": 3} or {\"move\": 1} gives the old copies up before their time\n\
+POST /api/v1/cancellations  {\"move\": 1} or {\"job\": 1} calls it off before its last step\n\
 POST /api/v1/verifications  {} or {\"shards\": [3]} looks whether the nodes hold what the map says\n\
 POST /api/v1/nodes/n3/add    brings schema and reference tables to a configured node\n\
 POST /api/v1/nodes/n3/drain  moves all its shards to other nodes\n\
@@ -70,6 +71,7 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/merges", post(request_merge))
         .route("/reversals", post(reverse))
         .route("/confirmations", post(confirm))
+        .route("/cancellations", post(cancel))
         .route("/verifications", post(jobs::request_verification))
         .route("/imports", get(jobs::imports).post(jobs::request_import))
         .route("/reshards", post(jobs::request_reshard))
@@ -270,6 +272,28 @@ async fn confirm(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let id = service.confirm(read(body, "{\"shard\": 3}")?.into()).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))))
+}
+
+/// What `POST /api/v1/cancellations` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum CancelRequest {
+    /// This move.
+    Move(MoveId),
+    /// This job.
+    Job(JobId),
+}
+
+async fn cancel(
+    State(service): State<Service>,
+    body: Result<Json<CancelRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let (what, told) = match read(body, "{\"move\": 1} or {\"job\": 1}")? {
+        CancelRequest::Move(id) => (UnderWay::Move(id), json!({ "move": id })),
+        CancelRequest::Job(id) => (UnderWay::Job(id), json!({ "job": id })),
+    };
+    service.call_off(what).await?;
+    Ok((StatusCode::ACCEPTED, Json(told)))
 }
 
 /// The body of a request, which has to look like `example`.

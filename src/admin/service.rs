@@ -17,7 +17,7 @@ use crate::executor::LiveMap;
 use crate::frontend::Directory;
 use crate::ids::{MoveId, NodeId, ShardId};
 use crate::mover;
-use crate::mover::{HowToSplit, Switched, Wanted};
+use crate::mover::{HowToSplit, Switched, UnderWay, Wanted};
 pub(super) use crate::runtime::now_unix_ms;
 use crate::shard_map::Standing;
 use crate::shard_move::{Cause, Import, Move};
@@ -151,6 +151,13 @@ impl Service {
         let id = mover::confirm(&self.catalog, what, now_unix_ms()).await?;
         tracing::info!(%id, ?what, "a way back was given up");
         Ok(id)
+    }
+
+    /// Calls a move or a job off.
+    pub(super) async fn call_off(&self, what: UnderWay) -> Result<(), ApiError> {
+        mover::call_off(&self.catalog, what, now_unix_ms()).await?;
+        tracing::info!(%what, "was called off");
+        Ok(())
     }
 
     pub(super) fn node(&self, name: &str) -> Result<NodeId, ApiError> {

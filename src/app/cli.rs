@@ -36,6 +36,8 @@ pub enum Command {
     Split(Split),
     /// Ask a running proxy to merge the parts of a shard that was split
     Merge(Merge),
+    /// Call a move or a job off before its last step; what it has made is taken away
+    Cancel(Cancel),
     /// Add a node, or drain one before it leaves
     Node {
         /// Which
@@ -208,6 +210,28 @@ pub struct Split {
     /// Where the proxy's admin API is
     #[command(flatten)]
     pub admin: Admin,
+}
+
+/// Arguments of `foreshard cancel`.
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// What: a move, split or merge; or a job (a verification, an import, another shard key, a node
+    /// that is drained)
+    pub what: UnderWay,
+    /// Its number, as `foreshard status` and `SHOW JOBS` give it
+    pub id: u64,
+    /// Where the proxy's admin API is
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// What can be called off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UnderWay {
+    /// A move, split or merge.
+    Move,
+    /// What was asked for beside moves.
+    Job,
 }
 
 /// Arguments of `foreshard merge`.

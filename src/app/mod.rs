@@ -62,6 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Move(args) => Box::pin(request_move::request_move(args)).await,
             Command::Split(args) => Box::pin(request_move::request_split(args)).await,
             Command::Merge(args) => Box::pin(request_move::request_merge(args)).await,
+            Command::Cancel(args) => request_move::cancel(args).await,
             Command::Node { command } => node::node(command).await,
             Command::Import(args) => import::import(args).await,
             Command::Reshard(args) => import::reshard(args).await,

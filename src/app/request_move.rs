@@ -68,6 +68,28 @@ pub(super) async fn request_merge(args: cli::Merge) -> ExitCode {
     asked.run(&format!("that merges shards {}", shards.join(" "))).await
 }
 
+/// Calls a move or a job off.
+pub(super) async fn cancel(args: cli::Cancel) -> ExitCode {
+    let what = match args.what {
+        cli::UnderWay::Move => "move",
+        cli::UnderWay::Job => "job",
+    };
+    let asked = async {
+        let admin = AdminClient::new(&args.admin.admin)?;
+        admin.post("/api/v1/cancellations", &json!({ what: args.id })).await
+    };
+    match asked.await {
+        Ok(_) => {
+            say(format!("{what} {} is called off", args.id));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(format!("foreshard: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// What is asked for, and how.
 struct Asked<'a> {
     path: &'a str,

@@ -48,7 +48,9 @@ impl Heritage {
         recorder: &Mutex<Recorder>,
         insight: &Insight,
     ) -> Vec<ShardId> {
-        let news = moves.iter().filter(|m| matches!(m.kind(), Kind::Split | Kind::Merge) && !self.moves.contains(&m.id));
+        let news = moves.iter().filter(|m| {
+            matches!(m.kind(), Kind::Split | Kind::Merge) && !self.moves.contains(&m.id)
+        });
         let mut heirs = Vec::new();
         let mut known: BTreeSet<MoveId> = self.moves.clone();
         for (m, switched_unix_ms) in news.filter_map(|m| Some((m, m.switched_unix_ms?))) {

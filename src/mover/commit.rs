@@ -4,8 +4,8 @@ use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::{back, check};
 use crate::catalog::{CatalogError, Change, Expect, Record, Versioned};
-use crate::shard_map::{Shard, ShardMap};
 use crate::ids::ShardId;
+use crate::shard_map::{Shard, ShardMap};
 use crate::shard_move::{Event, Lane, Move, State};
 
 /// How often a commit of the map is tried that another writer of the map was faster than.

@@ -73,8 +73,10 @@ async fn expected(context: &MoverContext, mv: &Move) -> Result<u64, MoveError> {
 /// How much of a stream's rows an earlier try has copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
-    /// Nothing that could be gone on from.
+    /// Nothing.
     Nothing,
+    /// Something, whose stream is gone.
+    Lost,
     /// Some segments, or all of them in several snapshots.
     Some,
     /// Everything.
@@ -96,24 +98,40 @@ async fn copy_parcel(
         tracing::info!(slot, "the copy of an earlier try is there");
         return Ok((mv.rows_copied, mv.bytes_copied));
     }
-    // Of several streams into the same tables all start anew.
-    let goes_on = done == [Done::Some];
+    // What was copied of a stream that is lost can't be told from what others brought.
+    let some = |done: &Done| matches!(done, Done::Some | Done::All);
+    let goes_on = done.iter().any(some) && !done.contains(&Done::Lost);
     if !goes_on {
         start_anew(context, mv, parcel).await?;
     }
     let (mut rows, mut bytes) = (0, 0);
-    for stream in parcel {
-        let copied = copy_stream(context, stream, goes_on).await;
+    for (stream, done) in parcel.iter().zip(done) {
+        match done {
+            Done::All if goes_on => continue,
+            Done::Nothing if goes_on => forget(context, stream).await?,
+            _ => {}
+        }
+        let copied = copy_stream(context, stream, goes_on && done == Done::Some).await;
         if let Err(MoveError::Anew(_)) = &copied {
-            let destination = Session::open(context, mv, stream.to()).await?;
-            let forget = position::remove(&stream.slot());
-            destination.run("forgetting what was copied", &forget).await?;
+            for stream in parcel {
+                let destination = Session::open(context, mv, stream.to()).await?;
+                let forget = position::remove(&stream.slot());
+                destination.run("forgetting what was copied", &forget).await?;
+            }
         }
         let copied = copied?;
         rows += copied.0;
         bytes += copied.1;
     }
     Ok((rows, bytes))
+}
+
+/// Removes the slot of a stream of which nothing was copied, and what was noted.
+async fn forget(context: &MoverContext, stream: &Stream<'_>) -> Result<(), MoveError> {
+    let source = Session::open(context, stream.mv, stream.from()).await?;
+    cleanup::drop_slot(&source, &stream.slot()).await?;
+    let destination = Session::open(context, stream.mv, stream.to()).await?;
+    destination.run("removing the position", &position::remove(&stream.slot())).await
 }
 
 /// Removes what an earlier try has made of a parcel, and makes the empty tables.
@@ -123,17 +141,13 @@ async fn start_anew(
     parcel: &[Stream<'_>],
 ) -> Result<(), MoveError> {
     for stream in parcel {
-        let source = Session::open(context, mv, stream.from()).await?;
-        cleanup::drop_slot(&source, &stream.slot()).await?;
+        forget(context, stream).await?;
     }
     let Some(first) = parcel.first() else { return Ok(()) };
     let destination = Session::open(context, mv, first.to()).await?;
     // Several streams bring rows to the same tables.
     let tables: Vec<&MovedTable> = first.tables().map(|(_, table)| table).collect();
     cleanup::drop_unattached(&destination, tables.iter().map(|table| &table.new_leaf)).await?;
-    for stream in parcel {
-        destination.run("removing the position", &position::remove(&stream.slot())).await?;
-    }
     for table in &tables {
         destination.run("making a table", &create(table)).await?;
     }
@@ -156,7 +170,7 @@ async fn done_of(context: &MoverContext, stream: &Stream<'_>) -> Result<Done, Mo
     let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 \
          AND database = current_database() AND wal_status IS DISTINCT FROM 'lost'";
     let is_left = !source.rows("looking for the slot", sql, &[&slot]).await?.is_empty();
-    Ok(if is_left { done } else { Done::Nothing })
+    Ok(if is_left { done } else { Done::Lost })
 }
 
 /// Copies what a stream brings into tables that are there; `goes_on` with what is left of an earlier

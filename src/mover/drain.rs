@@ -32,10 +32,16 @@ pub(super) async fn drain(desk: &mut Desk<'_>, node: NodeId) -> Result<(), MoveE
         Standing::Draining => {}
         Standing::Joining | Standing::Gone => return refused("has nothing that could be moved"),
     }
-    let mut drainer = Drainer { node, asked: BTreeMap::new(), alone: BTreeSet::new(), tried: BTreeSet::new() };
+    let mut drainer =
+        Drainer { node, asked: BTreeMap::new(), alone: BTreeSet::new(), tried: BTreeSet::new() };
     let mut commits = desk.context.catalog.watch();
     loop {
         commits.mark_unchanged();
+        if desk.called_off.is_cancelled() {
+            drop(set_standing(desk, node, Standing::Member, None).await?);
+            desk.tell(format!("node {name} takes shards again; moves under way go on")).await?;
+            return Err(MoveError::CalledOff);
+        }
         if drainer.step(desk).await? {
             break;
         }

@@ -66,7 +66,7 @@ impl Driver<'_> {
     /// Performs the state's action. A stop interrupts it anywhere, but not a switch: that ends by
     /// itself within its deadlines.
     async fn perform_until_stopped(&mut self) -> Result<Outcome, MoveError> {
-        let stopping = self.stopping;
+        let (context, stopping, mv) = (self.context, self.stopping, self.mv.clone());
         if stopping.is_cancelled() {
             return Err(MoveError::Stopped);
         }
@@ -81,6 +81,10 @@ impl Driver<'_> {
             },
             _ => tokio::select! {
                 () = stopping.cancelled() => Err(MoveError::Stopped),
+                // It was called off.
+                changed = keep::changed(&context.catalog, &mv) => {
+                    changed.map(|()| Outcome::Changed)
+                }
                 outcome = Box::pin(self.perform()) => outcome.map(Outcome::Event),
             },
         }

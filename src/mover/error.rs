@@ -72,6 +72,9 @@ pub enum MoveError {
     /// The state machine and its driver disagree.
     #[error(transparent)]
     InvalidEvent(#[from] InvalidEvent),
+    /// A person does not want it any more.
+    #[error("it was called off")]
+    CalledOff,
     /// The proxy is stopping; the stored state is where the next start goes on.
     #[error("stopped")]
     Stopped,
@@ -88,9 +91,11 @@ impl MoveError {
     pub(super) fn is_passing(&self) -> bool {
         let passing = |code: &str| PASSING.iter().any(|class| code.starts_with(class));
         match self {
-            Self::Refused(_) | Self::Differs { .. } | Self::Stream(_) | Self::InvalidEvent(_) => {
-                false
-            }
+            Self::Refused(_)
+            | Self::Differs { .. }
+            | Self::Stream(_)
+            | Self::InvalidEvent(_)
+            | Self::CalledOff => false,
             Self::Node { source, .. } => source.code().is_none_or(|code| passing(code.code())),
             Self::WalSender { code, .. } => passing(code),
             Self::Transport { .. }

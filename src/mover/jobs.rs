@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::audit;
@@ -15,7 +16,7 @@ use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::session::Session;
 use super::{drain, import, join, reshard};
-use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
+use crate::catalog::{Catalog, CatalogError, Change, Expect, Record, Versioned};
 use crate::executor::Engine;
 use crate::ids::{JobId, NodeId};
 use crate::placement;
@@ -118,13 +119,49 @@ async fn worked(parts: JobParts, job: Versioned<Job>, tasks: Tasks) -> JobId {
     let span = tracing::info_span!("job", %id, errand = job.record.errand.word());
     let JobParts { context, engine, placement } = parts;
     let placement = placement::Config::clone(&placement.load());
-    let desk = Desk { context: &context, engine, placement, job };
+    let called_off = CancellationToken::new();
+    let desk = Desk { context: &context, engine, placement, job, called_off: called_off.clone() };
     let work = Box::pin(desk.work()).instrument(span);
+    tokio::pin!(work);
     tokio::select! {
         () = tasks.token().cancelled() => {}
-        () = work => {}
+        () = &mut work => {}
+        () = until_called_off(&context, id) => {
+            called_off.cancel();
+            tokio::select! {
+                () = tasks.token().cancelled() => {}
+                () = work => {}
+            }
+        }
     }
     id
+}
+
+/// Waits until nobody wants the job any more.
+async fn until_called_off(context: &MoverContext, id: JobId) {
+    let mut commits = context.catalog.watch();
+    loop {
+        commits.mark_unchanged();
+        let found = context.catalog.get::<Job>(&format!("{:020}", id.0)).await;
+        if found.is_ok_and(|found| found.is_some_and(|it| it.record.called_off)) {
+            return;
+        }
+        if commits.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Does work that can be dropped anywhere, but no longer than until the job is called off.
+pub(super) async fn unless<T>(
+    called_off: &CancellationToken,
+    work: impl Future<Output = Result<T, MoveError>>,
+) -> Result<T, MoveError> {
+    tokio::select! {
+        biased;
+        () = called_off.cancelled() => Err(MoveError::CalledOff),
+        done = work => done,
+    }
 }
 
 /// One job at work.
@@ -133,11 +170,16 @@ pub(super) struct Desk<'a> {
     pub(super) engine: Arc<Engine>,
     pub(super) placement: placement::Config,
     pub(super) job: Versioned<Job>,
+    /// Once nobody wants the job any more.
+    pub(super) called_off: CancellationToken,
 }
 
 impl Desk<'_> {
     async fn work(mut self) {
         tracing::info!("job begins");
+        if self.job.record.called_off {
+            self.called_off.cancel();
+        }
         let result = match self.job.record.errand.clone() {
             Errand::Verify { shards } => audit::audit(&mut self, &shards).await,
             Errand::AddNode { node } => Box::pin(join::join(&mut self, node)).await,
@@ -154,11 +196,34 @@ impl Desk<'_> {
         }
     }
 
-    /// Stores how far the job is.
-    pub(super) async fn store(&mut self, job: Job) -> Result<(), MoveError> {
-        let revision = self.context.catalog.put(&job, Expect::At(self.job.revision)).await?;
+    /// Stores how far the job is. Nobody else writes its record but to call it off.
+    pub(super) async fn store(&mut self, mut job: Job) -> Result<(), MoveError> {
+        let catalog = &self.context.catalog;
+        let revision = loop {
+            match catalog.put(&job, Expect::At(self.job.revision)).await {
+                Ok(revision) => break revision,
+                Err(error @ CatalogError::Conflict(_)) => {
+                    let stored = catalog.get::<Job>(&job.id()).await?;
+                    let Some(stored) = stored.filter(|it| it.revision != self.job.revision) else {
+                        return Err(error.into());
+                    };
+                    job.called_off = stored.record.called_off;
+                    self.job.revision = stored.revision;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         self.job = Versioned { record: job, revision };
         Ok(())
+    }
+
+    /// Rests for a while, unless the job is called off.
+    pub(super) async fn rest(&self, time: Duration) -> Result<(), MoveError> {
+        unless(&self.called_off, async {
+            sleep(time).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Stores another step, for the job's user.
@@ -184,7 +249,7 @@ impl Desk<'_> {
             if !jobs.iter().any(|job| earlier(&job.record)) {
                 return Ok(());
             }
-            sleep(TURN).await;
+            self.rest(TURN).await?;
         }
     }
 

@@ -74,7 +74,7 @@ async fn end(context: &MoverContext, mv: &Versioned<Move>) -> Result<Kept, MoveE
 }
 
 /// Waits until somebody else has written the record.
-async fn changed(catalog: &Catalog, mv: &Versioned<Move>) -> Result<(), MoveError> {
+pub(super) async fn changed(catalog: &Catalog, mv: &Versioned<Move>) -> Result<(), MoveError> {
     let mut commits = catalog.watch();
     loop {
         commits.mark_unchanged();

@@ -130,7 +130,9 @@ impl<'a> Stream<'a> {
     }
 
     /// Its tables, each with its lane.
-    pub(super) fn tables(&self) -> impl Iterator<Item = (OneLane<'a>, &'a MovedTable)> + use<'a, '_> {
+    pub(super) fn tables(
+        &self,
+    ) -> impl Iterator<Item = (OneLane<'a>, &'a MovedTable)> + use<'a, '_> {
         self.lanes().flat_map(|one| one.lane.tables.iter().map(move |table| (one, table)))
     }
 

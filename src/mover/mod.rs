@@ -10,6 +10,7 @@ mod back;
 mod batch;
 mod build;
 mod bulk;
+mod call_off;
 mod catch_up;
 mod change;
 mod check;
@@ -50,6 +51,7 @@ mod walsender;
 mod window;
 mod writer;
 
+pub use call_off::{UnderWay, call_off};
 pub use config::Config;
 pub use context::MoverContext;
 pub use error::MoveError;

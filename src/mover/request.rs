@@ -1,5 +1,6 @@
 //! Asking for a move, a split or a merge: a record that the mover takes up.
 
+use super::call_off::UnderWay;
 use super::recall::{Switched, leads, recall};
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::ids::{MoveId, NodeId, ShardId};
@@ -74,6 +75,20 @@ pub enum RequestError {
         "nothing is kept of {0} that could be gone back to: ask for an ordinary move, split or merge"
     )]
     NothingKept(Switched),
+    /// No record is about it.
+    #[error("there is no {0}")]
+    NotUnderWay(UnderWay),
+    /// It can't be called off any more.
+    #[error("{what} {why}")]
+    NotToCallOff {
+        /// What was to be called off.
+        what: UnderWay,
+        /// Why not, and what to do instead.
+        why: &'static str,
+    },
+    /// It is going to be done within a moment, or put off.
+    #[error("{0} is in its last step: ask again, should it be put off")]
+    InLastStep(UnderWay),
     /// The catalog did not take it.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -146,11 +146,15 @@ impl Session {
     /// Ends every other session of this move on this node, and waits until they are gone: what an
     /// earlier process left may still hold locks, the slot, or a commit under way.
     pub(super) async fn end_earlier_sessions(&self, mv: &Move) -> Result<(), MoveError> {
-        let doing = "ending earlier sessions of the move";
+        self.end_others(&application_name(mv)).await
+    }
+
+    /// The same of every other session of this name.
+    pub(super) async fn end_others(&self, name: &str) -> Result<(), MoveError> {
+        let doing = "ending earlier sessions";
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
              WHERE application_name = $1 AND datname = current_database() \
              AND pid <> pg_backend_pid()";
-        let name = application_name(mv);
         for _ in 0..100 {
             if self.rows(doing, sql, &[&name]).await?.is_empty() {
                 return Ok(());

@@ -80,7 +80,8 @@ pub(super) async fn settle(context: &MoverContext, mv: &Move) -> Result<Owner, M
 async fn has_arrived(mv: &Move, sessions: &Sessions) -> Result<bool, MoveError> {
     for stream in streams(mv) {
         let session = sessions.on(stream.to())?;
-        if !position::find(session, &stream.slot()).await?.is_some_and(|position| position.arrived) {
+        if !position::find(session, &stream.slot()).await?.is_some_and(|position| position.arrived)
+        {
             return Ok(false);
         }
     }

@@ -95,10 +95,8 @@ async fn verify_stream(
     destination.run("taking the snapshot of a comparison", begin).await?;
     let tables = stream.compared();
     let both = async {
-        let (here, there) = join!(
-            sums(&source, &tables, Side::Source),
-            sums(&destination, &tables, Side::Target)
-        );
+        let (here, there) =
+            join!(sums(&source, &tables, Side::Source), sums(&destination, &tables, Side::Target));
         Ok((here?, there?))
     };
     let both = beside(both, async |done| applier.advance(&Target::Never, done).await);

@@ -25,6 +25,9 @@ pub struct Job {
     pub error: Option<String>,
     /// What a verification found.
     pub report: Option<Report>,
+    /// Nobody wants it any more: it is undone, or ends where it can't be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub called_off: bool,
     /// What it has changed on nodes and has to put back, beside what is named after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<Object>,
@@ -133,6 +136,7 @@ impl Job {
             steps: Vec::new(),
             error: None,
             report: None,
+            called_off: false,
             objects: Vec::new(),
         }
     }

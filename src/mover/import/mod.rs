@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::error::MoveError;
-use super::jobs::Desk;
+use super::jobs::{Desk, unless};
 use super::names::quoted;
 use super::session::{Session, jitter};
 use crate::executor::ColumnsError;
@@ -94,6 +94,10 @@ async fn become_sharded(desk: &mut Desk<'_>, import: &Import) -> Result<(), Move
     if !import.check_only {
         importer.desk.wait_turn().await?;
         importer.undo().await?;
+        if importer.desk.called_off.is_cancelled() {
+            importer.set_importing(Vec::new()).await?;
+            return Err(MoveError::CalledOff);
+        }
     }
     let tables = importer.check().await?;
     if import.check_only {
@@ -203,10 +207,13 @@ impl Importer<'_, '_> {
                 table.name
             );
             let tries = self.desk.context.config.postponements_max;
-            self.patiently("adding a check", &sql, &[table.oid], tries).await?;
+            let called_off = self.desk.called_off.clone();
+            let oids = [table.oid];
+            unless(&called_off, self.patiently("adding a check", &sql, &oids, tries)).await?;
             self.desk.context.pass("import_checked")?;
             let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {check}", table.name);
-            self.home.run_long("proving that all rows fit", &sql).await?;
+            let proof = self.home.run_long("proving that all rows fit", &sql);
+            unless(&self.desk.called_off, proof).await?;
         }
         self.desk.context.pass("import_validated")?;
         self.desk.tell("all rows fit".to_owned()).await
@@ -236,7 +243,7 @@ impl Importer<'_, '_> {
                     reason = why;
                 }
             }
-            sleep(jitter(config.backoff(config.switch_backoff_ms, postponed))).await;
+            self.desk.rest(jitter(config.backoff(config.switch_backoff_ms, postponed))).await?;
         }
         Err(MoveError::Busy(format!("the last step was put off too often: {reason}")))
     }
@@ -255,7 +262,10 @@ impl Importer<'_, '_> {
         let undone = match self.desk.session(self.desk.context.live_map.snapshot().home()).await {
             Ok(home) => {
                 self.home = home;
-                self.undo().await
+                match self.home.end_others(&self.desk.session_name()).await {
+                    Ok(()) => self.undo().await,
+                    error => error,
+                }
             }
             Err(error) => Err(error),
         };

@@ -33,6 +33,11 @@ pub(super) async fn spread(desk: &mut Desk<'_>, import: &Import) -> Result<(), M
     let mut commits = desk.context.catalog.watch();
     loop {
         commits.mark_unchanged();
+        if desk.called_off.is_cancelled() {
+            let text = "the tables are sharded; foreshard import goes on with spreading them";
+            desk.tell(text.to_owned()).await?;
+            return Err(MoveError::CalledOff);
+        }
         if spreader.step(desk).await? {
             break;
         }

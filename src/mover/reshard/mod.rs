@@ -21,13 +21,13 @@ mod twins;
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::apply::Applier;
 use super::catch_up::catch_up;
 use super::copy::copy_stream;
 use super::error::MoveError;
-use super::jobs::Desk;
+use super::jobs::{Desk, unless};
 use super::lane::{Sessions, streams};
 use super::names::of_job;
 use super::prepare::{LEAF_LOCK, publish};
@@ -122,6 +122,10 @@ impl Resharder<'_, '_> {
             self.desk.tell(self.in_force()).await?;
         } else {
             self.undo().await?;
+            if self.desk.called_off.is_cancelled() {
+                self.set_on_the_way(Vec::new()).await?;
+                return Err(MoveError::CalledOff);
+            }
             // Everything is checked before anybody is held up.
             self.plan(&map).await?;
             self.set_on_the_way(names.clone()).await?;
@@ -177,7 +181,8 @@ impl Resharder<'_, '_> {
         self.wait_for_moves().await?;
         let map = self.desk.context.live_map.snapshot();
         let plan = self.plan(&map).await?;
-        let rows = self.fill(&plan).await?;
+        let called_off = self.desk.called_off.clone();
+        let rows = Box::pin(unless(&called_off, self.fill(&plan))).await?;
         self.desk.tell(format!("{rows} rows are copied; what was written since follows")).await?;
         self.follow(&plan).await
     }
@@ -206,7 +211,7 @@ impl Resharder<'_, '_> {
                 told = Some(mv.record.id);
                 self.desk.tell(format!("waiting: move {} is under way", mv.record.id)).await?;
             }
-            sleep(LOOK_EVERY).await;
+            self.desk.rest(LOOK_EVERY).await?;
         }
     }
 
@@ -235,7 +240,8 @@ impl Resharder<'_, '_> {
         for stream in streams(&plan.mv) {
             let (copied, bytes) = copy_stream(context, &stream, false).await?;
             rows += copied;
-            let names = [stream.from(), stream.to()].map(|node| context.address(node).map(|it| it.name.clone()));
+            let names = [stream.from(), stream.to()]
+                .map(|node| context.address(node).map(|it| it.name.clone()));
             let [from, to] = names;
             let text = format!("{copied} rows ({}) from {} to {}", shown(bytes), from?, to?);
             self.desk.tell(text).await?;
@@ -301,7 +307,7 @@ impl Resharder<'_, '_> {
                 self.desk.tell(format!("waiting: {why}")).await?;
                 reason = why;
             }
-            sleep(jitter(wait)).await;
+            self.desk.rest(jitter(wait)).await?;
         }
     }
 
@@ -312,14 +318,16 @@ impl Resharder<'_, '_> {
         for stream in streams(&plan.mv) {
             appliers.push(Applier::start(context, &stream).await?);
         }
-        catch_up(context, &plan.mv, &mut appliers).await?;
+        let called_off = self.desk.called_off.clone();
+        unless(&called_off, catch_up(context, &plan.mv, &mut appliers)).await?;
         if !*verified {
-            let proofs = verify::compare(context, &plan.mv, &mut appliers).await?;
+            let compared = verify::compare(context, &plan.mv, &mut appliers);
+            let proofs = unless(&called_off, compared).await?;
             let rows: u64 = proofs.iter().map(|proof: &Proof| proof.rows).sum();
             self.desk.tell(format!("{rows} rows are equal on both sides")).await?;
             *verified = true;
             context.pass("reshard_verified")?;
-            catch_up(context, &plan.mv, &mut appliers).await?;
+            unless(&called_off, catch_up(context, &plan.mv, &mut appliers)).await?;
         }
         self.switch(plan, &mut appliers).await
     }
