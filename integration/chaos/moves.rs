@@ -1,4 +1,5 @@
-//! Random moves of one shard and of several, splits and merges, and their reversals.
+//! Random moves of one shard and of several, splits and merges, their reversals, and what calls them
+//! off.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -13,10 +14,16 @@ const SHARDS: std::ops::Range<usize> = 6..14;
 pub async fn ask(world: &World, random: &mut StdRng) -> bool {
     let Some(shards) = world.admin("/api/v1/shards").await else { return false };
     let shards = shards["shards"].as_array().cloned().unwrap_or_default();
-    let kept: Vec<Value> = world.moves().await.unwrap_or_default();
-    let kept: Vec<Value> = kept.into_iter().filter(|mv| mv["state"] == "keeping").collect();
-    let Some(wanted) = wanted(&shards, &kept, random) else { return false };
-    let (path, body) = wanted;
+    let moves: Vec<Value> = world.moves().await.unwrap_or_default();
+    let under_way = moves.iter().find(|mv| mv["finished"] == false && mv["state"] != "keeping");
+    let called_off = under_way.filter(|_| random.random_range(0..20) == 0);
+    let wanted = if let Some(mv) = called_off {
+        Some(("/api/v1/cancellations", json!({ "move": mv["id"] })))
+    } else {
+        let kept: Vec<_> = moves.into_iter().filter(|mv| mv["state"] == "keeping").collect();
+        wanted(&shards, &kept, random)
+    };
+    let Some((path, body)) = wanted else { return false };
     match world.post(path, &body).await {
         Some((200..300, _)) => true,
         // Something else moves, or there is nothing to go back from.
