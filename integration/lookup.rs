@@ -18,5 +18,7 @@ mod reads;
 #[path = "lookup/shop.rs"]
 mod shop;
 mod support;
+#[path = "lookup/upserts.rs"]
+mod upserts;
 #[path = "lookup/writes.rs"]
 mod writes;

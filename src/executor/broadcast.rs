@@ -241,6 +241,7 @@ impl Session {
                 Ok(())
             }
             Err(fault) => {
+                let fault = client.told(fault);
                 if implicit {
                     self.rollback().await?;
                 } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::CancelTarget;
+use super::{CancelTarget, Fault};
 use crate::backend::Stream;
 use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
 
@@ -136,6 +136,18 @@ impl Client {
         let mut out = BytesMut::new();
         Reply::Error(&error).put(&mut out);
         Some(out)
+    }
+
+    /// The fault as the client is to hear of it, which can't be told any more once its transaction is
+    /// over.
+    pub fn told(&self, fault: Fault) -> Fault {
+        match fault {
+            Fault::Reported(frame) => {
+                let instead = self.instead_of(&frame).map(BytesMut::freeze);
+                Fault::Reported(instead.unwrap_or(frame))
+            }
+            other => other,
+        }
     }
 
     /// Adds a node's error.

@@ -186,7 +186,11 @@ impl Session {
     }
 
     /// Runs a statement of the proxy's own on a node, in the transaction block.
-    async fn lookup_command(&mut self, node: NodeId, sql: &str) -> Result<Command, Fault> {
+    pub(super) async fn lookup_command(
+        &mut self,
+        node: NodeId,
+        sql: &str,
+    ) -> Result<Command, Fault> {
         self.join_block(node).await?;
         Ok(self.member(node).await?.guard.command(sql).await?)
     }

@@ -7,6 +7,7 @@ mod apart;
 mod arguments;
 mod broadcast;
 mod cancel;
+mod claim;
 mod client;
 mod columns;
 mod copy_in;

@@ -63,6 +63,9 @@ impl ClientSession {
     ) -> Result<u64, Fault> {
         let mut first = Arc::clone(first);
         for _ in 0..STEPS_MAX {
+            if let Some(upsert) = &first.upsert {
+                return Box::pin(self.upsert(upsert, bound)).await;
+            }
             if let Some(once) = &first.once {
                 let answer = Box::pin(self.run_once(&first, once, bound)).await?;
                 return self.hand_on(&answer, bound.is_none()).await;

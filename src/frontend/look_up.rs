@@ -101,6 +101,15 @@ impl ClientSession {
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(Way, Arc<Template>), Fault> {
         metrics::counter!("foreshard_frontend_lookups_passed_over_total").increment(1);
+        self.plain_way(text, bound).await
+    }
+
+    /// The same where lookups have said what they know.
+    pub(super) async fn plain_way(
+        &mut self,
+        text: &str,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
             let template = self.templates.plain(text, &self.worker.engine.live_map.load());
             let route = template.route(&params_of(bound))?;

@@ -36,6 +36,7 @@ mod statements;
 mod templates;
 mod tls;
 mod units;
+mod upsert;
 mod worker;
 mod capture;
 mod first;

@@ -71,6 +71,7 @@ impl ClientSession {
                 Ok(())
             }
             Err(fault) => {
+                let fault = self.client.told(fault);
                 if implicit {
                     self.session.rollback().await?;
                 } else {

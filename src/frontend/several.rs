@@ -23,6 +23,7 @@ impl ClientSession {
             let statement = text.get(span.clone()).unwrap_or_default();
             let before = self.session.check_not_failed().is_err();
             let ran = Box::pin(self.one_of_several(statement, &mut implicit)).await;
+            let ran = ran.map_err(|fault| self.client.told(fault));
             let failed = ran.is_err() || !before && self.session.check_not_failed().is_err();
             if failed && implicit {
                 self.session.rollback().await?;

@@ -47,6 +47,12 @@ fn on_shards(shards: &[ShardId], statement: &str, map: &ShardMap) -> Vec<String>
 /// What is done in steps that depend on the rows that they find.
 fn in_a_word(route: &Route) -> &'static str {
     match route {
+        Route::First(first) if first.once.is_some() => {
+            "Way: every node, in one transaction, if a row meets one other or the same in all"
+        }
+        Route::First(first) if first.upsert.is_some() => {
+            "Way: lookup of what conflicts, then new rows to their shards and changes to the others"
+        }
         Route::First(_) => "Way: steps, what it reads first, then what is left, in one transaction",
         Route::Insert(..) => "Way: rows, each to its shard, in one transaction",
         Route::Select(_) => "Way: query, then its rows to their shards, in one transaction",

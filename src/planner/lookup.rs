@@ -264,6 +264,39 @@ impl LookupSql<'_> {
         )
     }
 
+    /// Takes those of the values, each with a key, that are free, and gives them.
+    pub fn claim(&self, entries: &[&Vec<String>]) -> String {
+        let columns = self.columns();
+        let row = |entry: &&Vec<String>| {
+            let values: Vec<String> = entry.iter().map(|it| Literal(it).to_string()).collect();
+            format!("({})", values.join(", "))
+        };
+        let rows: Vec<String> = entries.iter().map(row).collect();
+        format!(
+            "INSERT INTO {} ({}) VALUES {} ON CONFLICT DO NOTHING RETURNING {}::pg_catalog.text",
+            self.lookup.name,
+            columns.join(", "),
+            rows.join(", "),
+            columns[0]
+        )
+    }
+
+    /// Gives back values that the transaction has taken.
+    pub fn give_back(&self, values: &[String]) -> String {
+        let values: Vec<String> = values.iter().map(|value| Literal(value).to_string()).collect();
+        let (name, column) = (&self.lookup.name, &self.columns()[0]);
+        format!("DELETE FROM {name} WHERE {column} IN ({})", values.join(", "))
+    }
+
+    /// The key of the row with a value, locked.
+    pub fn holder(&self, value: &str) -> String {
+        let columns = self.columns();
+        let key = columns[1..].iter().map(|column| format!("{column}::pg_catalog.text"));
+        let (key, value) = (key.collect::<Vec<_>>().join(", "), Literal(value));
+        let name = &self.lookup.name;
+        format!("SELECT {key} FROM {name} WHERE {} = {value} FOR UPDATE", columns[0])
+    }
+
     /// The statements that bring changes to the shards of one node, which has all of them: what goes
     /// first, then what comes. Entries in order, so that two transactions wait for each other instead
     /// of deadlocking.

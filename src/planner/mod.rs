@@ -23,6 +23,7 @@ mod order;
 mod pull;
 mod reduce;
 mod rekey;
+mod upsert;
 #[cfg(test)]
 mod tests;
 
@@ -47,3 +48,4 @@ pub use order::{Direction, Ordered, ordered};
 pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull, table_source};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
 pub use rekey::{RekeySteps, rekey};
+pub use upsert::UpsertSql;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::names::{Meaning, Names};
 use super::pull::{Place, PullTable};
 use super::scatter::SYSTEM_COLUMNS;
-use super::{Once, functions};
+use super::{Once, Upsert, functions};
 use crate::ids::GroupId;
 use crate::sql::{Early, EarlyUse, Level, Query, Source, Statement, Target, Verb, early};
-use crate::wire::ServerError;
+use crate::wire::{ServerError, SqlState};
 
 /// A statement of which something runs first.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct First {
     pub before: Option<Before>,
     /// It runs as it is on every node, if each row meets one other.
     pub once: Option<Once>,
+    /// Its rows conflict by what a lookup knows.
+    pub upsert: Option<Upsert>,
     /// Why it can't run as it is.
     pub refusal: ServerError,
 }
@@ -57,6 +59,17 @@ pub struct Written {
     pub deletes: bool,
     /// The columns that are set.
     pub sets: Vec<String>,
+}
+
+impl First {
+    /// Nothing runs before it, but it is looked up what conflicts with its rows.
+    pub(super) fn of_upsert(upsert: Upsert) -> Self {
+        let text = upsert.rows.text.clone();
+        let refusal = ServerError::new(SqlState::INTERNAL_ERROR, "rows were not looked up");
+        let (early, tables, before, once) = (None, Vec::new(), None, None);
+        let (verb, upsert) = (Verb::Insert, Some(upsert));
+        Self { text, verb, early, tables, before, once, upsert, refusal }
+    }
 }
 
 /// What of a statement can run before it; `refusal` says why it can't run as it is.
@@ -101,7 +114,16 @@ pub(super) fn first(
         return Err(refusal);
     }
     let text = text.to_owned();
-    Ok(Arc::new(First { text, verb: query.verb, early, tables, before, once: None, refusal }))
+    Ok(Arc::new(First {
+        text,
+        verb: query.verb,
+        early,
+        tables,
+        before,
+        once: None,
+        upsert: None,
+        refusal,
+    }))
 }
 
 /// The tables that a statement reads, but for those inside of `body`, which runs before the rest.

@@ -9,7 +9,9 @@ use super::keyed::{Bind, Keyed, NewKey, Over};
 use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
-use super::{Route, hint, lookup, merge, pull, reference, rekey, scatter, views, write};
+use super::{
+    First, Route, hint, lookup, merge, pull, reference, rekey, scatter, upsert, views, write,
+};
 use crate::shard_map::{KeyType, Method};
 use crate::sql::{Query, Source, Statement, Target, Verb};
 use crate::wire::{ServerError, SqlState};
@@ -190,6 +192,12 @@ fn sharded(
     if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
     {
         return evaluate(evaluation, bound.sharded.len() > 1);
+    }
+    let main = bound.sharded.first().filter(|_| names.lookups);
+    if let Some(upsert) =
+        main.map(|table| upsert::plan(query, text, table, names)).transpose()?.flatten()
+    {
+        return Ok(Part::First(Arc::new(First::of_upsert(upsert))));
     }
     if !bound.looked_up.is_empty() {
         let Some(lookups) = lookup::lookups((query, statement), &bound, meanings, (names, free))

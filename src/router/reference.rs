@@ -93,6 +93,7 @@ pub(super) fn route(
         tables: Vec::new(),
         before: None,
         once: Some(Once { layout: layout.clone(), table: table.name.clone(), returns }),
+        upsert: None,
         refusal: unsure,
     })))
 }

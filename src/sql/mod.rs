@@ -10,6 +10,7 @@
 mod assign;
 mod bare;
 mod bridge;
+mod conflict;
 mod constants;
 mod control;
 mod copy;
@@ -35,6 +36,7 @@ mod update;
 mod walk;
 
 pub use bare::{Bare, bare_columns};
+pub use conflict::{ConflictLayout, ConflictUpdate};
 pub use control::{Control, Discard};
 pub use copy::{CopyFormat, CopyOptions, CopyStatement, OtherOption};
 pub use cursor::Name;

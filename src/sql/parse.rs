@@ -151,6 +151,11 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         let (ast, removed) = bridge::parse(text, tokens)?;
         let mut query = walk::query(&ast)?;
         query.layout = super::insert::layout(text, tokens);
+        query.conflict = query
+            .layout
+            .as_ref()
+            .filter(|it| it.conflict)
+            .and_then(|layout| super::conflict::layout(text, tokens, layout).map(Box::new));
         query.update = super::update::layout(text, tokens).map(Box::new);
         query.merged = super::merge::source(text, tokens);
         query.features.only = removed.only;

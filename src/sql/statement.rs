@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{
-    Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Merge, Name, Shape,
-    UpdateLayout, UseCursor,
+    ConflictLayout, Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Merge, Name,
+    Shape, UpdateLayout, UseCursor,
 };
 
 /// A text, read.
@@ -96,6 +96,8 @@ pub struct Query {
     pub layout: Option<InsertLayout>,
     /// The places of an UPDATE's parts, likewise.
     pub update: Option<Box<UpdateLayout>>,
+    /// The places of what stands behind an INSERT's rows, where that is ON CONFLICT of a plain form.
+    pub conflict: Option<Box<ConflictLayout>>,
     /// Where the source of a MERGE stands, likewise.
     pub merged: Option<Range<usize>>,
     /// How it uses columns.

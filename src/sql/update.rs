@@ -63,7 +63,7 @@ pub(super) fn layout(text: &str, tokens: &[Token]) -> Option<UpdateLayout> {
 }
 
 /// `a = 1`, `(a, b) = (1, 2)` or `(a, b) = (SELECT 1, 2)`, each column with its value.
-fn assignments(text: &str, part: &[Token]) -> Option<Vec<(String, String)>> {
+pub(super) fn assignments(text: &str, part: &[Token]) -> Option<Vec<(String, String)>> {
     let mut cursor = Cursor::new(text, part);
     let columns = cursor.ident_list();
     if columns.is_none() {
@@ -116,7 +116,7 @@ fn names(text: &str, tokens: &[Token]) -> Vec<(Option<String>, String)> {
 }
 
 /// The tokens up to one of `ends` that is in no parentheses.
-fn clause<'a>(cursor: &mut Cursor<'a>, ends: &[&str]) -> &'a [Token] {
+pub(super) fn clause<'a>(cursor: &mut Cursor<'a>, ends: &[&str]) -> &'a [Token] {
     let start = cursor.at;
     while !cursor.at_end() {
         // `IS DISTINCT FROM`
@@ -132,7 +132,7 @@ fn clause<'a>(cursor: &mut Cursor<'a>, ends: &[&str]) -> &'a [Token] {
     &cursor.tokens[start..cursor.at]
 }
 
-fn bytes(tokens: &[Token]) -> Option<Range<usize>> {
+pub(super) fn bytes(tokens: &[Token]) -> Option<Range<usize>> {
     Some(tokens.first()?.start..tokens.last()?.end)
 }
 

@@ -45,6 +45,7 @@ pub(super) fn query(ast: &Ast) -> Result<Query, String> {
         functions: walk.functions,
         layout: None,
         update: None,
+        conflict: None,
         merged: None,
         columns: walk.columns,
         shape: None,
