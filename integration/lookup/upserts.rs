@@ -63,7 +63,7 @@ async fn a_lookup_says_what_conflicts_as_a_unique_constraint_does() {
          (12, 2, NULL, 'x', 'z') ON CONFLICT (email) DO NOTHING RETURNING tenant_id, email",
         "INSERT INTO users VALUES (13, 1, 'e@x', 'p', 'e'), (14, 1, 'e@x', 'q', 'f') ON CONFLICT DO NOTHING",
         "INSERT INTO users VALUES (15, 1, 'a@x', 'kiev', 'new') ON CONFLICT (email) \
-         DO UPDATE SET name = users.name || excluded.name, city = excluded.city RETURNING *",
+         DO UPDATE SET name = public.users.name || excluded.name, city = excluded.city RETURNING *",
         "INSERT INTO users AS u (email, tenant_id, id, name) VALUES ('b@x', 16, 1, 'w'), ('g@x', 16, 2, 'v') \
          ON CONFLICT (email) DO UPDATE SET (name, city) = (excluded.name, DEFAULT), email = excluded.email \
          RETURNING u.tenant_id, id, upper(name) AS name, city",

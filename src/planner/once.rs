@@ -1,5 +1,6 @@
 //! UPDATE with FROM of a reference table: whether what its rows get depends on which of several they meet.
 
+use super::rekey::named;
 use crate::router::Once;
 use crate::sql::Ident;
 
@@ -11,7 +12,8 @@ pub fn once(text: &str, once: &Once) -> [String; 2] {
     let alias = Ident::new(layout.alias.as_ref().unwrap_or(&once.table.name)).to_string();
     let from = layout.from.as_ref().map_or("", part);
     let condition = layout.condition.as_ref().map_or("true", part);
-    let joined = format!("SELECT FROM {} AS {alias}, {from} WHERE {condition}", once.table);
+    let target = named(&once.table, layout.alias.as_ref());
+    let joined = format!("SELECT FROM {target}, {from} WHERE {condition}");
     let values: Vec<&str> = layout.assignments.iter().map(|(_, value)| value.as_str()).collect();
     let values = values.into_iter().filter(|value| !value.eq_ignore_ascii_case("default"));
     let row =

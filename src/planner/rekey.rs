@@ -2,7 +2,7 @@
 //! others are updated where they are.
 
 use crate::router::Rekey;
-use crate::sql::{Ident, Literal};
+use crate::sql::{Ident, Literal, TableName};
 
 /// The statements of an UPDATE that may move rows, with the client's parameters where they stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub fn rekey(rekey: &Rekey) -> RekeySteps {
     let alias = rekey.layout.alias.as_deref().unwrap_or(&rekey.table.name);
     let alias = Ident::new(alias).to_string();
     let part = |span: &std::ops::Range<usize>| rekey.text.get(span.clone()).unwrap_or_default();
-    let target = format!("{} AS {alias}", rekey.table);
+    let target = named(&rekey.table, rekey.layout.alias.as_ref());
     let own = |column: &String| format!("{alias}.{}", Ident::new(column));
     let differs = |(column, value, kind): &(String, String, crate::shard_map::KeyType)| {
         format!("{} IS DISTINCT FROM CAST(({value}) AS {})", own(column), kind.name())
@@ -79,6 +79,12 @@ pub fn rekey(rekey: &Rekey) -> RekeySteps {
         insert_tail: format!(" {returning}"),
         obstacles: obstacles(rekey),
     }
+}
+
+/// A table under the name by which the statement knows it: without an alias its schema may stand before
+/// columns.
+pub(super) fn named(table: &TableName, alias: Option<&String>) -> String {
+    alias.map_or_else(|| table.to_string(), |alias| format!("{table} AS {}", Ident::new(alias)))
 }
 
 /// A string that stands alone takes the type of what it is assigned to.

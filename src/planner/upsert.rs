@@ -1,6 +1,7 @@
 //! INSERT … ON CONFLICT by a lookup → its statements: what is looked up, the rows that come, and the
 //! change of one that is there.
 
+use super::rekey::named;
 use crate::router::Upsert;
 use crate::sql::{Ident, Literal};
 
@@ -16,6 +17,10 @@ impl UpsertSql<'_> {
     fn alias(&self) -> String {
         let alias = self.0.conflict.alias.as_ref().unwrap_or(&self.0.table.name.name);
         Ident::new(alias).to_string()
+    }
+
+    fn target(&self) -> String {
+        named(&self.0.table.name, self.0.conflict.alias.as_ref())
     }
 
     /// The columns whose values have to be known: those that are looked up, then the shard key.
@@ -81,9 +86,8 @@ impl UpsertSql<'_> {
         let condition = update.condition.as_ref();
         let condition = condition.map_or(String::new(), |it| format!(" AND ({})", self.text(it)));
         Some(format!(
-            "UPDATE {} AS {} SET {} FROM (SELECT {}) AS excluded WHERE {}{condition}",
-            self.0.table.name,
-            self.alias(),
+            "UPDATE {} SET {} FROM (SELECT {}) AS excluded WHERE {}{condition}",
+            self.target(),
             self.text(&update.set),
             given.join(", "),
             self.is_it(found)
@@ -94,8 +98,7 @@ impl UpsertSql<'_> {
     pub fn returning(&self, found: &[String]) -> Option<String> {
         let list = self.text(self.0.conflict.returning.as_ref()?);
         let list = list.get("RETURNING".len()..)?;
-        let (table, alias) = (&self.0.table.name, self.alias());
-        Some(format!("SELECT {list} FROM {table} AS {alias} WHERE {}", self.is_it(found)))
+        Some(format!("SELECT {list} FROM {} WHERE {}", self.target(), self.is_it(found)))
     }
 
     /// The condition that a row has the value that was looked up and the key.

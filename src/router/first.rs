@@ -9,7 +9,7 @@ use super::pull::{Place, PullTable};
 use super::scatter::SYSTEM_COLUMNS;
 use super::{Once, Upsert, functions};
 use crate::ids::GroupId;
-use crate::sql::{Early, EarlyUse, Level, Query, Source, Statement, Target, Verb, early};
+use crate::sql::{Early, EarlyUse, Level, Query, Source, Statement, Target, Verb, early, locked};
 use crate::wire::{ServerError, SqlState};
 
 /// A statement of which something runs first.
@@ -109,6 +109,8 @@ pub(super) fn first(
         }
     } else if !features.cte && query.verb != Verb::Select {
         tables = read_tables((text, query), statement, names, &(0..0))?;
+    } else if !features.cte && !writes {
+        tables = beside_locked((text, query), statement, names)?;
     }
     if early.is_none() && tables.is_empty() {
         return Err(refusal);
@@ -126,6 +128,32 @@ pub(super) fn first(
     }))
 }
 
+/// The tables that a SELECT which locks rows reads, but for those whose rows it locks.
+fn beside_locked(
+    (text, query): (&str, &Query),
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Vec<(EarlyUse, PullTable)>, ServerError> {
+    let (Some(locked), Some(first)) = (locked(text, names.strings()), query.levels.first()) else {
+        return Ok(Vec::new());
+    };
+    let mut own = Vec::new();
+    for table in &first.tables {
+        let named = table.alias.as_ref().is_some_and(|alias| locked.contains(alias));
+        if !(named || locked.is_empty()) {
+            continue;
+        }
+        let Source::Table(name) = &table.source else { return Ok(Vec::new()) };
+        if matches!(names.meaning(name)?, Meaning::View(_)) {
+            return Ok(Vec::new());
+        }
+        own.push(name.span.clone());
+    }
+    let mut tables = tables_but((text, query), statement, names, false)?;
+    tables.retain(|(used, _)| !own.contains(&used.span));
+    Ok(tables)
+}
+
 /// The tables that a statement reads, but for those inside of `body`, which runs before the rest.
 fn read_tables(
     (text, query): (&str, &Query),
@@ -133,14 +161,29 @@ fn read_tables(
     names: &Names<'_>,
     body: &Range<usize>,
 ) -> Result<Vec<(EarlyUse, PullTable)>, ServerError> {
-    let mut found = Vec::new();
-    let odd = !query.columns.qualifiers.is_empty() || query.features.locking;
-    if odd || SYSTEM_COLUMNS.iter().any(|column| statement.has(column)) {
-        return Ok(found);
+    if query.features.locking {
+        return Ok(Vec::new());
     }
     let targets = query.levels.iter().filter_map(target);
     let mut targets = targets.map(|(name, _)| names.meaning(name));
     let everywhere = targets.any(|meaning| matches!(meaning, Ok(Meaning::Reference(_))));
+    let mut tables = tables_but((text, query), statement, names, everywhere)?;
+    tables.retain(|(used, _)| !body.contains(&used.span.start));
+    Ok(tables)
+}
+
+/// All tables that a statement reads, with its reference tables if `everywhere` says that they are written.
+fn tables_but(
+    (text, query): (&str, &Query),
+    statement: &Statement,
+    names: &Names<'_>,
+    everywhere: bool,
+) -> Result<Vec<(EarlyUse, PullTable)>, ServerError> {
+    let mut found = Vec::new();
+    let odd = !query.columns.qualifiers.is_empty();
+    if odd || SYSTEM_COLUMNS.iter().any(|column| statement.has(column)) {
+        return Ok(found);
+    }
     for level in &query.levels {
         for (index, table) in level.tables.iter().enumerate() {
             let Source::Table(name) = &table.source else { continue };
@@ -148,7 +191,7 @@ fn read_tables(
             let target = level.target.is_some() && index == 0;
             // Every node has it, and nothing of the statement changes it.
             let same = matches!(meaning, Meaning::Reference(_)) && !everywhere;
-            if target || same || body.contains(&name.span.start) {
+            if target || same {
                 continue;
             }
             let command = text.get(..name.span.start).unwrap_or_default().trim_end().as_bytes();

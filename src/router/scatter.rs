@@ -6,7 +6,7 @@ use super::bind::{Bound, KeyColumn, Sharded};
 use super::names::Meaning;
 use super::part::Part;
 use super::{functions, pull};
-use crate::sql::{JoinKind, Level, Query, Source, Statement, TableRef, Verb};
+use crate::sql::{Call, JoinKind, Level, Query, Source, Statement, TableRef, Verb};
 use crate::wire::ServerError;
 
 /// Columns whose values tell where a row is stored.
@@ -82,10 +82,13 @@ fn check(
     {
         return Err(refuse("it reads more than whole sharded tables"));
     }
-    if let Some(why) = not_plain(query, statement, allowed) {
+    let join = Whole { query, meanings, bound };
+    // What locks rows can't be brought together: it may have queries that any node answers alike.
+    let local = if allowed.locks { join.local() } else { Vec::new() };
+    if let Some(why) = not_plain((query, &local), statement, allowed) {
         return Err(refuse(&why));
     }
-    match apart(query, bound, meanings, free) {
+    match apart_but(&join, local.len(), free) {
         Some(why) => Err(refuse(why)),
         None => Ok(()),
     }
@@ -98,11 +101,15 @@ pub(super) fn apart(
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Option<&'static str> {
-    if bound.sharded.iter().any(|table| table.group != free.group) {
+    apart_but(&Whole { query, meanings, bound }, 0, free)
+}
+
+/// The same, where that many levels are left out of account.
+fn apart_but(join: &Whole<'_>, local: usize, free: &Sharded<'_>) -> Option<&'static str> {
+    if join.bound.sharded.iter().any(|table| table.group != free.group) {
         return Some("tables of different groups are not stored together");
     }
-    let join = Whole { query, meanings, bound };
-    if join.inner(0).len() + 1 != query.levels.len() {
+    if join.inner(0).len() + 1 + local != join.query.levels.len() {
         return Some("a query with others inside of it is not yet spread over nodes");
     }
     (!join.is_joined(0)).then_some("its tables are not joined on the whole shard key")
@@ -126,6 +133,21 @@ impl Whole<'_> {
             }
         }
         found
+    }
+
+    /// The levels outside of FROM that read nothing but what every node has.
+    fn local(&self) -> Vec<usize> {
+        let inner = self.inner(0);
+        let same = |(index, table): (usize, &TableRef), level: usize| match &table.source {
+            Source::Derived(_) | Source::Rows => true,
+            _ => matches!(self.meanings[level][index], Some(Meaning::Reference(_))),
+        };
+        let alike = |level: &usize| {
+            let tables = self.query.levels[*level].tables.iter().enumerate();
+            { tables }.all(|table| same(table, *level))
+        };
+        let outside = (1..self.query.levels.len()).filter(|level| !inner.contains(level));
+        outside.filter(alike).collect()
     }
 
     /// Whether a table of a level has rows of sharded tables.
@@ -162,7 +184,11 @@ impl Whole<'_> {
 }
 
 /// What in a query makes its result more than a concatenation.
-fn not_plain(query: &Query, statement: &Statement, allowed: Allowed) -> Option<String> {
+fn not_plain(
+    (query, local): (&Query, &[usize]),
+    statement: &Statement,
+    allowed: Allowed,
+) -> Option<String> {
     let features = &query.features;
     if query.verb != Verb::Select || query.levels.iter().any(|level| level.target.is_some()) {
         return Some("writes are not yet spread over nodes".to_owned());
@@ -181,7 +207,12 @@ fn not_plain(query: &Query, statement: &Statement, allowed: Allowed) -> Option<S
     if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {
         return Some(format!("{clause} is not yet merged over nodes"));
     }
-    if let Some(call) = query.functions.iter().find(|call| !functions::is_pure(call)) {
+    let is_local = |at: usize| local.iter().any(|level| query.levels[*level].calls.contains(&at));
+    let differs = |(at, call): &(usize, &Call)| {
+        let alike = is_local(*at) && functions::is_same_everywhere(call);
+        !(functions::is_pure(call) || alike)
+    };
+    if let Some((_, call)) = query.functions.iter().enumerate().find(differs) {
         return Some(format!("{}() is not yet merged over nodes", call.name));
     }
     if features.clock_word {

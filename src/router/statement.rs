@@ -125,7 +125,8 @@ fn stuck(
 ) -> Keyed {
     let more = query.levels.len() > 1 || query.levels.iter().any(|it| it.tables.len() > 1);
     let writes = query.levels.iter().any(|level| level.target.is_some());
-    if keyed.is_stuck() && more && writes && query.layout.is_none() {
+    let changes = writes || query.features.locking;
+    if keyed.is_stuck() && more && changes && query.layout.is_none() {
         let refusal = ServerError::refused(
             "this write needs several nodes",
             "Its rows are of several shards, and what it reads is not stored with each of them.",

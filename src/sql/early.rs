@@ -62,6 +62,39 @@ pub fn early(text: &str, strings: Strings, query: &Query) -> Option<Early> {
     (!inside.is_empty()).then_some(Early::Inside(inside))
 }
 
+/// What FOR UPDATE and its like lock in the outermost query of `text`: the names behind OF, none where that
+/// is all of FROM; `None` where another query locks, too.
+pub fn locked(text: &str, strings: Strings) -> Option<Vec<String>> {
+    let tokens = tokens(text, strings);
+    let (mut cursor, mut depth, mut names) = (Cursor::new(text, &tokens), 0_usize, Vec::new());
+    let mut all = false;
+    while !cursor.at_end() {
+        depth += usize::from(cursor.symbol_ahead(0, "("));
+        depth -= usize::from(cursor.symbol_ahead(0, ")")).min(depth);
+        let locks = matches!(cursor.word_ahead(1), Some("update" | "no" | "share" | "key"));
+        if !(cursor.eat("for") && locks) {
+            cursor.at += 1;
+            continue;
+        }
+        if depth > 0 {
+            return None;
+        }
+        while cursor.eat_any(&["no", "key", "update", "share"]) {}
+        if !cursor.eat("of") {
+            all = true;
+            continue;
+        }
+        names.push(cursor.name()?.name);
+        while cursor.eat_symbol(",") {
+            names.push(cursor.name()?.name);
+        }
+    }
+    if all {
+        names.clear();
+    }
+    Some(names)
+}
+
 /// Functions that give another value each time.
 pub const VOLATILE: [&str; 4] = ["clock_timestamp", "gen_random_uuid", "pg_backend_pid", "random"];
 
@@ -272,6 +305,16 @@ mod tests {
         let text = "WITH a AS (SELECT 1) INSERT INTO t (x) SELECT * FROM a RETURNING x";
         let moved = "INSERT INTO t (x) WITH a AS (SELECT 1) SELECT * FROM a RETURNING x";
         assert_eq!(read(text), Some(Early::Moved(moved.to_owned())));
+    }
+
+    #[test]
+    fn what_is_locked_is_said_behind_of() {
+        let locked = |text| super::locked(text, Strings::Standard);
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let two = "SELECT substring(x FOR 2) FROM a, b FOR NO KEY UPDATE OF a, \"B\" NOWAIT FOR SHARE OF c";
+        assert_eq!(locked(two), names(&["a", "B", "c"]));
+        assert_eq!(locked("SELECT 1 FROM a FOR UPDATE OF a FOR KEY SHARE SKIP LOCKED"), names(&[]));
+        assert_eq!(locked("SELECT 1 FROM (SELECT 2 FROM b FOR UPDATE) a FOR SHARE OF a"), None);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use ddl::{
     CreateTable, DdlStatement, ForeignKey, Grant, Maintenance, Named, TableConstraint,
     TableElement, ViewStatement, ViewVerb,
 };
-pub use early::{Early, EarlyQuery, EarlyUse, EarlyWith, VOLATILE, early};
+pub use early::{Early, EarlyQuery, EarlyUse, EarlyWith, VOLATILE, early, locked};
 pub use fingerprint::fingerprint;
 pub use hint::{Hint, hint};
 pub use insert::{InsertLayout, RowLayout, calls_in, clock_calls, params_of};

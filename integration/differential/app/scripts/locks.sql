@@ -37,3 +37,12 @@ BEGIN;
 LOCK TABLE accounts, tasks IN SHARE ROW EXCLUSIVE MODE;
 SELECT count(*) FROM accounts;
 COMMIT;
+SELECT f.name, f.enabled FROM flags f JOIN accounts a ON a.id = ANY (f.accounts) AND a.plan_id = 2 WHERE f.enabled ORDER BY f.name FOR UPDATE OF f;
+SELECT t.account_id, t.id FROM tasks t JOIN flags f ON f.name = 'f2' AND t.account_id = ANY (f.accounts) WHERE t.priority < 3 FOR UPDATE OF t SKIP LOCKED;
+SELECT t.account_id, t.id, m.device FROM tasks t JOIN metrics m ON m.hits = t.account_id * 4 WHERE t.state <> 'done' FOR NO KEY UPDATE OF t;
+SELECT j.account_id, j.id FROM jobs j WHERE j.status = 'new' AND j.account_id IN (SELECT account_id FROM audit) FOR UPDATE NOWAIT;
+SELECT j.account_id, j.id FROM jobs j WHERE j.account_id = 3 AND EXISTS (SELECT FROM metrics m WHERE m.device = j.attempts) FOR UPDATE;
+SELECT j.account_id, j.id FROM jobs j JOIN open_tasks o ON o.account_id = j.account_id WHERE j.account_id = 5 AND o.title LIKE 'Fix%' FOR SHARE OF j;
+SELECT p.code FROM plans p JOIN accounts a ON a.plan_id = p.id WHERE a.id < 5 ORDER BY a.id FOR UPDATE OF p;
+-- parameters: 3 | new
+SELECT j.id, a.name FROM jobs j JOIN accounts a ON a.parent = j.account_id WHERE j.attempts = $1 AND j.status = $2 FOR UPDATE OF j;

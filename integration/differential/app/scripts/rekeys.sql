@@ -14,6 +14,7 @@ UPDATE jobs SET account_id = NULL WHERE id = 7;
 UPDATE jobs SET account_id = DEFAULT WHERE id = 7;
 UPDATE jobs SET account_id = (SELECT id FROM accounts) WHERE id = 7;
 UPDATE jobs SET account_id = a.id FROM accounts a WHERE a.id = 3 AND jobs.id = 8 AND name = 1;
+UPDATE public.jobs SET account_id = public.jobs.account_id + 1, attempts = jobs.attempts + 1 WHERE public.jobs.id % 41 = 0 RETURNING public.jobs.id, jobs.*;
 UPDATE comments SET account_id = t.account_id FROM tasks t WHERE t.id = comments.task_id AND t.account_id <> comments.account_id;
 UPDATE metrics SET day = m.last + metrics.device FROM (SELECT max(day) AS last FROM metrics) m WHERE metrics.day < '2024-01-20' RETURNING metrics.day, device;
 UPDATE metrics SET day = day + 100 WHERE hits = (SELECT max(hits) FROM metrics WHERE device < 3);
