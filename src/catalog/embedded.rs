@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use tokio::sync::watch;
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
 
@@ -18,15 +17,14 @@ const NEWEST: TableDefinition<'_, &str, u64> = TableDefinition::new("newest");
 #[derive(Debug, Clone)]
 pub struct EmbeddedKv {
     database: Arc<Database>,
-    newest: watch::Sender<Revision>,
 }
 
 impl EmbeddedKv {
     /// Opens the file at `path`, or makes it. Fails if another process has it open.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
         let database = Database::create(path).map_err(store("opening the file"))?;
-        let newest = prepare(&database).map_err(store("opening the file"))?;
-        Ok(Self { database: Arc::new(database), newest: watch::Sender::new(newest) })
+        prepare(&database).map_err(store("opening the file"))?;
+        Ok(Self { database: Arc::new(database) })
     }
 
     /// Runs `work` where it may block.
@@ -52,19 +50,7 @@ impl Kv for EmbeddedKv {
     }
 
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, CatalogError>> {
-        Box::pin(async move {
-            let revision = self.blocking("committing", move |db| write(db, &ops)).await?;
-            self.newest.send_if_modified(|newest| {
-                let newer = revision > *newest;
-                *newest = revision.max(*newest);
-                newer
-            });
-            Ok(revision)
-        })
-    }
-
-    fn watch(&self) -> watch::Receiver<Revision> {
-        self.newest.subscribe()
+        Box::pin(self.blocking("committing", move |db| write(db, &ops)))
     }
 }
 
@@ -75,13 +61,12 @@ fn store<E: std::error::Error + Send + Sync + 'static>(
     move |source| CatalogError::Store { doing, source: Box::new(source) }
 }
 
-/// Makes the tables of a new file; the newest revision.
-fn prepare(database: &Database) -> Result<Revision, redb::Error> {
+/// Makes the tables of a new file.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(ENTRIES)?;
-    let newest = write.open_table(NEWEST)?.get("")?.map_or(0, |value| value.value());
-    write.commit()?;
-    Ok(Revision(newest))
+    write.open_table(NEWEST)?;
+    Ok(write.commit()?)
 }
 
 fn read(database: &Database, key: &str) -> Result<Option<Entry>, redb::Error> {

@@ -1,7 +1,6 @@
 //! The interface that a store has to offer.
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 
 /// The number of the commit that wrote an entry; grows with each commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -87,9 +86,6 @@ pub trait Kv: Send + Sync {
     /// Applies all of `ops` or none; durable when it returns. A commit that is dropped midway is
     /// still applied or not as a whole.
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, CatalogError>>;
-
-    /// Tells the newest revision; changes with each commit.
-    fn watch(&self) -> watch::Receiver<Revision>;
 
     /// Whether nobody answers now, so that a commit is better not tried.
     fn is_away(&self) -> bool {

@@ -1,7 +1,9 @@
 //! Typed records over the store, and the one place that knows every key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -104,6 +106,8 @@ pub struct Versioned<R> {
 pub struct Change {
     ops: Vec<Op>,
     local: bool,
+    /// The types of its records, by their prefixes.
+    types: Vec<&'static str>,
 }
 
 impl Change {
@@ -134,6 +138,9 @@ impl Change {
             "no commit is in two stores"
         );
         self.local = is_local(R::PREFIX);
+        if !self.types.contains(&R::PREFIX) {
+            self.types.push(R::PREFIX);
+        }
         self.ops.push(op);
     }
 }
@@ -144,6 +151,8 @@ pub struct Catalog {
     kv: Arc<dyn Kv>,
     /// Of what [`is_local`].
     local: Arc<dyn Kv>,
+    /// Who waits for changes of a type of record, by its prefix.
+    watched: Arc<Mutex<BTreeMap<&'static str, watch::Sender<()>>>>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -155,12 +164,12 @@ impl std::fmt::Debug for Catalog {
 impl Catalog {
     /// A catalog in `kv`.
     pub fn new(kv: Arc<dyn Kv>) -> Self {
-        Self { local: Arc::clone(&kv), kv }
+        Self::beside(Arc::clone(&kv), kv)
     }
 
     /// A catalog in `kv`, and in `local` what is of this process.
     pub fn beside(kv: Arc<dyn Kv>, local: Arc<dyn Kv>) -> Self {
-        Self { kv, local }
+        Self { kv, local, watched: Arc::default() }
     }
 
     fn store_of<R: Record>(&self) -> &dyn Kv {
@@ -181,7 +190,13 @@ impl Catalog {
     /// Applies all of a change or nothing; durable when it returns.
     pub async fn commit(&self, change: Change) -> Result<Revision, CatalogError> {
         let store = if change.local { &self.local } else { &self.kv };
-        store.commit(change.ops).await
+        let committed = store.commit(change.ops).await;
+        // Also what failed may have been stored: who looks sees.
+        let watched = self.watched.lock();
+        for watch in change.types.iter().filter_map(|prefix| watched.get(prefix)) {
+            watch.send_replace(());
+        }
+        committed
     }
 
     /// Writes one record.
@@ -203,9 +218,9 @@ impl Catalog {
         self.kv.is_away()
     }
 
-    /// Tells the newest revision; changes with each commit of what is not local.
-    pub fn watch(&self) -> watch::Receiver<Revision> {
-        self.kv.watch()
+    /// Changes with each commit of records of a type that goes through this catalog.
+    pub fn watch<R: Record>(&self) -> watch::Receiver<()> {
+        self.watched.lock().entry(R::PREFIX).or_default().subscribe()
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn drain(desk: &mut Desk<'_>, node: NodeId) -> Result<(), MoveE
     }
     let mut drainer =
         Drainer { node, asked: BTreeMap::new(), alone: BTreeSet::new(), tried: BTreeSet::new() };
-    let mut commits = desk.context.catalog.watch();
+    let mut commits = desk.context.catalog.watch::<Move>();
     loop {
         commits.mark_unchanged();
         if desk.called_off.is_cancelled() {

@@ -74,7 +74,7 @@ pub struct JobParts {
 pub async fn run_jobs(parts: JobParts, tasks: Tasks) {
     let context = Arc::clone(&parts.context);
     let stopping = tasks.token().clone();
-    let mut commits = context.catalog.watch();
+    let mut commits = context.catalog.watch::<Job>();
     let mut under_way = HashSet::new();
     let mut workers = FuturesUnordered::new();
     loop {
@@ -139,7 +139,7 @@ async fn worked(parts: JobParts, job: Versioned<Job>, tasks: Tasks) -> JobId {
 
 /// Waits until nobody wants the job any more.
 async fn until_called_off(context: &MoverContext, id: JobId) {
-    let mut commits = context.catalog.watch();
+    let mut commits = context.catalog.watch::<Job>();
     loop {
         commits.mark_unchanged();
         let found = context.catalog.get::<Job>(&format!("{:020}", id.0)).await;

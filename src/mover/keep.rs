@@ -10,7 +10,7 @@ use super::apply::Applier;
 use super::catch_up::care;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
-use crate::catalog::{Catalog, Record, Revision, Versioned};
+use crate::catalog::{Catalog, Record, Versioned};
 use crate::shard_move::{Event, Move};
 
 /// How it goes on.
@@ -29,7 +29,7 @@ pub(super) async fn wait_for_release(
 ) -> Result<Option<Kept>, MoveError> {
     let Some(reversed) = mv.record.reverses else { return Ok(None) };
     let released = async {
-        let mut commits = context.catalog.watch();
+        let mut commits = context.catalog.watch::<Move>();
         let key = format!("{:020}", reversed.id.0);
         loop {
             commits.mark_unchanged();
@@ -75,7 +75,7 @@ async fn end(context: &MoverContext, mv: &Versioned<Move>) -> Result<Kept, MoveE
 
 /// Waits until somebody else has written the record.
 pub(super) async fn changed(catalog: &Catalog, mv: &Versioned<Move>) -> Result<(), MoveError> {
-    let mut commits = catalog.watch();
+    let mut commits = catalog.watch::<Move>();
     loop {
         commits.mark_unchanged();
         let found = catalog.get::<Move>(&mv.record.id()).await?;
@@ -86,6 +86,6 @@ pub(super) async fn changed(catalog: &Catalog, mv: &Versioned<Move>) -> Result<(
     }
 }
 
-async fn next(commits: &mut watch::Receiver<Revision>) -> Result<(), MoveError> {
+async fn next(commits: &mut watch::Receiver<()>) -> Result<(), MoveError> {
     commits.changed().await.map_err(|_| MoveError::Stopped)
 }

@@ -26,7 +26,7 @@ const CATALOG_RETRY: Duration = Duration::from_secs(1);
 /// each at a stored state.
 pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
     let stopping = tasks.token().clone();
-    let mut commits = context.catalog.watch();
+    let mut commits = context.catalog.watch::<Move>();
     let mut under_way = HashSet::new();
     let mut drivers = FuturesUnordered::new();
     loop {

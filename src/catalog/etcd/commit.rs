@@ -152,9 +152,6 @@ impl EtcdKv {
             let (applied, revision) = self.settled(sent).await?;
             tracing::info!(applied, "a change of the catalog whose answer was lost is settled");
             flight.end(revision);
-            if applied {
-                self.told(Revision(revision));
-            }
         }
     }
 

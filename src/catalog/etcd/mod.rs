@@ -19,7 +19,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +92,6 @@ impl std::fmt::Debug for EtcdConfig {
 pub struct EtcdKv {
     gateway: Arc<Gateway>,
     prefix: Arc<str>,
-    newest: watch::Sender<Revision>,
     state: Arc<Mutex<State>>,
     /// Another proxy leads.
     replaced: CancellationToken,
@@ -116,7 +114,6 @@ impl EtcdKv {
         Self {
             gateway,
             prefix: prefix.into(),
-            newest: watch::Sender::new(Revision::default()),
             state: Arc::default(),
             replaced,
         }
@@ -181,14 +178,6 @@ impl EtcdKv {
         let entries: Option<Vec<Entry>> = found.iter().map(entry).collect();
         entries.ok_or_else(|| store("reading", std::io::Error::other("its answer is not valid")))
     }
-
-    fn told(&self, revision: Revision) {
-        self.newest.send_if_modified(|newest| {
-            let newer = revision > *newest;
-            *newest = revision.max(*newest);
-            newer
-        });
-    }
 }
 
 impl Kv for EtcdKv {
@@ -205,17 +194,11 @@ impl Kv for EtcdKv {
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, CatalogError>> {
         Box::pin(async move {
             let committed = self.apply(&ops).await;
-            match &committed {
-                Ok(revision) => self.told(*revision),
-                Err(CatalogError::Replaced) => self.replaced.cancel(),
-                Err(_) => {}
+            if matches!(committed, Err(CatalogError::Replaced)) {
+                self.replaced.cancel();
             }
             committed
         })
-    }
-
-    fn watch(&self) -> watch::Receiver<Revision> {
-        self.newest.subscribe()
     }
 
     fn is_away(&self) -> bool {

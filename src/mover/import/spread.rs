@@ -30,7 +30,7 @@ pub(super) async fn spread(desk: &mut Desk<'_>, import: &Import) -> Result<(), M
     let at_once = i64::try_from(desk.context.config.concurrent_moves.max(1)).unwrap_or(1);
     let most = usize::try_from(free / 2 / at_once).unwrap_or_default().max(2);
     let mut spreader = Spreader { import, most, asked: BTreeMap::new() };
-    let mut commits = desk.context.catalog.watch();
+    let mut commits = desk.context.catalog.watch::<Move>();
     loop {
         commits.mark_unchanged();
         if desk.called_off.is_cancelled() {
