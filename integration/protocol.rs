@@ -6,6 +6,8 @@
 mod extended;
 mod protocol_support;
 mod support;
+#[path = "protocol/whole.rs"]
+mod whole;
 
 use protocol_support::*;
 use support::{TestDatabase, TestProxy};

@@ -36,6 +36,14 @@ impl PreparedNumbers {
         Given::New(oldest)
     }
 
+    /// Whether it has the statement; then it is used now.
+    pub fn has(&mut self, number: u64) -> bool {
+        let Some(used) = self.used.get_mut(&number) else { return false };
+        self.clock += 1;
+        *used = self.clock;
+        true
+    }
+
     /// Whether it has the statement, or room for one more among `max`.
     pub fn has_or_fits(&self, number: u64, max: usize) -> bool {
         self.used.len() < max || self.used.contains_key(&number)
@@ -77,5 +85,7 @@ mod tests {
         assert_eq!(prepared.len(), 2);
         prepared.remove(2);
         assert_eq!(prepared.give(2, 2), Given::New(None));
+        assert!(!prepared.has(1) && prepared.has(3));
+        assert_eq!(prepared.give(4, 2), Given::New(Some(2)));
     }
 }

@@ -119,6 +119,37 @@ impl Session {
         self.settle(node).await
     }
 
+    /// Runs messages of the extended protocol up to `Sync`, none of which copies in, on one node and
+    /// relays the answer, `ReadyForQuery` included. An error that names a statement of the proxy's
+    /// comes to the client as `rewrite` makes it.
+    pub async fn run_exchange(
+        &mut self,
+        (node, messages): (NodeId, &[u8]),
+        client: &mut Client,
+        cost: &Cost,
+        rewrite: impl Fn(&[u8]) -> BytesMut,
+    ) -> Result<(), Fault> {
+        let started = Instant::now();
+        let member = self.ask_for(client, node, messages).await?;
+        let mut bytes = messages.len() as u64;
+        loop {
+            let mut named = None;
+            bytes += pump(&mut member.guard, client, |tag, frame| match tag {
+                b'Z' => Verdict::ForwardLast,
+                b'E' if memchr::memmem::find(frame, b"\"fs_").is_some() => {
+                    named = Some(rewrite(frame));
+                    Verdict::DropLast
+                }
+                _ => Verdict::Forward,
+            })
+            .await?;
+            let Some(named) = named else { break };
+            client.relay(&named).await?;
+        }
+        self.record(node, cost, started.elapsed(), bytes);
+        self.settle(node).await
+    }
+
     /// Runs a text on one node by the simple protocol and relays the answer without its
     /// `ReadyForQuery`.
     pub async fn run_text(

@@ -301,7 +301,10 @@ impl ClientSession {
 }
 
 /// An error that names a prepared statement as the client does, not by the proxy's own name.
-fn with_client_names(frame: &[u8], statements: &HashMap<Name, Arc<Prepared>>) -> BytesMut {
+pub(super) fn with_client_names(
+    frame: &[u8],
+    statements: &HashMap<Name, Arc<Prepared>>,
+) -> BytesMut {
     let mut out = BytesMut::new();
     put_frame(b'E', &mut out, |out| {
         let mut rest = frame.get(5..).unwrap_or_default();

@@ -37,6 +37,7 @@ mod templates;
 mod tls;
 mod units;
 mod upsert;
+mod whole;
 mod worker;
 mod capture;
 mod first;

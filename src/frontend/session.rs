@@ -140,6 +140,12 @@ impl ClientSession {
                 }
                 continue;
             }
+            if matches!(frame.tag, b'P' | b'B')
+                && let Some(exchange) = self.whole_exchange()
+            {
+                self.exchange(exchange).await?;
+                continue;
+            }
             let message = self.client.take(frame.len);
             match frame.tag {
                 b'X' => return Ok(()),

@@ -199,7 +199,7 @@ impl ClientSession {
     }
 
     /// The way of a statement of one key, where the gate of its shard is open: of most.
-    fn way_of_point(
+    pub(super) fn way_of_point(
         &mut self,
         text: &str,
         params: &Params<'_>,

@@ -111,12 +111,7 @@ struct State {
 
 impl EtcdKv {
     fn new(gateway: Arc<Gateway>, prefix: &str, replaced: CancellationToken) -> Self {
-        Self {
-            gateway,
-            prefix: prefix.into(),
-            state: Arc::default(),
-            replaced,
-        }
+        Self { gateway, prefix: prefix.into(), state: Arc::default(), replaced }
     }
 
     fn key(&self, key: &str) -> String {

@@ -1,0 +1,226 @@
+//! The extended protocol's most frequent exchange, from Parse or Bind to Sync with all messages at
+//! hand: where it is a statement of one key it goes to its node in one go, and the answer comes back as
+//! to a `Query`. Everything else, and all that needs a look, goes message by message.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::batch::{Portal, with_client_names};
+use super::session::ClientSession;
+use super::simple::Way;
+use super::statements::Prepared;
+use crate::executor::{ClientError, Cost, Fault};
+use crate::ids::NodeId;
+use crate::router::Params;
+use crate::wire::{Bind, FIRST_USER_OID, Parse, Reply, frame_at};
+
+/// A Describe of the unnamed portal.
+const DESCRIBE: &[u8] = b"D\0\0\0\x06P\0";
+/// An Execute of the unnamed portal, without a limit.
+const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
+const SYNC: &[u8] = b"S\0\0\0\x04";
+/// Before the body of a message.
+const HEADER: usize = 5;
+
+/// Where the messages of an exchange lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exchange {
+    /// Where Bind begins: after Parse, if there is one.
+    bind: usize,
+    /// Where what follows Bind begins.
+    rest: usize,
+    /// The length of all.
+    len: usize,
+}
+
+impl Exchange {
+    /// One at the beginning of these bytes, all of it: Parse or not, Bind, Describe or not, Execute,
+    /// Sync.
+    fn in_front(bytes: &[u8]) -> Option<Self> {
+        let end_of = |at: usize| {
+            let frame = frame_at(bytes.get(at..)?).ok()??;
+            Some(at + frame.len).filter(|end| *end < bytes.len())
+        };
+        let bind = if bytes.first() == Some(&b'P') { end_of(0)? } else { 0 };
+        if bytes.get(bind) != Some(&b'B') {
+            return None;
+        }
+        let rest = end_of(bind)?;
+        let after = &bytes[rest..];
+        let described = if after.starts_with(DESCRIBE) { DESCRIBE.len() } else { 0 };
+        let executed = after[described..].strip_prefix(EXECUTE)?;
+        executed.starts_with(SYNC).then_some(())?;
+        Some(Self { bind, rest, len: rest + described + EXECUTE.len() + SYNC.len() })
+    }
+}
+
+/// An exchange that goes to one node in one go.
+struct Errand {
+    node: NodeId,
+    cost: Cost,
+    /// What the client's statement is.
+    prepared: Arc<Prepared>,
+    /// The bytes for the node, unless they are the client's.
+    instead: Option<BytesMut>,
+}
+
+impl ClientSession {
+    /// An exchange in front of what the client has sent, if nothing else is under way.
+    pub(super) fn whole_exchange(&self) -> Option<Exchange> {
+        let free = self.batch.is_empty() && !self.batch.skipping && self.cursors.is_empty();
+        if free { Exchange::in_front(self.client.incoming()) } else { None }
+    }
+
+    /// Does an exchange in one go, or message by message.
+    pub(super) async fn exchange(&mut self, exchange: Exchange) -> Result<(), ClientError> {
+        let mut messages = self.client.take(exchange.len);
+        let done = async {
+            let Some(errand) = self.errand(exchange, &messages).await? else { return Ok(false) };
+            self.run_errand(errand, &messages).await?;
+            Ok::<bool, Fault>(true)
+        };
+        match done.await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(fault) => {
+                self.tell(fault).await?;
+                self.client.put(Reply::Ready(self.session.status()));
+                return Ok(());
+            }
+        }
+        while let Ok(Some(frame)) = frame_at(&messages) {
+            let message = messages.split_to(frame.len);
+            Box::pin(self.extended(&message)).await?;
+        }
+        Ok(())
+    }
+
+    /// Where it goes in one go; `None` if it has to be looked at message by message.
+    async fn errand(
+        &mut self,
+        exchange: Exchange,
+        messages: &[u8],
+    ) -> Result<Option<Errand>, Fault> {
+        let Ok(bind) = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]) else {
+            return Ok(None);
+        };
+        let parsed = exchange.bind > 0;
+        let unnamed = bind.portal.is_empty() && bind.statement.is_empty() == parsed;
+        if !unnamed || !bind.values.iter().flatten().all(|value| value.is_ascii()) {
+            return Ok(None);
+        }
+        let prepared = if parsed {
+            self.unnamed(&messages[HEADER..exchange.bind])
+        } else {
+            self.statements.get(bind.statement).cloned()
+        };
+        let Some(prepared) = prepared else { return Ok(None) };
+        let known = prepared.types.iter().all(|oid| *oid < FIRST_USER_OID);
+        let template = self.template(&prepared.text);
+        if !known || !template.is_plain() || self.session.check_not_failed().is_err() {
+            return Ok(None);
+        }
+        let params = Params {
+            types: &prepared.types,
+            formats: &bind.formats,
+            values: &bind.values,
+            looked_up: None,
+            literals: &[],
+        };
+        let way = self.way_of_point(&prepared.text, &params, &template);
+        let Some(Way::Node(node, cost)) = way else { return Ok(None) };
+        let mut instead = None;
+        if !parsed {
+            let given = self.on_leaf(node, Arc::clone(&prepared), &template, &cost).await?;
+            let guard = &mut self.session.member(node).await?.guard;
+            if !guard.prepared.has(given.number) {
+                return Ok(None);
+            }
+            let mut out = std::mem::take(&mut self.batch.out);
+            bind.put_as(given.server_name.as_bytes(), &mut out);
+            out.extend_from_slice(&messages[exchange.rest..]);
+            instead = Some(out);
+        }
+        Ok(Some(Errand { node, cost, prepared, instead }))
+    }
+
+    /// The unnamed statement of a Parse: the one that the client has, if it is the same.
+    fn unnamed(&self, body: &[u8]) -> Option<Arc<Prepared>> {
+        let parse = Parse::read(body).ok().filter(|parse| parse.name.is_empty())?;
+        let text = std::str::from_utf8(parse.text).ok().filter(|text| text.is_ascii())?;
+        let same = |it: &&Arc<Prepared>| *it.text == *text && it.types == parse.types;
+        match self.statements.get(parse.name).filter(same) {
+            Some(known) => Some(Arc::clone(known)),
+            None => Some(Prepared::unnamed(text, None, &parse.types)),
+        }
+    }
+
+    async fn run_errand(&mut self, errand: Errand, messages: &[u8]) -> Result<(), Fault> {
+        let Errand { node, cost, prepared, instead } = errand;
+        if prepared.number == 0 {
+            let known = self.statements.get(&b""[..]);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, &prepared)) {
+                self.statements.insert(b""[..].into(), Arc::clone(&prepared));
+            }
+        }
+        let (statements, client) = (&self.statements, &mut self.client);
+        let rewrite = |frame: &[u8]| with_client_names(frame, statements);
+        let bytes = instead.as_deref().unwrap_or(messages);
+        self.session.run_exchange((node, bytes), client, &cost, rewrite).await?;
+        if let Some(mut out) = instead {
+            out.clear();
+            self.batch.out = out;
+        }
+        if self.session.in_transaction() {
+            self.batch.portals.insert(b""[..].into(), Portal::Native(node));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::{DESCRIBE, EXECUTE, Exchange, SYNC};
+    use crate::wire::{put_frame, put_parse};
+
+    fn bind() -> BytesMut {
+        let mut out = BytesMut::new();
+        put_frame(b'B', &mut out, |out| out.extend_from_slice(b"\0\0\0\0\0\0\0\0"));
+        out
+    }
+
+    #[test]
+    fn an_exchange_is_seen_once_all_of_it_is_there_and_nothing_else_is_taken_for_one() {
+        let mut parse = BytesMut::new();
+        put_parse(b"", b"SELECT 1", &[], &mut parse);
+        let (parse, bind) = (parse.to_vec(), bind().to_vec());
+        for (first, described) in [(true, true), (true, false), (false, true), (false, false)] {
+            let parse: &[u8] = if first { &parse } else { &[] };
+            let describe: &[u8] = if described { DESCRIBE } else { &[] };
+            let whole = [parse, &bind, describe, EXECUTE, SYNC].concat();
+            let expected =
+                Exchange { bind: parse.len(), rest: parse.len() + bind.len(), len: whole.len() };
+            assert_eq!(Exchange::in_front(&whole), Some(expected));
+            let more = [&whole, &b"Q\0\0\0\x05\0"[..]].concat();
+            assert_eq!(Exchange::in_front(&more), Some(expected));
+            for len in 0..whole.len() {
+                assert_eq!(Exchange::in_front(&whole[..len]), None, "{len}");
+            }
+        }
+        let flush: &[u8] = b"H\0\0\0\x04";
+        let limit: &[u8] = b"E\0\0\0\x09\0\0\0\0\x01";
+        let statement: &[u8] = b"D\0\0\0\x06S\0";
+        for others in [
+            [&parse[..], &bind, EXECUTE, flush],
+            [&parse, &bind, limit, SYNC],
+            [&bind, statement, EXECUTE, SYNC],
+            [&parse, &parse, EXECUTE, SYNC],
+            [&bind, EXECUTE, EXECUTE, SYNC],
+        ] {
+            assert_eq!(Exchange::in_front(&others.concat()), None, "{others:?}");
+        }
+    }
+}
