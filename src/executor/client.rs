@@ -115,6 +115,12 @@ impl Client {
         self.incoming.split_to(len)
     }
 
+    /// Puts back what was taken last.
+    pub fn give_back(&mut self, mut taken: BytesMut) {
+        taken.unsplit(std::mem::take(&mut self.incoming));
+        self.incoming = taken;
+    }
+
     /// Adds a reply to those that wait to be sent.
     pub fn put(&mut self, reply: Reply<'_>) {
         reply.put(&mut self.outgoing);

@@ -142,8 +142,8 @@ impl ClientSession {
             }
             if matches!(frame.tag, b'P' | b'B')
                 && let Some(exchange) = self.whole_exchange()
+                && self.exchange(exchange).await?
             {
-                self.exchange(exchange).await?;
                 continue;
             }
             let message = self.client.take(frame.len);

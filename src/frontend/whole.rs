@@ -72,27 +72,28 @@ impl ClientSession {
         if free { Exchange::in_front(self.client.incoming()) } else { None }
     }
 
-    /// Does an exchange in one go, or message by message.
-    pub(super) async fn exchange(&mut self, exchange: Exchange) -> Result<(), ClientError> {
-        let mut messages = self.client.take(exchange.len);
-        let done = async {
-            let Some(errand) = self.errand(exchange, &messages).await? else { return Ok(false) };
-            self.run_errand(errand, &messages).await?;
-            Ok::<bool, Fault>(true)
-        };
-        match done.await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(fault) => {
-                self.tell(fault).await?;
-                self.client.put(Reply::Ready(self.session.status()));
-                return Ok(());
+    /// Does an exchange in one go; no if its messages are to be looked at one by one: then they are as
+    /// they were (while a COPY takes rows, Sync is not what it is here).
+    pub(super) async fn exchange(&mut self, exchange: Exchange) -> Result<bool, ClientError> {
+        let messages = self.client.take(exchange.len);
+        match self.errand(exchange, &messages).await {
+            Ok(None) => {
+                self.client.give_back(messages);
+                return Ok(false);
             }
+            Ok(Some(errand)) => {
+                if let Err(fault) = self.run_errand(errand, &messages).await {
+                    self.tell_ready(fault).await?;
+                }
+            }
+            Err(fault) => self.tell_ready(fault).await?,
         }
-        while let Ok(Some(frame)) = frame_at(&messages) {
-            let message = messages.split_to(frame.len);
-            Box::pin(self.extended(&message)).await?;
-        }
+        Ok(true)
+    }
+
+    async fn tell_ready(&mut self, fault: Fault) -> Result<(), ClientError> {
+        self.tell(fault).await?;
+        self.client.put(Reply::Ready(self.session.status()));
         Ok(())
     }
 
