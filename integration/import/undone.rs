@@ -1,8 +1,12 @@
 //! An import that can't be finished leaves everything as it was.
 
-use foreshard::runtime::Tasks;
+use std::process::Output;
 
-use super::process_support::{Aftermath, Writers, said};
+use foreshard::runtime::Tasks;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use super::process_support::{Aftermath, Deployment, Writers, said};
 use super::{import, job_ended, one, plain, told};
 
 /// What an import that is not finished has made.
@@ -10,18 +14,24 @@ const LEFT: &str = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^foreshard
      SELECT conname FROM pg_constraint WHERE conname ~ '^foreshard' UNION ALL \
      SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
 
+/// An import that waits for a client in a transaction, which is the first of these.
+async fn waiting(deployment: &Deployment) -> (Client, JoinHandle<Output>) {
+    let idle = deployment.client().await;
+    idle.batch_execute("BEGIN; SELECT FROM accounts WHERE tenant_id = 1").await.unwrap();
+    let asking = deployment.clone();
+    let importing =
+        Tasks::new().spawn("import", async move { asking.run(&["import", "shop"]).await });
+    told(deployment, "(idle in transaction) uses public.accounts").await;
+    (idle, importing)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_is_called_off_and_can_be_tried_again() {
     let (deployment, _) = plain().await;
     let serving = deployment.serve().await;
     let home = deployment.database.client(0).await;
     let writers = Writers::start(&deployment, 0..2);
-    let idle = deployment.client().await;
-    idle.batch_execute("BEGIN; SELECT FROM accounts WHERE tenant_id = 1").await.unwrap();
-    let asking = deployment.clone();
-    let importing =
-        Tasks::new().spawn("import", async move { asking.run(&["import", "shop"]).await });
-    told(&deployment, "(idle in transaction) uses public.accounts").await;
+    let (idle, importing) = waiting(&deployment).await;
     let called = deployment.run(&["cancel", "job", "1"]).await;
     assert!(called.status.success(), "{}", said(&called));
     let output = importing.await.unwrap();
@@ -47,13 +57,8 @@ async fn an_import_that_fails_half_way_is_undone_and_can_be_tried_again() {
     let home = deployment.database.client(0).await;
     let other = deployment.database.client(1).await;
     let writers = Writers::start(&deployment, 0..2);
-    let idle = deployment.client().await;
-    idle.batch_execute("BEGIN; SELECT FROM accounts WHERE tenant_id = 1").await.unwrap();
-    let asking = deployment.clone();
-    let importing =
-        Tasks::new().spawn("import", async move { asking.run(&["import", "shop"]).await });
     // The twins are made, and nothing spoke against it when that was begun.
-    told(&deployment, "(idle in transaction) uses public.accounts").await;
+    let (idle, importing) = waiting(&deployment).await;
     other.batch_execute("CREATE TABLE entries (id int)").await.unwrap();
     idle.batch_execute("COMMIT").await.unwrap();
     let output = importing.await.unwrap();

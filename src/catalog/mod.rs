@@ -12,4 +12,4 @@ mod records;
 pub use embedded::EmbeddedKv;
 pub use etcd::{EtcdConfig, EtcdKv, Lead, Leader};
 pub use kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
-pub use records::{Catalog, Change, Record, Versioned, is_local};
+pub use records::{Catalog, Change, Record, Versioned, is_local, numbered};

@@ -48,7 +48,7 @@ impl Record for Move {
     const PREFIX: &'static str = "moves/";
 
     fn id(&self) -> String {
-        format!("{:020}", self.id.0)
+        numbered(self.id.0)
     }
 }
 
@@ -56,7 +56,7 @@ impl Record for Job {
     const PREFIX: &'static str = "jobs/";
 
     fn id(&self) -> String {
-        format!("{:020}", self.id.0)
+        numbered(self.id.0)
     }
 }
 
@@ -64,7 +64,7 @@ impl Record for Decision {
     const PREFIX: &'static str = "decisions/";
 
     fn id(&self) -> String {
-        format!("{:020}", self.id)
+        numbered(self.id)
     }
 }
 
@@ -222,6 +222,11 @@ impl Catalog {
     pub fn watch<R: Record>(&self) -> watch::Receiver<()> {
         self.watched.lock().entry(R::PREFIX).or_default().subscribe()
     }
+}
+
+/// The id of a record that has a number: in the order of the numbers.
+pub fn numbered(number: u64) -> String {
+    format!("{number:020}")
 }
 
 fn key<R: Record>(record: &R) -> String {

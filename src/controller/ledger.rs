@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned};
+use crate::catalog::{Catalog, CatalogError, Change, Expect, Versioned, numbered};
 use crate::ids::NodeId;
 use crate::placement::{Basis, Decision, NotTaken, Standing};
 
@@ -106,7 +106,7 @@ impl Ledger {
             if !matches!(decision.standing, Standing::AwaitingApproval | Standing::Approved) {
                 continue;
             }
-            let id = format!("{:020}", decision.id);
+            let id = numbered(decision.id);
             if let Some(stored) = catalog.get::<Decision>(&id).await? {
                 decision.standing = stored.record.standing;
                 waiting.push(stored);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalog::{Catalog, CatalogError, Change, Expect};
+use crate::catalog::{Catalog, CatalogError, Change, Expect, numbered};
 use crate::ids::MoveId;
 use crate::mover::{HowToSplit, RequestError, Wanted, lanes};
 use crate::placement::{Action, Cut, Decision, Proposal};
@@ -64,7 +64,7 @@ async fn renewed(
 }
 
 async fn get(catalog: &Catalog, id: MoveId) -> Result<Option<Move>, CatalogError> {
-    let stored = catalog.get::<Move>(&format!("{:020}", id.0)).await?;
+    let stored = catalog.get::<Move>(&numbered(id.0)).await?;
     Ok(stored.map(|stored| stored.record))
 }
 

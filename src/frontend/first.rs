@@ -103,14 +103,15 @@ impl ClientSession {
         // The first that writers of reference tables come to.
         let other = map.members().map(|(node, _)| node).find(|node| *node != map.home());
         let node = other.unwrap_or(map.home());
-        for text in planner::once(&first.text, once) {
+        let at_node = |text: &str| {
             let cost = Cost::none(Access::Write);
-            let parts = vec![part(node, cost, whole(&text, bound))];
-            let spread = Spread { parts, describe: true, at_once: true };
-            let found = self.captured(&spread).await?;
-            if !found.rows.is_empty() && text.ends_with("LIMIT 1") {
-                return Err(first.refusal.clone().into());
-            }
+            let parts = vec![part(node, cost, whole(text, bound))];
+            Spread { parts, describe: true, at_once: true }
+        };
+        let [lock, unsure] = planner::once(&first.text, once);
+        self.captured(&at_node(&lock)).await?;
+        if !self.captured(&at_node(&unsure)).await?.rows.is_empty() {
+            return Err(first.refusal.clone().into());
         }
         let messages = whole(&first.text, bound);
         let describe = bound.is_none();

@@ -224,8 +224,7 @@ impl ClientSession {
             }
         }
         if let Err(fault) = self.simple(text, message).await {
-            self.tell(fault).await?;
-            self.client.put(Reply::Ready(self.session.status()));
+            self.tell_ready(fault).await?;
         }
         if !self.cursors.is_empty() {
             self.end_cursors().await;
@@ -249,8 +248,7 @@ impl ClientSession {
             self.after_statement(&template).await
         };
         if let Err(fault) = run.await {
-            self.tell(fault).await?;
-            self.client.put(Reply::Ready(self.session.status()));
+            self.tell_ready(fault).await?;
         }
         Ok(())
     }
@@ -268,6 +266,13 @@ impl ClientSession {
             }
         }
         self.session.after_error();
+        Ok(())
+    }
+
+    /// The same, and that the session goes on.
+    pub(super) async fn tell_ready(&mut self, fault: Fault) -> Result<(), ClientError> {
+        self.tell(fault).await?;
+        self.client.put(Reply::Ready(self.session.status()));
         Ok(())
     }
 
@@ -298,8 +303,7 @@ impl ClientSession {
             self.session.run_query(home, message, &mut self.client, &cost).await
         };
         if let Err(fault) = called.await {
-            self.tell(fault).await?;
-            self.client.put(Reply::Ready(self.session.status()));
+            self.tell_ready(fault).await?;
         }
         Ok(())
     }

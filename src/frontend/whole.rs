@@ -13,7 +13,7 @@ use super::statements::Prepared;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
 use crate::router::Params;
-use crate::wire::{Bind, FIRST_USER_OID, Parse, Reply, frame_at};
+use crate::wire::{Bind, FIRST_USER_OID, Parse, frame_at};
 
 /// A Describe of the unnamed portal.
 const DESCRIBE: &[u8] = b"D\0\0\0\x06P\0";
@@ -89,12 +89,6 @@ impl ClientSession {
             Err(fault) => self.tell_ready(fault).await?,
         }
         Ok(true)
-    }
-
-    async fn tell_ready(&mut self, fault: Fault) -> Result<(), ClientError> {
-        self.tell(fault).await?;
-        self.client.put(Reply::Ready(self.session.status()));
-        Ok(())
     }
 
     /// Where it goes in one go; `None` if it has to be looked at message by message.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::error::MoveError;
 use super::request::RequestError;
-use crate::catalog::{Catalog, CatalogError, Expect, Versioned};
+use crate::catalog::{Catalog, CatalogError, Expect, Versioned, numbered};
 use crate::ids::{JobId, MoveId};
 use crate::shard_move::{Event, Job, Move, State};
 
@@ -14,8 +15,6 @@ use crate::shard_move::{Event, Job, Move, State};
 const TRIES: u32 = 40;
 /// How long a switch is waited for that may be put off, between two of them.
 const AGAIN: Duration = Duration::from_millis(100);
-/// What the record says.
-pub(super) const CALLED_OFF: &str = "it was called off";
 
 /// What is called off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +66,8 @@ async fn call_off_move(
 ) -> Result<(), RequestError> {
     let what = UnderWay::Move(id);
     let beyond = |why| Err(RequestError::NotToCallOff { what, why });
-    let key = format!("{:020}", id.0);
-    let Some(Versioned { record, revision }) = catalog.get::<Move>(&key).await? else {
+    let found = catalog.get::<Move>(&numbered(id.0)).await?;
+    let Some(Versioned { record, revision }) = found else {
         return Err(RequestError::NotUnderWay(what));
     };
     match record.state {
@@ -79,7 +78,7 @@ async fn call_off_move(
         _ if record.is_finished() => return beyond("is finished"),
         _ => {}
     }
-    let error = CALLED_OFF.to_owned();
+    let error = MoveError::CalledOff.to_string();
     let called_off = record.on_event(Event::Failed { error }, now_unix_ms);
     let called_off = called_off.map_err(|_| RequestError::NotUnderWay(what))?;
     catalog.put(&called_off, Expect::At(revision)).await?;
@@ -88,7 +87,7 @@ async fn call_off_move(
 
 async fn call_off_job(catalog: &Catalog, id: JobId) -> Result<(), RequestError> {
     let what = UnderWay::Job(id);
-    let Some(found) = catalog.get::<Job>(&format!("{:020}", id.0)).await? else {
+    let Some(found) = catalog.get::<Job>(&numbered(id.0)).await? else {
         return Err(RequestError::NotUnderWay(what));
     };
     if found.record.is_finished() {

@@ -16,7 +16,7 @@ use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
 use super::session::Session;
 use super::{drain, import, join, reshard};
-use crate::catalog::{Catalog, CatalogError, Change, Expect, Record, Versioned};
+use crate::catalog::{Catalog, CatalogError, Change, Expect, Record, Versioned, numbered};
 use crate::executor::Engine;
 use crate::ids::{JobId, NodeId};
 use crate::placement;
@@ -142,7 +142,7 @@ async fn until_called_off(context: &MoverContext, id: JobId) {
     let mut commits = context.catalog.watch::<Job>();
     loop {
         commits.mark_unchanged();
-        let found = context.catalog.get::<Job>(&format!("{:020}", id.0)).await;
+        let found = context.catalog.get::<Job>(&numbered(id.0)).await;
         if found.is_ok_and(|found| found.is_some_and(|it| it.record.called_off)) {
             return;
         }

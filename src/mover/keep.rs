@@ -10,7 +10,7 @@ use super::apply::Applier;
 use super::catch_up::care;
 use super::context::{MoverContext, now_unix_ms};
 use super::error::MoveError;
-use crate::catalog::{Catalog, Record, Versioned};
+use crate::catalog::{Catalog, Record, Versioned, numbered};
 use crate::shard_move::{Event, Move};
 
 /// How it goes on.
@@ -30,7 +30,7 @@ pub(super) async fn wait_for_release(
     let Some(reversed) = mv.record.reverses else { return Ok(None) };
     let released = async {
         let mut commits = context.catalog.watch::<Move>();
-        let key = format!("{:020}", reversed.id.0);
+        let key = numbered(reversed.id.0);
         loop {
             commits.mark_unchanged();
             let found = context.catalog.get::<Move>(&key).await?;

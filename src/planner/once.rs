@@ -4,8 +4,8 @@ use super::rekey::named;
 use crate::router::Once;
 use crate::sql::Ident;
 
-/// Locks the rows of the statement `text`, and asks for one that may get this or that: no row says that
-/// all nodes do the same.
+/// What locks the rows of the statement `text`, and what asks for one that may get this or that: no row
+/// says that all nodes do the same.
 pub fn once(text: &str, once: &Once) -> [String; 2] {
     let part = |span: &std::ops::Range<usize>| text.get(span.clone()).unwrap_or_default();
     let layout = &once.layout;
