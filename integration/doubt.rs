@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use support::{TestDatabase, TestProxy, rows};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 
 const POLICY: &str = "groups:\n  shop: { key: bigint, shards: 4, tables: { accounts: id } }\n\
                       placement: { mode: 'off' }\n";
@@ -204,4 +206,51 @@ async fn a_part_that_cannot_be_prepared_takes_the_others_with_it() {
         let client = database.client(node).await;
         assert_eq!(rows(&client, prepared).await, [] as [&str; 0]);
     }
+}
+
+#[tokio::test]
+async fn what_a_transaction_only_tells_is_not_heard_if_another_node_does_not_commit() {
+    let policy = "groups:\n  shop: { key: bigint, shards: 4, tables: { parts: account } }\n\
+                  placement: { mode: 'off' }\n";
+    let database = TestDatabase::create(2).await;
+    let proxy = TestProxy::start(&database, policy).await;
+    let writer = proxy.client().await;
+    let table = "CREATE TABLE parts (account bigint, part int, \
+                 UNIQUE (account, part) DEFERRABLE INITIALLY DEFERRED)";
+    writer.batch_execute(table).await.unwrap();
+    writer
+        .batch_execute("INSERT INTO parts SELECT n, 0 FROM generate_series(1, 40) n")
+        .await
+        .unwrap();
+    let other = database.client(1).await;
+    let account = rows(&other, "SELECT min(account) FROM parts").await.remove(0);
+    let (listener, mut connection) = connection_to(&database).await;
+    let (tell, mut heard) = tokio::sync::mpsc::channel(10);
+    let tasks = Tasks::new();
+    drop(tasks.spawn("listener", async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(note) = message {
+                tell.send(note.payload().to_owned()).await.unwrap();
+            }
+        }
+    }));
+    listener.batch_execute("LISTEN news").await.unwrap();
+    writer.batch_execute("BEGIN").await.unwrap();
+    writer.batch_execute("NOTIFY news, 'lost'").await.unwrap();
+    writer.batch_execute(&format!("INSERT INTO parts VALUES ({account}, 0)")).await.unwrap();
+    let failed = writer.batch_execute("COMMIT").await.unwrap_err();
+    assert_eq!(failed.code().unwrap().code(), "23505", "{failed:?}");
+    writer.batch_execute("BEGIN").await.unwrap();
+    writer.batch_execute("NOTIFY news, 'kept'").await.unwrap();
+    writer.batch_execute(&format!("INSERT INTO parts VALUES ({account}, 1)")).await.unwrap();
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(heard.recv().await.as_deref(), Some("kept"));
+    assert_eq!(rows(&other, "SELECT count(*) FROM parts WHERE part = 1").await, ["1"]);
+}
+
+async fn connection_to(database: &TestDatabase) -> (Client, Connection<Socket, NoTlsStream>) {
+    let node = &database.nodes[0];
+    let mut config = Config::new();
+    config.host(&node.host).port(node.port).user(&node.user).dbname(&database.name);
+    config.connect(NoTls).await.unwrap()
 }

@@ -61,7 +61,7 @@ async fn what_is_refused_says_why_and_what_would_work() {
 async fn what_reports_and_orms_ask_gives_what_one_postgresql_gives() {
     let fixture = fixture().await;
     let mut reports = Vec::new();
-    for name in ["bi", "orm", "kinds"] {
+    for name in ["bi", "orm", "kinds", "audit"] {
         reports.push(run(&fixture, name, &text_of(&format!("reads/{name}.sql"))).await);
     }
     if let Ok(path) = std::env::var("DIFFERENTIAL_FILE") {
@@ -74,6 +74,13 @@ async fn what_reports_and_orms_ask_gives_what_one_postgresql_gives() {
 #[tokio::test]
 async fn what_applications_write_gives_what_one_postgresql_gives() {
     assert_all_right(&script("writes").await);
+}
+
+#[tokio::test]
+async fn what_an_audit_asked_for_gives_what_one_postgresql_gives() {
+    let mut reports = script("audit").await;
+    reports.extend(script("definitions").await);
+    assert_all_right(&reports);
 }
 
 #[tokio::test]

@@ -50,6 +50,9 @@ const ROLLBACK_DEADLINE: Duration = Duration::from_secs(10);
 const HAS_WRITTEN: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned() \
     WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
 
+/// Gives a transaction a number, and asks for it.
+const NUMBER: &str = "SELECT pg_catalog.pg_current_xact_id()";
+
 /// What others wait for must not be lost by a crash of its node.
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
@@ -86,6 +89,16 @@ impl Session {
             if let Some(xid) = command?.rows.into_iter().flatten().flatten().next() {
                 writers.push(node);
                 last = last.or((node == home).then_some(LastPart { node, xid }));
+            }
+        }
+        if !writers.is_empty() && last.is_none() && self.may_have_temporary(home) {
+            // What it tells by NOTIFY must not be heard before the others are committed.
+            let part = self.members_in_transaction().filter(|member| member.node == home);
+            for (node, command) in on_all(part, NUMBER).await {
+                if let Some(xid) = command?.rows.into_iter().flatten().flatten().next() {
+                    writers.push(node);
+                    last = Some(LastPart { node, xid });
+                }
             }
         }
         if writers.len() < 2 {

@@ -137,7 +137,7 @@ impl Session {
         text: &str,
         declared: &[u32],
     ) -> Result<Option<Bytes>, Fault> {
-        if self.transaction.ddl.is_some() {
+        if self.has_redefined() {
             // Another connection would wait for its locks, or not know of it.
             return Ok(None);
         }

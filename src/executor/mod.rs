@@ -37,6 +37,7 @@ mod open_pull;
 mod outside;
 mod pull;
 mod pump;
+mod redefined;
 mod reduce;
 mod reference_lock;
 mod resolver;

@@ -24,7 +24,7 @@ use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
 use crate::router::{Params, Pull};
 use crate::shard_map::ShardMap;
-use crate::wire::{Bind, ServerError, TransactionStatus, put_query};
+use crate::wire::{Bind, TransactionStatus, put_query};
 
 /// Tables with more rows than this get statistics before the statement runs, and an index where they
 /// may be joined.
@@ -87,11 +87,11 @@ impl BindFrames {
 }
 
 /// A pull that is ready to be done.
-struct Prepared {
-    described: Described,
-    plan: PullPlan,
+pub(super) struct Prepared {
+    pub(super) described: Described,
+    pub(super) plan: PullPlan,
     /// The merge session sees nothing of the client's transaction.
-    all: bool,
+    pub(super) all: bool,
 }
 
 /// What was brought together.
@@ -136,7 +136,6 @@ impl Session {
         run: &PullRun<'_>,
         client: &mut Client,
     ) -> Result<Option<OpenPull>, Fault> {
-        self.check_definitions()?;
         let limit = self.engine.config.pull_timeout();
         let deadline = Instant::now() + limit;
         let mut merge = MergeSession::begin(self).await?;
@@ -170,22 +169,8 @@ impl Session {
         }
     }
 
-    /// The merge session would wait for the locks of definitions that are not committed, or not know
-    /// them.
-    fn check_definitions(&self) -> Result<(), ServerError> {
-        if self.transaction.ddl.is_none() {
-            return Ok(());
-        }
-        Err(ServerError::refused(
-            "rows of several nodes can't be brought together after definitions in a transaction",
-            "Another connection merges them, to which the definitions are not visible yet.",
-            "Commit the definitions first.",
-        ))
-    }
-
     /// What a pull would do; nothing of it is done.
     pub async fn plan_pull(&mut self, run: &PullRun<'_>) -> Result<PullPlan, Fault> {
-        self.check_definitions()?;
         let mut merge = MergeSession::begin(self).await?;
         let prepared = self.prepare(run, &mut merge).await;
         merge.end().await?;
@@ -217,6 +202,9 @@ impl Session {
         run: &PullRun<'_>,
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
+        if self.has_redefined() {
+            return self.prepare_redefined(run, merge).await;
+        }
         let text = run.expanded_text();
         let map = self.engine.live_map.load();
         let (home, epoch) = (map.home(), map.epoch());
@@ -269,7 +257,7 @@ impl Session {
     /// What PostgreSQL is asked of the statement, if the answer may be kept: it rests on the
     /// definitions of tables alone.
     pub(super) fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
-        let (pull, begun) = (&run.pull, self.transaction.ddl.is_some());
+        let (pull, begun) = (&run.pull, self.has_redefined());
         let alone = pull.expanded.is_none() && pull.unknown_functions.is_empty();
         (alone && !begun && run.start == 0 && run.mode != PullMode::Declare).then(|| Asked {
             text: run.text.to_owned(),

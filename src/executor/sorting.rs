@@ -79,10 +79,7 @@ impl Session {
         reduction: &Reduction,
     ) -> Result<Option<Sorted>, Fault> {
         let pull = &run.pull;
-        if self.transaction.ddl.is_some()
-            || pull.expanded.is_some()
-            || !pull.unknown_functions.is_empty()
-        {
+        if self.has_redefined() || pull.expanded.is_some() || !pull.unknown_functions.is_empty() {
             return Ok(None);
         }
         let asked = self.asked(run, self.engine.live_map.load().epoch());

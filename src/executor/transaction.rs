@@ -35,6 +35,10 @@ pub(super) struct Transaction {
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
     pub ddl: Option<Exclusive>,
+    /// Its DDL is about more than tables: types, functions, views.
+    pub defines_more: bool,
+    /// It may have changed definitions that are the home node's alone.
+    pub defines_at_home: bool,
     /// It has written a reference table: no node becomes a member before it ends.
     pub references: Option<Writing>,
     /// Its DDL made a reference table whose defaults differ from node to node.
@@ -62,13 +66,17 @@ impl Transaction {
             map,
             settings_changed,
             ddl,
+            defines_more,
+            defines_at_home,
             references,
             varies,
             changed_tables,
             changed_views,
             absent,
         } = self;
-        let defined = ddl.is_some() || !changed_tables.is_empty() || !changed_views.is_empty();
+        let more = *defines_more || *defines_at_home;
+        let defined =
+            more || ddl.is_some() || !changed_tables.is_empty() || !changed_views.is_empty();
         let wrote = references.is_some() || *varies;
         if begin.is_some() || defined || wrote || !absent.is_empty() {
             *self = Self::default();

@@ -33,6 +33,7 @@ mod several;
 mod simple;
 mod socket;
 mod statements;
+mod table_as;
 mod templates;
 mod tls;
 mod units;

@@ -312,6 +312,7 @@ pub(super) fn is_write(route: &Route) -> bool {
             | Route::Select(_)
             | Route::Rekey(_)
             | Route::Lock(_)
+            | Route::TableAs(_)
             | Route::First(_)
             | Route::Merge(_)
     )

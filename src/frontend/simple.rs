@@ -237,6 +237,9 @@ impl ClientSession {
         {
             return Ok(None);
         }
+        if template.defines_at_home && matches!(route, Route::Home) {
+            self.session.note_definitions();
+        }
         let access = access(template.access);
         let way = match route {
             Route::Anywhere => Way::Node(self.session.any_node(), Cost::none(access)),

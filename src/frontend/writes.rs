@@ -39,6 +39,9 @@ impl ClientSession {
             if let Route::First(first) = &route {
                 return Box::pin(self.run_first(&Arc::clone(first), bound)).await;
             }
+            if let Route::TableAs(made) = &route {
+                return Box::pin(self.table_as(&Arc::clone(made), bound)).await;
+            }
             if let Route::Merge(merge) = &route {
                 return Box::pin(self.merge(&Arc::clone(merge), bound)).await;
             }

@@ -7,7 +7,7 @@ use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
 use crate::sql::{
-    DdlStatement, Ident, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
+    DdlStatement, Grant, Ident, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
 };
 use crate::wire::ServerError;
 
@@ -19,6 +19,8 @@ pub struct DdlPlan {
     /// A default in it would give another value on each node's copy of a reference table: rows may
     /// come only once the proxy has read the new columns.
     pub varies: bool,
+    /// It is about what statements use beside tables: types, functions, views.
+    pub more: bool,
     /// Names of views that it makes, changes or drops: what they mean is known once it is committed.
     pub views: Vec<String>,
     /// What follows outside of any transaction.
@@ -128,6 +130,7 @@ impl DdlPlan {
         Self {
             tables,
             varies: false,
+            more: false,
             views: Vec::new(),
             apart: None,
             on_leaves: None,
@@ -248,7 +251,8 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
         DdlStatement::CreateIndex(index) => create::index(index, &scope),
         DdlStatement::AlterTable(table) => alter::table(table, &scope),
         DdlStatement::DropTable(named) => {
-            Ok(dropped(scope.policy_tables(&named.names), &ddl.text, map))
+            let others = scope.for_others(&named.names, &named.parts);
+            Ok(dropped(scope.policy_tables(&named.names), (&ddl.text, &others), map))
         }
         DdlStatement::DropIndex(named) if named.concurrently => {
             Ok(concurrent::dropped(named, &scope))
@@ -263,17 +267,65 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
             }],
         )),
         DdlStatement::View(view) => Ok(views(view, ddl)),
-        DdlStatement::Global { object, .. } if object == "sequence" => Ok(sequence(&ddl.text)),
-        DdlStatement::Truncate(_)
-        | DdlStatement::Analyze(_)
-        | DdlStatement::Grant(_)
-        | DdlStatement::Comment
-        | DdlStatement::Global { .. } => Ok(DdlPlan::new(Vec::new(), as_written())),
+        DdlStatement::Global { object, .. }
+            if matches!(object.as_str(), "sequence" | "statistics") =>
+        {
+            Ok(if_exists(&ddl.text, object))
+        }
+        DdlStatement::Global { object, .. }
+            if matches!(object.as_str(), "function" | "procedure")
+                && ddl.text.trim_start().to_ascii_lowercase().starts_with("create") =>
+        {
+            Ok(unchecked(&ddl.text))
+        }
+        DdlStatement::Truncate(named) => {
+            let others = scope.for_others(&named.names, &named.parts);
+            Ok(apart(&ddl.text, keep_numbers(&others)))
+        }
+        DdlStatement::Analyze(named) | DdlStatement::Lock(named) => {
+            Ok(apart(&ddl.text, scope.for_others(&named.names, &named.parts)))
+        }
+        DdlStatement::Grant(Grant { tables: Some(tables), .. }) => {
+            let parts: Vec<_> = tables.iter().map(|name| name.span.clone()).collect();
+            Ok(apart(&ddl.text, scope.for_others(tables, &parts)))
+        }
+        DdlStatement::Grant(_) | DdlStatement::Comment => {
+            Ok(DdlPlan::new(Vec::new(), as_written()))
+        }
+        DdlStatement::Global { object, .. } => {
+            let more =
+                !matches!(object.as_str(), "schema" | "role" | "user" | "trigger" | "policy");
+            Ok(DdlPlan { more, ..DdlPlan::new(Vec::new(), as_written()) })
+        }
     }
 }
 
+/// The home node's text as it is written, and that of the others.
+fn apart(home: &str, others: String) -> DdlPlan {
+    let home = home.trim().to_owned();
+    DdlPlan::new(Vec::new(), vec![Step::HomeAndOthers { home, others }])
+}
+
+/// TRUNCATE with RESTART IDENTITY: the home node gives the numbers, and those that the others may
+/// give stay clear of them.
+fn keep_numbers(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let words = lower.split_ascii_whitespace().rev().take(3).any(|word| word == "restart");
+    match lower.rfind("restart").filter(|_| words) {
+        Some(at) => format!("{}CONTINUE{}", &text[..at], &text[at + "restart".len()..]),
+        None => text.to_owned(),
+    }
+}
+
+/// CREATE FUNCTION: the home node looks at its code. On others there are no home tables, which it may
+/// name.
+fn unchecked(text: &str) -> DdlPlan {
+    let others = format!("SET LOCAL check_function_bodies = off; {}", text.trim());
+    DdlPlan { more: true, ..apart(text, others) }
+}
+
 /// DROP TABLE: a lookup goes with what it finds, and takes its triggers with it.
-fn dropped(mut tables: Vec<TableName>, text: &str, map: &ShardMap) -> DdlPlan {
+fn dropped(mut tables: Vec<TableName>, (home, others): (&str, &str), map: &ShardMap) -> DdlPlan {
     let (mut first, mut locks) = (Vec::new(), Vec::new());
     for lookup in &map.declared().lookups {
         let (own, of) = (tables.contains(&lookup.name), tables.contains(&lookup.table));
@@ -289,8 +341,12 @@ fn dropped(mut tables: Vec<TableName>, text: &str, map: &ShardMap) -> DdlPlan {
         }
     }
     // In one text, of which the last tag counts.
-    first.push(text.trim().to_owned());
-    DdlPlan { locks, ..DdlPlan::new(tables, vec![Step::Nodes(first.join("; "))]) }
+    let whole = |last: &str| {
+        let all: Vec<_> = first.iter().map(String::as_str).chain([last.trim()]).collect();
+        all.join("; ")
+    };
+    let step = Step::HomeAndOthers { home: whole(home), others: whole(others) };
+    DdlPlan { locks, ..DdlPlan::new(tables, vec![step]) }
 }
 
 /// A view stands where its tables are; nodes that lack it have nothing to change.
@@ -307,6 +363,7 @@ fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
         }
     };
     let mut plan = DdlPlan::new(Vec::new(), vec![step]);
+    plan.more = true;
     plan.views = match view.verb {
         ViewVerb::Alter => identifiers(&ddl.text),
         ViewVerb::Create | ViewVerb::Drop => view.names.iter().map(|n| n.name.clone()).collect(),
@@ -314,11 +371,11 @@ fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
     plan
 }
 
-/// A sequence of a home table is at home only.
-fn sequence(text: &str) -> DdlPlan {
+/// A sequence of a home table is at home only, and so are its statistics.
+fn if_exists(text: &str, object: &str) -> DdlPlan {
     let home = text.trim().to_owned();
     let folded = home.to_ascii_lowercase();
-    let head = folded.find("sequence").map_or(home.len(), |at| at + "sequence".len());
+    let head = folded.find(object).map_or(home.len(), |at| at + object.len());
     let written = folded[head..].trim_start().starts_with("if ");
     let others = if written || folded.starts_with("create") {
         home.clone()
@@ -375,6 +432,35 @@ impl<'a> Scope<'a> {
         match &table.kind {
             TableKind::Sharded { group, key } => Some(ShardedTable { table, group: *group, key }),
             TableKind::Reference => None,
+        }
+    }
+
+    /// The text for nodes that lack the home tables among `names`, each of which `parts` places.
+    fn for_others(&self, names: &[Name], parts: &[Range<usize>]) -> String {
+        let known = |name: &Name| self.table(name).is_some() || self.is_view_everywhere(name);
+        let kept: Vec<&str> = names
+            .iter()
+            .zip(parts)
+            .filter(|(name, _)| known(name))
+            .map(|(_, part)| self.slice(part))
+            .collect();
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+            return self.text.trim().to_owned();
+        };
+        if kept.len() == names.len() {
+            return self.text.trim().to_owned();
+        }
+        splice(self.text, &[(first.start..last.end, kept.join(", "))])
+    }
+
+    fn is_view_everywhere(&self, name: &Name) -> bool {
+        let everywhere = |schema: &str| {
+            let view = self.map.view(&TableName::new(schema, name.name.as_str()));
+            view.is_some_and(|view| view.everywhere)
+        };
+        match &name.schema {
+            Some(schema) => everywhere(schema),
+            None => self.search_path.iter().any(|schema| everywhere(schema)),
         }
     }
 

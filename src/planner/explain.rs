@@ -59,6 +59,9 @@ fn in_a_word(route: &Route) -> &'static str {
         Route::Merge(_) => "Way: source, then its rows to their shards, in one transaction",
         Route::Rekey(_) => "Way: rekey, rows with a new key move to its shard, in one transaction",
         Route::Evaluate(_) => "Way: values, computed once, then as a statement that has them",
+        Route::TableAs(_) => {
+            "Way: table, made empty on the home node and filled with the query's rows"
+        }
         Route::Lock(_) => "Way: lock, row by row in the order, as they are merged",
         _ => "Way: every node, in one transaction",
     }

@@ -10,7 +10,7 @@ use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
     AlterAction, AlterTable, ConstraintKind, CopyFormat, CopyStatement, CreateTable, DdlStatement,
-    Ident, Name, Statement, TableElement,
+    Ident, Name, Statement, TableAs, TableElement, table_as,
 };
 use crate::wire::ServerError;
 
@@ -23,8 +23,14 @@ pub(super) fn analyse(
     names: &Names<'_>,
 ) -> Analysis {
     let place = if names.active() { place(ddl, statement, names) } else { Ok(Place::Home) };
+    if let Some(made) = made_of_rows(text, ddl, statement, names).filter(|_| place.is_err()) {
+        return Analysis::new(Access::Ddl, Ok(Part::TableAs(Arc::new(made))));
+    }
+    let locks = matches!(ddl, DdlStatement::Lock(_));
     let part = place.map(|place| match place {
         Place::Home => Part::Home,
+        // Each node locks its own part.
+        Place::Alike => Part::EveryNode,
         Place::Nodes | Place::HomeOnly => {
             let home_only = place == Place::HomeOnly;
             let first = statement.span.start;
@@ -36,7 +42,22 @@ pub(super) fn analyse(
             Part::Ddl(Arc::new(Ddl { text, statement, search_path, home_only }))
         }
     });
-    Analysis::new(Access::Ddl, part)
+    Analysis::new(if locks { Access::Write } else { Access::Ddl }, part)
+}
+
+/// A home table that is made of rows of several nodes.
+fn made_of_rows(
+    text: &str,
+    ddl: &DdlStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Option<TableAs> {
+    let DdlStatement::CreateTable(table) = ddl else { return None };
+    let known = |known: &Table| known.name.name == table.name.name;
+    let hides = table.temporary && names.map.tables().iter().any(known);
+    let at_home = !hides && matches!(names.made(&table.name), Ok(Meaning::Home));
+    let made = table_as(text.get(statement.span.clone())?, names.strings());
+    made.filter(|_| at_home && table.elements.is_none())
 }
 
 /// Where a definition belongs.
@@ -47,6 +68,8 @@ pub(super) enum Place {
     /// The home node, by a plan.
     HomeOnly,
     Nodes,
+    /// Every node, as it is.
+    Alike,
 }
 
 fn place(
@@ -59,13 +82,14 @@ fn place(
         DdlStatement::AlterTable(table) => altered(table, names),
         DdlStatement::CreateIndex(index) => of_tables(std::slice::from_ref(&index.table), names),
         DdlStatement::DropTable(named) | DdlStatement::Analyze(named) => {
-            of_tables(&named.names, names)
+            of_any_tables(&named.names, names)
         }
+        DdlStatement::Lock(named) => locked(&named.names, names),
         DdlStatement::Truncate(named) => {
             for name in &named.names {
                 lookup::check_target(Some(&names.meaning(name)?), names)?;
             }
-            of_tables(&named.names, names)
+            of_any_tables(&named.names, names)
         }
         DdlStatement::DropIndex(_) => Ok(Place::Nodes),
         DdlStatement::Maintenance(of) => of_tables(&of.tables, names)
@@ -73,7 +97,7 @@ fn place(
         DdlStatement::View(view) => view::place(view, statement, names),
         DdlStatement::Grant(grant) if grant.sequences => Ok(Place::Home),
         DdlStatement::Grant(grant) => match &grant.tables {
-            Some(tables) => of_tables(tables, names),
+            Some(tables) => of_any_tables(tables, names),
             None => Ok(Place::Nodes),
         },
         DdlStatement::Comment => match names.mentioned(statement) {
@@ -86,16 +110,41 @@ fn place(
     }
 }
 
-/// All at home, or all of the policy.
-fn of_tables(tables: &[Name], names: &Names<'_>) -> Result<Place, ServerError> {
-    let mut places = Vec::with_capacity(tables.len());
-    for table in tables {
-        places.push(match names.meaning(table)? {
+/// Where each table is.
+fn places(tables: &[Name], names: &Names<'_>) -> Result<Vec<Place>, ServerError> {
+    let place = |table: &Name| {
+        Ok(match names.meaning(table)? {
             Meaning::View(view) if view.everywhere => Place::Nodes,
             Meaning::View(_) | Meaning::Home => Place::Home,
             Meaning::Sharded(..) | Meaning::Reference(_) => Place::Nodes,
-        });
-    }
+        })
+    };
+    tables.iter().map(place).collect()
+}
+
+/// Some may be at home, others of the policy: the plan says which node is told of which.
+fn of_any_tables(tables: &[Name], names: &Names<'_>) -> Result<Place, ServerError> {
+    let all_home = places(tables, names)?.iter().all(|place| *place == Place::Home);
+    Ok(if all_home { Place::Home } else { Place::Nodes })
+}
+
+/// LOCK: reference tables are locked on the home node, where all who write them come.
+fn locked(tables: &[Name], names: &Names<'_>) -> Result<Place, ServerError> {
+    let places = places(tables, names)?;
+    let sharded = |table| Ok(matches!(names.meaning(table)?, Meaning::Sharded(..)));
+    let sharded: Vec<bool> = tables.iter().map(sharded).collect::<Result<_, ServerError>>()?;
+    Ok(if sharded.iter().all(|it| !it) {
+        Place::Home
+    } else if places.contains(&Place::Home) {
+        Place::Nodes
+    } else {
+        Place::Alike
+    })
+}
+
+/// All at home, or all of the policy.
+fn of_tables(tables: &[Name], names: &Names<'_>) -> Result<Place, ServerError> {
+    let places = places(tables, names)?;
     let first = places.first().copied().unwrap_or(Place::Home);
     if places.iter().any(|place| *place != first) {
         return Err(ServerError::refused(
@@ -230,6 +279,7 @@ fn global(
     match names.mentioned(statement) {
         // They belong to their table.
         None if matches!(object, "trigger" | "policy") => Ok(Place::Home),
+        None if object == "statistics" && statement.has("create") => Ok(Place::Home),
         Some(Mention::Reference(table)) if object == "trigger" && statement.has("create") => {
             Err(ServerError::refused(
                 format!("a trigger on the reference table \"{table}\" is not supported"),

@@ -73,6 +73,18 @@ const AGGREGATES: [&str; 20] = [
 /// Of many rows, in whatever order.
 const ORDERLESS: [&str; 6] = ["bool_and", "bool_or", "count", "every", "max", "min"];
 
+/// Put their rows one behind the other.
+const ORDERED: [&str; 8] = [
+    "array_agg",
+    "json_agg",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "range_agg",
+    "string_agg",
+    "xmlagg",
+];
+
 /// Leave something in the session that lasts, or take it away.
 const STATE: [&str; 10] = [
     "dblink_connect",
@@ -215,6 +227,11 @@ fn is_settled(call: &Call) -> bool {
 /// Whether it gives the same on every node that has the same rows, in whatever order they are.
 pub(super) fn is_same_everywhere(call: &Call) -> bool {
     is_pure(call) || is_settled(call) || listed(call, &ORDERLESS)
+}
+
+/// Whether it is an aggregate that puts its rows into an order.
+pub(super) fn depends_on_order(call: &Call) -> bool {
+    listed(call, &ORDERED)
 }
 
 /// Why a call must not run beside a sharded table.

@@ -8,7 +8,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
 use super::{CopyIn, CopyOut, Ddl, Explained, First, MergeWith, Pull, Rekey, Route};
 use crate::ids::{GroupId, ShardId};
-use crate::sql::UseCursor;
+use crate::sql::{TableAs, UseCursor};
 
 /// Where one statement goes.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub(super) enum Part {
     Select(Arc<InsertRows>),
     Rekey(Arc<Rekey>),
     Merge(Arc<MergeWith>),
+    /// A table made of rows of several nodes.
+    TableAs(Arc<TableAs>),
     Ddl(Arc<Ddl>),
     /// A cursor, as [`Route::Declare`].
     Declare(Route),

@@ -9,7 +9,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::{CopyIn, CopyOut, Ddl, First, LookUp, MergeWith, PlainLiteral, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::KeyValue;
-use crate::sql::{Strings, UseCursor};
+use crate::sql::{Strings, TableAs, UseCursor};
 
 /// A statement for several nodes behind EXPLAIN.
 #[derive(Debug, Clone)]
@@ -115,6 +115,8 @@ pub enum Route {
     Rekey(Arc<Rekey>),
     /// A MERGE: its source is run as any other query, then it runs with these rows.
     Merge(Arc<MergeWith>),
+    /// CREATE TABLE AS or SELECT INTO of rows of several nodes: the home node gets the table.
+    TableAs(Arc<TableAs>),
     /// Several statements that do not all go to the same node, by their bytes in the text: each is
     /// routed on its own, all in one transaction.
     Several(Arc<[Range<usize>]>),

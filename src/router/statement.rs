@@ -9,7 +9,7 @@ use super::{
     Access, Control, Declared, Explained, Leaves, Route, definition, first, functions, hint,
     leaves, query,
 };
-use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb};
+use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb, table_as};
 use crate::wire::{ServerError, SqlState};
 
 /// One statement, analysed.
@@ -106,6 +106,13 @@ fn access(query: &Query) -> Access {
 }
 
 fn of_query(text: &str, query: &Query, statement: &Statement, names: &Names<'_>) -> Analysis {
+    if query.features.into
+        && let Some(Mention::Sharded(_)) = names.mentioned(statement)
+        && let Some(made) = text.get(statement.span.clone())
+        && let Some(made) = table_as(made, names.strings())
+    {
+        return Analysis::new(Access::Write, Ok(Part::TableAs(Arc::new(made))));
+    }
     let part = match query::route(text, query, statement, names) {
         Err(error) if error.code == SqlState::FEATURE_NOT_SUPPORTED => {
             first::first(text, query, statement, names, error).map(Part::First)
@@ -195,6 +202,7 @@ fn explained(part: Part, start: Option<usize>, names: &Names<'_>) -> Result<Part
         Part::Merge(merge) => Route::Merge(merge),
         Part::Lock(pull) => Route::Lock(pull),
         Part::First(first) => Route::First(first),
+        Part::TableAs(made) => Route::TableAs(made),
         other => return Ok(other),
     };
     wrap(route).map(Part::Explain).ok_or_else(only_text)
@@ -227,8 +235,8 @@ fn of_other(
         None => Ok(Part::Home),
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
+        // LOCK of ONLY a table: each node locks its own part.
         Some(Mention::Reference(_)) if verb == "lock" => Ok(Part::Home),
-        // Each node locks its own part.
         Some(Mention::Sharded(_)) if verb == "lock" => Ok(Part::EveryNode),
         // A view of whole tables is a view at home.
         Some(Mention::Reference(_))

@@ -46,6 +46,8 @@ pub struct Template {
     pub closes_cursors: bool,
     /// It may change what a lookup table says.
     pub keeps_lookups: bool,
+    /// It may define tables that are at home only.
+    pub defines_at_home: bool,
     /// It may change the definition of a table that is being imported.
     pub defines_imported: bool,
     /// What the home node is sent instead: the same with the system catalog as the application
@@ -152,6 +154,7 @@ fn analysed(text: &str, context: &Context<'_>, mut names: Names<'_>) -> Template
         relations: names.relations(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
         keeps_lookups: parsed.statements.iter().any(|it| super::lookup::keeps(it, &names)),
+        defines_at_home: parsed.statements.iter().any(defines_at_home),
         defines_imported: parsed.statements.iter().any(|it| defines_imported(it, &names)),
         shown: None,
         fingerprint: OnceLock::new(),
@@ -188,6 +191,19 @@ fn defines_imported(statement: &Statement, names: &Names<'_>) -> bool {
         && defines
         && names.context.database == names.map.database()
         && (all() || imported.iter().any(|table| statement.may_name(&table.name)))
+}
+
+/// It may change which tables and columns the home node has, or lock them against readers.
+fn defines_at_home(statement: &Statement) -> bool {
+    let StatementKind::Ddl(ddl) = &statement.kind else { return false };
+    match ddl {
+        DdlStatement::CreateTable(table) => !table.temporary,
+        DdlStatement::AlterTable(_)
+        | DdlStatement::View(_)
+        | DdlStatement::DropTable(_)
+        | DdlStatement::Truncate(_) => true,
+        _ => false,
+    }
 }
 
 fn closes_cursors(statement: &Statement) -> bool {
@@ -324,6 +340,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::Lock(lock) => Target::Fixed(Route::Lock(lock)),
         Part::Rekey(rekey) => Target::Fixed(Route::Rekey(rekey)),
         Part::Merge(merge) => Target::Fixed(Route::Merge(merge)),
+        Part::TableAs(made) => Target::Fixed(Route::TableAs(made)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),

@@ -97,6 +97,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
         Ok(Route::Select(_)) => "select".to_owned(),
         Ok(Route::First(_)) => "first".to_owned(),
         Ok(Route::Lock(_)) => "lock".to_owned(),
+        Ok(Route::TableAs(_)) => "table".to_owned(),
         Ok(Route::Rekey(_)) => "rekey".to_owned(),
         Ok(Route::Merge(_)) => "merge with rows".to_owned(),
         Ok(Route::Declare(declared)) => format!("cursor {}", show(Ok(declared.route.clone()))),

@@ -50,6 +50,9 @@ pub(super) fn check_spread(
     if let Some(call) = computed_once(query) {
         return refuse(&format!("{}() in FROM or a subquery is computed once for all", call.name));
     }
+    if let Some(call) = by_chance(query, meanings) {
+        return refuse(&format!("{}() takes rows in another order on each node", call.name));
+    }
     if let Some(column) = scatter::SYSTEM_COLUMNS.iter().find(|column| statement.has(column)) {
         return refuse(&format!("{column} has another meaning on each node"));
     }
@@ -83,6 +86,19 @@ pub(super) fn computed_once(query: &Query) -> Option<&Call> {
     let calls = query.functions.iter().enumerate();
     let mut calls = calls.filter(|(at, _)| rows || inside.iter().any(|calls| calls.contains(at)));
     calls.find(|(_, call)| functions::is_volatile(call)).map(|(_, call)| call)
+}
+
+/// An aggregate whose value depends on the order of its rows, in a subquery of tables that each node has
+/// whole: PostgreSQL computes it once for all rows.
+fn by_chance<'a>(query: &'a Query, meanings: &[Vec<Option<Meaning<'_>>>]) -> Option<&'a Call> {
+    let whole = |meaning: &Option<Meaning<'_>>| matches!(meaning, Some(Meaning::Reference(_)));
+    let inside = query.levels.iter().zip(meanings).skip(1);
+    let mut inside =
+        inside.filter(|(_, meanings)| !meanings.is_empty() && meanings.iter().all(whole));
+    inside.find_map(|(level, _)| {
+        let calls = level.calls.clone().filter_map(|at| query.functions.get(at));
+        { calls }.find(|call| functions::depends_on_order(call))
+    })
 }
 
 fn refused(table: &str, why: &str) -> ServerError {

@@ -9,6 +9,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token as Grammar, TokenWithSpan};
 
 use super::cursor::Cursor;
+use super::lacking::{self, Instead};
 use super::lexer::{Kind, Token, stored};
 
 /// What edits removed and the tree does not show.
@@ -42,9 +43,16 @@ fn translate(text: &str, tokens: &[Token]) -> Result<(Vec<TokenWithSpan>, Remove
     let mut out = Vec::with_capacity(tokens.len() + 4);
     let mut removed = Removed::default();
     while let Some(token) = cursor.token() {
-        if !skip_symbols(&mut cursor) && !edit(&mut cursor, &mut out, &mut removed)? {
-            push(&mut out, grammar_token(text, token)?, token);
-            cursor.at += 1;
+        if skip_symbols(&mut cursor) || edit(&mut cursor, &mut out, &mut removed)? {
+            continue;
+        }
+        match lacking::edit(&mut cursor) {
+            Some(Instead::Nothing) => {}
+            Some(Instead::One(grammar)) => push(&mut out, grammar, token),
+            None => {
+                push(&mut out, grammar_token(text, token)?, token);
+                cursor.at += 1;
+            }
         }
     }
     Ok((out, removed))
@@ -225,6 +233,7 @@ fn edit_expression(cursor: &mut Cursor<'_>, out: &mut Vec<TokenWithSpan>, token:
             let two = matches!(cursor.word_ahead(1), Some("group" | "ties"));
             cursor.at += if two { 2 } else { 3 };
         }
+        "path" if lacking::names_paths(cursor.tokens) => return false,
         name if TYPES.contains(&name) && !before.is_some_and(|b| b.symbol_ahead(0, "::")) => {
             let Some(Token { kind: Kind::String(value), .. }) = cursor.tokens.get(cursor.at + 1)
             else {

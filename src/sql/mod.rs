@@ -23,6 +23,7 @@ mod fingerprint;
 mod from;
 mod hint;
 mod insert;
+mod lacking;
 mod lexer;
 mod merge;
 mod parse;
@@ -32,6 +33,7 @@ mod quote;
 mod role_password;
 mod shape;
 mod statement;
+mod table_as;
 mod update;
 mod walk;
 
@@ -63,4 +65,5 @@ pub use statement::{
     Join, JoinKind, Level, Parsed, Qualifier, Query, Source, Statement, StatementKind, TableRef,
     Target, Test, Verb,
 };
+pub use table_as::{TableAs, table_as};
 pub use update::UpdateLayout;

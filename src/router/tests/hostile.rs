@@ -205,7 +205,7 @@ fn writes_that_can_not_be_placed_are_refused() {
         ("UPDATE orders SET total = nextval('s') WHERE tenant_id = 5", "refused: nextval"),
         ("SELECT pg_advisory_xact_lock(3) FROM orders WHERE tenant_id = 5", "refused: pg_advisory"),
         ("SELECT pg_notify('a', 'b') FROM orders WHERE tenant_id = 5", "refused: pg_notify"),
-        ("SELECT * INTO x FROM orders WHERE tenant_id = 5", "refused"),
+        ("SELECT * INTO x FROM orders WHERE tenant_id = 5", "table"),
         ("UPDATE countries SET x = 1 FROM orders WHERE orders.tenant_id = 5", "first"),
         (
             "MERGE INTO orders USING items ON orders.tenant_id = items.tenant_id \

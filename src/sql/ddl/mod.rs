@@ -37,6 +37,8 @@ pub enum DdlStatement {
     Analyze(Named),
     /// VACUUM, REINDEX
     Maintenance(Maintenance),
+    /// LOCK
+    Lock(Named),
     /// GRANT, REVOKE
     Grant(Grant),
     /// COMMENT ON
@@ -72,6 +74,10 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
         "truncate" => {
             cursor.eat("table");
             object::named(&mut cursor).map(DdlStatement::Truncate)
+        }
+        "lock" => {
+            cursor.eat("table");
+            object::locked(&mut cursor).map(DdlStatement::Lock)
         }
         "analyze" | "analyse" => object::analyzed(&mut cursor).map(DdlStatement::Analyze),
         "vacuum" => object::vacuumed(&mut cursor).map(DdlStatement::Maintenance),

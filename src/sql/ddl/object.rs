@@ -1,5 +1,7 @@
 //! Statements about named objects: DROP, TRUNCATE, ANALYZE, GRANT, and what is no table.
 
+use std::ops::Range;
+
 use super::DdlStatement;
 use crate::sql::cursor::{Cursor, Name, comma_parts};
 
@@ -8,6 +10,8 @@ use crate::sql::cursor::{Cursor, Name, comma_parts};
 pub struct Named {
     /// The objects.
     pub names: Vec<Name>,
+    /// The bytes of each, with what belongs to it alone.
+    pub parts: Vec<Range<usize>>,
     /// CONCURRENTLY
     pub concurrently: bool,
     /// IF EXISTS
@@ -33,7 +37,7 @@ pub struct Grant {
 }
 
 /// Objects that every node has alike.
-const GLOBAL: [&str; 17] = [
+const GLOBAL: [&str; 18] = [
     "aggregate",
     "cast",
     "collation",
@@ -49,6 +53,7 @@ const GLOBAL: [&str; 17] = [
     "routine",
     "schema",
     "sequence",
+    "statistics",
     "trigger",
     "type",
 ];
@@ -83,20 +88,40 @@ pub(super) fn named(cursor: &mut Cursor<'_>) -> Option<Named> {
     if cursor.word() == Some("only") {
         return None;
     }
-    let mut names = vec![cursor.name()?];
-    cursor.eat_symbol("*");
-    while cursor.eat_symbol(",") {
+    let names = starred(cursor)?;
+    let ends = |word| matches!(word, "cascade" | "restrict" | "restart" | "continue" | "identity");
+    while cursor.word().is_some_and(ends) {
+        cursor.at += 1;
+    }
+    let parts = spans(&names);
+    cursor.at_end().then_some(Named { names, parts, concurrently, if_exists })
+}
+
+/// `a [*], b [*] …`
+fn starred(cursor: &mut Cursor<'_>) -> Option<Vec<Name>> {
+    let mut names = Vec::new();
+    loop {
         if cursor.word() == Some("only") {
             return None;
         }
         names.push(cursor.name()?);
         cursor.eat_symbol("*");
+        if !cursor.eat_symbol(",") {
+            return Some(names);
+        }
     }
-    let ends = |word| matches!(word, "cascade" | "restrict" | "restart" | "continue" | "identity");
-    while cursor.word().is_some_and(ends) {
-        cursor.at += 1;
-    }
-    cursor.at_end().then_some(Named { names, concurrently, if_exists })
+}
+
+fn spans(names: &[Name]) -> Vec<Range<usize>> {
+    names.iter().map(|name| name.span.clone()).collect()
+}
+
+/// `a, b … [IN … MODE] [NOWAIT]`, behind LOCK.
+pub(super) fn locked(cursor: &mut Cursor<'_>) -> Option<Named> {
+    let names = starred(cursor)?;
+    let ends = cursor.at_end() || matches!(cursor.word(), Some("in" | "nowait"));
+    let parts = spans(&names);
+    ends.then_some(Named { names, parts, concurrently: false, if_exists: false })
 }
 
 /// `[(options)] [VERBOSE] table [(columns)], …`; `None` without tables.
@@ -105,8 +130,9 @@ pub(super) fn analyzed(cursor: &mut Cursor<'_>) -> Option<Named> {
         cursor.parenthesized()?;
     }
     cursor.eat("verbose");
-    let mut names = Vec::new();
+    let (mut names, mut parts) = (Vec::new(), Vec::new());
     for part in comma_parts(cursor.text, cursor.tokens.get(cursor.at..)?) {
+        parts.push(part.first()?.start..part.last()?.end);
         let mut cursor = Cursor::new(cursor.text, part);
         names.push(cursor.name()?);
         if cursor.symbol_ahead(0, "(") {
@@ -116,7 +142,7 @@ pub(super) fn analyzed(cursor: &mut Cursor<'_>) -> Option<Named> {
             return None;
         }
     }
-    Some(Named { names, concurrently: false, if_exists: false })
+    Some(Named { names, parts, concurrently: false, if_exists: false })
 }
 
 /// Behind VACUUM.

@@ -1,0 +1,92 @@
+//! A pull in a transaction that has changed definitions: the merge session does not see them, and would
+//! wait for their locks. It gets empty tables of the definitions that the transaction itself sees, and
+//! touches no other.
+
+use super::merge_session::{Described, MergeSession};
+use super::pull::{Prepared, PullRun};
+use super::run::query_message;
+use super::{Fault, Session};
+use crate::planner::{self, PullInput};
+use crate::router::{Pull, PullKind};
+use crate::sql::Literal;
+use crate::wire::ServerError;
+
+/// Writes the definition of one table or view as that of a temporary table: columns and primary key,
+/// all by which a query can be valid or not.
+fn definition(input: &PullInput) -> String {
+    format!(
+        "SELECT pg_catalog.format('CREATE TEMP TABLE %I (%s%s)', {}, \
+         (SELECT pg_catalog.string_agg(pg_catalog.format('%I %s%s', a.attname, \
+         pg_catalog.format_type(a.atttypid, a.atttypmod), \
+         CASE WHEN a.attcollation <> t.typcollation THEN pg_catalog.format(' COLLATE %I.%I', \
+         (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = l.collnamespace), l.collname) END), \
+         ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
+         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+         (SELECT ', ' || pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k \
+         WHERE k.conrelid = c.oid AND k.contype = 'p')) FROM pg_catalog.pg_class c \
+         WHERE c.oid = {}::pg_catalog.regclass",
+        Literal(&input.name),
+        Literal(&input.table)
+    )
+}
+
+/// What is known of columns may not hold any more: rows come whole.
+fn without_columns(pull: &Pull) -> Pull {
+    let mut pull = pull.clone();
+    for table in &mut pull.tables {
+        (table.columns, table.keys) = (None, None);
+        table.tests.clear();
+    }
+    pull
+}
+
+impl Session {
+    /// Notes that a statement of a transaction block may change definitions of the home node.
+    pub fn note_definitions(&mut self) {
+        self.transaction.defines_at_home |= self.in_transaction();
+    }
+
+    /// Whether the transaction may have changed definitions.
+    pub(super) fn has_redefined(&self) -> bool {
+        self.transaction.ddl.is_some() || self.transaction.defines_at_home
+    }
+
+    /// Plans a pull by the definitions that the transaction sees.
+    pub(super) async fn prepare_redefined(
+        &mut self,
+        run: &PullRun<'_>,
+        merge: &mut MergeSession,
+    ) -> Result<Prepared, Fault> {
+        let of_catalog = run.pull.tables.iter().any(|table| table.kind == PullKind::Catalog);
+        if self.transaction.defines_more || of_catalog || run.pull.expanded.is_some() {
+            return Err(refused().into());
+        }
+        let home = self.engine.live_map.load().home();
+        let mut plan = planner::pull(run.text, &without_columns(&run.pull), &run.params, true);
+        for input in &mut plan.inputs {
+            let ask = query_message(&definition(input));
+            let rows = self.evaluate_here(home, &ask, 1).await?;
+            for definition in rows.into_iter().flatten().flatten() {
+                // A type of its columns may be the transaction's own.
+                if merge.guard.command(&definition).await.is_err() {
+                    return Err(refused().into());
+                }
+            }
+            input.is_made = true;
+        }
+        let statement = plan.text.get(run.start..).unwrap_or_default();
+        let described: Described = merge.describe(statement, run.params.types).await?;
+        merge.check_functions(&run.pull.unknown_functions).await?;
+        Ok(Prepared { described, plan, all: true })
+    }
+}
+
+fn refused() -> ServerError {
+    ServerError::refused(
+        "rows of several nodes can't be brought together after such definitions in a transaction",
+        "Another connection merges them, which sees its tables, but no new types, functions or views.",
+        "Commit the definitions first.",
+    )
+}

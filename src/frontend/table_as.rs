@@ -1,0 +1,63 @@
+//! A table made of a query's rows, where these are on several nodes: the home node makes it empty, by
+//! the query's columns, and the rows are inserted like any others.
+
+use super::select::values;
+use super::session::ClientSession;
+use super::simple::Way;
+use crate::executor::{Bound, Cost, Fault};
+use crate::load::Access;
+use crate::sql::{Literal, TableAs};
+use crate::wire::Reply;
+
+impl ClientSession {
+    /// Runs CREATE TABLE AS or SELECT INTO; leaves `ReadyForQuery` to the caller.
+    pub(super) async fn table_as(
+        &mut self,
+        made: &TableAs,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let types = self.types_in(&made.insert, bound).await?;
+        let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
+        if made.no_data || made.if_not_exists && self.is_there(&made.name).await? {
+            if typed.is_none() {
+                let home = self.worker.engine.live_map.load().home();
+                let template = self.template(&made.empty);
+                self.prepare_node(&template, home).await?;
+                return self.session.run_text(home, &made.empty, &mut self.client).await;
+            }
+            let empty = async |session: &mut Self| session.make_empty(made, typed.as_ref()).await;
+            self.capture(empty).await?;
+            self.client.put(Reply::CommandComplete("CREATE TABLE AS"));
+            return Ok(());
+        }
+        let work = async |session: &mut Self| {
+            let empty = async |session: &mut Self| session.make_empty(made, typed.as_ref()).await;
+            session.capture(empty).await?;
+            let fill = async |session: &mut Self| {
+                Box::pin(session.rewritten(&made.insert, typed.as_ref())).await
+            };
+            Ok(session.capture(fill).await?.count())
+        };
+        self.in_one_block("SELECT", work).await
+    }
+
+    async fn make_empty(
+        &mut self,
+        made: &TableAs,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
+        let home = self.worker.engine.live_map.load().home();
+        let way = Way::Node(home, Cost::none(Access::Write));
+        self.write_way(way, &made.empty, bound).await
+    }
+
+    async fn is_there(&mut self, name: &str) -> Result<bool, Fault> {
+        let home = self.worker.engine.live_map.load().home();
+        let text = format!("SELECT 1 WHERE pg_catalog.to_regclass({}) IS NOT NULL", Literal(name));
+        let ask = async |session: &mut Self| {
+            session.session.run_text(home, &text, &mut session.client).await
+        };
+        let found = self.capture(ask).await?;
+        found.rows.first().map_or(Ok(false), |row| Ok(!values(row)?.is_empty()))
+    }
+}

@@ -1,0 +1,172 @@
+//! What the grammar lacks as a whole clause or a form of its own: SEARCH and CYCLE, ROWS FROM, SQL/XML.
+//! Nothing of it says where rows are.
+
+use sqlparser::tokenizer::Token as Grammar;
+
+use super::cursor::Cursor;
+use super::lexer::{Kind, Token};
+
+/// Words that other databases reserve, and PostgreSQL does not.
+const ORDINARY: [&str; 17] = [
+    "anti",
+    "asof",
+    "cluster",
+    "connect",
+    "distribute",
+    "final",
+    "format",
+    "global",
+    "minus",
+    "pivot",
+    "prewhere",
+    "qualify",
+    "sample",
+    "semi",
+    "settings",
+    "sort",
+    "top",
+];
+
+/// What stands in the place of tokens.
+#[derive(Debug, PartialEq)]
+pub(super) enum Instead {
+    /// Nothing.
+    Nothing,
+    /// One token.
+    One(Grammar),
+}
+
+/// Edits at the cursor, which moves past what is edited; `None` if nothing is.
+pub(super) fn edit(cursor: &mut Cursor<'_>) -> Option<Instead> {
+    let mut after = *cursor;
+    let instead = edited(&mut after)?;
+    cursor.at = after.at;
+    Some(instead)
+}
+
+fn edited(cursor: &mut Cursor<'_>) -> Option<Instead> {
+    let here = cursor.word()?;
+    let before = cursor.at.checked_sub(1).map(|at| Cursor { at, ..*cursor });
+    let closed = before.is_some_and(|before| before.symbol_ahead(0, ")"));
+    match here {
+        "search" | "cycle" if closed => skip_search(cursor),
+        "rows" if cursor.word_ahead(1) == Some("from") && cursor.symbol_ahead(2, "(") => {
+            cursor.at += 2;
+            Some(Instead::One(Grammar::make_word("unnest", None)))
+        }
+        word if ORDINARY.binary_search(&word).is_ok() && !cursor.symbol_ahead(1, "(") => {
+            cursor.at += 1;
+            Some(Instead::One(Grammar::make_word(word, Some('"'))))
+        }
+        "name" | "document" | "content" | "as" | "passing"
+            if cursor.text.contains("xml") || cursor.text.contains("XML") =>
+        {
+            edit_xml(cursor, here)
+        }
+        _ => None,
+    }
+}
+
+/// `SEARCH DEPTH FIRST BY a, b SET c`, `CYCLE a SET b [TO x DEFAULT y] USING c`: they add columns.
+fn skip_search(cursor: &mut Cursor<'_>) -> Option<Instead> {
+    if cursor.eat("search") {
+        let first = cursor.eat_any(&["depth", "breadth"]) && cursor.eat_all(&["first", "by"]);
+        first.then_some(())?;
+        columns(cursor, "set")?;
+        cursor.ident()?;
+    }
+    if cursor.eat("cycle") {
+        columns(cursor, "set")?;
+        while cursor.word() != Some("using") && !cursor.at_end() {
+            cursor.at += 1;
+        }
+        cursor.at += 1;
+        cursor.ident()?;
+    }
+    Some(Instead::Nothing)
+}
+
+/// `a, b …` up to `end`, which is eaten.
+fn columns(cursor: &mut Cursor<'_>, end: &str) -> Option<()> {
+    loop {
+        cursor.ident()?;
+        if cursor.eat(end) {
+            return Some(());
+        }
+        if !cursor.eat_symbol(",") {
+            return None;
+        }
+    }
+}
+
+/// `xmlelement(NAME a, xmlattributes(b AS c))`, `xmlforest(a AS b)`, `xmlserialize(CONTENT a AS text)`,
+/// `xmlexists(a PASSING b)`.
+fn edit_xml(cursor: &mut Cursor<'_>, here: &str) -> Option<Instead> {
+    let within = call_around(cursor).filter(|call| call.starts_with("xml"))?;
+    match (here, within) {
+        ("name", "xmlelement" | "xmlpi") => {
+            cursor.at += 1;
+            cursor.ident()?;
+            cursor.eat_symbol(",");
+            Some(Instead::Nothing)
+        }
+        ("document" | "content", "xmlparse" | "xmlserialize") => {
+            cursor.at += 1;
+            Some(Instead::Nothing)
+        }
+        ("as", "xmlattributes" | "xmlforest") => {
+            cursor.at += 1;
+            cursor.ident()?;
+            Some(Instead::Nothing)
+        }
+        ("as", "xmlserialize") => {
+            while !cursor.symbol_ahead(0, ")") && !cursor.at_end() {
+                if cursor.symbol_ahead(0, "(") {
+                    cursor.parenthesized()?;
+                } else {
+                    cursor.at += 1;
+                }
+            }
+            Some(Instead::Nothing)
+        }
+        ("passing", "xmlexists") => {
+            cursor.at += 1;
+            cursor.eat_all(&["by", "ref"]);
+            cursor.eat_all(&["by", "value"]);
+            Some(Instead::One(Grammar::Comma))
+        }
+        _ => None,
+    }
+}
+
+/// The word before the parenthesis that the cursor stands in.
+fn call_around<'a>(cursor: &Cursor<'a>) -> Option<&'a str> {
+    let mut depth = 0_usize;
+    for at in (0..cursor.at).rev() {
+        let here = Cursor { at, ..*cursor };
+        depth += usize::from(here.symbol_ahead(0, ")"));
+        if here.symbol_ahead(0, "(") {
+            match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return Cursor { at: at.checked_sub(1)?, ..*cursor }.word(),
+            }
+        }
+    }
+    None
+}
+
+/// Whether PATH stands for itself: no type before a string.
+pub(super) fn names_paths(tokens: &[Token]) -> bool {
+    let table = |token: &Token| matches!(&token.kind, Kind::Word(word) if word == "xmltable");
+    tokens.iter().any(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_sorted() {
+        assert!(ORDINARY.is_sorted());
+    }
+}
