@@ -35,7 +35,9 @@ pub fn given_rows(names: &[String], kinds: &[String], rows: &[String]) -> String
     }
     let (some, none) = if rows.is_empty() {
         let nulls: Vec<_> = kinds.iter().map(|kind| format!("CAST(NULL AS {kind})")).collect();
-        (format!("({})", nulls.join(", ")), " WHERE false")
+        // Twice: the values of a single row are taken for constants, and change how columns are described.
+        let nulls = nulls.join(", ");
+        (format!("({nulls}), ({nulls})"), " WHERE false")
     } else {
         (rows.join(", "), "")
     };
@@ -58,7 +60,8 @@ mod tests {
     #[test]
     fn no_rows_have_columns_too() {
         let (names, kinds) = (vec!["a b".to_owned()], vec!["bigint".to_owned()]);
-        let none = "SELECT * FROM (VALUES (CAST(NULL AS bigint))) AS given (\"a b\") WHERE false";
+        let null = "(CAST(NULL AS bigint))";
+        let none = format!("SELECT * FROM (VALUES {null}, {null}) AS given (\"a b\") WHERE false");
         assert_eq!(given_rows(&names, &kinds, &[]), none);
         let (names, kinds) =
             (["a", "a"].map(str::to_owned), ["text", "numeric(8,2)"].map(str::to_owned));

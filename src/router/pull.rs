@@ -165,6 +165,8 @@ pub(super) fn reduction(
     if whole || !query.columns.qualifiers.is_empty() || !query.functions.iter().all(known) {
         return None;
     }
+    // Rows that are locked come as they are: nothing is made of their columns.
+    let locks = query.features.locking;
     let mut columns = Vec::new();
     let (first, inner) = (query.levels.first()?, meanings.iter().skip(1).flatten());
     for (table, meaning) in first.tables.iter().zip(meanings.first()?) {
@@ -176,14 +178,15 @@ pub(super) fn reduction(
             (None, Source::Derived(derived)) => {
                 columns.extend(derived.columns.iter().map(|(name, _)| name.clone()));
             }
+            _ if locks => continue,
             _ => return None,
         }
-        if columns.len() == before {
+        if columns.len() == before && !locks {
             return None;
         }
     }
     let at_home = |meaning: &Option<Meaning<'_>>| matches!(meaning, Some(Meaning::Home));
-    if first.tables.iter().any(|table| table.renamed) || { inner }.any(at_home) {
+    if first.tables.iter().any(|table| table.renamed && !locks) || { inner }.any(at_home) {
         return None;
     }
     columns.sort();

@@ -163,7 +163,8 @@ pub(super) fn query(text: &str, tokens: &[Token]) -> Result<Query, String> {
         query.columns.rows = names_row(&query);
         query.columns.all = has_wildcard(text, tokens) || query.columns.rows;
         let features = &query.features;
-        let single = super::derived::are_all_derived(&query.levels);
+        // Rows that are locked are only put into their order.
+        let single = features.locking || super::derived::are_all_derived(&query.levels);
         if single && !features.set_operation && !features.cte && !features.window {
             let (places, aliases) = (&query.columns.places, &query.columns.aliases);
             query.shape = shape::shape(text, tokens, places, aliases).map(Box::new);
