@@ -202,7 +202,7 @@ impl Session {
         run: &PullRun<'_>,
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
-        if self.has_redefined() {
+        if self.has_redefined_for(&run.pull) {
             return self.prepare_redefined(run, merge).await;
         }
         let text = run.expanded_text();
@@ -257,7 +257,7 @@ impl Session {
     /// What PostgreSQL is asked of the statement, if the answer may be kept: it rests on the
     /// definitions of tables alone.
     pub(super) fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
-        let (pull, begun) = (&run.pull, self.has_redefined());
+        let (pull, begun) = (&run.pull, self.has_redefined_for(&run.pull));
         let alone = pull.expanded.is_none() && pull.unknown_functions.is_empty();
         (alone && !begun && run.start == 0 && run.mode != PullMode::Declare).then(|| Asked {
             text: run.text.to_owned(),

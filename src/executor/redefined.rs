@@ -53,6 +53,12 @@ impl Session {
         self.transaction.ddl.is_some() || self.transaction.defines_at_home
     }
 
+    /// The same of tables that a pull reads: sharded tables are not the home node's alone.
+    pub(super) fn has_redefined_for(&self, pull: &Pull) -> bool {
+        let whole = || pull.tables.iter().any(|table| table.kind == PullKind::Whole);
+        self.transaction.ddl.is_some() || self.transaction.defines_at_home && whole()
+    }
+
     /// Plans a pull by the definitions that the transaction sees.
     pub(super) async fn prepare_redefined(
         &mut self,

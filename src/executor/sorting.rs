@@ -79,7 +79,10 @@ impl Session {
         reduction: &Reduction,
     ) -> Result<Option<Sorted>, Fault> {
         let pull = &run.pull;
-        if self.has_redefined() || pull.expanded.is_some() || !pull.unknown_functions.is_empty() {
+        if self.has_redefined_for(pull)
+            || pull.expanded.is_some()
+            || !pull.unknown_functions.is_empty()
+        {
             return Ok(None);
         }
         let asked = self.asked(run, self.engine.live_map.load().epoch());
