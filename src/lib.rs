@@ -20,6 +20,7 @@ pub mod runtime;
 pub mod load;
 pub mod backend;
 pub mod catalog;
+pub mod cluster;
 pub mod executor;
 pub mod mover;
 pub mod controller;

@@ -72,12 +72,12 @@ pub async fn inject(world: &mut World, random: &mut StdRng) -> Fault {
     match fault {
         Fault::KillProxy => kill_proxy(world, random).await,
         Fault::PauseProxy => {
-            let leader = world.leader().await;
-            world.signal(leader, Signal::SIGSTOP);
+            let victim = world.victim(random).await;
+            world.signal(victim, Signal::SIGSTOP);
             // Where another one stands by, it may take over.
             let most = if world.shared.is_some() { 6_000 } else { 2_500 };
             sleep(millis(random, most)).await;
-            world.signal(leader, Signal::SIGCONT);
+            world.signal(victim, Signal::SIGCONT);
         }
         Fault::KillNode => world.kill_node(node, millis(random, 1_500)).await,
         Fault::KillBoth => {
@@ -113,12 +113,12 @@ pub async fn inject(world: &mut World, random: &mut StdRng) -> Fault {
             disk.empty();
         }
         Fault::CutCatalog => {
-            let leader = world.leader().await;
+            let victim = world.victim(random).await;
             let Some(shared) = &world.shared else { return fault };
-            shared.wires[leader].set(Mode::Stall);
+            shared.wires[victim].set(Mode::Stall);
             sleep(millis(random, 6_000)).await;
-            shared.wires[leader].cut();
-            shared.wires[leader].heal();
+            shared.wires[victim].cut();
+            shared.wires[victim].heal();
         }
         Fault::StopCatalog => {
             let Some(shared) = &world.shared else { return fault };
@@ -131,8 +131,8 @@ pub async fn inject(world: &mut World, random: &mut StdRng) -> Fault {
 }
 
 async fn kill_proxy(world: &mut World, random: &mut StdRng) {
-    let leader = world.leader().await;
-    world.signal(leader, Signal::SIGKILL);
+    let victim = world.victim(random).await;
+    world.signal(victim, Signal::SIGKILL);
     sleep(Duration::from_millis(20)).await;
     drop(world.keep_alive(failpoint(random)).await);
 }

@@ -2,8 +2,8 @@
 //! program, its nodes and the wires between them fail at random.
 //!
 //! `make chaos` runs it as long as wanted: `CHAOS_SECONDS` says how long, `SEED` makes it begin the
-//! same again. `CHAOS_STANDBY=1` has a second proxy stand by, over etcd, `0` has none; else the seed
-//! says.
+//! same again. `CHAOS_PROXIES=one` has one proxy, `standby` a second one that stands by, over etcd, and
+//! `both` two that serve; else the seed says.
 #![allow(clippy::print_stdout, reason = "the seed, and what happened")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 #![allow(unreachable_pub, reason = "a binary's own modules")]
@@ -34,7 +34,7 @@ use tokio::time::{Instant, sleep};
 use clients::{Kind, Worker};
 use faults::Fault;
 use ledger::Ledger;
-use world::World;
+use world::{Who, World};
 
 /// How long it runs when nobody says, in seconds.
 const SHORT: u64 = 25;
@@ -82,10 +82,14 @@ struct Chaos {
 
 impl Chaos {
     async fn new(seed: u64) -> Self {
-        let stands_by =
-            variable("CHAOS_STANDBY").map_or(seed.is_multiple_of(2), |wanted| wanted > 0);
-        println!("a second proxy stands by: {stands_by}");
-        let world = World::new(stands_by).await;
+        let serving = match std::env::var("CHAOS_PROXIES").as_deref() {
+            Ok("one") => Who::One,
+            Ok("standby") => Who::StandsBy,
+            Ok("both") => Who::Both,
+            _ => [Who::One, Who::StandsBy, Who::Both][usize::try_from(seed % 3).unwrap()],
+        };
+        println!("proxies: {serving:?}");
+        let world = World::new(serving).await;
         let ledger = Arc::new(Ledger::new());
         let (driver, tasks) = (world.deployment.driver(), Tasks::new());
         let kinds = [

@@ -1,5 +1,5 @@
-//! The program: one process, or two on one catalog of which one stands by; started again whenever it
-//! ends. And their admin API.
+//! The program: one process, or two on one catalog of which one stands by or both serve; started again
+//! whenever it ends. And their admin API.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -9,6 +9,8 @@ use std::time::Duration;
 use foreshard::catalog::{Catalog, Lead};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::process_support::Deployment;
-use super::world::World;
+use super::world::{Who, World};
 use crate::support::TestEtcd;
 use crate::support::link::Link;
 
@@ -135,20 +137,34 @@ fn was_replaced(status: ExitStatus, tail: &str) -> bool {
 impl World {
     /// Starts the program wherever it does not run.
     pub fn start(&mut self, failpoint: Option<&str>) {
-        // A failpoint of one that stands by would be reached much later.
-        for (proxy, failpoint) in self.proxies.iter_mut().zip([failpoint, None]) {
+        let failpoints = self.failpoints(failpoint);
+        for (proxy, failpoint) in self.proxies.iter_mut().zip(failpoints) {
             proxy.start(failpoint);
         }
     }
 
     /// Starts the program again where it has ended; an end that nobody caused is a story.
     pub async fn keep_alive(&mut self, failpoint: Option<&str>) -> Option<String> {
-        for (proxy, failpoint) in self.proxies.iter_mut().zip([failpoint, None]) {
+        let failpoints = self.failpoints(failpoint);
+        for (proxy, failpoint) in self.proxies.iter_mut().zip(failpoints) {
             if let Some(story) = proxy.keep_alive(failpoint).await {
                 return Some(story);
             }
         }
         None
+    }
+
+    /// Where each proxy is to die. One that stands by would come there much later.
+    fn failpoints<'a>(&self, failpoint: Option<&'a str>) -> [Option<&'a str>; 2] {
+        [failpoint, failpoint.filter(|_| self.who == Who::Both)]
+    }
+
+    /// One that serves and is to be done harm to.
+    pub async fn victim(&self, random: &mut StdRng) -> usize {
+        match self.who {
+            Who::Both => random.random_range(0..2),
+            _ => self.leader().await,
+        }
     }
 
     /// Which proxy serves, as far as can be seen.

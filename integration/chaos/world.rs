@@ -31,8 +31,17 @@ const TABLES: [&str; 4] = [
      PRIMARY KEY (tenant_id, slot))",
 ];
 
+/// Which proxies there are, and which of them serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    One,
+    StandsBy,
+    Both,
+}
+
 /// Everything that can be broken.
 pub struct World {
+    pub who: Who,
     pub deployment: Deployment,
     pub links: Vec<Link>,
     pub disks: Vec<Option<TinyDisk>>,
@@ -44,7 +53,7 @@ pub struct World {
 
 impl World {
     /// With a second proxy that stands by, if wanted.
-    pub async fn new(stands_by: bool) -> Self {
+    pub async fn new(who: Who) -> Self {
         let nodes = TestNodes::start(3).await;
         let (mut links, mut disks, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for address in nodes.addresses() {
@@ -62,19 +71,20 @@ impl World {
         let database = TestDatabase { name: DATABASE.to_owned(), nodes: addresses };
         let mut deployment = Deployment::over(database.clone());
         let (mut proxies, mut shared) = (Vec::new(), None);
-        if stands_by {
+        if who == Who::One {
+            configure(&deployment, None);
+            proxies.push(Proxy::new(deployment.clone()));
+        } else {
             let (other, etcd) = (Deployment::over(database), TestEtcd::start().await);
             let wires = vec![Link::to(etcd.port).await, Link::to(etcd.port).await];
             deployment.other_port = Some(other.port);
-            configure(&deployment, Some(&wires[0]));
-            configure(&other, Some(&wires[1]));
+            configure(&deployment, Some((&wires[0], who)));
+            configure(&other, Some((&wires[1], who)));
+            deployment.balanced = who == Who::Both;
             proxies.extend([deployment.clone(), other].map(Proxy::new));
             shared = Some(Shared { etcd, wires });
-        } else {
-            configure(&deployment, None);
-            proxies.push(Proxy::new(deployment.clone()));
         }
-        let mut world = Self { deployment, links, disks, proxies, shared, nodes };
+        let mut world = Self { who, deployment, links, disks, proxies, shared, nodes };
         world.start(None);
         world.until_it_serves().await;
         world.load().await;
@@ -178,14 +188,16 @@ impl World {
 }
 
 /// Writes what a proxy is started with; its catalog is where the wire leads, if there is one.
-fn configure(deployment: &Deployment, etcd: Option<&Link>) {
+fn configure(deployment: &Deployment, etcd: Option<(&Link, Who)>) {
     let text = std::fs::read_to_string(&deployment.config).unwrap();
     let (before, _) = text.split_once("policy:").unwrap();
-    let catalog = etcd.map_or_else(String::new, |wire| {
+    let catalog = etcd.map_or_else(String::new, |(wire, who)| {
         format!(
-            "catalog: {{ etcd: {{ endpoints: 'http://127.0.0.1:{}', prefix: chaos, lease_ms: {} }} }}\n",
+            "catalog: {{ etcd: {{ endpoints: 'http://127.0.0.1:{}', prefix: chaos, lease_ms: {}, \
+             serve: {} }} }}\n",
             wire.port,
-            LEASE.as_millis()
+            LEASE.as_millis(),
+            if who == Who::Both { "all" } else { "one" }
         )
     });
     let policy = format!(

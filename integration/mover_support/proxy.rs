@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use foreshard::backend::NodeAddress;
 use foreshard::catalog::Catalog;
-use foreshard::executor::{DdlLock, Gates, LiveMap};
+use foreshard::cluster::Cluster;
+use foreshard::executor::{DdlLock, EngineParts, Gates, LiveMap};
 use foreshard::ids::MoveId;
+use foreshard::load::Counters;
 use foreshard::mover::{self, Config, MoverContext};
 use foreshard::runtime::{Failpoints, Tasks};
 use foreshard::shard_map::ShardMap;
@@ -81,14 +83,15 @@ impl Shop {
 
     async fn with(&self, nodes: Vec<NodeAddress>, failpoints: Failpoints, config: Config) -> Proxy {
         let proxy = self.still().await;
-        let mut context = MoverContext::new(
-            self.catalog.clone(),
-            proxy.live_map.clone(),
-            proxy.gates.clone(),
-            proxy.ddl_lock.clone(),
-            nodes,
-            config,
-        );
+        let parts = EngineParts {
+            catalog: self.catalog.clone(),
+            cluster: Cluster::alone(self.catalog.clone()),
+            live_map: proxy.live_map.clone(),
+            gates: proxy.gates.clone(),
+            ddl_lock: proxy.ddl_lock.clone(),
+            counters: Counters::new(0, 0),
+        };
+        let mut context = MoverContext::new(&parts, nodes, config);
         context.failpoints = failpoints;
         let (running, serving) = (proxy.clone(), Arc::clone(&self.serving));
         let context = Arc::new(context);

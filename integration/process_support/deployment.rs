@@ -26,6 +26,8 @@ pub struct Deployment {
     pub port: u16,
     /// Where they connect if nobody is there.
     pub other_port: Option<u16>,
+    /// Whether they connect to either, as it comes.
+    pub balanced: bool,
     /// Where its processes keep the catalog.
     pub data_folder: PathBuf,
     pub config: PathBuf,
@@ -51,6 +53,7 @@ impl Deployment {
         let deployment = Self {
             port: port(),
             other_port: None,
+            balanced: false,
             data_folder: folder.join("data"),
             config: folder.join("foreshard.yaml"),
             log: folder.join("log"),
@@ -119,6 +122,9 @@ impl Deployment {
         config.user("postgres").dbname(&self.database.name);
         for port in [self.port].into_iter().chain(self.other_port) {
             config.host("127.0.0.1").port(port);
+        }
+        if self.balanced {
+            config.load_balance_hosts(tokio_postgres::config::LoadBalanceHosts::Random);
         }
         config
     }

@@ -78,8 +78,11 @@ impl TestEtcd {
 pub async fn lead_at(endpoints: Vec<String>, prefix: &str, id: &str) -> Lead {
     let config = EtcdConfig::new(endpoints, prefix.to_owned(), Duration::from_mins(1)).unwrap();
     let (host, listen) = ("test".to_owned(), "nowhere".to_owned());
-    let me = Leader { id: id.to_owned(), host, listen, since_unix_ms: 0 };
-    Lead::take(config, me, |_| {}).await
+    let (id, admin) = (id.to_owned(), String::new());
+    let me = Leader { id, host, listen, admin, since_unix_ms: 0 };
+    let lead = Lead::new(config, me, None);
+    lead.take(|_| {}).await;
+    lead
 }
 
 /// A free port whose next one is free too. Other test binaries look for some at the same time.

@@ -116,6 +116,7 @@ impl TestProxy {
         }
         let config = ProxyConfig {
             catalog: foreshard::app::catalog_in(&folder).unwrap(),
+            turn: foreshard::app::Turn::Alone,
             policy: parsed,
             nodes: nodes.clone(),
             admission: Arc::new(ArcSwap::from_pointee(how.admission)),

@@ -44,6 +44,20 @@ const LISTS: &[List] = &[
         ],
     },
     List {
+        word: "proxies",
+        what: "the proxies of this catalog, where several share it",
+        path: "/api/v1/proxies",
+        at: "/proxies",
+        columns: &[
+            ("proxy", "/number"),
+            ("host", "/host"),
+            ("listen", "/listen"),
+            ("admin", "/admin"),
+            ("leads", "/leads"),
+            ("this", "/this"),
+        ],
+    },
+    List {
         word: "shards",
         what: "where every shard is",
         path: "/api/v1/shards",

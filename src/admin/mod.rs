@@ -8,6 +8,7 @@ mod error;
 mod jobs;
 mod load;
 mod metrics;
+mod peers;
 mod routes;
 mod server;
 mod service;
@@ -16,6 +17,7 @@ mod views;
 pub use console::ApiConsole;
 pub use error::ApiError;
 pub use metrics::{Metrics, MetricsError};
+pub use peers::Share;
 pub use server::{AdminError, AdminServer};
 pub use service::{Readiness, Reload, Service};
 

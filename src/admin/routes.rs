@@ -3,6 +3,7 @@
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 
 use super::jobs;
 use super::load;
+use super::peers;
 use super::views::{MoveView, NodesView, ShardsView};
 use super::{ApiError, Metrics, Readiness, Service};
 use crate::ids::{JobId, MoveId, ShardId};
@@ -55,6 +57,7 @@ GET  /api/v1/forecasts   how good the forecasts were (?shard= also gives what wa
 POST /api/v1/reload      reads the configuration again; what changed, what needs a restart\n\
 GET  /api/v1/clients     who is connected, and what pins a client to its servers\n\
 GET  /api/v1/pools       the connections to the nodes\n\
+GET  /api/v1/proxies     the proxies of this catalog, where several serve\n\
 GET  /api/v1/events      known events; POST adds one, DELETE ?name= takes it away\n\
 GET  /api/v1/announcements  what clients announce of themselves, and how far each is believed;\n\
                             POST adds one; /socket is the same over a WebSocket\n\
@@ -62,11 +65,19 @@ GET  /api/v1/decisions   decisions with their reasons, newest first (?limit=)\n"
 
 /// All routes.
 pub(super) fn router(service: Service, metrics: Metrics) -> Router {
-    let api = Router::new()
+    let leader = from_fn_with_state(service.clone(), peers::by_the_leader);
+    let led = Router::new()
         .route("/status", get(status))
+        .route("/moves", get(moves))
+        .route("/heatmap", get(load::heatmap))
+        .route("/load", get(load::detail))
+        .route("/forecasts", get(load::forecasts))
+        .route_layer(leader);
+    let api = Router::new()
+        .merge(led)
         .route("/shards", get(shards))
         .route("/nodes", get(nodes))
-        .route("/moves", get(moves).post(request_move))
+        .route("/moves", post(request_move))
         .route("/splits", post(request_split))
         .route("/merges", post(request_merge))
         .route("/reversals", post(reverse))
@@ -80,14 +91,14 @@ pub(super) fn router(service: Service, metrics: Metrics) -> Router {
         .route("/jobs", get(jobs::jobs))
         .route("/jobs/{id}", get(jobs::job))
         .route("/decisions", get(decisions))
-        .route("/heatmap", get(load::heatmap))
-        .route("/load", get(load::detail))
-        .route("/forecasts", get(load::forecasts))
         .route("/events", get(load::events).post(load::add_event).delete(load::delete_event))
         .route("/announcements", get(load::announcements).post(load::announce))
         .route("/announcements/socket", get(load::announce_socket))
         .route("/clients", get(clients))
         .route("/pools", get(pools))
+        .route("/proxies", get(peers::proxies))
+        .route("/load/share", post(peers::share))
+        .route("/past", get(peers::past))
         .route("/reload", post(reload))
         .with_state(service.clone());
     Router::new()

@@ -11,11 +11,13 @@ use tokio::sync::watch;
 
 use super::ApiError;
 use crate::backend::NodeAddress;
-use crate::catalog::{Catalog, CatalogError, Record};
+use crate::catalog::{Catalog, CatalogError, EmbeddedKv, Record};
+use crate::cluster::Cluster;
 use crate::controller::Insight;
 use crate::executor::LiveMap;
 use crate::frontend::Directory;
 use crate::ids::{MoveId, NodeId, ShardId};
+use crate::load::{Counters, Samples};
 use crate::mover;
 use crate::mover::{HowToSplit, Switched, UnderWay, Wanted};
 pub(super) use crate::runtime::now_unix_ms;
@@ -49,6 +51,14 @@ pub struct Service {
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Load and forecasts.
     pub insight: Insight,
+    /// What this proxy has counted and looked at, for the one that leads.
+    pub counters: Counters,
+    /// What was looked at.
+    pub samples: Samples,
+    /// This process's own store, if the catalog is shared.
+    pub local: Option<EmbeddedKv>,
+    /// The proxies that serve.
+    pub cluster: Cluster,
     /// Who is connected.
     pub directory: Directory,
     /// How far each move under way is.

@@ -10,9 +10,11 @@ mod hand_over;
 mod http;
 mod import;
 mod job;
+mod leadership;
 mod leading;
 mod logging;
 mod node;
+mod peers;
 mod preflight;
 mod proxy;
 mod reload;
@@ -35,6 +37,7 @@ pub use cli::{Cli, Command};
 pub use http::{AdminClient, HttpError};
 pub use leading::catalog_in;
 pub use proxy::{Proxy, ProxyConfig, StartError};
+pub use term::Turn;
 pub use watch::Observer;
 
 /// Threads of the runtime that does what is not on the way of a statement: moves, the controller.

@@ -9,12 +9,15 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::leadership::Leadership;
+use super::peers::add_up;
 use super::steering::Steering;
 use super::stored_map::stored_map;
-use super::term::fence_off;
+use super::term::{Turn, fence_off};
 use crate::backend;
-use crate::backend::{NodeAddress, NodeTls};
-use crate::catalog::{Catalog, CatalogError, Expect, Record};
+use crate::backend::{Fence, NodeAddress, NodeTls};
+use crate::catalog::{Catalog, CatalogError, Expect, Mirror, Record};
+use crate::cluster::{Barred, Barrier, Cluster};
 use crate::config::{Policy, PolicyMismatch};
 use crate::controller::{Insight, Status};
 use crate::executor;
@@ -22,7 +25,7 @@ use crate::executor::{DdlLock, Engine, EngineParts, Gates, LiveMap};
 use crate::frontend::{Admission, Console, Directory, Frontend, Listening, MockSecret};
 use crate::load::Counters;
 use crate::mover;
-use crate::mover::{JobParts, MoveError, MoverContext};
+use crate::mover::{MoveError, MoverContext};
 use crate::runtime::Tasks;
 use crate::runtime::now_unix_ms;
 use crate::shard_map::{InvalidMap, ShardMap, Standing};
@@ -31,8 +34,10 @@ use crate::shard_move::{Errand, Job};
 /// What a proxy is started with.
 #[derive(Debug)]
 pub struct ProxyConfig {
-    /// The catalog, which no other process changes.
+    /// The catalog.
     pub catalog: Catalog,
+    /// Whether other proxies serve from it too.
+    pub turn: Turn,
     /// What is sharded.
     pub policy: Policy,
     /// By node id.
@@ -64,7 +69,10 @@ pub struct Proxy {
     pub admission: Arc<ArcSwap<Admission>>,
     /// What a reload changes beside.
     pub(super) steering: Steering,
+    leadership: Leadership,
     tasks: Tasks,
+    /// What other proxies may ask for, as long as there are sessions.
+    following: Tasks,
     listening: Listening,
 }
 
@@ -118,52 +126,24 @@ impl Proxy {
         let catalog = config.catalog.clone();
         let gid_prefix = format!("foreshard_{}", identity(&catalog).await?.name);
         let secret = mock_secret(&catalog).await?;
-        let map = Box::pin(map_of_new_term(&catalog, &mut config)).await?;
-        ask_to_join(&catalog, &map).await?;
-        config.nodes = by_id(&map, &config.nodes);
-        let parts = EngineParts {
-            gates: Gates::new(map.shard_count()),
-            counters: Counters::new(map.shard_count(), config.nodes.len()),
-            live_map: LiveMap::new(map),
-            ddl_lock: DdlLock::default(),
-            catalog: catalog.clone(),
-        };
-        let mover = Arc::new(MoverContext::new(
-            catalog,
-            parts.live_map.clone(),
-            parts.gates.clone(),
-            parts.ddl_lock.clone(),
-            config.nodes.clone(),
-            config.policy.mover.clone(),
-        ));
-        let engine = Engine::new(parts, config.nodes, config.executor, gid_prefix);
-        engine.resolve().await;
-        let held = mover::recover_before_serving(&mover).await.map_err(StartError::Recover)?;
-        if !held.is_empty() {
-            tracing::warn!(?held, "statements for these shards wait until their switch is over");
+        let leads = !config.turn.is_enrolled();
+        let leadership = Box::pin(Self::assemble(&mut config, gid_prefix)).await?;
+        let (engine, steering) = (Arc::clone(&leadership.engine), leadership.steering.clone());
+        if leads {
+            leadership.recover().await?;
         }
-        let known: Vec<_> =
-            engine.live_map.load().tables().iter().map(|table| table.name.clone()).collect();
-        if let Err(error) = engine.refresh_columns(&known).await {
-            tracing::error!(%error, "the columns of sharded tables could not be read");
-        }
-        if let Err(error) = engine.refresh_derived().await {
-            tracing::error!(%error, "views over sharded tables could not be read");
-        }
-        if let Err(error) = engine.refresh_lookups().await {
-            tracing::error!(%error, "which lookups there are could not be read");
-        }
+        refresh(&engine).await;
         let tasks = Tasks::new();
         tasks.spawn("resolver", Arc::clone(&engine).resolve_forever(tasks.clone()));
-        tasks.spawn("mover", mover::run(Arc::clone(&mover), tasks.clone()));
-        let steering = Steering::new(&engine, &config.policy);
-        let parts = JobParts {
-            context: Arc::clone(&mover),
-            engine: Arc::clone(&engine),
-            placement: steering.placement(),
-        };
-        tasks.spawn("jobs", mover::run_jobs(parts, tasks.clone()));
-        let (status, insight) = steering.start_controller(&tasks);
+        let following = Tasks::new();
+        following.spawn("tend", engine.cluster.clone().tend_forever(following.clone()));
+        engine.follow_others(&following);
+        let every_ms = config.policy.load.sample_interval_ms;
+        tasks.spawn("shares", add_up(Arc::clone(&engine), every_ms, tasks.clone()));
+        if leads {
+            let granted = engine.granted_before().await;
+            leadership.begin(granted, &tasks);
+        }
         let address = config.admission.load().limits.listen;
         let frontend = Frontend {
             engine: Arc::clone(&engine),
@@ -180,7 +160,57 @@ impl Proxy {
         let deadlocks = Arc::clone(&engine).end_deadlocks_forever(parties, tasks.clone());
         tasks.spawn("deadlocks", deadlocks);
         let (address, admission) = (listening.address, config.admission);
-        Ok(Self { address, engine, mover, status, insight, admission, steering, tasks, listening })
+        let mover = Arc::clone(&leadership.mover);
+        let (status, insight) = (steering.status(), steering.insight());
+        Ok(Self {
+            address,
+            engine,
+            mover,
+            status,
+            insight,
+            admission,
+            steering,
+            leadership,
+            tasks,
+            following,
+            listening,
+        })
+    }
+
+    /// The parts, put together; nothing is at work yet.
+    async fn assemble(
+        config: &mut ProxyConfig,
+        gid_prefix: String,
+    ) -> Result<Leadership, StartError> {
+        let catalog = config.catalog.clone();
+        let (map, fence) = Box::pin(map_of_new_term(&catalog, config)).await?;
+        let cluster = match config.turn.mirror() {
+            Some(mirror) => Cluster::shared(catalog.clone(), mirror.clone(), fence.proxy),
+            None => Cluster::alone(catalog.clone()),
+        };
+        if !config.turn.is_enrolled() {
+            cluster.lead();
+        }
+        ask_to_join(&catalog, &map).await?;
+        let nodes = by_id(&map, &config.nodes);
+        let parts = EngineParts {
+            gates: Gates::new(map.shard_count()),
+            counters: Counters::new(map.shard_count(), nodes.len()),
+            live_map: LiveMap::new(map),
+            ddl_lock: DdlLock::default(),
+            catalog,
+            cluster,
+        };
+        let mover = MoverContext::new(&parts, nodes.clone(), config.policy.mover.clone());
+        let name = (gid_prefix, fence.proxy);
+        let engine = Engine::new(parts, nodes, config.executor.clone(), name);
+        let steering = Steering::new(&engine, &config.policy);
+        Ok(Leadership { engine, mover: Arc::new(mover), steering, fence })
+    }
+
+    /// What it needs to lead, if it does not.
+    pub(super) fn leadership(&self) -> Leadership {
+        self.leadership.clone()
     }
 
     /// Who is connected, and how the pools are filled.
@@ -191,6 +221,11 @@ impl Proxy {
     /// Answers those who connect to the console from now on.
     pub fn set_console(&self, console: Arc<dyn Console>) {
         self.listening.console.fill(console);
+    }
+
+    /// What goes on until the last session has ended.
+    pub(super) fn following(&self) -> &Tasks {
+        &self.following
     }
 
     /// The proxy's tasks, for what is to stop with it.
@@ -218,6 +253,7 @@ impl Proxy {
         if tokio::time::timeout(grace + Duration::from_secs(2), joined).await.is_err() {
             tracing::warn!("some workers did not end in time");
         }
+        self.following.stop(Duration::from_secs(1)).await;
     }
 }
 
@@ -225,19 +261,42 @@ impl Proxy {
 async fn map_of_new_term(
     catalog: &Catalog,
     config: &mut ProxyConfig,
-) -> Result<ShardMap, StartError> {
+) -> Result<(ShardMap, Arc<Fence>), StartError> {
+    let waits = || {
+        let barriers = config.turn.mirror().map(Mirror::list::<Barrier>);
+        barriers.into_iter().flatten().any(|barrier| barrier.record.barred == Barred::Map)
+    };
+    // A map of which something is still being committed is not served by yet.
+    while config.turn.is_enrolled() && waits() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let map = stored_map(catalog, &config.policy, &config.nodes).await?;
-    fence_off(catalog, &map, &mut config.nodes).await?;
+    let fence = fence_off(catalog, &map, &mut config.nodes, &config.turn).await?;
     // One that led before may have changed it until now.
     let stored = catalog.get::<ShardMap>("").await?;
     if stored.is_some_and(|stored| stored.record.epoch() == map.epoch()) {
-        return Ok(map);
+        return Ok((map, fence));
     }
-    stored_map(catalog, &config.policy, &config.nodes).await
+    Ok((stored_map(catalog, &config.policy, &config.nodes).await?, fence))
+}
+
+/// Reads what is known of tables besides the map. A node that does not answer is asked again later.
+async fn refresh(engine: &Engine) {
+    let known: Vec<_> =
+        engine.live_map.load().tables().iter().map(|table| table.name.clone()).collect();
+    if let Err(error) = engine.refresh_columns(&known).await {
+        tracing::error!(%error, "the columns of sharded tables could not be read");
+    }
+    if let Err(error) = engine.refresh_derived().await {
+        tracing::error!(%error, "views over sharded tables could not be read");
+    }
+    if let Err(error) = engine.refresh_lookups().await {
+        tracing::error!(%error, "which lookups there are could not be read");
+    }
 }
 
 /// The addresses in the order of the stored map, which says what id a node has; a node that has left
-/// keeps a place.
+/// keeps a place. Those that other proxies do not know yet come last: they get the next ids.
 fn by_id(map: &ShardMap, configured: &[NodeAddress]) -> Vec<NodeAddress> {
     let of = |name: &str| {
         configured.iter().find(|node| node.name == name).cloned().unwrap_or_else(|| NodeAddress {
@@ -250,11 +309,13 @@ fn by_id(map: &ShardMap, configured: &[NodeAddress]) -> Vec<NodeAddress> {
             fence: None,
         })
     };
-    map.nodes().map(|(_, node)| of(&node.name)).collect()
+    let is_new = |node: &&NodeAddress| !map.nodes().any(|(_, known)| known.name == node.name);
+    let new = configured.iter().filter(is_new).cloned();
+    map.nodes().map(|(_, node)| of(&node.name)).chain(new).collect()
 }
 
 /// Nodes that are new in the configuration join by themselves.
-async fn ask_to_join(catalog: &Catalog, map: &ShardMap) -> Result<(), CatalogError> {
+pub(super) async fn ask_to_join(catalog: &Catalog, map: &ShardMap) -> Result<(), CatalogError> {
     let jobs = catalog.list::<Job>().await?;
     for (node, _) in map.nodes().filter(|(_, node)| node.standing == Standing::Joining) {
         let errand = Errand::AddNode { node };

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use super::leading::{self, Leading, Opened};
 use super::preflight::{Needed, NodesDown, check_nodes};
 use super::reload::ReloadDesk;
+use super::term::Turn;
 use super::{Proxy, ProxyConfig, StartError};
 use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Reload, Service};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, EmbeddedKv};
 use crate::config::Serve;
 use crate::shard_map::ShardMap;
 
@@ -78,14 +79,21 @@ impl Running {
         std::fs::create_dir_all(&folder)
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
-        let Opened { catalog, leading } = leading::open(&serve, &metrics).await?;
+        let Opened { catalog, turn, leading, local } = leading::open(&serve, &metrics).await?;
         let serve = match &file {
             Some(file) if leading.is_some() => as_it_is_now(serve, file),
             _ => serve,
         };
+        let waits = turn.is_enrolled();
+        let catalog = (catalog, turn, local);
         let started = Box::pin(Self::start_with(serve, file, inherited, metrics, catalog)).await;
         match (started, leading) {
-            (Ok(running), leading) => Ok(Self { leading, ..running }),
+            (Ok(running), leading) => {
+                if let Some(leading) = &leading {
+                    leading.watch_over(&running.proxy, waits);
+                }
+                Ok(Self { leading, ..running })
+            }
             (Err(error), Some(leading)) => {
                 leading.give_up().await;
                 Err(error)
@@ -99,7 +107,7 @@ impl Running {
         file: Option<PathBuf>,
         inherited: Vec<OwnedFd>,
         metrics: Metrics,
-        catalog: Catalog,
+        (catalog, turn, local): (Catalog, Turn, Option<EmbeddedKv>),
     ) -> Result<Self, RunError> {
         // What runs goes on where a node is away; what begins needs all.
         let map = catalog.get::<ShardMap>("").await.map_err(StartError::from)?;
@@ -115,6 +123,7 @@ impl Running {
         let admin_listen = serve.admin_listen;
         let proxy = Proxy::start(ProxyConfig {
             catalog,
+            turn,
             policy: serve.policy,
             nodes: serve.nodes,
             admission: Arc::clone(&admission),
@@ -132,6 +141,10 @@ impl Running {
             nodes,
             status: status_of(&proxy),
             insight: proxy.insight.clone(),
+            counters: proxy.engine.counters.clone(),
+            samples: proxy.engine.samples.clone(),
+            local,
+            cluster: proxy.engine.cluster.clone(),
             directory: proxy.directory(),
             progress: proxy.mover.progress.clone(),
             imports: proxy.steering.imports(),

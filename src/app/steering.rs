@@ -28,6 +28,9 @@ pub(super) struct Steering {
     placement: Arc<ArcSwap<placement::Config>>,
     /// The groups as the policy has them, to be imported.
     imports: Arc<ArcSwap<Vec<Import>>>,
+    /// What the controller sees and decides.
+    status: watch::Sender<Arc<Status>>,
+    insight: Insight,
 }
 
 impl Steering {
@@ -38,7 +41,19 @@ impl Steering {
             placement: Arc::new(ArcSwap::from_pointee(settings.placement.clone())),
             settings: watch::Sender::new(settings),
             imports: Arc::new(ArcSwap::from_pointee(imports(policy))),
+            status: watch::Sender::default(),
+            insight: Insight::default(),
         }
+    }
+
+    /// What the controller sees and decides, once it is started.
+    pub(super) fn status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.subscribe()
+    }
+
+    /// Load and forecasts.
+    pub(super) fn insight(&self) -> Insight {
+        self.insight.clone()
     }
 
     /// What each node can bear, for those who ask now and then.
@@ -79,14 +94,10 @@ impl Steering {
         Ok(())
     }
 
-    /// Starts the loop that looks, forecasts and decides; what it publishes.
-    pub(super) fn start_controller(
-        &self,
-        tasks: &Tasks,
-    ) -> (watch::Receiver<Arc<Status>>, Insight) {
-        let insight = Insight::default();
-        let (sender, status) = watch::channel(Arc::default());
-        let (engine, shown) = (Arc::clone(&self.engine), insight.clone());
+    /// Starts the loop that looks, forecasts and decides.
+    pub(super) fn start_controller(&self, tasks: &Tasks) {
+        let (engine, sender, shown) =
+            (Arc::clone(&self.engine), self.status.clone(), self.insight.clone());
         let context = move |settings| ControllerContext {
             catalog: engine.catalog.clone(),
             live_map: engine.live_map.clone(),
@@ -99,7 +110,6 @@ impl Steering {
         };
         let settings = self.settings.subscribe();
         tasks.spawn("controller", control(context, settings, tasks.clone()));
-        (status, insight)
     }
 }
 

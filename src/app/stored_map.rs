@@ -1,14 +1,22 @@
 //! The map that the catalog holds, and how it follows the policy: at the start, and while it is
 //! served.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::StartError;
 use super::existing::{in_the_way, to_be_imported};
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Expect};
+use crate::cluster::Presence;
 use crate::config::Policy;
 use crate::executor::Engine;
 use crate::shard_map::{ShardMap, Standing};
 use crate::sql::TableName;
+
+/// How soon it is looked again whether a map is in force.
+const SHORTLY: Duration = Duration::from_millis(20);
 
 /// The map that the catalog holds, extended by what is new in the policy; at the first start the
 /// policy's own.
@@ -17,20 +25,30 @@ pub(super) async fn stored_map(
     policy: &Policy,
     nodes: &[NodeAddress],
 ) -> Result<ShardMap, StartError> {
+    let there = catalog.list::<Presence>().await?;
+    let is_known = |name: &String| there.iter().all(|it| it.record.nodes.contains(name));
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
-    let Some(stored) = catalog.get::<ShardMap>("").await? else {
-        let waiting = to_be_imported(policy, None, nodes).await?;
-        let policy = policy.without(&waiting.groups, &waiting.tables);
-        let map = ShardMap::try_from(policy.shard_map(&names))?;
-        nothing_in_the_way(&map, None, nodes).await?;
-        catalog.put(&map, Expect::Absent).await?;
-        return Ok(map);
-    };
-    match extended(&stored.record, policy, &names, nodes).await? {
-        None => Ok(stored.record),
-        Some(map) => {
-            catalog.put(&map, Expect::At(stored.revision)).await?;
-            Ok(map)
+    loop {
+        let Some(stored) = catalog.get::<ShardMap>("").await? else {
+            let waiting = to_be_imported(policy, None, nodes).await?;
+            let policy = policy.without(&waiting.groups, &waiting.tables);
+            let map = ShardMap::try_from(policy.shard_map(&names))?;
+            nothing_in_the_way(&map, None, nodes).await?;
+            catalog.put(&map, Expect::Absent).await?;
+            return Ok(map);
+        };
+        // A node is added by the last proxy that learns of it.
+        let in_map = |name: &String| stored.record.nodes().any(|(_, node)| node.name == *name);
+        let names: Vec<String> =
+            names.iter().filter(|name| in_map(name) || is_known(name)).cloned().collect();
+        let Some(map) = extended(&stored.record, policy, &names, nodes).await? else {
+            return Ok(stored.record);
+        };
+        match catalog.put(&map, Expect::At(stored.revision)).await {
+            Ok(_) => return Ok(map),
+            // Another proxy that serves has changed it.
+            Err(CatalogError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -45,6 +63,10 @@ pub(super) async fn follow(
 ) -> Result<(), StartError> {
     let (before, map) = loop {
         let Some(stored) = engine.catalog.get::<ShardMap>("").await? else { return Ok(()) };
+        if engine.cluster.keeps_map() {
+            sleep(SHORTLY).await;
+            continue;
+        }
         let names = present(&stored.record, configured);
         let map = extended(&stored.record, policy, &names, &engine.nodes).await?;
         let Some(map) = map else { return Ok(()) };

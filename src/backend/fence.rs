@@ -1,13 +1,16 @@
 //! Keeps a proxy that was replaced from its nodes, whatever it still believes.
 //!
-//! Each start of a proxy on a catalog has a *term*, one higher than the start before. A node's schema
-//! `foreshard` has a row with the newest term that it was told, and a row for each session that the
-//! proxy opened. The first connection of a newer term raises the row and ends all sessions of older
-//! ones; a new session reads it before anything else, so that it costs a query nothing. The row is
-//! locked against a raise while a session enters, so that none slips in between.
+//! Each start of a proxy on a catalog has a number, and each change of who may serve begins a *term*,
+//! one higher than the one before. A node's schema `foreshard` has a row with the newest term that it
+//! was told and the numbers that may enter in it, and a row for each session that a proxy opened. The
+//! first connection of a newer term raises the row and ends all sessions of those who may not be there
+//! any more; a new session reads it before anything else, so that it costs a query nothing. The row
+//! is locked against a raise while a session enters, so that none slips in between.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState as NodeState;
@@ -29,28 +32,31 @@ const SET_UP: &str = "
     GRANT USAGE ON SCHEMA foreshard TO PUBLIC;
     CREATE TABLE IF NOT EXISTS foreshard.fence (
         catalog text PRIMARY KEY, term bigint NOT NULL, epoch bigint NOT NULL DEFAULT 0);
+    ALTER TABLE foreshard.fence ADD COLUMN IF NOT EXISTS proxies bigint[] NOT NULL DEFAULT '{}';
     CREATE UNLOGGED TABLE IF NOT EXISTS foreshard.sessions (
         pid int PRIMARY KEY, started timestamptz NOT NULL, catalog text NOT NULL, term bigint NOT NULL);
+    DROP FUNCTION IF EXISTS foreshard.newest_term(text, bigint);
     -- In SQL, as a server that has loaded PL/pgSQL differs from one that has not.
-    CREATE OR REPLACE FUNCTION foreshard.newest_term(wanted text, mine bigint) RETURNS bigint
+    CREATE OR REPLACE FUNCTION foreshard.enter(wanted text, me bigint) RETURNS text
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $foreshard$
         WITH fence AS MATERIALIZED (
-            SELECT term FROM foreshard.fence WHERE catalog = wanted FOR SHARE
+            SELECT term, me = ANY (proxies) AS admitted
+            FROM foreshard.fence WHERE catalog = wanted FOR SHARE
         ), entered AS (
             INSERT INTO foreshard.sessions
-            SELECT pid, backend_start, wanted, mine
-            FROM fence, pg_stat_get_activity(pg_backend_pid()) WHERE term = mine
+            SELECT pid, backend_start, wanted, me
+            FROM fence, pg_stat_get_activity(pg_backend_pid()) WHERE admitted
             ON CONFLICT (pid) DO UPDATE SET
                 started = excluded.started, catalog = excluded.catalog, term = excluded.term
                 WHERE sessions.started <> excluded.started
         )
-        SELECT term FROM fence
+        SELECT CASE WHEN admitted THEN 'in ' ELSE 'out ' END || term FROM fence
     $foreshard$;
     CREATE OR REPLACE FUNCTION foreshard.pass(wanted text, mine bigint, next bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $foreshard$
     BEGIN
         UPDATE foreshard.fence SET epoch = greatest(epoch, next)
-            WHERE catalog = wanted AND term = mine;
+            WHERE catalog = wanted AND mine = ANY (proxies);
         IF NOT FOUND THEN
             RAISE EXCEPTION 'this proxy was replaced by another one' USING ERRCODE = '57P03';
         END IF;
@@ -68,43 +74,86 @@ enum Entry {
     Replaced,
 }
 
-/// Who the proxy is to its nodes.
+/// Who may enter, and since which change of that.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Term {
+    /// Grows with each change.
+    pub number: u64,
+    /// The numbers of the proxies that may enter.
+    pub proxies: Vec<u64>,
+}
+
+/// Who the proxy is to its nodes.
+#[derive(Debug)]
 pub struct Fence {
     /// The name of its catalog.
     pub catalog: String,
-    /// Which start on the catalog this is; grows.
-    pub term: u64,
+    /// Which start on the catalog this is; no other has its number.
+    pub proxy: u64,
     /// The database whose sessions it guards.
     pub database: String,
+    /// The newest that this proxy knows.
+    term: ArcSwap<Term>,
 }
 
+impl PartialEq for Fence {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.catalog, self.proxy) == (&other.catalog, other.proxy)
+    }
+}
+
+impl Eq for Fence {}
+
 impl Fence {
-    /// What a new session runs first: it is in if the term that comes back is its own.
+    /// Of a proxy with this number, which is one of the term's.
+    pub fn new(catalog: String, proxy: u64, database: String, term: Term) -> Self {
+        Self { catalog, proxy, database, term: ArcSwap::from_pointee(term) }
+    }
+
+    /// Who may enter now, as far as this proxy knows.
+    pub fn term(&self) -> Arc<Term> {
+        self.term.load_full()
+    }
+
+    /// Takes note of a newer term.
+    pub fn learn(&self, term: Term) {
+        let term = Arc::new(term);
+        self.term.rcu(|known| {
+            if known.number < term.number { Arc::clone(&term) } else { Arc::clone(known) }
+        });
+    }
+
+    /// What a new session runs first: it says whether it is in, and the node's term.
     fn enter(&self) -> String {
-        let Self { catalog, term, .. } = self;
+        let Self { catalog, proxy, .. } = self;
         format!(
             "BEGIN READ WRITE; SET LOCAL synchronous_commit = off; \
-             SELECT foreshard.newest_term({}, {term}); COMMIT",
+             SELECT foreshard.enter({}, {proxy}); COMMIT",
             Literal(catalog)
         )
     }
 
-    fn entry(&self, newest: Option<&str>) -> Entry {
-        match newest.and_then(|newest| newest.parse::<u64>().ok()) {
-            Some(newest) if newest == self.term => Entry::In,
-            Some(newest) if newest > self.term => Entry::Replaced,
-            _ => Entry::Untold,
+    fn entry(&self, said: Option<&str>) -> Entry {
+        let said = said.and_then(|said| said.split_once(' '));
+        let term = said.and_then(|(_, term)| term.parse::<u64>().ok());
+        let (Some((entry, _)), Some(term)) = (said, term) else { return Entry::Untold };
+        match entry {
+            // Of an older term there may still be who may not be there any more.
+            _ if term < self.term.load().number => Entry::Untold,
+            "in" => Entry::In,
+            _ => Entry::Replaced,
         }
     }
 
     /// What a switch runs before its detachment, in the same transaction: stores the map's next
     /// epoch, and fails with 57P03 if the proxy was replaced.
     pub fn pass(&self, epoch: u64) -> String {
-        format!("SELECT foreshard.pass({}, {}, {epoch})", Literal(&self.catalog), self.term)
+        let Self { catalog, proxy, .. } = self;
+        format!("SELECT foreshard.pass({}, {proxy}, {epoch})", Literal(catalog))
     }
 
-    /// Tells a node of this term, unless it knows a newer one, and ends the sessions of older ones.
+    /// Tells a node of this term, unless it knows a newer one, and ends the sessions of all who may not
+    /// be there in it.
     ///
     /// # Errors
     /// What the node says; 57014 if a session did not end in time.
@@ -121,14 +170,17 @@ impl Fence {
     }
 
     async fn raise_by(&self, client: &Client) -> Result<(), RaiseError> {
-        let sql = "SELECT to_regprocedure('foreshard.newest_term(text, bigint)') IS NULL";
+        let sql = "SELECT to_regprocedure('foreshard.enter(text, bigint)') IS NULL";
         let set_up = client.query_one(sql, &[]).await?.get::<_, bool>(0);
         let set_up = if set_up { SET_UP } else { "SELECT" };
-        let (catalog, term) = (Literal(&self.catalog), self.term);
+        let (catalog, term) = (Literal(&self.catalog), self.term());
+        let proxies: Vec<String> = term.proxies.iter().map(ToString::to_string).collect();
+        let (term, proxies) = (term.number, format!("'{{{}}}'::bigint[]", proxies.join(",")));
         let sql = format!(
             "BEGIN READ WRITE; SELECT pg_advisory_xact_lock(hashtext('foreshard')); {set_up}; \
-             INSERT INTO foreshard.fence (catalog, term) VALUES ({catalog}, {term}) \
-             ON CONFLICT (catalog) DO UPDATE SET term = excluded.term \
+             INSERT INTO foreshard.fence (catalog, term, proxies) \
+             VALUES ({catalog}, {term}, {proxies}) \
+             ON CONFLICT (catalog) DO UPDATE SET term = excluded.term, proxies = excluded.proxies \
              WHERE fence.term < excluded.term; \
              DELETE FROM foreshard.sessions s WHERE NOT EXISTS (SELECT FROM pg_stat_activity a \
              WHERE a.pid = s.pid AND a.backend_start = s.started); COMMIT"
@@ -137,7 +189,8 @@ impl Fence {
         let sql = format!(
             "SELECT pg_terminate_backend(s.pid) FROM foreshard.sessions s JOIN pg_stat_activity a \
              ON a.pid = s.pid AND a.backend_start = s.started \
-             WHERE s.catalog = {catalog} AND s.term < {term}"
+             JOIN foreshard.fence f ON f.catalog = s.catalog AND f.term = {term} \
+             WHERE s.catalog = {catalog} AND s.term <> ALL (f.proxies)"
         );
         while !client.query(&sql, &[]).await?.is_empty() {
             sleep(Duration::from_millis(20)).await;

@@ -34,7 +34,7 @@ pub use connection::Connection;
 pub use credential::Credential;
 pub use defaults::{Defaults, DefaultsOf};
 pub use error::{BackendError, ConnectError};
-pub use fence::{Fence, RaiseError};
+pub use fence::{Fence, RaiseError, Term};
 pub use limits::NodeLimit;
 pub use login::Login;
 pub use look::Found;

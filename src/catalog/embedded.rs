@@ -1,10 +1,16 @@
 //! The store of one proxy: a file, no other service.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use serde::{Deserialize, Serialize};
 
 use super::kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
 
@@ -17,6 +23,48 @@ const NEWEST: TableDefinition<'_, &str, u64> = TableDefinition::new("newest");
 #[derive(Debug, Clone)]
 pub struct EmbeddedKv {
     database: Arc<Database>,
+    /// Which commit has last changed each key since the file was opened.
+    touched: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The newest commit when it was opened.
+    opened_at: u64,
+}
+
+/// A part of what another process copies from a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// All until this commit is in the copy once the last page is.
+    pub newest: u64,
+    /// It is one of all entries, not only of those that have changed: what is on none of the pages is
+    /// gone.
+    pub whole: bool,
+    /// Keys with their values as base64; without one it is gone.
+    pub entries: Vec<(String, Option<String>)>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<String>,
+}
+
+impl Page {
+    /// Takes what stands at these keys, as long as there is room.
+    fn fill(
+        &mut self,
+        database: &Database,
+        keys: impl Iterator<Item = String>,
+        bytes_max: usize,
+    ) -> Result<(), redb::Error> {
+        let table = database.begin_read()?.open_table(ENTRIES)?;
+        let mut bytes = 0;
+        for key in keys {
+            if bytes > bytes_max {
+                self.next = Some(key);
+                return Ok(());
+            }
+            let found = table.get(key.as_str())?;
+            let value = found.map(|found| STANDARD.encode(found.value().1));
+            bytes += value.as_ref().map_or(0, String::len);
+            self.entries.push((key, value));
+        }
+        Ok(())
+    }
 }
 
 impl EmbeddedKv {
@@ -24,7 +72,40 @@ impl EmbeddedKv {
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
         let database = Database::create(path).map_err(store("opening the file"))?;
         prepare(&database).map_err(store("opening the file"))?;
-        Ok(Self { database: Arc::new(database) })
+        let opened_at = newest(&database).map_err(store("opening the file"))?;
+        Ok(Self { database: Arc::new(database), touched: Arc::default(), opened_at })
+    }
+
+    /// What stands at keys with these prefixes and was changed after a commit, from a key on; about
+    /// `bytes_max` of it.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub async fn page(
+        &self,
+        prefixes: &'static [&'static str],
+        (after, from): (u64, String),
+        bytes_max: usize,
+    ) -> Result<Page, CatalogError> {
+        let whole = after < self.opened_at;
+        let is_meant = move |key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
+        let changed: Option<Vec<String>> = (!whole).then(|| {
+            let touched = self.touched.lock();
+            let later = touched.range(from.clone()..).filter(|(_, at)| **at > after);
+            later.map(|(key, _)| key.clone()).filter(|key| is_meant(key)).collect()
+        });
+        let read = move |database: &Database| {
+            let mut page = Page { newest: newest(database)?, whole, ..Page::default() };
+            let keys = match changed {
+                Some(keys) => keys,
+                None => keys(database, &from)?.into_iter().filter(|key| is_meant(key)).collect(),
+            };
+            page.fill(database, keys.into_iter(), bytes_max)?;
+            Ok(page)
+        };
+        let read =
+            move |database: &Database| read(database).map_err(store::<redb::Error>("reading"));
+        self.blocking("reading", read).await
     }
 
     /// Runs `work` where it may block.
@@ -50,7 +131,12 @@ impl Kv for EmbeddedKv {
     }
 
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, CatalogError>> {
-        Box::pin(self.blocking("committing", move |db| write(db, &ops)))
+        let touched = Arc::clone(&self.touched);
+        Box::pin(self.blocking("committing", move |db| {
+            let revision = write(db, &ops)?;
+            touched.lock().extend(ops.into_iter().map(|op| (op.key, revision.0)));
+            Ok(revision)
+        }))
     }
 }
 
@@ -67,6 +153,22 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     write.open_table(ENTRIES)?;
     write.open_table(NEWEST)?;
     Ok(write.commit()?)
+}
+
+/// All keys from one on.
+fn keys(database: &Database, from: &str) -> Result<Vec<String>, redb::Error> {
+    let table = database.begin_read()?.open_table(ENTRIES)?;
+    let mut keys = Vec::new();
+    for found in table.range(from..)? {
+        keys.push(found?.0.value().to_owned());
+    }
+    Ok(keys)
+}
+
+/// The newest commit.
+fn newest(database: &Database) -> Result<u64, redb::Error> {
+    let table = database.begin_read()?.open_table(NEWEST)?;
+    Ok(table.get("")?.map_or(0, |value| value.value()))
 }
 
 fn read(database: &Database, key: &str) -> Result<Option<Entry>, redb::Error> {

@@ -1,5 +1,7 @@
 //! The interface that a store has to offer.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
 /// The number of the commit that wrote an entry; grows with each commit.
@@ -75,6 +77,9 @@ pub enum CatalogError {
     },
 }
 
+/// Whether the one who commits may still do so, by the value of the entry that it holds.
+pub type Still = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// A small ordered key-value store with atomic, conditional commits.
 pub trait Kv: Send + Sync {
     /// The entry at `key`.
@@ -92,7 +97,8 @@ pub trait Kv: Send + Sync {
         false
     }
 
-    /// From now on a commit is applied only while the entry at `key` is the one of this revision. A
-    /// store that only one process can have open needs none of that.
-    fn hold(&self, _key: &str, _revision: Revision) {}
+    /// From now on a commit is applied only while the entry at `key` is the one of this revision, or a
+    /// later one of which `still` is true. A store that only one process can have open needs none of
+    /// that.
+    fn hold(&self, _key: &str, _revision: Revision, _still: Still) {}
 }

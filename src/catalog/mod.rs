@@ -7,9 +7,11 @@
 mod embedded;
 mod etcd;
 mod kv;
+mod mirror;
 mod records;
 
-pub use embedded::EmbeddedKv;
-pub use etcd::{EtcdConfig, EtcdKv, Lead, Leader};
-pub use kv::{CatalogError, Entry, Expect, Kv, Op, Revision};
-pub use records::{Catalog, Change, Record, Versioned, is_local, numbered};
+pub use embedded::{EmbeddedKv, Page};
+pub use etcd::{EtcdConfig, EtcdKv, Lead, Leader, Present};
+pub use kv::{CatalogError, Entry, Expect, Kv, Op, Revision, Still};
+pub use mirror::Mirror;
+pub use records::{Catalog, Change, REPLICATED, Record, Versioned, is_local, numbered};

@@ -19,6 +19,9 @@ use crate::shard_move::{Job, Move};
 /// for a store that is replicated, and nothing that rows depend on.
 const LOCAL: [&str; 4] = ["history/", "accuracy/", "heritage", "process"];
 
+/// Those of them that a proxy which does not lead copies from the one that does, to lead by them.
+pub const REPLICATED: &[&str] = &["history/", "accuracy/", "heritage"];
+
 /// Whether what stands at a key, or below it, stays with the process.
 pub fn is_local(key: &str) -> bool {
     LOCAL.iter().any(|prefix| key.starts_with(prefix))
@@ -208,9 +211,15 @@ impl Catalog {
         self.commit(Change::new().put(record, expect)?).await
     }
 
-    /// From now on changes are stored only while the one record of a type is the one of this revision.
-    pub fn hold<R: Record>(&self, revision: Revision) {
-        self.kv.hold(R::PREFIX, revision);
+    /// From now on changes are stored only while the one record of a type is the one of this revision,
+    /// or a later one of which `still` is true.
+    pub fn hold<R: Record>(
+        &self,
+        revision: Revision,
+        still: impl Fn(&R) -> bool + Send + Sync + 'static,
+    ) {
+        let read = move |value: &[u8]| serde_json::from_slice(value).is_ok_and(|it| still(&it));
+        self.kv.hold(R::PREFIX, revision, Arc::new(read));
     }
 
     /// Whether a change is better not tried: nobody answers.
@@ -218,7 +227,16 @@ impl Catalog {
         self.kv.is_away()
     }
 
-    /// Changes with each commit of records of a type that goes through this catalog.
+    /// Wakes those who wait for changes of what stands at this key: another process has changed it.
+    pub fn heard(&self, key: &str) {
+        let watched = self.watched.lock();
+        for (_, watch) in watched.iter().filter(|(prefix, _)| key.starts_with(**prefix)) {
+            watch.send_replace(());
+        }
+    }
+
+    /// Changes with each commit of records of a type that goes through this catalog, or is
+    /// [`Self::heard`] of.
     pub fn watch<R: Record>(&self) -> watch::Receiver<()> {
         self.watched.lock().entry(R::PREFIX).or_default().subscribe()
     }
@@ -233,7 +251,7 @@ fn key<R: Record>(record: &R) -> String {
     format!("{}{}", R::PREFIX, record.id())
 }
 
-fn read<R: Record>(entry: Entry) -> Result<Versioned<R>, CatalogError> {
+pub(super) fn read<R: Record>(entry: Entry) -> Result<Versioned<R>, CatalogError> {
     let record = serde_json::from_slice(&entry.value)
         .map_err(|source| CatalogError::Corrupt { key: entry.key, source })?;
     Ok(Versioned { record, revision: entry.revision })

@@ -11,16 +11,20 @@ use crate::catalog::EtcdConfig;
 /// The keys of the catalog.
 const KEYS: [&str; 1] = ["etcd"];
 /// The keys of a cluster of etcd.
-pub(super) const ETCD_KEYS: [&str; 8] = [
+pub(super) const ETCD_KEYS: [&str; 9] = [
     "endpoints",
     "prefix",
     "lease_ms",
+    "serve",
     "user",
     PASSWORD_KEYS[0],
     PASSWORD_KEYS[1],
     PASSWORD_KEYS[2],
     "tls",
 ];
+/// Who serves of the proxies that share a catalog.
+const ONE: &str = "one";
+const ALL: &str = "all";
 /// The keys of TLS to its members.
 const TLS_KEYS: [&str; 3] = ["ca_file", "certificate_file", "key_file"];
 /// How long a leader that is not heard of stays the leader, in milliseconds.
@@ -48,6 +52,15 @@ fn read_etcd(place: &Cursor<'_>) -> Option<EtcdConfig> {
     }
     let config = EtcdConfig::new(endpoints, prefix, Duration::from_millis(lease_ms));
     let mut config = config.map_err(|error| place.fault(error)).ok()?;
+    config.all_serve = match fields.or("serve", ONE.to_owned()).as_str() {
+        ONE => false,
+        ALL => true,
+        other => {
+            let at = fields.optional("serve").unwrap_or(place);
+            at.fault(format!("is {other:?}; it must be {ONE:?} or {ALL:?}"));
+            false
+        }
+    };
     let (user, password) =
         (fields.optional("user").and_then(Cursor::text), read_password(place, &fields));
     if user.is_some() != password.is_some() {
@@ -117,6 +130,7 @@ mod tests {
             ("endpoints: https://e1:2379", "https needs tls"),
             ("endpoints: http://e1:2379, lease_ms: 10", "must be 2000 to 300000"),
             ("endpoints: http://e1:2379, user: u", "belong together"),
+            ("endpoints: http://e1:2379, serve: two", "must be \"one\" or \"all\""),
             ("prefix: x", "endpoints is missing"),
         ];
         let told = faults.map(|(etcd, wanted)| (load(etcd).unwrap_err(), wanted));

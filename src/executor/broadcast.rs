@@ -111,10 +111,20 @@ impl Session {
     }
 
     /// Keeps moves away; waits for those under way.
-    pub(super) async fn no_moves(&self) -> Result<Exclusive, ServerError> {
+    pub(super) async fn no_moves(&self) -> Result<Exclusive, Fault> {
         let limit = self.engine.config.ddl_timeout();
         let lock = self.engine.ddl_lock.exclusive(limit).await;
-        lock.ok_or_else(|| move_under_way(limit))
+        let lock = lock.ok_or_else(|| move_under_way(limit))?;
+        if self.engine.cluster.leads() {
+            return Ok(lock);
+        }
+        let granted = self.engine.cluster.ask_for_definitions(limit).await?;
+        let granted = granted.ok_or_else(|| move_under_way(limit))?;
+        // Moves and jobs that ended before have changed the map.
+        if !self.engine.is_current(limit).await {
+            return Err(move_under_way(limit).into());
+        }
+        Ok(lock.with(granted))
     }
 
     async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::{Engine, Session};
@@ -13,6 +14,8 @@ use crate::sql::TableName;
 
 /// How long a node's catalog may take to be read.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How soon it is looked again whether what the stored map says is committed.
+const SHORTLY: Duration = Duration::from_millis(5);
 
 /// The columns of one table, in order.
 const COLUMNS: &str = "\
@@ -116,6 +119,10 @@ impl Engine {
     ) -> Result<(), ColumnsError> {
         loop {
             let Some(stored) = self.catalog.get::<ShardMap>("").await? else { return Ok(()) };
+            if self.cluster.keeps_map() {
+                sleep(SHORTLY).await;
+                continue;
+            }
             let Some(map) = change(&stored.record) else {
                 // It may be one whose commit had no answer in time.
                 self.live_map.publish(stored.record);

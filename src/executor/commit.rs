@@ -165,8 +165,7 @@ impl Session {
         if left.is_empty() {
             self.forget(&decision).await;
         } else {
-            left.into_iter().for_each(|node| self.engine.doubts.raise(node));
-            self.engine.doubts.raised.notify_one();
+            self.engine.doubt(&left).await;
         }
         Ok(())
     }
@@ -193,7 +192,7 @@ impl Session {
         }
         if !all_rolled_back {
             if let Undecided::Unknown(_) = &undecided {
-                prepared.iter().for_each(|node| self.engine.doubts.raise(*node));
+                self.engine.doubt(prepared).await;
             }
             self.engine.doubts.raised.notify_one();
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::time::timeout;
 
+use crate::cluster::Definitions;
+
 /// Held shared by each move and exclusively by DDL. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct DdlLock {
@@ -29,7 +31,21 @@ pub struct Shared(#[expect(dead_code, reason = "held for its drop")] OwnedRwLock
 
 /// While it lives no move starts, and none is under way.
 #[derive(Debug)]
-pub struct Exclusive(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockWriteGuard<()>);
+pub struct Exclusive {
+    #[expect(dead_code, reason = "held for its drop")]
+    here: OwnedRwLockWriteGuard<()>,
+    /// Of the proxy that leads, if this is another one.
+    #[expect(dead_code, reason = "held for its drop")]
+    there: Option<Definitions>,
+}
+
+impl Exclusive {
+    /// Also keeps the proxy that leads from moving shards.
+    #[must_use]
+    pub fn with(self, there: Definitions) -> Self {
+        Self { there: Some(there), ..self }
+    }
+}
 
 impl DdlLock {
     /// For a move: waits for running DDL. Cancel safe.
@@ -42,7 +58,8 @@ impl DdlLock {
     pub async fn exclusive(&self, deadline: Duration) -> Option<Exclusive> {
         self.waiting.send_modify(|count| *count += 1);
         let _waiting = Waiting(&self.waiting);
-        timeout(deadline, Arc::clone(&self.lock).write_owned()).await.ok().map(Exclusive)
+        let here = timeout(deadline, Arc::clone(&self.lock).write_owned()).await.ok()?;
+        Some(Exclusive { here, there: None })
     }
 
     /// Waits until somebody waits for it exclusively: for who holds it shared and can give it up.

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use smallvec::SmallVec;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::waits::{Vertex, Waits, circle};
 use super::{CancelTarget, ColumnsError, Engine};
+use crate::cluster::HoldingSession;
 use crate::ids::NodeId;
-use crate::runtime::Tasks;
+use crate::runtime::{Tasks, now_unix_ms};
 
 /// How long one node may take to tell who waits for whom.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -34,12 +35,16 @@ pub struct Party {
 }
 
 /// A session that has held the same connections since then.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Suspect {
-    target: Arc<CancelTarget>,
+    /// None of a session of another proxy: that one ends it.
+    target: Option<Arc<CancelTarget>>,
     held: SmallVec<[(NodeId, i32); 4]>,
-    since: Instant,
+    since_unix_ms: u64,
 }
+
+/// The number of a proxy, and the process number that its client was given.
+type Client = (u64, i32);
 
 impl Engine {
     /// Looks for circles at intervals, until it is stopped.
@@ -55,21 +60,50 @@ impl Engine {
                 () = tasks.token().cancelled() => return,
                 () = tokio::time::sleep(interval) => {}
             }
-            note(&mut suspects, parties());
-            let waiting = suspects.values().filter(|it| it.since.elapsed() >= interval).count();
+            note(&mut suspects, self.number, parties());
+            let for_long = |it: &Suspect| {
+                now_unix_ms().saturating_sub(it.since_unix_ms) >= self.config.deadlock_check_ms
+            };
+            let all = self.with_others(&suspects, for_long).await;
             // It takes two that hold what others wait for on another node.
-            if waiting >= 2 {
-                self.end_deadlock(&suspects).await;
+            if all.len() >= 2 && suspects.values().any(for_long) {
+                self.end_deadlock(&all).await;
             }
         }
     }
 
-    async fn end_deadlock(&self, suspects: &HashMap<i32, Suspect>) {
+    /// Those that wait for long, with those of other proxies.
+    async fn with_others(
+        &self,
+        suspects: &HashMap<Client, Suspect>,
+        for_long: impl Fn(&Suspect) -> bool,
+    ) -> HashMap<Client, Suspect> {
+        let ours = suspects.iter().filter(|(_, suspect)| for_long(suspect));
+        let sessions = ours.clone().map(|((_, client), it)| HoldingSession {
+            client: *client,
+            since_unix_ms: it.since_unix_ms,
+            held: it.held.to_vec(),
+        });
+        if let Err(error) = self.cluster.tell_holding(sessions.collect()).await {
+            tracing::debug!(%error, "other proxies do not know who holds what");
+        }
+        let theirs = self.cluster.holding_elsewhere().into_iter().flat_map(|holding| {
+            let proxy = holding.proxy;
+            holding.sessions.into_iter().map(move |it| {
+                let held = it.held.into();
+                let suspect = Suspect { target: None, held, since_unix_ms: it.since_unix_ms };
+                ((proxy, it.client), suspect)
+            })
+        });
+        ours.map(|(client, suspect)| (*client, suspect.clone())).chain(theirs).collect()
+    }
+
+    async fn end_deadlock(&self, suspects: &HashMap<Client, Suspect>) {
         let Some(first) = self.find_circle(suspects).await else { return };
         tokio::time::sleep(AGAIN).await;
         let Some(found) = self.find_circle(suspects).await else { return };
         let clients = |waits: &Waits| {
-            let mut clients: Vec<i32> = waits.iter().filter_map(|(of, _)| of.client()).collect();
+            let mut clients: Vec<_> = waits.iter().filter_map(|(of, _)| of.client()).collect();
             clients.sort_unstable();
             clients
         };
@@ -78,17 +112,20 @@ impl Engine {
         }
         let parties = clients(&found);
         let members = parties.iter().filter_map(|client| Some((client, suspects.get(client)?)));
-        let Some((client, victim)) = members.max_by_key(|(client, it)| (it.since, **client)) else {
+        // All proxies come to the same one; its own ends it.
+        let youngest = members.max_by_key(|(client, it)| (it.since_unix_ms, **client));
+        let Some((client, Some(target))) = youngest.map(|(client, it)| (client.1, &it.target))
+        else {
             return;
         };
         let detail = self.told(&found);
         tracing::warn!(client, %detail, "ended a transaction that was part of a deadlock");
         metrics::counter!("foreshard_executor_deadlocks_total").increment(1);
-        victim.target.end_as_deadlock(detail, self).await;
+        target.end_as_deadlock(detail, self).await;
     }
 
     /// A circle among what the nodes of the suspects say.
-    async fn find_circle(&self, suspects: &HashMap<i32, Suspect>) -> Option<Waits> {
+    async fn find_circle(&self, suspects: &HashMap<Client, Suspect>) -> Option<Waits> {
         let mut processes = HashMap::new();
         for (client, suspect) in suspects {
             processes.extend(suspect.held.iter().map(|process| (*process, *client)));
@@ -99,7 +136,7 @@ impl Engine {
         let asked = nodes.iter().map(|node| timeout(DEADLINE, self.waiting_on(*node)));
         let mut edges: HashMap<Vertex, Vec<(Vertex, NodeId)>> = HashMap::new();
         let vertex = |node: NodeId, pid: i32| match processes.get(&(node, pid)) {
-            Some(client) => Vertex::Session(*client),
+            Some((proxy, client)) => Vertex::Session(*proxy, *client),
             None => Vertex::Other(node, pid),
         };
         for (node, answer) in nodes.iter().zip(join_all(asked).await) {
@@ -137,7 +174,8 @@ impl Engine {
     /// The circle, for the client and the log.
     fn told(&self, circle: &Waits) -> String {
         let name = |vertex: &Vertex| match vertex {
-            Vertex::Session(client) => format!("client {client}"),
+            Vertex::Session(proxy, client) if *proxy == self.number => format!("client {client}"),
+            Vertex::Session(proxy, client) => format!("client {client} of proxy {proxy}"),
             Vertex::Other(_, pid) => format!("process {pid}"),
         };
         let next = circle.iter().cycle().skip(1);
@@ -150,14 +188,14 @@ impl Engine {
 }
 
 /// Takes note of who holds connections to several nodes, and since when the same ones.
-fn note(suspects: &mut HashMap<i32, Suspect>, parties: Vec<Party>) {
+fn note(suspects: &mut HashMap<Client, Suspect>, proxy: u64, parties: Vec<Party>) {
     let mut before = std::mem::take(suspects);
     for Party { client, target } in parties {
         let held = target.held().0.iter().map(|(node, key)| (*node, key.pid)).collect();
-        let since = match before.remove(&client) {
-            Some(known) if known.held == held => known.since,
-            _ => Instant::now(),
+        let since_unix_ms = match before.remove(&(proxy, client)) {
+            Some(known) if known.held == held => known.since_unix_ms,
+            _ => now_unix_ms(),
         };
-        suspects.insert(client, Suspect { target, held, since });
+        suspects.insert((proxy, client), Suspect { target: Some(target), held, since_unix_ms });
     }
 }

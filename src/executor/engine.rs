@@ -1,6 +1,6 @@
 //! What all sessions of the proxy share.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,11 +9,13 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::doubt::Doubts;
+use super::follow::Held;
 use super::learned::{AllLearned, Learned};
 use super::sorting::Sorting;
 use super::{DdlLock, DirectLeaves, Gates, LiveMap, ReferenceLock};
 use crate::backend::{NodeAddress, Oids};
 use crate::catalog::Catalog;
+use crate::cluster::Cluster;
 use crate::load::{Counters, Samples};
 use crate::runtime::Failpoints;
 use crate::sql::TableName;
@@ -99,6 +101,8 @@ pub struct Engine {
     pub reference_lock: ReferenceLock,
     /// Decisions of two-phase commits, and the map after DDL.
     pub catalog: Catalog,
+    /// The other proxies that serve.
+    pub cluster: Cluster,
     /// What statements cost.
     pub counters: Counters,
     /// One statement in many.
@@ -117,6 +121,8 @@ pub struct Engine {
     pub config: Config,
     /// Begins the name of every prepared transaction: unique to this catalog.
     pub gid_prefix: String,
+    /// This proxy's number on the catalog.
+    pub number: u64,
     /// When this process started, in Unix milliseconds, and how many transactions it has named
     /// since: both are in their names.
     started_unix_ms: u128,
@@ -125,6 +131,10 @@ pub struct Engine {
     pub(super) failpoints: Failpoints,
     /// Nodes that have not finished what is committed.
     pub(super) doubts: Doubts,
+    /// The newest commit of a map that was looked at.
+    pub(super) adopted: AtomicU64,
+    /// What other proxies ask this one to hold, by their barriers.
+    pub(super) held_for_others: Mutex<HashMap<String, Held>>,
     /// The prepared transactions that a session is at work on.
     pub(super) live_gids: Mutex<HashSet<String>>,
     /// The tables for which the views of the system catalog were last made, and whether the home node
@@ -147,9 +157,9 @@ impl Engine {
         parts: EngineParts,
         nodes: Vec<NodeAddress>,
         config: Config,
-        gid_prefix: String,
+        (gid_prefix, number): (String, u64),
     ) -> Arc<Self> {
-        let EngineParts { live_map, gates, ddl_lock, catalog, counters } = parts;
+        let EngineParts { live_map, gates, ddl_lock, catalog, cluster, counters } = parts;
         let live_gids = Mutex::default();
         let oids = oids_of(&live_map, &nodes);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -159,6 +169,7 @@ impl Engine {
             ddl_lock,
             reference_lock: ReferenceLock::default(),
             catalog,
+            cluster,
             counters,
             samples: Samples::default(),
             nodes,
@@ -168,10 +179,13 @@ impl Engine {
             sorted: AllLearned::default(),
             config,
             gid_prefix,
+            number,
             started_unix_ms: since_epoch.as_millis(),
             gid_count: AtomicU64::new(0),
             failpoints: Failpoints::from_env(),
             doubts: Doubts::default(),
+            adopted: AtomicU64::new(0),
+            held_for_others: Mutex::default(),
             live_gids,
             catalog_views: tokio::sync::Mutex::default(),
             relations: RwLock::default(),
@@ -180,8 +194,19 @@ impl Engine {
 
     /// A name for a transaction that is to be prepared on several nodes; no other has it.
     pub(super) fn next_gid(&self) -> String {
-        let number = self.gid_count.fetch_add(1, Ordering::Relaxed);
-        format!("{}_{:x}_{number}", self.gid_prefix, self.started_unix_ms)
+        let count = self.gid_count.fetch_add(1, Ordering::Relaxed);
+        format!("{}_{}.{:x}_{count}", self.gid_prefix, self.number, self.started_unix_ms)
+    }
+
+    /// Whether this proxy finishes what of a prepared transaction is left: it is its own, or one of a
+    /// proxy that is not there any more, and this one leads.
+    pub(super) fn finishes(&self, gid: &str) -> bool {
+        let own = gid.strip_prefix(&self.gid_prefix).and_then(|rest| rest.strip_prefix('_'));
+        let owner = own.and_then(|rest| rest.split_once('.'));
+        let owner = owner.and_then(|(owner, _)| owner.parse::<u64>().ok());
+        let is_mine = owner == Some(self.number);
+        let is_there = |owner| self.cluster.is_enrolled(owner);
+        is_mine || self.cluster.leads() && !owner.is_some_and(is_there)
     }
 }
 
@@ -203,6 +228,8 @@ pub struct EngineParts {
     pub ddl_lock: DdlLock,
     /// The durable store.
     pub catalog: Catalog,
+    /// The other proxies that serve.
+    pub cluster: Cluster,
     /// What statements cost.
     pub counters: Counters,
 }

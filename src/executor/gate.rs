@@ -1,7 +1,7 @@
 //! The gate of each shard: statements pass one by one, and wait while it is closed for a switch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -20,7 +20,8 @@ pub struct Gates {
 #[derive(Debug, Default)]
 struct Gate {
     inside: AtomicUsize,
-    closed: AtomicBool,
+    /// How many keep it closed.
+    closed: AtomicUsize,
     opened: Notify,
     emptied: Notify,
 }
@@ -29,7 +30,7 @@ struct Gate {
 #[derive(Debug)]
 pub struct Pass(Arc<Gate>);
 
-/// A closed gate. Opens when it is dropped.
+/// A closed gate. Opens when it is dropped, unless somebody else has closed it too.
 #[derive(Debug)]
 pub struct ClosedGate(Arc<Gate>);
 
@@ -52,8 +53,7 @@ impl Gates {
     /// an older map than that of now is in force. Cancel safe; give it a deadline.
     pub async fn elsewhere_ended(&self) {
         let old = self.elsewhere.swap(Arc::default());
-        old.closed.store(true, Ordering::SeqCst);
-        ClosedGate(old).drained().await;
+        ClosedGate::new(old).drained().await;
     }
 
     fn with_gate<T>(&self, shard: ShardId, look: impl FnOnce(&Arc<Gate>) -> T) -> T {
@@ -90,11 +90,9 @@ impl Gates {
         }
     }
 
-    /// Closes a shard's gate; `None` if it is closed already.
-    pub fn close(&self, shard: ShardId) -> Option<ClosedGate> {
-        let gate = self.with_gate(shard, Arc::clone);
-        let was_closed = gate.closed.swap(true, Ordering::SeqCst);
-        (!was_closed).then(|| ClosedGate(gate))
+    /// Closes a shard's gate.
+    pub fn close(&self, shard: ShardId) -> ClosedGate {
+        ClosedGate::new(self.with_gate(shard, Arc::clone))
     }
 }
 
@@ -103,20 +101,25 @@ impl Gate {
     fn try_enter(self: &Arc<Self>) -> Option<Pass> {
         self.inside.fetch_add(1, Ordering::SeqCst);
         let pass = Pass(Arc::clone(self));
-        (!self.closed.load(Ordering::SeqCst)).then_some(pass)
+        (self.closed.load(Ordering::SeqCst) == 0).then_some(pass)
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         let left = self.0.inside.fetch_sub(1, Ordering::SeqCst) - 1;
-        if left == 0 && self.0.closed.load(Ordering::SeqCst) {
+        if left == 0 && self.0.closed.load(Ordering::SeqCst) > 0 {
             self.0.emptied.notify_waiters();
         }
     }
 }
 
 impl ClosedGate {
+    fn new(gate: Arc<Gate>) -> Self {
+        gate.closed.fetch_add(1, Ordering::SeqCst);
+        Self(gate)
+    }
+
     /// Waits until nobody is inside: all that passed before it closed has ended. Cancel safe; give
     /// it a deadline.
     pub async fn drained(&self) {
@@ -134,8 +137,9 @@ impl ClosedGate {
 
 impl Drop for ClosedGate {
     fn drop(&mut self) {
-        self.0.closed.store(false, Ordering::SeqCst);
-        self.0.opened.notify_waiters();
+        if self.0.closed.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.opened.notify_waiters();
+        }
     }
 }
 
@@ -149,11 +153,11 @@ mod tests {
     #[tokio::test]
     async fn a_shard_that_comes_to_be_gets_a_gate_and_the_others_keep_theirs() {
         let gates = Gates::new(1);
-        let closed = gates.close(ShardId(0)).unwrap();
+        let closed = gates.close(ShardId(0));
         let elsewhere = gates.clone();
         let inside = elsewhere.try_enter(ShardId(5)).unwrap();
         assert!(gates.try_enter(ShardId(0)).is_none());
-        let other = gates.close(ShardId(5)).unwrap();
+        let other = gates.close(ShardId(5));
         assert!(elsewhere.try_enter(ShardId(5)).is_none());
         drop((closed, inside));
         other.drained().await;
@@ -177,8 +181,7 @@ mod tests {
     async fn a_closed_gate_drains_who_is_inside_and_holds_who_comes() {
         let gates = Gates::new(2);
         let inside = gates.try_enter(ShardId(1)).unwrap();
-        let closed = gates.close(ShardId(1)).unwrap();
-        assert!(gates.close(ShardId(1)).is_none());
+        let closed = gates.close(ShardId(1));
         assert!(gates.try_enter(ShardId(1)).is_none());
         assert!(gates.try_enter(ShardId(0)).is_some());
         let soon = Duration::from_millis(20);
@@ -186,7 +189,11 @@ mod tests {
         drop(inside);
         closed.drained().await;
         assert!(tokio::time::timeout(soon, gates.enter(ShardId(1))).await.is_err());
+        // It opens once nobody keeps it closed.
+        let too = gates.close(ShardId(1));
         drop(closed);
+        assert!(gates.try_enter(ShardId(1)).is_none());
+        drop(too);
         gates.enter(ShardId(1)).await;
     }
 }

@@ -45,6 +45,9 @@ impl Session {
         if self.may_have_left_something() {
             self.look().await;
             self.read_changed_columns().await;
+            if self.transaction.ddl.is_some() {
+                self.engine.tell_definitions().await;
+            }
         }
         self.release();
         Ok(())

@@ -28,9 +28,8 @@ impl OutsideCommit {
 
     /// This node may not have committed what was decided: nobody uses it before the resolver has done
     /// that.
-    pub fn doubt(&self, node: NodeId) {
-        self.engine.doubts.raise(node);
-        self.engine.doubts.raised.notify_one();
+    pub async fn doubt(&self, node: NodeId) {
+        self.engine.doubt(&[node]).await;
     }
 
     /// Once this record is in the catalog the transaction may only be committed, and the resolver

@@ -74,14 +74,16 @@ impl Engine {
             if let Ok(Err(error)) = resolved {
                 tracing::warn!(node = %node.name, %error, "prepared transactions stay");
             }
-            if !decisions.is_empty() {
+            if decisions.iter().any(|decision| self.finishes(&decision.record.gid)) {
                 self.doubts.raise(id);
+                self.share_doubts(&[id]).await;
             }
         }
         if !all_answered {
             return;
         }
-        for decision in decisions.iter().filter(|d| !live.contains(&d.record.gid)) {
+        let done = |gid: &String| !live.contains(gid) && self.finishes(gid);
+        for decision in decisions.iter().filter(|d| done(&d.record.gid)) {
             let change = Change::new().delete(&decision.record, Expect::At(decision.revision));
             if let Err(error) = self.catalog.commit(change).await {
                 tracing::warn!(%error, "a finished commit decision stays in the catalog");
@@ -118,7 +120,7 @@ impl Engine {
         for row in rows {
             let (gid, database): (String, String) = (row.get(0), row.get(1));
             // Only once no session is at work on it is the catalog's word on it final.
-            if self.live_gids.lock().contains(&gid) {
+            if self.live_gids.lock().contains(&gid) || !self.finishes(&gid) {
                 continue;
             }
             let decided = match self.catalog.get::<CommitDecision>(&gid).await? {

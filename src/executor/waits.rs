@@ -10,16 +10,16 @@ const STEPS_MAX: usize = 100_000;
 /// Who waits, or is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Vertex {
-    /// A session of this client.
-    Session(i32),
+    /// A session of this proxy and client.
+    Session(u64, i32),
     /// Another process of a node.
     Other(NodeId, i32),
 }
 
 impl Vertex {
-    pub(super) fn client(self) -> Option<i32> {
+    pub(super) fn client(self) -> Option<(u64, i32)> {
         match self {
-            Self::Session(client) => Some(client),
+            Self::Session(proxy, client) => Some((proxy, client)),
             Self::Other(..) => None,
         }
     }
@@ -83,14 +83,15 @@ mod tests {
     fn edges(waits: &[(i32, i32, u16)]) -> Edges {
         let mut edges = Edges::new();
         for (of, by, node) in waits {
-            let (of, by) = (Vertex::Session(*of), Vertex::Session(*by));
+            let (of, by) = (Vertex::Session(1, *of), Vertex::Session(1, *by));
             edges.entry(of).or_default().push((by, NodeId(*node)));
         }
         edges
     }
 
     fn found(waits: &[(i32, i32, u16)]) -> Option<Vec<i32>> {
-        let clients = circle(&edges(waits))?.iter().filter_map(|(of, _)| of.client()).collect();
+        let found = circle(&edges(waits))?;
+        let clients = found.iter().filter_map(|(of, _)| of.client()).map(|(_, it)| it).collect();
         Some(clients)
     }
 

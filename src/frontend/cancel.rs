@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::directory::ClientInfo;
+use crate::cluster::Presence;
 use crate::executor::{CancelTarget, Party};
 use crate::ids::NodeId;
 use crate::wire::CancelKey;
@@ -15,6 +16,8 @@ use crate::wire::CancelKey;
 /// The sessions by the keys that their clients were given.
 #[derive(Debug, Default)]
 pub(super) struct Cancels {
+    /// Which of several proxies gave a key: part of each key.
+    tag: i32,
     sessions: Mutex<HashMap<CancelKey, (Arc<CancelTarget>, Who)>>,
 }
 
@@ -35,11 +38,37 @@ pub(super) struct CancelEntry {
     pub key: CancelKey,
 }
 
+/// Bits of a process number that no tag is in.
+const TAG_SHIFT: u32 = 24;
+
+/// What the keys of a proxy with this number have in them. There are 128 of them.
+fn tag(proxy: u64) -> i32 {
+    i32::try_from(proxy % 128).unwrap_or_default()
+}
+
 impl Cancels {
+    /// Those of a proxy with this number.
+    pub(super) fn new(proxy: u64) -> Self {
+        Self { tag: tag(proxy), sessions: Mutex::default() }
+    }
+
+    /// The proxy among these that may have given a key, which none of this one's sessions has.
+    pub(super) fn elsewhere<'a>(
+        &self,
+        key: CancelKey,
+        proxies: &'a [(u64, Presence)],
+    ) -> Option<&'a Presence> {
+        let of = key.pid >> TAG_SHIFT;
+        // One with the same tag hands nothing on: no request goes round in a circle.
+        let mut there = proxies.iter().filter(|_| of != self.tag);
+        there.find(|(number, _)| tag(*number) == of).map(|(_, presence)| presence)
+    }
+
     /// Enters a session under a key that nobody can guess.
     pub(super) fn enter(self: &Arc<Self>, target: Arc<CancelTarget>, who: Who) -> CancelEntry {
         let mut sessions = self.sessions.lock();
-        let mut key = CancelKey { pid: rand::random::<i32>() & i32::MAX, secret: rand::random() };
+        let pid = self.tag << TAG_SHIFT | rand::random::<i32>() & ((1 << TAG_SHIFT) - 1);
+        let mut key = CancelKey { pid, secret: rand::random() };
         while sessions.contains_key(&key) {
             key.secret = rand::random();
         }
@@ -92,5 +121,23 @@ impl Cancels {
 impl Drop for CancelEntry {
     fn drop(&mut self) {
         self.cancels.sessions.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cancels, tag};
+    use crate::cluster::Presence;
+    use crate::wire::CancelKey;
+
+    #[test]
+    fn a_key_says_which_proxy_gave_it() {
+        let presence = |id: &str| Presence { id: id.to_owned(), ..Presence::default() };
+        let proxies = [(3, presence("a")), (130, presence("b"))];
+        let key = |proxy: u64| CancelKey { pid: tag(proxy) << 24 | 5, secret: 1 };
+        let here = Cancels::new(3);
+        let other = |proxy: u64| here.elsewhere(key(proxy), &proxies).map(|it| it.id.as_str());
+        assert_eq!((other(3), other(130), other(4)), (None, Some("b"), None));
+        assert!(key(127).pid > 0);
     }
 }

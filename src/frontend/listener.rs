@@ -102,7 +102,7 @@ impl Frontend {
         console: &ConsoleSlot,
     ) -> io::Result<(Vec<mpsc::Sender<Handover>>, Vec<JoinHandle<()>>, Directory)> {
         let roles = Arc::new(Roles::new(self.secret.clone()));
-        let (cancels, seats) = (Arc::new(Cancels::default()), Seats::default());
+        let (cancels, seats) = (Arc::new(Cancels::new(self.engine.number)), Seats::default());
         let (mut queues, mut workers, mut all_pools) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
             let pools = Pools::new(&self.engine, self.backend.clone(), (index, count));

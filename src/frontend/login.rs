@@ -1,8 +1,11 @@
 //! One client from its first byte to its last: greeting, limits, authentication, session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::Admission;
 use super::auth::Checker;
@@ -14,8 +17,12 @@ use super::session::ClientSession;
 use super::socket::Arrival;
 use super::worker::Worker;
 use crate::backend::Stream;
+use crate::cluster::Presence;
 use crate::executor::{Client, ClientError};
-use crate::wire::{Malformed, ServerError, SqlState};
+use crate::wire::{CancelKey, Malformed, ServerError, SqlState};
+
+/// How long another proxy may take to pass a cancel request on.
+const HAND_ON: Duration = Duration::from_secs(5);
 
 /// Serves one client from its first byte to its last.
 pub(super) async fn serve(worker: Arc<Worker>, arrival: Arrival, _connection: Seat) {
@@ -69,6 +76,10 @@ async fn log_in(
         Ok(Greeting::Cancel(key)) => {
             if let Some(target) = worker.cancels.find(key) {
                 target.cancel(&worker.engine).await;
+            } else if let Some(other) =
+                worker.cancels.elsewhere(key, &worker.engine.cluster.serving_elsewhere())
+            {
+                hand_on(key, other).await;
             }
             return Ok(None);
         }
@@ -170,4 +181,17 @@ async fn tell(client: &mut Client, error: &ServerError) -> Result<(), ClientErro
 async fn tell_malformed(client: &mut Client, fault: Malformed) -> Result<(), ClientError> {
     tell(client, &ServerError::fatal(SqlState::PROTOCOL_VIOLATION, fault.to_string())).await?;
     Err(fault.into())
+}
+
+/// Sends a cancel request to the proxy whose session it means.
+async fn hand_on(key: CancelKey, other: &Presence) {
+    let handed = timeout(HAND_ON, async {
+        let mut stream = TcpStream::connect(other.reached_at(&other.listen)).await?;
+        stream.write_all(&key.packet()).await?;
+        // It closes the connection once the request has been passed on.
+        stream.read(&mut [0]).await
+    });
+    if !matches!(handed.await, Ok(Ok(_))) {
+        tracing::warn!(proxy = other.host, "a cancel request could not be handed on");
+    }
 }

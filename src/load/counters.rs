@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, ShardId};
 
 /// How a statement touches its shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
     /// It only reads.
     Read,
@@ -53,7 +54,7 @@ struct NodeCell {
 }
 
 /// The totals of one shard at one instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ShardTotals {
     /// Statements that only read.
     pub reads: u64,
@@ -79,7 +80,7 @@ pub struct Work {
 }
 
 /// The totals of what a node did for no shard, at one instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeTotals {
     /// Statements.
     pub statements: u64,
@@ -89,7 +90,7 @@ pub struct NodeTotals {
 
 /// All totals at (almost) one instant; a statement in between may be in one number and not yet in
 /// another.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// By shard id.
     pub shards: Vec<ShardTotals>,
@@ -140,6 +141,31 @@ impl Counters {
         cell.busy_nanos.fetch_add(nanos(busy), Ordering::Relaxed);
     }
 
+    /// Adds what another proxy has counted since it was asked last: its totals then and now.
+    pub fn add(&self, before: &Snapshot, now: &Snapshot) {
+        if let Some(last) = now.shards.len().checked_sub(1) {
+            self.widen(ShardId(u32::try_from(last).unwrap_or_default()));
+        }
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        let none = ShardTotals::default();
+        for (at, (cell, now)) in self.0.shards.load().iter().zip(&now.shards).enumerate() {
+            let before = before.shards.get(at).unwrap_or(&none);
+            cell.reads.fetch_add(since(now.reads, before.reads), Ordering::Relaxed);
+            cell.writes.fetch_add(since(now.writes, before.writes), Ordering::Relaxed);
+            let busy = since(now.busy_nanos, before.busy_nanos);
+            cell.busy_nanos.fetch_add(busy, Ordering::Relaxed);
+            cell.rows.fetch_add(since(now.rows, before.rows), Ordering::Relaxed);
+            cell.bytes.fetch_add(since(now.bytes, before.bytes), Ordering::Relaxed);
+        }
+        let none = NodeTotals::default();
+        for (at, (cell, now)) in self.0.nodes.iter().zip(&now.nodes).enumerate() {
+            let before = before.nodes.get(at).unwrap_or(&none);
+            cell.statements.fetch_add(since(now.statements, before.statements), Ordering::Relaxed);
+            let busy = since(now.busy_nanos, before.busy_nanos);
+            cell.busy_nanos.fetch_add(busy, Ordering::Relaxed);
+        }
+    }
+
     /// The totals of now.
     pub fn snapshot(&self) -> Snapshot {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
@@ -174,6 +200,25 @@ mod tests {
 
     fn work(busy_micros: u64, rows: u64, bytes: u64) -> Work {
         Work { busy: Duration::from_micros(busy_micros), rows, bytes }
+    }
+
+    #[test]
+    fn what_other_proxies_count_is_added_once() {
+        let (ours, theirs) = (Counters::new(1, 1), Counters::new(1, 1));
+        ours.record_shard(ShardId(0), Access::Read, work(1, 1, 1));
+        theirs.record_shard(ShardId(0), Access::Read, work(9, 9, 9));
+        let before = theirs.snapshot();
+        theirs.record_shard(ShardId(0), Access::Write, work(2, 3, 4));
+        // A shard that this proxy has not counted yet.
+        theirs.record_shard(ShardId(2), Access::Read, work(5, 6, 7));
+        theirs.record_node(NodeId(0), Duration::from_micros(8));
+        ours.add(&before, &theirs.snapshot());
+        let now = ours.snapshot();
+        let (busy_nanos, rows, bytes) = (3_000, 4, 5);
+        assert_eq!(now.shards[0], ShardTotals { reads: 1, writes: 1, busy_nanos, rows, bytes });
+        let (busy_nanos, rows, bytes) = (5_000, 6, 7);
+        assert_eq!(now.shards[2], ShardTotals { reads: 1, writes: 0, busy_nanos, rows, bytes });
+        assert_eq!(now.nodes[0], NodeTotals { statements: 1, busy_nanos: 8_000 });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Access;
@@ -23,7 +24,7 @@ const TOGETHER_MAX: usize = 8;
 const TEXT_BYTES_MAX: usize = 300;
 
 /// How a statement finds its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// By one shard key.
@@ -35,7 +36,7 @@ pub enum Class {
 }
 
 /// A statement that was looked at.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The shards that it touched.
     pub shards: SmallVec<[ShardId; 2]>,
@@ -106,7 +107,7 @@ impl Sieve {
 pub struct Samples(Arc<Mutex<Held>>);
 
 /// What was looked at.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Held {
     /// Statements.
     pub statements: Vec<Sample>,
@@ -132,6 +133,14 @@ impl Samples {
         if held.together.len() < HELD_MAX {
             held.together.push(shards.collect());
         }
+    }
+
+    /// Hands in what another proxy has looked at; what is too much is dropped.
+    pub fn add(&self, others: Held) {
+        let mut held = self.0.lock();
+        let (room, pairs) = (HELD_MAX - held.statements.len(), HELD_MAX - held.together.len());
+        held.statements.extend(others.statements.into_iter().take(room));
+        held.together.extend(others.together.into_iter().take(pairs));
     }
 
     /// Takes all.

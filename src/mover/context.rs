@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::config::Config;
 use super::error::MoveError;
 use super::progress::Progress;
 use crate::backend::NodeAddress;
 use crate::catalog::Catalog;
-use crate::executor::ClosedGate;
-use crate::executor::DdlLock;
-use crate::executor::Gates;
-use crate::executor::LiveMap;
+use crate::cluster::{Barred, Closing, Cluster};
+use crate::executor::{ClosedGate, DdlLock, EngineParts, Gates, LiveMap};
 use crate::ids::{MoveId, NodeId, ShardId};
 pub(super) use crate::runtime::now_unix_ms;
 use crate::runtime::{Failpoints, Tasks};
@@ -27,6 +25,8 @@ use crate::shard_move::Move;
 pub struct MoverContext {
     /// Holds the moves and the map.
     pub catalog: Catalog,
+    /// The other proxies that serve.
+    pub cluster: Cluster,
     /// Where a switch publishes its map.
     pub live_map: LiveMap,
     /// A switch closes the gate of its shard.
@@ -55,6 +55,23 @@ pub struct MoverContext {
 struct Held {
     gate: Arc<ClosedGate>,
     since: Instant,
+    /// The same on other proxies.
+    elsewhere: Option<Arc<Closing>>,
+}
+
+/// How long other proxies may take to answer what needs no one's patience.
+const ANSWERS: Duration = Duration::from_secs(5);
+
+/// A barrier that all others have answered by then.
+async fn answered(
+    closing: Closing,
+    deadline: Duration,
+    what: &'static str,
+) -> Result<Closing, MoveError> {
+    match timeout(deadline, closing.passed()).await {
+        Ok(()) => Ok(closing),
+        Err(_) => Err(MoveError::Timeout(what)),
+    }
 }
 
 /// The right to detach concurrently from some nodes, until it is dropped: there, one move after the
@@ -73,17 +90,11 @@ impl Drop for Hiding<'_> {
 
 impl MoverContext {
     /// A context without moves under way. Reads the failpoint from the environment.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the proxy that a move touches")]
-    pub fn new(
-        catalog: Catalog,
-        live_map: LiveMap,
-        gates: Gates,
-        ddl_lock: DdlLock,
-        nodes: Vec<NodeAddress>,
-        config: Config,
-    ) -> Self {
+    pub fn new(parts: &EngineParts, nodes: Vec<NodeAddress>, config: Config) -> Self {
+        let EngineParts { live_map, gates, ddl_lock, catalog, cluster, .. } = parts.clone();
         Self {
             catalog,
+            cluster,
             live_map,
             gates,
             ddl_lock,
@@ -129,26 +140,67 @@ impl MoverContext {
     }
 
     /// Closes the gate of `shard`, if it is not held closed already, and holds it until
-    /// [`Self::release`]; `None` if somebody else has closed it.
-    pub(super) fn hold(&self, shard: ShardId) -> Option<Arc<ClosedGate>> {
+    /// [`Self::release`]. On other proxies it is closed by [`Self::close_elsewhere`].
+    pub(super) fn hold(&self, shard: ShardId) -> Arc<ClosedGate> {
         let mut held = self.held.lock();
         if let Some(held) = held.get(&shard) {
-            return Some(Arc::clone(&held.gate));
+            return Arc::clone(&held.gate);
         }
-        let gate = Arc::new(self.gates.close(shard)?);
-        held.insert(shard, Held { gate: Arc::clone(&gate), since: Instant::now() });
-        Some(gate)
+        let gate = Arc::new(self.gates.close(shard));
+        let (since, elsewhere) = (Instant::now(), None);
+        held.insert(shard, Held { gate: Arc::clone(&gate), since, elsewhere });
+        gate
     }
 
-    /// Closes the gates of all sources of `mv` and holds them, as [`Self::hold`] does; `None`, and
-    /// none of them is held, if somebody else has closed one.
-    pub(super) fn hold_all(&self, mv: &Move) -> Option<Vec<Arc<ClosedGate>>> {
-        let gates: Option<Vec<_>> =
-            mv.sources().iter().map(|source| self.hold(source.shard)).collect();
-        if gates.is_none() {
-            self.release_all(mv);
+    /// Closes the gates of all sources of `mv` and holds them, as [`Self::hold`] does.
+    pub(super) fn hold_all(&self, mv: &Move) -> Vec<Arc<ClosedGate>> {
+        mv.sources().iter().map(|source| self.hold(source.shard)).collect()
+    }
+
+    /// Has all other proxies close the gates of these shards, which are held here; they open with
+    /// these. Waits until nobody is inside them. Give it a deadline.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub(super) async fn close_elsewhere(&self, shards: &[ShardId]) -> Result<(), MoveError> {
+        let closing = Arc::new(self.cluster.close(Barred::Shards(shards.to_vec())).await?);
+        for shard in shards {
+            if let Some(held) = self.held.lock().get_mut(shard) {
+                held.elsewhere = Some(Arc::clone(&closing));
+            }
         }
-        gates
+        closing.passed().await;
+        Ok(())
+    }
+
+    /// Has other proxies wait with newer maps until what it answers is dropped.
+    ///
+    /// # Errors
+    /// The catalog's, or that another proxy does not answer.
+    pub(super) async fn keep_map_elsewhere(&self) -> Result<Closing, MoveError> {
+        let closing = self.cluster.close(Barred::Map).await?;
+        answered(closing, ANSWERS, "other proxies to hear of a map").await
+    }
+
+    /// Waits until all who touched no shard, or were routed by an older map, have ended, here and on
+    /// other proxies. Give it a deadline.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub(super) async fn elsewhere_ended(&self) -> Result<(), MoveError> {
+        let closing = self.cluster.close(Barred::Elsewhere).await?;
+        tokio::join!(self.gates.elsewhere_ended(), closing.passed());
+        Ok(())
+    }
+
+    /// Has other proxies write no reference table until what it answers is dropped; waits `deadline`
+    /// at the most.
+    ///
+    /// # Errors
+    /// The catalog's, or that a transaction elsewhere goes on.
+    pub(super) async fn still_elsewhere(&self, deadline: Duration) -> Result<Closing, MoveError> {
+        let closing = self.cluster.close(Barred::References).await?;
+        answered(closing, deadline, "writers of reference tables on other proxies").await
     }
 
     /// Opens the gates of all sources of `mv` again; how long the first was closed.

@@ -179,9 +179,7 @@ impl<'a> Ends<'a> {
         let wal_end = source.wal_end().await.map_err(Obstacle::Before)?;
         let marker = names::marker(&self.mv.record, wal_end, attempt);
         let _hiding = self.make_room().await?;
-        let Some(gates) = self.context.hold_all(&self.mv.record) else {
-            return Err(Obstacle::Passing("a gate of the move is closed already".to_owned()));
-        };
+        let gates = self.context.hold_all(&self.mv.record);
         self.phases.begin();
         let (left, stayed) = (CancellationToken::new(), CancellationToken::new());
         let seen: Vec<_> = appliers.iter().map(Applier::watch_seen).collect();
@@ -254,17 +252,18 @@ impl<'a> Ends<'a> {
         attempt: u32,
         seen: &[Arc<AtomicU64>],
     ) -> Result<(), Obstacle> {
+        let shards: Vec<_> = self.mv.record.sources().iter().map(|it| it.shard).collect();
         let drained = timeout(self.drain_deadline(attempt), async {
-            for gate in &gates {
-                gate.drained().await;
-            }
+            let here = join_all(gates.iter().map(|gate| gate.drained()));
+            tokio::join!(here, self.context.close_elsewhere(&shards)).1
         });
         let drained = drained.await;
         drop(gates);
-        if drained.is_err() {
+        let Ok(closed) = drained else {
             let why = "statements or transactions on the shard did not end in time";
             return Err(Obstacle::Passing(why.to_owned()));
-        }
+        };
+        closed.map_err(Obstacle::Before)?;
         self.phases.reached("drained");
         self.context.pass("drained").map_err(Obstacle::Before)?;
         if !self.is_near(seen).await.map_err(Obstacle::Before)? {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::gateway::{Failure, decoded, encoded, number};
-use super::{DEADLINE, EtcdKv, PAUSE, State, store};
+use super::{DEADLINE, EtcdKv, PAUSE, SLOTS, State, store};
 use crate::catalog::kv::{CatalogError, Expect, Op, Revision};
 
 /// An entry that one commit after the other writes.
@@ -85,10 +85,10 @@ impl EtcdKv {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let Some(sent) = &mut flight.sent else { return Err(CatalogError::Unknown) };
-            let (request, before) = (self.transaction(ops, sent), flight.loose);
+            let ((request, held), before) = (self.transaction(ops, sent), flight.loose);
             flight.loose = true;
             match self.gateway.call("kv/txn", &request).await {
-                Ok(answer) => match self.outcome(&answer, ops, sent) {
+                Ok(answer) => match outcome(&answer, ops, sent, held) {
                     Outcome::Applied(revision) => {
                         flight.end(revision);
                         return Ok(Revision(revision));
@@ -96,6 +96,11 @@ impl EtcdKv {
                     Outcome::SlotMoved(revision) => {
                         // No attempt on the condition of the older one can be applied any more.
                         (sent.slot.revision, flight.loose) = (revision, false);
+                        continue;
+                    }
+                    // What was sent on the condition of the entry as it was can't be applied any more.
+                    Outcome::Replaced if self.may_still().await? => {
+                        flight.loose = false;
                         continue;
                     }
                     refused => return self.refused(refused, flight, before).await,
@@ -173,11 +178,27 @@ impl EtcdKv {
     }
 
     fn slot_key(&self, slot: &Slot) -> String {
-        self.key(&format!("etcd/slots/{:04}", slot.number))
+        self.key(&format!("{SLOTS}{}/{:04}", self.slots, slot.number))
     }
 
-    /// The transaction, which says in both cases what its conditions look at.
-    fn transaction(&self, ops: &[Op], sent: &Sent) -> Value {
+    /// Whether the entry that is held was changed, and still says that this proxy may commit.
+    async fn may_still(&self) -> Result<bool, CatalogError> {
+        let Some(held) = self.state.lock().held.clone() else { return Ok(false) };
+        let answer = self.ask("kv/range", &json!({ "key": self.key(&held.key) })).await?;
+        let Some(entry) = self.entries(&answer)?.pop() else { return Ok(false) };
+        if !(held.still)(&entry.value) {
+            return Ok(false);
+        }
+        let mut state = self.state.lock();
+        if let Some(held) = &mut state.held {
+            held.revision = held.revision.max(entry.revision);
+        }
+        Ok(true)
+    }
+
+    /// The transaction, which says in both cases what its conditions look at; and the revision of the
+    /// entry that is held.
+    fn transaction(&self, ops: &[Op], sent: &Sent) -> (Value, Option<Revision>) {
         let slot = self.slot_key(&sent.slot);
         let mut compare = vec![compare_revision(&slot, sent.slot.revision)];
         let mut looks = vec![json!({ "request_range": { "key": slot } })];
@@ -185,10 +206,10 @@ impl EtcdKv {
             "request_put": { "key": slot, "value": encoded(sent.mark.to_be_bytes()) }
         })];
         let held = self.state.lock().held.clone();
-        if let Some((key, revision)) = held {
-            compare.push(compare_revision(&self.key(&key), revision.0));
-        }
-        looks.push(json!({ "request_range": { "key": self.held_key(), "keys_only": true } }));
+        let held_key = self.key(held.as_ref().map_or("etcd/none", |held| &held.key));
+        let held = held.map(|held| held.revision);
+        compare.extend(held.map(|revision| compare_revision(&held_key, revision.0)));
+        looks.push(json!({ "request_range": { "key": held_key, "keys_only": true } }));
         for op in ops {
             let key = self.key(&op.key);
             match op.expect {
@@ -204,41 +225,34 @@ impl EtcdKv {
                 None => json!({ "request_delete_range": { "key": key } }),
             });
         }
-        json!({ "compare": compare, "success": changes, "failure": looks })
+        (json!({ "compare": compare, "success": changes, "failure": looks }), held)
     }
+}
 
-    /// The entry that is held; any other one if none is.
-    fn held_key(&self) -> String {
-        let state = self.state.lock();
-        self.key(state.held.as_ref().map_or("etcd/none", |(key, _)| key))
+/// What an attempt came to, that was made while the held entry was of this revision.
+fn outcome(answer: &Value, ops: &[Op], sent: &Sent, held: Option<Revision>) -> Outcome {
+    if answer["succeeded"] == true {
+        return Outcome::Applied(number(&answer["header"]["revision"]));
     }
-
-    fn outcome(&self, answer: &Value, ops: &[Op], sent: &Sent) -> Outcome {
-        if answer["succeeded"] == true {
-            return Outcome::Applied(number(&answer["header"]["revision"]));
-        }
-        let mut looks = answer["responses"].as_array().into_iter().flatten();
-        let (mark, revision) = looks.next().map(mark_of).unwrap_or_default();
-        if mark == Some(sent.mark) {
-            return Outcome::Applied(revision);
-        }
-        if revision != sent.slot.revision {
-            return Outcome::SlotMoved(revision);
-        }
-        let held = looks.next().map_or(0, revision_of);
-        let state = self.state.lock();
-        if state.held.as_ref().is_some_and(|(_, revision)| revision.0 != held) {
-            return Outcome::Replaced;
-        }
-        drop(state);
-        let conditional = ops.iter().filter(|op| op.expect != Expect::Anything);
-        let unmet = conditional.zip(looks).find(|(op, look)| match op.expect {
-            Expect::Anything => false,
-            Expect::Absent => revision_of(look) != 0,
-            Expect::At(revision) => revision_of(look) != revision.0,
-        });
-        Outcome::Conflict(unmet.map(|(op, _)| op.key.clone()).unwrap_or_default())
+    let mut looks = answer["responses"].as_array().into_iter().flatten();
+    let (mark, revision) = looks.next().map(mark_of).unwrap_or_default();
+    if mark == Some(sent.mark) {
+        return Outcome::Applied(revision);
     }
+    if revision != sent.slot.revision {
+        return Outcome::SlotMoved(revision);
+    }
+    let now = looks.next().map_or(0, revision_of);
+    if held.is_some_and(|held| held.0 != now) {
+        return Outcome::Replaced;
+    }
+    let conditional = ops.iter().filter(|op| op.expect != Expect::Anything);
+    let unmet = conditional.zip(looks).find(|(op, look)| match op.expect {
+        Expect::Anything => false,
+        Expect::Absent => revision_of(look) != 0,
+        Expect::At(revision) => revision_of(look) != revision.0,
+    });
+    Outcome::Conflict(unmet.map(|(op, _)| op.key.clone()).unwrap_or_default())
 }
 
 /// An error of a commit that may have been applied, or was not.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -135,26 +136,28 @@ impl Gateway {
         path: &str,
         body: &Value,
     ) -> Result<Value, Answered> {
-        let Some((user, password)) = &self.config.user else {
-            return self.ask(endpoint, path, body, None).await;
-        };
+        let token = self.token(endpoint).await?;
+        self.ask(endpoint, path, body, token.as_deref()).await
+    }
+
+    /// What requests show, if the members want to know who asks.
+    async fn token(&self, endpoint: &str) -> Result<Option<String>, Answered> {
+        let Some((user, password)) = &self.config.user else { return Ok(None) };
         let known = self.token.lock().clone();
-        let token = if let Some(token) = known {
-            token
-        } else {
-            let who = json!({ "name": user, "password": password.reveal() });
-            let answer = self.ask(endpoint, "auth/authenticate", &who, None).await;
-            // Nothing was asked for yet.
-            let not_reached = |answered| match answered {
-                Answered::Broken(reason) => Answered::NotReached(reason),
-                other => other,
-            };
-            let answer = answer.map_err(not_reached)?;
-            let token = answer["token"].as_str().unwrap_or_default().to_owned();
-            *self.token.lock() = Some(token.clone());
-            token
+        if known.is_some() {
+            return Ok(known);
+        }
+        let who = json!({ "name": user, "password": password.reveal() });
+        let answer = self.ask(endpoint, "auth/authenticate", &who, None).await;
+        // Nothing was asked for yet.
+        let not_reached = |answered| match answered {
+            Answered::Broken(reason) => Answered::NotReached(reason),
+            other => other,
         };
-        self.ask(endpoint, path, body, Some(&token)).await
+        let answer = answer.map_err(not_reached)?;
+        let token = answer["token"].as_str().unwrap_or_default().to_owned();
+        *self.token.lock() = Some(token.clone());
+        Ok(Some(token))
     }
 
     async fn ask(
@@ -164,24 +167,8 @@ impl Gateway {
         body: &Value,
         token: Option<&str>,
     ) -> Result<Value, Answered> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("{endpoint}/v3/{path}"))
-            .header(CONTENT_TYPE, "application/json");
-        if let Some(token) = token {
-            request = request.header(AUTHORIZATION, token);
-        }
-        let request = request.body(Full::new(Bytes::from(body.to_string())));
-        let request = request.map_err(|error| Answered::NotReached(error.to_string()))?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| {
-                let reason = whole_story(&error);
-                if error.is_connect() {
-                    Answered::NotReached(reason)
-                } else {
-                    Answered::Broken(reason)
-                }
-            })?;
+            let response = self.send(endpoint, path, body, token).await?;
             let good = response.status().is_success();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| Answered::Broken(error.to_string()))?.to_bytes();
@@ -196,6 +183,78 @@ impl Gateway {
         };
         let slow = || Answered::Broken(format!("nothing within {} s", ANSWER.as_secs()));
         timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(slow()))
+    }
+
+    async fn send(
+        &self,
+        endpoint: &str,
+        path: &str,
+        body: &Value,
+        token: Option<&str>,
+    ) -> Result<Response<Incoming>, Answered> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{endpoint}/v3/{path}"))
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_string())));
+        let request = request.map_err(|error| Answered::NotReached(error.to_string()))?;
+        self.client.request(request).await.map_err(|error| {
+            let reason = whole_story(&error);
+            if error.is_connect() { Answered::NotReached(reason) } else { Answered::Broken(reason) }
+        })
+    }
+
+    /// Opens a stream of answers at the member that answered last.
+    pub(super) async fn stream(&self, path: &str, body: &Value) -> Result<Answers, String> {
+        let current = self.current.load(Ordering::Relaxed);
+        let endpoint = &self.config.endpoints[current % self.config.endpoints.len()];
+        let told = |answered| match answered {
+            Answered::NotReached(reason)
+            | Answered::Broken(reason)
+            | Answered::Told { reason, .. } => reason,
+        };
+        let open = async {
+            let token = self.token(endpoint).await?;
+            self.send(endpoint, path, body, token.as_deref()).await
+        };
+        let response = timeout(ANSWER, open).await.map_err(|_| "it is slow".to_owned())?;
+        let response = response.map_err(told)?;
+        if !response.status().is_success() {
+            *self.token.lock() = None;
+            return Err(format!("{endpoint} says {}", response.status()));
+        }
+        Ok(Answers { body: response.into_body(), read: BytesMut::new() })
+    }
+}
+
+/// Answers that come one by one.
+pub(super) struct Answers {
+    body: Incoming,
+    read: BytesMut,
+}
+
+impl Answers {
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Result<Value, String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.split_to(end + 1);
+                return serde_json::from_slice(&line).map_err(|error| error.to_string());
+            }
+            if self.read.len() > ANSWER_BYTES_MAX {
+                return Err("an answer is too long".to_owned());
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    self.read.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+                }
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err("it has ended".to_owned()),
+            }
+        }
     }
 }
 

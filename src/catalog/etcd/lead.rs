@@ -4,7 +4,7 @@
 //! its successor begins: no commit of an older one is applied, and no node lets it in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,43 +35,53 @@ pub struct Leader {
     pub host: String,
     /// Where clients connect to it.
     pub listen: String,
+    /// Where its admin API is; empty if that is not known.
+    #[serde(default)]
+    pub admin: String,
     /// Since when it leads.
     pub since_unix_ms: u64,
 }
 
-/// The right to lead. Renewed until it is given up or lost.
+/// What says that a process is there, for as long as its lease is renewed.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// Its key in the catalog.
+    pub key: String,
+    /// What stands there.
+    pub value: Vec<u8>,
+}
+
+/// A process among those of a catalog: it leads, or may come to.
 #[derive(Debug, Clone)]
 pub struct Lead {
     kv: EtcdKv,
     gateway: Arc<Gateway>,
     config: Arc<EtcdConfig>,
     me: Leader,
-    /// The newest one.
+    presence: Option<Present>,
+    /// The newest one; 0 before there is one.
     lease: Arc<AtomicU64>,
+    leads: Arc<AtomicBool>,
 }
 
 impl Lead {
-    /// Waits until no other proxy leads, and leads from then on. Tells `look` who leads meanwhile, or
-    /// why it can't be known. A leader with the same id is a process of this data folder that has ended.
-    pub async fn take(
-        config: EtcdConfig,
-        mut me: Leader,
-        mut look: impl FnMut(Result<&Leader, &CatalogError>),
-    ) -> Self {
+    /// A process that does not lead yet. Its presence, if it has one, is told by [`Self::announce`].
+    pub fn new(config: EtcdConfig, me: Leader, presence: Option<Present>) -> Self {
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Arc::clone(&config)));
-        let kv = EtcdKv::new(Arc::clone(&gateway), &config.prefix, CancellationToken::new());
+        let name = format!("{}-{:08x}", me.id, rand::random::<u32>());
+        let kv = EtcdKv::new(Arc::clone(&gateway), &config.prefix, &name);
+        let (lease, leads) = (Arc::default(), Arc::default());
+        Self { kv, gateway, config, me, presence, lease, leads }
+    }
+
+    /// Waits until no other process leads, and leads from then on. Tells `look` who leads meanwhile, or
+    /// why it can't be known. A leader with the same id is a process of this data folder that has ended.
+    /// Cancel safe: dropped, it may lead, and takes it at the next call.
+    pub async fn take(&self, mut look: impl FnMut(Result<&Leader, &CatalogError>)) {
         loop {
-            me.since_unix_ms = now_unix_ms();
-            let lead = Self {
-                kv: kv.clone(),
-                gateway: Arc::clone(&gateway),
-                config: Arc::clone(&config),
-                me: me.clone(),
-                lease: Arc::default(),
-            };
-            match lead.try_take().await {
-                Ok(None) => return lead,
+            match self.try_take().await {
+                Ok(None) => return,
                 Ok(Some(leader)) => look(Ok(&leader)),
                 Err(error) => look(Err(&error)),
             }
@@ -79,10 +89,45 @@ impl Lead {
         }
     }
 
+    /// Says that this process is there, if it has a presence.
+    pub async fn announce(&self) -> Result<(), CatalogError> {
+        let lease = self.leased().await?;
+        let Some(presence) = &self.presence else { return Ok(()) };
+        let (key, value) = (self.kv.key(&presence.key), encoded(&presence.value));
+        let put = json!({ "key": key, "value": value, "lease": lease.to_string() });
+        self.kv.ask("kv/put", &put).await.map(drop)
+    }
+
+    /// The lease, granted if there is none.
+    async fn leased(&self) -> Result<u64, CatalogError> {
+        match self.lease.load(Ordering::Relaxed) {
+            0 => {
+                let lease = self.grant().await?;
+                self.lease.store(lease, Ordering::Relaxed);
+                Ok(lease)
+            }
+            lease => Ok(lease),
+        }
+    }
+
+    /// The process that leads, if it is another one.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub async fn other_leader(&self) -> Result<Option<Leader>, CatalogError> {
+        let leader = self.leader().await?.map(|(leader, _)| leader);
+        Ok(leader.filter(|leader| leader.id != self.me.id))
+    }
+
+    /// Whether it leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.leads.load(Ordering::Relaxed)
+    }
+
     /// The catalog of whoever leads, only to be read.
     pub fn reader(config: EtcdConfig) -> EtcdKv {
         let prefix = config.prefix.clone();
-        EtcdKv::new(Arc::new(Gateway::new(Arc::new(config))), &prefix, CancellationToken::new())
+        EtcdKv::new(Arc::new(Gateway::new(Arc::new(config))), &prefix, "reader")
     }
 
     /// The catalog, for as long as this proxy leads.
@@ -95,8 +140,8 @@ impl Lead {
         &self.kv.replaced
     }
 
-    /// Stays the leader until the tasks end. If the lease ran out, and nobody else has led since, it
-    /// leads again.
+    /// Stays there, and the leader if it is, until the tasks end. If the lease ran out, and nobody else
+    /// has led since, it leads again.
     pub async fn renew_forever(self, tasks: Tasks) {
         let mut failing = false;
         loop {
@@ -107,7 +152,7 @@ impl Lead {
             }
             let renewed = match self.renew(self.lease.load(Ordering::Relaxed)).await {
                 Ok(true) => Ok(()),
-                Ok(false) => self.take_again().await,
+                Ok(false) => self.come_again().await,
                 Err(error) => Err(error),
             };
             match renewed {
@@ -136,8 +181,14 @@ impl Lead {
         }
     }
 
-    /// Lets another proxy lead at once.
+    /// Is not there any more: another proxy may lead at once.
     pub async fn give_up(&self) {
+        if let Some(presence) = &self.presence {
+            let request = json!({ "key": self.kv.key(&presence.key) });
+            if let Err(error) = self.kv.ask("kv/deleterange", &request).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "it is missed later");
+            }
+        }
         let leader = self.kv.get(LEADER).await;
         let mine = |value: &[u8]| {
             serde_json::from_slice(value).is_ok_and(|it: Leader| it.id == self.me.id)
@@ -163,9 +214,15 @@ impl Lead {
             Some((_, revision)) => revision,
             None => 0,
         };
-        let lease = self.grant().await?;
+        // The one of a look before may have run out: with a presence it is renewed all the while.
+        let known = self.presence.is_some().then(|| self.lease.load(Ordering::Relaxed));
+        let lease = match known.filter(|lease| *lease != 0) {
+            Some(lease) => lease,
+            None => self.grant().await?,
+        };
         if self.put_leader(revision, lease, None).await? {
             self.lease.store(lease, Ordering::Relaxed);
+            self.leads.store(true, Ordering::Relaxed);
             return Ok(None);
         }
         // Its entry may be there although the answer was lost: the next look says so.
@@ -210,14 +267,25 @@ impl Lead {
         let key = self.kv.key(LEADER);
         let mut compare = vec![compare_revision(&key, revision)];
         compare.extend(held);
-        let value = serde_json::to_vec(&self.me)
+        let me = Leader { since_unix_ms: now_unix_ms(), ..self.me.clone() };
+        let value = serde_json::to_vec(&me)
             .map_err(|source| CatalogError::Corrupt { key: LEADER.to_owned(), source })?;
         let put = json!({ "key": key, "value": encoded(value), "lease": lease.to_string() });
         let request = json!({ "compare": compare, "success": [{ "request_put": put }] });
         Ok(self.kv.ask("kv/txn", &request).await?["succeeded"] == true)
     }
 
-    /// The lease ran out. Leads again if nobody else has begun to since.
+    /// The lease ran out: it is there by another one.
+    async fn come_again(&self) -> Result<(), CatalogError> {
+        if self.leads() {
+            self.take_again().await?;
+        } else {
+            self.lease.store(0, Ordering::Relaxed);
+        }
+        self.announce().await
+    }
+
+    /// Leads again if nobody else has begun to since.
     async fn take_again(&self) -> Result<(), CatalogError> {
         let revision = match self.leader().await? {
             Some((leader, _)) if leader.id != self.me.id => return Err(CatalogError::Replaced),
@@ -225,7 +293,7 @@ impl Lead {
             None => 0,
         };
         let held = self.kv.state.lock().held.clone();
-        let held = held.map(|(key, revision)| compare_revision(&self.kv.key(&key), revision.0));
+        let held = held.map(|held| compare_revision(&self.kv.key(&held.key), held.revision.0));
         let lease = self.grant().await?;
         if self.put_leader(revision, lease, held).await? {
             tracing::info!("the lead had run out; nobody else led meanwhile");

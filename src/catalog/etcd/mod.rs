@@ -10,6 +10,7 @@
 //! replaced changes nothing, whatever it still believes.
 
 mod commit;
+mod follow;
 mod gateway;
 mod lead;
 
@@ -24,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::commit::{Sent, Slot};
 use self::gateway::{Failure, Gateway, decoded, encoded, number};
-pub use self::lead::{Lead, Leader};
-use super::kv::{CatalogError, Entry, Kv, Op, Revision};
+pub use self::lead::{Lead, Leader, Present};
+use super::kv::{CatalogError, Entry, Kv, Op, Revision, Still};
 use crate::backend::{Password, TlsFiles, TlsMode};
 
 /// How long the cluster may take to answer, whichever member does.
@@ -34,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Entries of one answer.
 const PAGE: u64 = 500;
+/// Where the slots of all processes are.
+const SLOTS: &str = "etcd/slots/";
 
 /// Where an etcd cluster is, and how it is spoken to.
 #[derive(Clone)]
@@ -44,8 +47,10 @@ pub struct EtcdConfig {
     pub prefix: String,
     /// Who to log in as.
     pub user: Option<(String, Password)>,
-    /// How long a leader that is not heard of stays the leader.
+    /// How long a proxy that is not heard of is thought to be there.
     pub lease: Duration,
+    /// All proxies of this catalog serve, not only the one that leads.
+    pub all_serve: bool,
     /// How members are known by their certificates, and how this proxy is known.
     files: TlsFiles,
     tls: Arc<rustls::ClientConfig>,
@@ -66,14 +71,16 @@ impl EtcdConfig {
     pub fn new(endpoints: Vec<String>, prefix: String, lease: Duration) -> Result<Self, String> {
         let files = TlsFiles::default();
         let tls = Arc::new(files.client_config(TlsMode::Require)?);
-        Ok(Self { endpoints, prefix, user: None, lease, files, tls })
+        let (user, all_serve) = (None, false);
+        Ok(Self { endpoints, prefix, user, lease, all_serve, files, tls })
     }
 }
 
 impl PartialEq for EtcdConfig {
     fn eq(&self, other: &Self) -> bool {
         let parts = |it: &Self| {
-            (it.endpoints.clone(), it.prefix.clone(), it.user.clone(), it.lease, it.files.clone())
+            let etcd = (it.endpoints.clone(), it.prefix.clone(), it.user.clone());
+            (etcd, it.lease, it.all_serve, it.files.clone())
         };
         parts(self) == parts(other)
     }
@@ -92,6 +99,8 @@ impl std::fmt::Debug for EtcdConfig {
 pub struct EtcdKv {
     gateway: Arc<Gateway>,
     prefix: Arc<str>,
+    /// The folder of its slots.
+    slots: Arc<str>,
     state: Arc<Mutex<State>>,
     /// Another proxy leads.
     replaced: CancellationToken,
@@ -105,13 +114,31 @@ struct State {
     made: usize,
     /// Commits whose outcome is not known.
     unsettled: Vec<Sent>,
-    /// The entry that makes this proxy the one that may commit.
-    held: Option<(String, Revision)>,
+    /// The entry that makes this proxy one that may commit.
+    held: Option<Held>,
+}
+
+/// An entry that commits hang on.
+#[derive(Clone)]
+struct Held {
+    key: String,
+    revision: Revision,
+    /// Whether a later one is as good.
+    still: Still,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Held");
+        shown.field("key", &self.key).field("revision", &self.revision).finish_non_exhaustive()
+    }
 }
 
 impl EtcdKv {
-    fn new(gateway: Arc<Gateway>, prefix: &str, replaced: CancellationToken) -> Self {
-        Self { gateway, prefix: prefix.into(), state: Arc::default(), replaced }
+    /// For a process of this name, which no other has.
+    fn new(gateway: Arc<Gateway>, prefix: &str, name: &str) -> Self {
+        let (state, replaced) = (Arc::default(), CancellationToken::new());
+        Self { gateway, prefix: prefix.into(), slots: name.into(), state, replaced }
     }
 
     fn key(&self, key: &str) -> String {
@@ -142,7 +169,16 @@ impl EtcdKv {
     async fn scan(&self, prefix: &str) -> Result<Vec<Entry>, CatalogError> {
         self.settle().await?;
         let end = encoded(end_of(format!("{}{prefix}", self.prefix).into_bytes()));
-        let (mut from, mut at, mut all) = (self.key(prefix), 0, Vec::new());
+        self.all_between(self.key(prefix), &end).await.map(|(entries, _)| entries)
+    }
+
+    /// What stands between two keys, in the gateway's words, as it is at one moment; and at which.
+    async fn all_between(
+        &self,
+        mut from: String,
+        end: &str,
+    ) -> Result<(Vec<Entry>, u64), CatalogError> {
+        let (mut at, mut all) = (0, Vec::new());
         loop {
             let request = json!({
                 "key": from, "range_end": end, "limit": PAGE.to_string(), "revision": at.to_string(),
@@ -153,25 +189,28 @@ impl EtcdKv {
                 from = self.key(&format!("{}\0", last.key));
             }
             all.extend(page);
-            if answer["more"] != true {
-                return Ok(all);
+            if at == 0 {
+                at = number(&answer["header"]["revision"]);
             }
-            at = number(&answer["header"]["revision"]);
+            if answer["more"] != true {
+                return Ok((all, at));
+            }
         }
     }
 
     fn entries(&self, answer: &Value) -> Result<Vec<Entry>, CatalogError> {
         let found = answer["kvs"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let entry = |found: &Value| {
-            let key = String::from_utf8(decoded(&found["key"])?).ok()?;
-            Some(Entry {
-                key: key.strip_prefix(&*self.prefix)?.to_owned(),
-                value: decoded(&found["value"])?,
-                revision: Revision(number(&found["mod_revision"])),
-            })
-        };
-        let entries: Option<Vec<Entry>> = found.iter().map(entry).collect();
+        let entries: Option<Vec<Entry>> = found.iter().map(|found| self.entry(found)).collect();
         entries.ok_or_else(|| store("reading", std::io::Error::other("its answer is not valid")))
+    }
+
+    fn entry(&self, found: &Value) -> Option<Entry> {
+        let key = String::from_utf8(decoded(&found["key"])?).ok()?;
+        Some(Entry {
+            key: key.strip_prefix(&*self.prefix)?.to_owned(),
+            value: decoded(&found["value"])?,
+            revision: Revision(number(&found["mod_revision"])),
+        })
     }
 }
 
@@ -200,8 +239,8 @@ impl Kv for EtcdKv {
         self.gateway.is_away()
     }
 
-    fn hold(&self, key: &str, revision: Revision) {
-        self.state.lock().held = Some((key.to_owned(), revision));
+    fn hold(&self, key: &str, revision: Revision, still: Still) {
+        self.state.lock().held = Some(Held { key: key.to_owned(), revision, still });
     }
 }
 

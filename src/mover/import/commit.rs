@@ -154,7 +154,11 @@ impl Importer<'_, '_> {
         (map, group): (&ShardMap, &NewGroup),
         began: Instant,
     ) -> Result<Tried, MoveError> {
-        let decided = self.decide(&prepared.outside, map, group).await;
+        let kept = self.desk.context.keep_map_elsewhere().await;
+        let decided = match &kept {
+            Ok(_) => self.decide(&prepared.outside, map, group).await,
+            Err(error) => Err(MoveError::Busy(error.to_string())),
+        };
         let gid = Literal(prepared.outside.gid()).to_string();
         let next = match decided {
             Ok(Some(next)) => next,
@@ -180,8 +184,11 @@ impl Importer<'_, '_> {
                 left.push(*node);
             }
         }
-        left.iter().for_each(|node| prepared.outside.doubt(*node));
+        for node in &left {
+            prepared.outside.doubt(*node).await;
+        }
         self.desk.context.live_map.publish(next);
+        drop(kept);
         if left.is_empty() {
             let change = Change::new().delete(&prepared.outside.decision(), Expect::Anything);
             if let Err(error) = self.desk.context.catalog.commit(change).await {

@@ -117,13 +117,15 @@ async fn become_sharded(desk: &mut Desk<'_>, import: &Import) -> Result<(), Move
 /// Waits until nobody acts by the map in which the tables were plain ones, and makes all that hangs on
 /// them known; moves of the shard wait until then.
 async fn settle(desk: &mut Desk<'_>, import: &Import) -> Result<(), MoveError> {
-    if timeout(ROUTED_BEFORE, desk.engine.gates.elsewhere_ended()).await.is_err() {
+    let ended = timeout(ROUTED_BEFORE, desk.context.elsewhere_ended()).await;
+    let Ok(ended) = ended else {
         return Err(MoveError::Busy(
             "the tables are sharded, but transactions that began before do not end: foreshard \
              import again goes on with it"
                 .to_owned(),
         ));
-    }
+    };
+    ended?;
     desk.engine.refresh_columns(&import.names()).await.map_err(unread)?;
     desk.engine.refresh_derived().await.map_err(unread)?;
     let ours = import.names();
@@ -222,7 +224,7 @@ impl Importer<'_, '_> {
     /// Lets the twins take the tables' places as soon as nobody is in the way; no if definitions
     /// changed meanwhile.
     async fn switch(&mut self, tables: &[Plain], twins: &[String]) -> Result<bool, MoveError> {
-        drop(timeout(EARLIER, self.desk.engine.gates.elsewhere_ended()).await);
+        drop(timeout(EARLIER, self.desk.context.elsewhere_ended()).await);
         let config = self.desk.context.config.clone();
         let mut reason = String::new();
         for postponed in 0..config.postponements_max.max(1) {

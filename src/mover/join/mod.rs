@@ -140,6 +140,7 @@ impl Bringer<'_, '_> {
             return Ok(false);
         }
         let _still = self.still().await?;
+        let _still_elsewhere = self.desk.context.still_elsewhere(STILL.0 * STILL.1).await?;
         let mut repaired = 0;
         for reference in &references {
             repaired += reference.repair(&self.home, &self.target).await?;
@@ -202,6 +203,7 @@ impl Bringer<'_, '_> {
         let gid = Literal(outside.gid()).to_string();
         self.target.run("preparing", &format!("PREPARE TRANSACTION {gid}")).await?;
         self.desk.context.pass("node_prepared")?;
+        let _kept = self.desk.context.keep_map_elsewhere().await?;
         let next = match commit(self.desk, self.node, Some(&outside)).await {
             Ok(next) => next,
             Err(error) => {

@@ -26,6 +26,13 @@ impl Resharder<'_, '_> {
         mut closed: Closed<'_>,
     ) -> Result<Option<Duration>, MoveError> {
         let context = self.desk.context;
+        let kept = match context.keep_map_elsewhere().await {
+            Ok(kept) => kept,
+            Err(error) => {
+                ends.roll_back().await;
+                return Err(error);
+            }
+        };
         closed.undecided = true;
         let next = match self.decide(plan, &ends).await {
             Ok(Some(next)) => next,
@@ -48,14 +55,14 @@ impl Resharder<'_, '_> {
             if let Err(error) = committed {
                 let error = error.story();
                 tracing::warn!(error, "a prepared exchange is left to the resolver");
-                ends.outside.doubt(node);
+                ends.outside.doubt(node).await;
                 all_done = false;
             }
         }
         context.live_map.publish(next);
         closed.undecided = false;
         let pause = closed.pause();
-        drop(closed);
+        drop((closed, kept));
         if all_done {
             let change = Change::new().delete(&ends.outside.decision(), Expect::Anything);
             if let Err(error) = context.catalog.commit(change).await {

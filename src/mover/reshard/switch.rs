@@ -66,16 +66,16 @@ pub(super) struct Closed<'a> {
 }
 
 impl<'a> Closed<'a> {
-    /// Closes all of them; `None` if one is closed already.
-    fn all(context: &'a MoverContext, plan: &Plan) -> Option<(Self, Vec<Arc<ClosedGate>>)> {
+    /// Closes all of them.
+    fn all(context: &'a MoverContext, plan: &Plan) -> (Self, Vec<Arc<ClosedGate>>) {
         let since = Instant::now();
         let mut closed = Self { context, shards: Vec::new(), since, undecided: false };
         let mut gates = Vec::new();
         for part in &plan.sources {
-            gates.push(context.hold(part.shard)?);
+            gates.push(context.hold(part.shard));
             closed.shards.push(part.shard);
         }
-        Some((closed, gates))
+        (closed, gates)
     }
 
     /// How long they are closed.
@@ -124,9 +124,7 @@ impl Resharder<'_, '_> {
         let context = self.desk.context;
         let mut ends = Ends::open(self, plan).await?;
         let passing = |why: &str| Obstacle::Passing(why.to_owned());
-        let Some((closed, gates)) = Closed::all(context, plan) else {
-            return Err(passing("a gate of the group is closed already"));
-        };
+        let (closed, gates) = Closed::all(context, plan);
         let marker = format!("{} {attempt} {}", names::slot(&plan.mv, 0), ends.outside.gid());
         let (left, stayed) = (CancellationToken::new(), CancellationToken::new());
         let seen: Vec<_> = appliers.iter().map(Applier::watch_seen).collect();
@@ -209,17 +207,18 @@ impl<'a> Ends<'a> {
     ) -> Result<(), Obstacle> {
         let config = &self.context.config;
         let drain = (FIRST_DRAIN_MS << attempt.min(16)).min(config.drain_deadline_ms);
+        let shards: Vec<_> = plan.sources.iter().map(|part| part.shard).collect();
         let drained = timeout(Duration::from_millis(drain), async {
-            for gate in &gates {
-                gate.drained().await;
-            }
+            let here = join_all(gates.iter().map(|gate| gate.drained()));
+            tokio::join!(here, self.context.close_elsewhere(&shards)).1
         });
         let drained = drained.await;
         drop(gates);
-        if drained.is_err() {
+        let Ok(closed) = drained else {
             let why = "statements or transactions on the group did not end in time";
             return Err(Obstacle::Passing(why.to_owned()));
-        }
+        };
+        closed?;
         if !self.is_near(plan, seen).await? {
             let why = "a large transaction is still to be applied";
             return Err(Obstacle::Passing(why.to_owned()));

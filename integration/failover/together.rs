@@ -1,0 +1,295 @@
+//! Both proxies serve: one leads, and moves shards while clients of either write.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+
+use crate::pair::Pair;
+use crate::process_support::{Deployment, Serving, Writers, Written};
+use crate::support::{eventually, rows};
+
+/// How long a statement may take that must not hang.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Stops writers of both; what they know.
+async fn stopped(writers: [Writers; 2]) -> Written {
+    let mut all = Written::default();
+    for writers in writers {
+        let written = writers.stop().await;
+        assert!(written.acknowledged.len() > 50, "{}", written.acknowledged.len());
+        all.absorb(written);
+    }
+    all
+}
+
+fn writers(pair: &Pair) -> [Writers; 2] {
+    [Writers::start(&pair.first, 0..3), Writers::start(&pair.second, 10..13)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_move_while_clients_of_both_write() {
+    let pair = Pair::that_both_serve().await;
+    let (first, second) = pair.serve_both().await;
+    let writers = writers(&pair);
+    for shard in 0..4 {
+        let node = pair.first.other_node(shard).await;
+        let pause = pair.first.move_shard(shard, &node).await;
+        assert!(pause < 1_000.0, "{pause}");
+    }
+    // Whoever is asked.
+    let node = pair.second.other_node(5).await;
+    pair.second.ask_for_move(5, &node).await;
+    pair.first.until_moves_are_finished().await;
+    pair.first.split_shard(6).await;
+    let written = stopped(writers).await;
+    let sql = "SELECT count(*), sum(version) FROM accounts";
+    let seen = [pair.first.client().await, pair.second.client().await];
+    assert_eq!(rows(&seen[0], sql).await, rows(&seen[1], sql).await);
+    drop(seen);
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+    let aftermath = pair.aftermath().await;
+    aftermath.assert_in_order().await;
+    aftermath.assert_written(&written).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_the_other_notice_nothing_when_the_one_that_leads_is_killed() {
+    let pair = Pair::that_both_serve().await;
+    let (first, second) = pair.serve_both().await;
+    let [ours, theirs] = writers(&pair);
+    let node = pair.first.other_node(0).await;
+    sleep(Duration::from_millis(500)).await;
+    pair.first.ask_for_move(0, &node).await;
+    first.kill(&pair.first).await;
+    pair.leads(&pair.second).await;
+    let first = pair.first.serve().await;
+    pair.second.until_moves_are_finished().await;
+    let node = pair.second.other_node(1).await;
+    pair.second.move_shard(1, &node).await;
+    let written = stopped([ours, theirs]).await;
+    second.stop(&pair.second).await;
+    pair.leads(&pair.first).await;
+    first.stop(&pair.first).await;
+    let aftermath = pair.aftermath().await;
+    aftermath.assert_in_order().await;
+    aftermath.assert_written(&written).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_a_killed_leader_has_begun_is_ended_by_the_other() {
+    for failpoint in ["drained", "detached", "attached"] {
+        let pair = Pair::that_both_serve().await;
+        let first = pair.first.serve_until(failpoint).await;
+        pair.first.load().await;
+        let second = pair.second.serve().await;
+        let theirs = Writers::start(&pair.second, 10..13);
+        let node = pair.first.other_node(0).await;
+        pair.first.ask_for_move(0, &node).await;
+        first.died(&pair.first).await;
+        pair.leads(&pair.second).await;
+        pair.second.until_moves_are_finished().await;
+        sleep(Duration::from_millis(500)).await;
+        let written = theirs.stop().await;
+        second.stop(&pair.second).await;
+        let aftermath = pair.aftermath().await;
+        aftermath.assert_in_order().await;
+        aftermath.assert_written(&written).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_stopped_keeps_no_shard_from_moving_and_touches_nothing_when_it_wakes_up() {
+    let pair = Pair::that_both_serve().await;
+    let (first, mut second) = pair.serve_both().await;
+    let (idle, busy) = (pair.second.client().await, pair.second.client().await);
+    let write = |of: i64, version: u32| {
+        format!("UPDATE accounts SET version = {version} WHERE tenant_id = {of}")
+    };
+    let node = pair.second.database.client(0).await;
+    let tenant = rows(&node, "SELECT min(tenant_id) FROM accounts_s0").await.remove(0);
+    let tenant: i64 = tenant.parse().unwrap();
+    idle.batch_execute(&write(tenant, 1)).await.unwrap();
+    busy.batch_execute(&format!("BEGIN; {}", write(tenant, 100))).await.unwrap();
+    second.signal(Signal::SIGSTOP);
+    let node = pair.first.other_node(0).await;
+    pair.first.move_shard(0, &node).await;
+    let client = pair.first.client().await;
+    assert_eq!(client.execute(&write(tenant, 7), &[]).await.unwrap(), 1);
+    second.signal(Signal::SIGCONT);
+    for (client, sql) in [(&busy, "COMMIT".to_owned()), (&idle, write(tenant, 200))] {
+        let done = timeout(SOON, client.simple_query(&sql)).await;
+        assert!(done.unwrap_or_else(|_| panic!("{sql} is stuck")).is_err(), "{sql} was done");
+    }
+    let status = second.ended(&pair.second).await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    let read = format!("SELECT version FROM accounts WHERE tenant_id = {tenant}");
+    assert_eq!(rows(&client, &read).await, ["7"]);
+    // Started again it serves.
+    let second: Serving = pair.second.serve().await;
+    assert_eq!(rows(&pair.second.client().await, &read).await, ["7"]);
+    drop(client);
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+    pair.aftermath().await.assert_in_order().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_defines_the_other_knows_at_once_also_while_shards_move() {
+    let pair = Pair::that_both_serve().await;
+    let (first, second) = pair.serve_both().await;
+    let writers = writers(&pair);
+    let (ours, theirs) = (pair.first.client().await, pair.second.client().await);
+    let moving = async {
+        for shard in 0..3 {
+            let node = pair.first.other_node(shard).await;
+            pair.first.move_shard(shard, &node).await;
+        }
+    };
+    let defining = async {
+        for n in 0..6 {
+            let (one, other) = if n % 2 == 0 { (&theirs, &ours) } else { (&ours, &theirs) };
+            let sql = format!("CREATE VIEW v{n} AS SELECT tenant_id, {n} AS c FROM accounts");
+            one.batch_execute(&sql).await.unwrap();
+            let sql = format!("SELECT count(*), sum(c) FROM v{n}");
+            assert_eq!(rows(other, &sql).await, [format!("160|{}", n * 160)]);
+            let sql = format!(
+                "CREATE OR REPLACE VIEW v{n} AS SELECT tenant_id, 1 + {n} AS c FROM accounts WHERE tenant_id > 80"
+            );
+            one.batch_execute(&sql).await.unwrap();
+            let sql = format!("SELECT count(*), sum(c) FROM v{n}");
+            assert_eq!(rows(other, &sql).await, [format!("80|{}", (n + 1) * 80)]);
+        }
+    };
+    tokio::join!(moving, defining);
+    let written = stopped(writers).await;
+    for n in 0..4 {
+        let (one, other) = if n % 2 == 0 { (&theirs, &ours) } else { (&ours, &theirs) };
+        let sql = format!("ALTER TABLE accounts ADD COLUMN c{n} int DEFAULT {n}");
+        one.batch_execute(&sql).await.unwrap();
+        let sql = format!("SELECT DISTINCT c{n} FROM accounts");
+        assert_eq!(rows(other, &sql).await, [n.to_string()]);
+    }
+    drop((ours, theirs));
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+    let aftermath = pair.aftermath().await;
+    aftermath.assert_in_order().await;
+    aftermath.assert_written(&written).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_proxy_has_decided_is_committed_by_the_one_that_leads() {
+    for (failpoint, version) in [("all_prepared", 0), ("decided", 1)] {
+        let pair = Pair::that_both_serve().await;
+        let first = pair.first.serve().await;
+        pair.first.load().await;
+        let second = pair.second.serve_until(failpoint).await;
+        let client = pair.second.client().await;
+        assert!(client.batch_execute("UPDATE accounts SET version = 1").await.is_err());
+        second.died(&pair.second).await;
+        let ours = pair.first.client().await;
+        // No lock of it is left.
+        let update = ours.execute("UPDATE accounts SET version = version + 10", &[]);
+        assert_eq!(timeout(SOON, update).await.unwrap().unwrap(), 160);
+        let read = "SELECT version, count(*) FROM accounts GROUP BY 1";
+        assert_eq!(rows(&ours, read).await, [format!("{}|160", version + 10)]);
+        drop(ours);
+        first.stop(&pair.first).await;
+        pair.aftermath().await.assert_in_order().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_of_both_that_wait_for_each_other_end_by_40p01() {
+    let pair = Pair::that_both_serve().await;
+    let (first, second) = pair.serve_both().await;
+    let (ours, theirs) = (pair.first.client().await, pair.second.client().await);
+    let sql = "SELECT min(tenant_id) FROM accounts GROUP BY tableoid::regclass::text ORDER BY 1";
+    let mut of_nodes = Vec::new();
+    for node in 0..2 {
+        let node = pair.first.database.client(node).await;
+        of_nodes.push(rows(&node, sql).await.remove(0));
+    }
+    let (a, b) = (&of_nodes[0], &of_nodes[1]);
+    let add =
+        |id: &str| format!("UPDATE accounts SET version = version + 1 WHERE tenant_id = {id}");
+    for (client, sql) in [(&ours, add(a)), (&theirs, add(b))] {
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let (one, other) = (add(b), add(a));
+    let end = async |client: &Client, sql: &str| {
+        let done = client.batch_execute(sql).await;
+        client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+        done
+    };
+    let both = async { tokio::join!(end(&ours, &one), end(&theirs, &other)) };
+    let (one, other) = timeout(SOON, both).await.unwrap();
+    let failed = [&one, &other].into_iter().filter_map(|done| done.as_ref().err());
+    let codes: Vec<_> = failed.map(|error| error.code().unwrap().code().to_owned()).collect();
+    assert_eq!(codes, ["40P01"], "{one:?} {other:?}");
+    let sum = format!("SELECT sum(version) FROM accounts WHERE tenant_id IN ({a}, {b})");
+    assert_eq!(rows(&ours, &sum).await, ["2"]);
+    drop((ours, theirs));
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_request_may_reach_the_other_one() {
+    let pair = Pair::that_both_serve().await;
+    let (first, second) = pair.serve_both().await;
+    let theirs = pair.second.client().await;
+    // As a load balancer would: the request comes to the proxy that has no such session.
+    let token = theirs.cancel_token();
+    let sleeping = async {
+        let sql = "SELECT pg_sleep(60) FROM accounts WHERE tenant_id = 1";
+        timeout(SOON, theirs.batch_execute(sql)).await.unwrap().unwrap_err()
+    };
+    let cancelling = async {
+        sleep(Duration::from_millis(500)).await;
+        let stream = TcpStream::connect(("127.0.0.1", pair.first.port)).await.unwrap();
+        token.cancel_query_raw(stream, NoTls).await.unwrap();
+    };
+    let (error, ()) = tokio::join!(sleeping, cancelling);
+    assert_eq!(error.code().unwrap().code(), "57014");
+    drop(theirs);
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_both_serve_is_one_load_and_the_next_leader_knows_its_past() {
+    let pair = Pair::that_both_serve().await;
+    for deployment in [&pair.first, &pair.second] {
+        let config = std::fs::read_to_string(&deployment.config).unwrap();
+        let more = "\n  load: { sample_interval_ms: 1000, store_interval_ms: 1000 }\n";
+        std::fs::write(&deployment.config, config + more).unwrap();
+    }
+    let (first, second) = pair.serve_both().await;
+    // Only the one that does not lead is used.
+    let theirs = Writers::start(&pair.second, 10..13);
+    let reads = async |deployment: &Deployment| {
+        let page = deployment.admin("/api/v1/heatmap?quantity=writes&resolution=sample").await;
+        let all = page["shards"].as_array()?.iter().flat_map(|shard| {
+            shard["past"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64)
+        });
+        let sum: f64 = all.sum();
+        (sum > 50.0).then_some(sum)
+    };
+    let seen = eventually("it is counted", SOON, async || reads(&pair.first).await).await;
+    // Whoever is asked says the same.
+    assert!(reads(&pair.second).await.unwrap() >= seen);
+    let copied = async || pair.second.log_tail().contains("the past is copied").then_some(());
+    eventually("the past is copied", Duration::from_mins(1), copied).await;
+    let written = theirs.stop().await;
+    assert!(written.acknowledged.len() > 50);
+    first.kill(&pair.first).await;
+    pair.leads(&pair.second).await;
+    assert!(reads(&pair.second).await.unwrap() >= seen);
+    second.stop(&pair.second).await;
+}
