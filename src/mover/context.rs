@@ -158,18 +158,29 @@ impl MoverContext {
     }
 
     /// Has all other proxies close the gates of these shards, which are held here; they open with
-    /// these. Waits until nobody is inside them. Give it a deadline.
+    /// these.
     ///
     /// # Errors
     /// The catalog's.
-    pub(super) async fn close_elsewhere(&self, shards: &[ShardId]) -> Result<(), MoveError> {
+    pub(super) async fn close_elsewhere(
+        &self,
+        shards: &[ShardId],
+    ) -> Result<Arc<Closing>, MoveError> {
         let closing = Arc::new(self.cluster.close(Barred::Shards(shards.to_vec())).await?);
         for shard in shards {
             if let Some(held) = self.held.lock().get_mut(shard) {
                 held.elsewhere = Some(Arc::clone(&closing));
             }
         }
-        closing.passed().await;
+        Ok(closing)
+    }
+
+    /// The same; waits until nobody is inside them. Give it a deadline.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub(super) async fn drain_elsewhere(&self, shards: &[ShardId]) -> Result<(), MoveError> {
+        self.close_elsewhere(shards).await?.passed().await;
         Ok(())
     }
 

@@ -137,6 +137,8 @@ impl Driver<'_> {
         let switched = if self.inherited {
             // Nobody may touch the shard before it is known who has it.
             drop(context.hold_all(&self.mv.record));
+            let shards: Vec<_> = self.mv.record.sources().iter().map(|it| it.shard).collect();
+            context.close_elsewhere(&shards).await?;
             let reason = "the proxy ended in the middle of the switch".to_owned();
             let resumed = switch::resume(context, &self.mv, reason).await?;
             context.release_all(&self.mv.record);

@@ -166,6 +166,8 @@ pub async fn recover_before_serving(context: &MoverContext) -> Result<Vec<ShardI
             Err(error) => {
                 let error = error.story();
                 tracing::error!(error, id = %mv.record.id, "who owns the shard is not known yet");
+                // What the process that has ended closed elsewhere opens soon.
+                context.close_elsewhere(&shards).await?;
                 unsettled.extend(shards);
             }
         }

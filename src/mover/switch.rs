@@ -255,7 +255,7 @@ impl<'a> Ends<'a> {
         let shards: Vec<_> = self.mv.record.sources().iter().map(|it| it.shard).collect();
         let drained = timeout(self.drain_deadline(attempt), async {
             let here = join_all(gates.iter().map(|gate| gate.drained()));
-            tokio::join!(here, self.context.close_elsewhere(&shards)).1
+            tokio::join!(here, self.context.drain_elsewhere(&shards)).1
         });
         let drained = drained.await;
         drop(gates);

@@ -210,7 +210,7 @@ impl<'a> Ends<'a> {
         let shards: Vec<_> = plan.sources.iter().map(|part| part.shard).collect();
         let drained = timeout(Duration::from_millis(drain), async {
             let here = join_all(gates.iter().map(|gate| gate.drained()));
-            tokio::join!(here, self.context.close_elsewhere(&shards)).1
+            tokio::join!(here, self.context.drain_elsewhere(&shards)).1
         });
         let drained = drained.await;
         drop(gates);
