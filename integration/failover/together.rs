@@ -7,8 +7,9 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use crate::pair::Pair;
+use crate::pair::{Pair, share};
 use crate::process_support::{Deployment, Serving, Writers, Written};
+use crate::support::gap::Gap;
 use crate::support::{eventually, rows};
 
 /// How long a statement may take that must not hang.
@@ -292,4 +293,30 @@ async fn what_both_serve_is_one_load_and_the_next_leader_knows_its_past() {
     pair.leads(&pair.second).await;
     assert!(reads(&pair.second).await.unwrap() >= seen);
     second.stop(&pair.second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_has_committed_the_other_shows_though_a_node_missed_its_end() {
+    let mut pair = Pair::that_both_serve().await;
+    let gap = Gap::before(pair.second.database.nodes[1].port).await;
+    pair.second.database.nodes[1].port = gap.port;
+    share(&pair.second, &pair.etcd.endpoint(), ", serve: all");
+    // Its resolver alone would come too late.
+    let config = std::fs::read_to_string(&pair.second.config).unwrap();
+    let late = config.replace("resolve_interval_s: 1", "resolve_interval_s: 3600");
+    std::fs::write(&pair.second.config, late).unwrap();
+    let (first, second) = pair.serve_both().await;
+    let (ours, theirs) = (pair.first.client().await, pair.second.client().await);
+    for version in 1..=20 {
+        gap.arm("COMMIT PREPARED");
+        let update = format!("UPDATE accounts SET version = {version}");
+        theirs.batch_execute(&update).await.unwrap();
+        assert!(!gap.is_armed(), "the connection was broken");
+        let seen = "SELECT DISTINCT version FROM accounts";
+        assert_eq!(rows(&ours, seen).await, [version.to_string()]);
+    }
+    drop((ours, theirs));
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+    pair.aftermath().await.assert_in_order().await;
 }

@@ -12,6 +12,7 @@
 
 mod database;
 mod etcd;
+pub mod gap;
 pub mod link;
 mod nodes;
 mod proxy;

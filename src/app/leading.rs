@@ -308,9 +308,14 @@ impl Leading {
     }
 
     /// Leaves the lead to the process that takes over this one's data folder: it has the time of a
-    /// lease for that.
+    /// lease for that. Who does not lead is gone, and that process is another one.
     pub(super) async fn keep(self) {
-        self.end_renewals().await.renew_once().await;
+        let lead = self.end_renewals().await;
+        if lead.leads() {
+            lead.renew_once().await;
+        } else {
+            lead.give_up().await;
+        }
     }
 
     async fn end_renewals(self) -> Lead {
