@@ -38,6 +38,29 @@ async fn rows_of_one_insert_go_to_the_nodes_of_their_keys() {
 }
 
 #[tokio::test]
+async fn other_nodes_join_a_block_that_a_text_of_several_statements_has_begun() {
+    let pair = Pair::start().await;
+    let insert = "INSERT INTO tenants (id, name) SELECT g, 'x' FROM generate_series(1, 8) g";
+    let mut texts = vec![insert.to_owned()];
+    for (begin, end) in [
+        ("BEGIN", "COMMIT"),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '7s'", "COMMIT"),
+        ("SELECT 1; BEGIN", "ROLLBACK"),
+        ("BEGIN READ ONLY; SELECT 1", "ROLLBACK"),
+    ] {
+        texts.push(format!("{begin}; UPDATE tenants SET name = name || '!' WHERE id = 1"));
+        for tenant in 2..=8 {
+            texts.push(format!("UPDATE tenants SET name = name || '?' WHERE id = {tenant}"));
+        }
+        texts.push("SHOW transaction_isolation; SHOW lock_timeout".to_owned());
+        texts.push(end.to_owned());
+        texts.push("SELECT id, name FROM tenants ORDER BY id".to_owned());
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    pair.all_same(&texts).await;
+}
+
+#[tokio::test]
 async fn parameters_of_split_rows_come_as_text_and_binary() {
     let pair = Pair::start().await;
     for client in [&pair.shop, &pair.plain] {

@@ -257,6 +257,17 @@ fn moves_transaction(statement: &Statement) -> bool {
     )
 }
 
+/// A block begins that does not end in the text: what node joins it later has to know how it began.
+fn leaves_a_block(statements: &[Statement]) -> bool {
+    let control = |statement: &Statement, which: fn(&Control) -> bool| matches!(&statement.kind, StatementKind::Control(control) if which(control));
+    let begins = |it: &Statement| control(it, |it| matches!(it, Control::Begin));
+    let ends = |it: &Statement| {
+        control(it, |it| matches!(it, Control::Commit { .. } | Control::Rollback { .. }))
+    };
+    let begun = statements.iter().rposition(begins);
+    begun.is_some_and(|at| !statements[at..].iter().any(ends))
+}
+
 fn prepares_transaction(statement: &Statement) -> bool {
     matches!(&statement.kind, StatementKind::Other { verb, .. } if verb == "prepare")
         && statement.has("transaction")
@@ -288,7 +299,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
     // What comes last changes them for nobody: drivers end the reset of a connection so.
     let others = statements.split_last().map_or(&[][..], |(_, others)| others);
     let alone = several && !statements.iter().any(prepares_transaction);
-    if alone && statements.iter().any(is_prepared) {
+    if alone && (statements.iter().any(is_prepared) || leaves_a_block(statements)) {
         return one_by_one(statements);
     }
     if several && names.active() && others.iter().any(moves_names) {

@@ -266,6 +266,9 @@ fn several_statements_go_to_one_node_or_are_run_one_by_one() {
     check(&[
         ("SELECT 1; SELECT 2", "anywhere"),
         ("BEGIN; UPDATE orders SET total = 1 WHERE tenant_id = 5; COMMIT", "t5"),
+        // Other nodes may join what is open afterwards.
+        ("BEGIN; UPDATE orders SET total = 1 WHERE tenant_id = 5", "2 one by one"),
+        ("BEGIN; SELECT 1; COMMIT; START TRANSACTION READ ONLY", "4 one by one"),
         ("SELECT * FROM a; SELECT * FROM b", "home"),
         ("SELECT * FROM a; SELECT * FROM orders WHERE tenant_id = 5", "2 one by one"),
         ("SELECT * FROM orders; SELECT * FROM orders", "2 one by one"),
