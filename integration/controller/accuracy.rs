@@ -77,12 +77,13 @@ async fn metric(deployment: &Deployment, name: &str, labels: &[&str]) -> Option<
     page.lines().find(of_shard)?.rsplit(' ').next()?.parse().ok()
 }
 
-/// What was busy of shard 0 in the last steps: the first one's number, and the values.
-async fn past(deployment: &Deployment, steps: u32) -> (u64, Vec<f64>) {
+/// What was busy of shard 0 in the last steps: the first one's number, and the values. `None` before the
+/// controller has begun.
+async fn past(deployment: &Deployment, steps: u32) -> Option<(u64, Vec<f64>)> {
     let heatmap = deployment.admin(&format!("/api/v1/heatmap?past={steps}&ahead=0")).await;
-    let row = heatmap["shards"].as_array().unwrap().iter().find(|row| row["shard"] == 0).unwrap();
+    let row = heatmap["shards"].as_array()?.iter().find(|row| row["shard"] == 0)?;
     let values = row["past"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
-    (heatmap["past_unix_ms"].as_u64().unwrap() / STEP_MS, values.collect())
+    Some((heatmap["past_unix_ms"].as_u64()? / STEP_MS, values.collect()))
 }
 
 /// A decision that rests on this.
@@ -113,7 +114,7 @@ async fn assert_scored(deployment: &Deployment) {
     assert_eq!(good["trusted"], true, "{good:#}");
     assert!(score["relative_to_persistence"].as_f64().unwrap() < 0.8, "{score:#}");
     assert_eq!(good["outcomes_steps_ahead"], 8);
-    let (first, values) = past(deployment, 300).await;
+    let (first, values) = past(deployment, 300).await.unwrap();
     for outcome in good["outcomes"].as_array().unwrap() {
         let at = usize::try_from(outcome["step"].as_u64().unwrap() - first).unwrap();
         let came = outcome["came"].as_f64().unwrap();
@@ -171,16 +172,16 @@ async fn forecasts_are_scored_distrusted_when_they_are_bad_and_known_again_after
         middle(&accuracy).and_then(|score| score["resolved"].as_u64())
     };
     let resolved_before = resolved().await.unwrap();
-    let (first, before) = past(&deployment, 300).await;
+    let (first, before) = past(&deployment, 300).await.unwrap();
     sleepers.stop().await;
     serving.kill(&deployment).await;
     let serving = deployment.serve().await;
     let back = async || {
-        let (_, values) = past(&deployment, 600).await;
+        let (_, values) = past(&deployment, 600).await?;
         (values.len() >= before.len()).then_some(())
     };
     eventually("the past is there again", LIMIT, back).await;
-    let (first_again, again) = past(&deployment, 600).await;
+    let (first_again, again) = past(&deployment, 600).await.unwrap();
     let shift = usize::try_from(first - first_again).unwrap();
     // All but what came after the last write, and was filled.
     let kept = before.len() - 15;
