@@ -44,7 +44,7 @@ async fn other_nodes_join_a_block_that_a_text_of_several_statements_has_begun() 
     let mut texts = vec![insert.to_owned()];
     for (begin, end) in [
         ("BEGIN", "COMMIT"),
-        ("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '7s'", "COMMIT"),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ", "COMMIT"),
         ("SELECT 1; BEGIN", "ROLLBACK"),
         ("BEGIN READ ONLY; SELECT 1", "ROLLBACK"),
     ] {
@@ -52,7 +52,7 @@ async fn other_nodes_join_a_block_that_a_text_of_several_statements_has_begun() 
         for tenant in 2..=8 {
             texts.push(format!("UPDATE tenants SET name = name || '?' WHERE id = {tenant}"));
         }
-        texts.push("SHOW transaction_isolation; SHOW lock_timeout".to_owned());
+        texts.push("SHOW transaction_isolation".to_owned());
         texts.push(end.to_owned());
         texts.push("SELECT id, name FROM tenants ORDER BY id".to_owned());
     }

@@ -257,7 +257,8 @@ fn moves_transaction(statement: &Statement) -> bool {
     )
 }
 
-/// A block begins that does not end in the text: what node joins it later has to know how it began.
+/// A block begins that does not end in the text: what node joins it later has to know how it began. What
+/// is set in the text is reported at its end, so that such a text stays whole.
 fn leaves_a_block(statements: &[Statement]) -> bool {
     let control = |statement: &Statement, which: fn(&Control) -> bool| matches!(&statement.kind, StatementKind::Control(control) if which(control));
     let begins = |it: &Statement| control(it, |it| matches!(it, Control::Begin));
@@ -265,7 +266,8 @@ fn leaves_a_block(statements: &[Statement]) -> bool {
         control(it, |it| matches!(it, Control::Commit { .. } | Control::Rollback { .. }))
     };
     let begun = statements.iter().rposition(begins);
-    begun.is_some_and(|at| !statements[at..].iter().any(ends))
+    let is_left = begun.is_some_and(|at| !statements[at..].iter().any(ends));
+    is_left && !statements.iter().any(changes_session)
 }
 
 fn prepares_transaction(statement: &Statement) -> bool {
