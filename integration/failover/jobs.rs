@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::pair::Pair;
-use crate::process_support::{Deployment, Writers, Written, said};
+use crate::pair::{Pair, stopped};
+use crate::process_support::{Deployment, Writers, said};
 use crate::support::link::Mode;
 use crate::support::{eventually, rows};
 
@@ -32,20 +32,6 @@ async fn run(deployment: &Deployment, args: &[&str]) -> String {
     said
 }
 
-async fn stopped(writers: [Writers; 2]) -> Written {
-    let mut all = Written::default();
-    for writers in writers {
-        all.absorb(writers.stop().await);
-    }
-    assert!(all.acknowledged.len() > 100, "{}", all.acknowledged.len());
-    assert!(all.unknown.is_empty(), "a client was cut off");
-    all
-}
-
-fn writers(pair: &Pair) -> [Writers; 2] {
-    [Writers::start(&pair.first, 0..3), Writers::start(&pair.second, 10..13)]
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plain_tables_are_imported_while_clients_of_both_write() {
     let pair = Pair::that_both_serve().await;
@@ -57,13 +43,14 @@ async fn plain_tables_are_imported_while_clients_of_both_write() {
         INSERT INTO accounts SELECT g FROM generate_series(1, 160) g";
     home.batch_execute(plain).await.unwrap();
     let (first, second) = (pair.first.serve().await, pair.second.serve().await);
-    let writers = writers(&pair);
+    let writers = pair.writers();
     sleep(Duration::from_millis(500)).await;
     // The one that does not lead is asked.
     let said = run(&pair.second, &["import", "shop"]).await;
     assert!(said.contains("spread over its nodes"), "{said}");
     sleep(Duration::from_millis(500)).await;
     let written = stopped(writers).await;
+    assert!(written.unknown.is_empty(), "a client was cut off");
     second.stop(&pair.second).await;
     first.stop(&pair.first).await;
     let after = pair.aftermath().await;
@@ -173,7 +160,7 @@ async fn a_node_joins_once_the_last_proxy_knows_of_it() {
 async fn clients_of_both_go_on_while_etcd_is_away() {
     let mut pair = Pair::that_both_serve().await;
     let (first, second) = pair.serve_both().await;
-    let writers = writers(&pair);
+    let writers = pair.writers();
     sleep(Duration::from_millis(300)).await;
     pair.etcd.kill().await;
     sleep(Duration::from_secs(8)).await;
@@ -190,6 +177,7 @@ async fn clients_of_both_go_on_while_etcd_is_away() {
     }
     drop(theirs);
     let written = stopped(writers).await;
+    assert!(written.unknown.is_empty(), "a client was cut off");
     second.stop(&pair.second).await;
     first.stop(&pair.first).await;
     let after = pair.aftermath().await;

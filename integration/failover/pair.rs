@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foreshard::catalog::Catalog;
 
-use crate::process_support::{Aftermath, Deployment, Serving};
+use crate::process_support::{Aftermath, Deployment, Serving, Writers, Written};
 use crate::support::link::Link;
 use crate::support::{TestDatabase, TestEtcd, eventually};
 
@@ -49,6 +49,11 @@ impl Pair {
         let first = self.first.serve().await;
         self.first.load().await;
         (first, self.second.serve().await)
+    }
+
+    /// Writers by both.
+    pub(crate) fn writers(&self) -> [Writers; 2] {
+        [Writers::start(&self.first, 0..3), Writers::start(&self.second, 10..13)]
     }
 
     /// Until a proxy leads.
@@ -106,6 +111,17 @@ impl Pair {
         let lead = self.etcd.lead("test/", "test").await;
         Catalog::new(std::sync::Arc::new(lead.kv().clone()))
     }
+}
+
+/// Stops writers by both; what they know.
+pub(crate) async fn stopped(writers: [Writers; 2]) -> Written {
+    let mut all = Written::default();
+    for writers in writers {
+        let written = writers.stop().await;
+        assert!(written.acknowledged.len() > 50, "{}", written.acknowledged.len());
+        all.absorb(written);
+    }
+    all
 }
 
 /// Has a proxy keep its catalog in etcd, with `more` keys for that.

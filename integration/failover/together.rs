@@ -7,34 +7,19 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use crate::pair::{Pair, share};
-use crate::process_support::{Deployment, Serving, Writers, Written};
+use crate::pair::{Pair, share, stopped};
+use crate::process_support::{Deployment, Serving, Writers};
 use crate::support::gap::Gap;
 use crate::support::{eventually, rows};
 
 /// How long a statement may take that must not hang.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Stops writers of both; what they know.
-async fn stopped(writers: [Writers; 2]) -> Written {
-    let mut all = Written::default();
-    for writers in writers {
-        let written = writers.stop().await;
-        assert!(written.acknowledged.len() > 50, "{}", written.acknowledged.len());
-        all.absorb(written);
-    }
-    all
-}
-
-fn writers(pair: &Pair) -> [Writers; 2] {
-    [Writers::start(&pair.first, 0..3), Writers::start(&pair.second, 10..13)]
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_move_while_clients_of_both_write() {
     let pair = Pair::that_both_serve().await;
     let (first, second) = pair.serve_both().await;
-    let writers = writers(&pair);
+    let writers = pair.writers();
     for shard in 0..4 {
         let node = pair.first.other_node(shard).await;
         let pause = pair.first.move_shard(shard, &node).await;
@@ -61,7 +46,7 @@ async fn shards_move_while_clients_of_both_write() {
 async fn clients_of_the_other_notice_nothing_when_the_one_that_leads_is_killed() {
     let pair = Pair::that_both_serve().await;
     let (first, second) = pair.serve_both().await;
-    let [ours, theirs] = writers(&pair);
+    let [ours, theirs] = pair.writers();
     let node = pair.first.other_node(0).await;
     sleep(Duration::from_millis(500)).await;
     pair.first.ask_for_move(0, &node).await;
@@ -142,7 +127,7 @@ async fn one_that_is_stopped_keeps_no_shard_from_moving_and_touches_nothing_when
 async fn what_one_defines_the_other_knows_at_once_also_while_shards_move() {
     let pair = Pair::that_both_serve().await;
     let (first, second) = pair.serve_both().await;
-    let writers = writers(&pair);
+    let writers = pair.writers();
     let (ours, theirs) = (pair.first.client().await, pair.second.client().await);
     let moving = async {
         for shard in 0..3 {
@@ -291,7 +276,8 @@ async fn what_both_serve_is_one_load_and_the_next_leader_knows_its_past() {
     assert!(written.acknowledged.len() > 50);
     first.kill(&pair.first).await;
     pair.leads(&pair.second).await;
-    assert!(reads(&pair.second).await.unwrap() >= seen);
+    let known = async || reads(&pair.second).await.filter(|sum| *sum >= seen);
+    eventually("the next leader knows it", SOON, known).await;
     second.stop(&pair.second).await;
 }
 
