@@ -52,11 +52,13 @@ const SET_UP: &str = "
         )
         SELECT CASE WHEN admitted THEN 'in ' ELSE 'out ' END || term FROM fence
     $foreshard$;
-    CREATE OR REPLACE FUNCTION foreshard.pass(wanted text, mine bigint, next bigint) RETURNS void
+    DROP FUNCTION IF EXISTS foreshard.pass(text, bigint, bigint);
+    CREATE OR REPLACE FUNCTION foreshard.pass(wanted text, mine bigint, known bigint, next bigint)
+    RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $foreshard$
     BEGIN
         UPDATE foreshard.fence SET epoch = greatest(epoch, next)
-            WHERE catalog = wanted AND mine = ANY (proxies);
+            WHERE catalog = wanted AND mine = ANY (proxies) AND term >= known;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'this proxy was replaced by another one' USING ERRCODE = '57P03';
         END IF;
@@ -146,10 +148,12 @@ impl Fence {
     }
 
     /// What a switch runs before its detachment, in the same transaction: stores the map's next
-    /// epoch, and fails with 57P03 if the proxy was replaced.
+    /// epoch, and fails with 57P03 if the proxy was replaced, or the node was not told yet of the newest
+    /// term: somebody may still be there who may not.
     pub fn pass(&self, epoch: u64) -> String {
         let Self { catalog, proxy, .. } = self;
-        format!("SELECT foreshard.pass({}, {proxy}, {epoch})", Literal(catalog))
+        let known = self.term.load().number;
+        format!("SELECT foreshard.pass({}, {proxy}, {known}, {epoch})", Literal(catalog))
     }
 
     /// Tells a node of this term, unless it knows a newer one, and ends the sessions of all who may not
@@ -170,7 +174,7 @@ impl Fence {
     }
 
     async fn raise_by(&self, client: &Client) -> Result<(), RaiseError> {
-        let sql = "SELECT to_regprocedure('foreshard.enter(text, bigint)') IS NULL";
+        let sql = "SELECT to_regprocedure('foreshard.pass(text, bigint, bigint, bigint)') IS NULL";
         let set_up = client.query_one(sql, &[]).await?.get::<_, bool>(0);
         let set_up = if set_up { SET_UP } else { "SELECT" };
         let (catalog, term) = (Literal(&self.catalog), self.term());

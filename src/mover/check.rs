@@ -204,7 +204,7 @@ pub(super) async fn can_make(
 ) -> Result<(), MoveError> {
     let sql = "SELECT has_database_privilege(current_database(), 'CREATE') \
          OR coalesce(has_schema_privilege(to_regnamespace('foreshard')::oid, 'CREATE'), false), \
-         to_regprocedure('foreshard.pass(text, bigint, bigint)') IS NOT NULL";
+         to_regprocedure('foreshard.pass(text, bigint, bigint, bigint)') IS NOT NULL";
     let rows = session.rows("looking at the proxy's rights", sql, &[]).await?;
     let (may, fenced) = rows.first().map_or((true, true), |row| (row.get(0), row.get(1)));
     let fenced = fenced || context.address(node)?.fence.is_none();
