@@ -1,6 +1,8 @@
 //! Writes through the proxy and on one PostgreSQL server: the same statements, the same answers, the
 //! same rows afterwards.
 
+#[path = "writes/blocks.rs"]
+mod blocks;
 mod support;
 mod write_support;
 
@@ -35,29 +37,6 @@ async fn rows_of_one_insert_go_to_the_nodes_of_their_keys() {
          RETURNING body, twice",
     ])
     .await;
-}
-
-#[tokio::test]
-async fn other_nodes_join_a_block_that_a_text_of_several_statements_has_begun() {
-    let pair = Pair::start().await;
-    let insert = "INSERT INTO tenants (id, name) SELECT g, 'x' FROM generate_series(1, 8) g";
-    let mut texts = vec![insert.to_owned()];
-    for (begin, end) in [
-        ("BEGIN", "COMMIT"),
-        ("BEGIN ISOLATION LEVEL REPEATABLE READ", "COMMIT"),
-        ("SELECT 1; BEGIN", "ROLLBACK"),
-        ("BEGIN READ ONLY; SELECT 1", "ROLLBACK"),
-    ] {
-        texts.push(format!("{begin}; UPDATE tenants SET name = name || '!' WHERE id = 1"));
-        for tenant in 2..=8 {
-            texts.push(format!("UPDATE tenants SET name = name || '?' WHERE id = {tenant}"));
-        }
-        texts.push("SHOW transaction_isolation".to_owned());
-        texts.push(end.to_owned());
-        texts.push("SELECT id, name FROM tenants ORDER BY id".to_owned());
-    }
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    pair.all_same(&texts).await;
 }
 
 #[tokio::test]

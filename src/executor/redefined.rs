@@ -5,31 +5,17 @@
 use super::merge_session::{Described, MergeSession};
 use super::pull::{Prepared, PullRun};
 use super::run::query_message;
+use super::stand_in::definitions;
 use super::{Fault, Session};
 use crate::planner::{self, PullInput};
 use crate::router::{Pull, PullKind};
 use crate::sql::Literal;
 use crate::wire::ServerError;
 
-/// Writes the definition of one table or view as that of a temporary table: columns and primary key,
-/// all by which a query can be valid or not.
+/// Writes the definition of one table or view as that of a temporary table.
 fn definition(input: &PullInput) -> String {
-    format!(
-        "SELECT pg_catalog.format('CREATE TEMP TABLE %I (%s%s)', {}, \
-         (SELECT pg_catalog.string_agg(pg_catalog.format('%I %s%s', a.attname, \
-         pg_catalog.format_type(a.atttypid, a.atttypmod), \
-         CASE WHEN a.attcollation <> t.typcollation THEN pg_catalog.format(' COLLATE %I.%I', \
-         (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = l.collnamespace), l.collname) END), \
-         ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
-         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-         LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-         (SELECT ', ' || pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k \
-         WHERE k.conrelid = c.oid AND k.contype = 'p')) FROM pg_catalog.pg_class c \
-         WHERE c.oid = {}::pg_catalog.regclass",
-        Literal(&input.name),
-        Literal(&input.table)
-    )
+    let which = format!("c.oid = {}::pg_catalog.regclass", Literal(&input.table));
+    definitions(&Literal(&input.name).to_string(), &which)
 }
 
 /// What is known of columns may not hold any more: rows come whole.

@@ -13,20 +13,24 @@ use crate::router::{Leaves, PullKind};
 use crate::sql::Literal;
 use crate::wire::ServerError;
 
-/// Writes definitions of the temporary ones among these names: columns and primary key, all by which
-/// a query can be valid or not.
-const DEFINITIONS: &str = "SELECT pg_catalog.format('CREATE TEMP TABLE %I (%s%s)', c.relname, \
-    (SELECT pg_catalog.string_agg(pg_catalog.format('%I %s%s', a.attname, \
-     pg_catalog.format_type(a.atttypid, a.atttypmod), \
-     CASE WHEN a.attcollation <> t.typcollation THEN pg_catalog.format(' COLLATE %I.%I', \
-     (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = l.collnamespace), l.collname) END), \
-     ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
-     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-     LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
-     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-    (SELECT ', ' || pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k \
-     WHERE k.conrelid = c.oid AND k.contype = 'p')) FROM pg_catalog.pg_class c \
-    WHERE c.relpersistence = 't' AND c.relkind IN ('r', 'p') AND c.oid IN (";
+/// A query that writes the definitions of some relations as those of temporary tables: columns and
+/// primary key, all by which a query can be valid or not. `name` is what they are called, `which` says
+/// which ones, both in SQL, of `pg_class` as `c`.
+pub(super) fn definitions(name: &str, which: &str) -> String {
+    format!(
+        "SELECT pg_catalog.format('CREATE TEMP TABLE %I (%s%s)', {name}, \
+         (SELECT pg_catalog.string_agg(pg_catalog.format('%I %s%s', a.attname, \
+         pg_catalog.format_type(a.atttypid, a.atttypmod), \
+         CASE WHEN a.attcollation <> t.typcollation THEN pg_catalog.format(' COLLATE %I.%I', \
+         (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = l.collnamespace), l.collname) END), \
+         ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
+         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+         (SELECT ', ' || pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k \
+         WHERE k.conrelid = c.oid AND k.contype = 'p')) FROM pg_catalog.pg_class c WHERE {which}"
+    )
+}
 
 impl Session {
     /// Whether something temporary may be on the session's connection to the home node.
@@ -54,7 +58,11 @@ impl Session {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = format!("{DEFINITIONS}{})", names.join(", "));
+        let temporary = format!(
+            "c.relpersistence = 't' AND c.relkind IN ('r', 'p') AND c.oid IN ({})",
+            names.join(", ")
+        );
+        let sql = definitions("c.relname", &temporary);
         let rows = self.evaluate_here(home, &query_message(&sql), 1).await?;
         Ok(rows.into_iter().flatten().flatten().collect())
     }
