@@ -73,7 +73,7 @@ impl Leadership {
         let before = mirror.get::<Roll>().map(|roll| roll.record).unwrap_or_default();
         // Whether or not an answer is lost, those who are struck off are waited for.
         cluster.leaving(&before.numbers());
-        let roll = begin_to_lead(&self.engine.catalog, self.fence.proxy).await?.record;
+        let roll = begin_to_lead(&self.engine.catalog, mirror, self.fence.proxy).await?.record;
         cluster.left(&roll.numbers());
         self.strike_off(&roll).await;
         cluster.lead();

@@ -1,8 +1,10 @@
 //! Who may serve from a catalog: each change of that begins a term, which the nodes are told of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use super::proxy::identity;
 use super::terminal::story;
@@ -10,6 +12,9 @@ use crate::backend::{Fence, NodeAddress, Term};
 use crate::catalog::{Catalog, CatalogError, Change, Expect, Mirror, Revision, Versioned};
 use crate::cluster::{Enrolled, Presence, Roll};
 use crate::shard_map::ShardMap;
+
+/// How long a process may take to hear of its own commit.
+const HEARS: Duration = Duration::from_secs(10);
 
 /// How a process comes to serve.
 #[derive(Debug, Clone)]
@@ -67,7 +72,13 @@ pub(super) async fn fence_off(
                 mirror.get::<Roll>().ok_or(CatalogError::Replaced)?;
             (record, *number, revision)
         }
-        _ => begin(catalog, turn).await?,
+        _ => {
+            let begun = begin(catalog, turn).await?;
+            if let Some(mirror) = turn.mirror() {
+                reached(mirror, begun.2).await?;
+            }
+            begun
+        }
     };
     hold(catalog, revision, me);
     let name = identity(catalog).await?.name;
@@ -79,6 +90,12 @@ pub(super) async fn fence_off(
         tell(&fence, nodes).await;
     }
     Ok(fence)
+}
+
+/// Waits until this process goes by what a commit of its own has said. One that leads and takes who was
+/// on the roll before for who is there now finishes nothing of those that died.
+async fn reached(mirror: &Mirror, at: Revision) -> Result<(), CatalogError> {
+    timeout(HEARS, mirror.reached(at)).await.map_err(|_| CatalogError::Away)
 }
 
 /// From now on this process changes the catalog only while it is enrolled.
@@ -125,6 +142,7 @@ async fn begin(catalog: &Catalog, turn: &Turn) -> Result<(Roll, u64, Revision), 
 /// The first term of a proxy that serves already, and leads from now on.
 pub(super) async fn begin_to_lead(
     catalog: &Catalog,
+    mirror: &Mirror,
     me: u64,
 ) -> Result<Versioned<Roll>, CatalogError> {
     let stored = catalog.get::<Roll>("").await?.ok_or(CatalogError::Replaced)?;
@@ -139,6 +157,7 @@ pub(super) async fn begin_to_lead(
     roll.proxies.retain(|proxy| proxy.number == me || is_there(proxy));
     let revision = catalog.put(&roll, Expect::At(stored.revision)).await?;
     hold(catalog, revision, me);
+    reached(mirror, revision).await?;
     Ok(Versioned { record: roll, revision })
 }
 

@@ -48,6 +48,12 @@ impl Mirror {
         self.current.subscribe()
     }
 
+    /// Waits until it has what a commit has written. Cancel safe; give it a deadline.
+    pub async fn reached(&self, at: Revision) {
+        let mut current = self.current.subscribe();
+        drop(current.wait_for(|current| *current >= at).await);
+    }
+
     /// Puts all of it in place, as it was at a commit; the keys that have changed.
     pub(super) fn replace(&self, entries: Vec<Entry>, at: Revision) -> Vec<String> {
         let new: BTreeMap<_, _> =
@@ -86,6 +92,20 @@ mod tests {
 
     fn entry(key: &str, revision: u64) -> Entry {
         Entry { key: key.to_owned(), value: vec![], revision: Revision(revision) }
+    }
+
+    #[tokio::test]
+    async fn it_is_waited_for_until_it_has_a_commit() {
+        let mirror = Mirror::default();
+        mirror.replace(vec![entry("a", 4)], Revision(4));
+        mirror.reached(Revision(4)).await;
+        let (waits, soon) = (mirror.clone(), std::time::Duration::from_millis(20));
+        let reached = waits.reached(Revision(6));
+        tokio::pin!(reached);
+        mirror.apply(vec![], Revision(5));
+        assert!(tokio::time::timeout(soon, &mut reached).await.is_err());
+        mirror.apply(vec![], Revision(7));
+        reached.await;
     }
 
     #[test]

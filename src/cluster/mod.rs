@@ -124,6 +124,16 @@ impl Cluster {
         })
     }
 
+    /// The numbers of those that are on the roll, and of those that were struck off it and may still
+    /// have sessions on nodes.
+    pub fn enrolled_and_leaving(&self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        let Some(shared) = &self.shared else { return (BTreeSet::new(), BTreeSet::new()) };
+        // In this order: who is struck off is leaving before.
+        let roll = shared.mirror.get::<Roll>();
+        let enrolled = roll.into_iter().flat_map(|roll| roll.record.numbers()).collect();
+        (enrolled, shared.live.lock().leaving.clone())
+    }
+
     /// Who is struck off the roll now is waited for until [`Self::all_left`].
     pub fn leaving(&self, numbers: &[u64]) {
         if let Some(shared) = &self.shared {

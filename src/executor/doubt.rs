@@ -161,7 +161,7 @@ impl Engine {
             let Some(mark) = self.doubts.of(node) else { return true };
             let address = &self.nodes[node.index()];
             loop {
-                match self.resolve_node(address).await {
+                match self.resolve_node(address, &self.finishing()).await {
                     Ok(()) => {
                         self.doubts.settle(node, mark);
                         return true;

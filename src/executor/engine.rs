@@ -1,6 +1,6 @@
 //! What all sessions of the proxy share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -198,15 +198,56 @@ impl Engine {
         format!("{}_{}.{:x}_{count}", self.gid_prefix, self.number, self.started_unix_ms)
     }
 
-    /// Whether this proxy finishes what of a prepared transaction is left: it is its own, or one of a
-    /// proxy that is not there any more, and this one leads.
-    pub(super) fn finishes(&self, gid: &str) -> bool {
-        let own = gid.strip_prefix(&self.gid_prefix).and_then(|rest| rest.strip_prefix('_'));
+    /// Whose prepared transactions this proxy finishes, as of now.
+    pub(super) fn finishing(&self) -> Finishing {
+        let (enrolled, leaving) = self.cluster.enrolled_and_leaving();
+        let (prefix, me, leads) = (self.gid_prefix.clone(), self.number, self.cluster.leads());
+        Finishing { prefix, me, leads, enrolled, leaving }
+    }
+}
+
+/// Whose prepared transactions a proxy finishes: its own, and, if it leads, those of proxies that are
+/// not there any more. Who is there may change at any time; what is left of one transaction is judged
+/// on all nodes, and in the catalog, by the same answer.
+#[derive(Debug)]
+pub(super) struct Finishing {
+    prefix: String,
+    me: u64,
+    leads: bool,
+    enrolled: BTreeSet<u64>,
+    leaving: BTreeSet<u64>,
+}
+
+/// What a proxy has to do with a prepared transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It finishes what is left of it.
+    Finishes,
+    /// Another one does.
+    Leaves,
+    /// Nobody does yet: its proxy was struck off, and may still be at work on it.
+    Waits,
+}
+
+impl Finishing {
+    /// What the proxy has to do with this one.
+    pub(super) fn of(&self, gid: &str) -> Part {
+        let own = gid.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('_'));
         let owner = own.and_then(|rest| rest.split_once('.'));
-        let owner = owner.and_then(|(owner, _)| owner.parse::<u64>().ok());
-        let is_mine = owner == Some(self.number);
-        let is_there = |owner| self.cluster.is_enrolled(owner);
-        is_mine || self.cluster.leads() && !owner.is_some_and(is_there)
+        let Some(owner) = owner.and_then(|(owner, _)| owner.parse::<u64>().ok()) else {
+            return if self.leads { Part::Finishes } else { Part::Leaves };
+        };
+        if owner == self.me {
+            Part::Finishes
+        } else if !self.leads {
+            Part::Leaves
+        } else if self.leaving.contains(&owner) {
+            Part::Waits
+        } else if self.enrolled.contains(&owner) {
+            Part::Leaves
+        } else {
+            Part::Finishes
+        }
     }
 }
 
@@ -232,4 +273,33 @@ pub struct EngineParts {
     pub cluster: Cluster,
     /// What statements cost.
     pub counters: Counters,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Finishing, Part};
+
+    #[test]
+    fn a_leader_finishes_what_is_left_of_those_that_are_gone_and_only_then() {
+        let finishing = |leads| Finishing {
+            prefix: "foreshard_c".to_owned(),
+            me: 7,
+            leads,
+            enrolled: [5, 7].into(),
+            leaving: [4, 5].into(),
+        };
+        let (leader, other) = (finishing(true), finishing(false));
+        let parts = [
+            ("foreshard_c_7.1a_0", Part::Finishes, Part::Finishes),
+            ("foreshard_c_6.1a_0", Part::Finishes, Part::Leaves),
+            ("foreshard_c_5.1a_0", Part::Waits, Part::Leaves),
+            ("foreshard_c_4.1a_0", Part::Waits, Part::Leaves),
+            ("foreshard_c_x", Part::Finishes, Part::Leaves),
+        ];
+        for (gid, led, followed) in parts {
+            assert_eq!((leader.of(gid), other.of(gid)), (led, followed), "{gid}");
+        }
+        let there = Finishing { leaving: [].into(), ..finishing(true) };
+        assert_eq!(there.of("foreshard_c_5.1a_0"), Part::Leaves);
+    }
 }

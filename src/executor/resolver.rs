@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState as NodeState;
 
 use super::commit::{CommitDecision, LastPart};
+use super::engine::{Finishing, Part};
 use super::{ColumnsError, Engine};
 use crate::backend::NodeAddress;
 use crate::catalog::{Change, Expect};
@@ -51,6 +52,7 @@ impl Engine {
     /// Resolves what it finds on every node that answers. Decisions are forgotten only once all
     /// nodes have answered and none has a part left.
     pub async fn resolve(&self) {
+        let finishing = self.finishing();
         let decisions = match self.catalog.list::<CommitDecision>().await {
             Ok(decisions) => decisions,
             Err(error) => return tracing::warn!(%error, "commit decisions could not be read"),
@@ -64,7 +66,7 @@ impl Engine {
             let node = &self.nodes[id.index()];
             let only = self.doubts.finishing.lock().await;
             let mark = self.doubts.of(id);
-            let resolved = timeout(DEADLINE, self.resolve_node(node)).await;
+            let resolved = timeout(DEADLINE, self.resolve_node(node, &finishing)).await;
             drop(only);
             if let Ok(Ok(())) = resolved {
                 mark.into_iter().for_each(|mark| self.doubts.settle(id, mark));
@@ -74,7 +76,7 @@ impl Engine {
             if let Ok(Err(error)) = resolved {
                 tracing::warn!(node = %node.name, %error, "prepared transactions stay");
             }
-            if decisions.iter().any(|decision| self.finishes(&decision.record.gid)) {
+            if decisions.iter().any(|it| finishing.of(&it.record.gid) == Part::Finishes) {
                 self.doubts.raise(id);
                 self.share_doubts(&[id]).await;
             }
@@ -82,7 +84,7 @@ impl Engine {
         if !all_answered {
             return;
         }
-        let done = |gid: &String| !live.contains(gid) && self.finishes(gid);
+        let done = |gid: &String| !live.contains(gid) && finishing.of(gid) == Part::Finishes;
         for decision in decisions.iter().filter(|d| done(&d.record.gid)) {
             let change = Change::new().delete(&decision.record, Expect::At(decision.revision));
             if let Err(error) = self.catalog.commit(change).await {
@@ -110,7 +112,15 @@ impl Engine {
         }
     }
 
-    pub(super) async fn resolve_node(&self, node: &NodeAddress) -> Result<(), ColumnsError> {
+    /// Finishes what is left on a node of those transactions that this proxy finishes.
+    ///
+    /// # Errors
+    /// Where it can't be finished, also of a proxy that was struck off and may still be at work.
+    pub(super) async fn resolve_node(
+        &self,
+        node: &NodeAddress,
+        finishing: &Finishing,
+    ) -> Result<(), ColumnsError> {
         let map = self.live_map.snapshot();
         let list = async |client: &Client| {
             node.enter(client).await?;
@@ -120,8 +130,13 @@ impl Engine {
         for row in rows {
             let (gid, database): (String, String) = (row.get(0), row.get(1));
             // Only once no session is at work on it is the catalog's word on it final.
-            if self.live_gids.lock().contains(&gid) || !self.finishes(&gid) {
+            if self.live_gids.lock().contains(&gid) {
                 continue;
+            }
+            match finishing.of(&gid) {
+                Part::Finishes => {}
+                Part::Leaves => continue,
+                Part::Waits => return Err(ColumnsError::Undecided),
             }
             let decided = match self.catalog.get::<CommitDecision>(&gid).await? {
                 None => false,
