@@ -43,7 +43,7 @@ pub use oids::Oids;
 pub use pool::{Guard, Pool, PoolOf};
 pub use prepared::{Given, PreparedNumbers};
 pub use service_tls::{ServiceConnector, ServiceStream};
-pub use settings::Settings;
+pub use settings::{Settings, share};
 pub use stream::Stream;
 use ticket::TicketId;
 pub use ticket::{Ticket, Trace};

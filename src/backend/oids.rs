@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -59,6 +60,8 @@ pub struct Oids {
     foreign: bool,
     /// Leaf partitions that statements are sent to in the place of their parents.
     stands_for: ArcSwap<HashMap<u32, u32>>,
+    /// There are such.
+    has_stand_ins: AtomicBool,
     /// What each id is on the other side.
     known: Mutex<HashMap<Id, u32>>,
 }
@@ -68,7 +71,8 @@ impl Oids {
     pub fn new(database: &str, node: NodeAddress, home: NodeAddress) -> Arc<Self> {
         let (database, foreign) = (database.to_owned(), node.name != home.name);
         let (stands_for, known) = (ArcSwap::default(), Mutex::default());
-        Arc::new(Self { database, node, home, foreign, stands_for, known })
+        let has_stand_ins = AtomicBool::new(false);
+        Arc::new(Self { database, node, home, foreign, stands_for, has_stand_ins, known })
     }
 
     /// Whether they are those of this database.
@@ -79,12 +83,18 @@ impl Oids {
     /// Clients hear of the node's table `parent` where a description names its leaf.
     pub fn stand_for(&self, leaf: u32, parent: u32) {
         if self.stands_for.load().get(&leaf) != Some(&parent) {
+            self.has_stand_ins.store(true, Ordering::Release);
             self.stands_for.rcu(|all| {
                 let mut all = HashMap::clone(all);
                 all.insert(leaf, parent);
                 all
             });
         }
+    }
+
+    /// Whether clients know all of them as they are.
+    pub fn are_known(&self) -> bool {
+        !self.foreign && !self.has_stand_ins.load(Ordering::Acquire)
     }
 
     /// The description of parameters or columns that the node gives, with the ids of the home node;
@@ -94,10 +104,10 @@ impl Oids {
     /// # Errors
     /// Where a node does not answer, or the description can't be read.
     pub async fn described(&self, frame: &[u8]) -> Result<Option<BytesMut>, BackendError> {
-        let stands_for = self.stands_for.load();
-        if !self.foreign && stands_for.is_empty() {
+        if self.are_known() {
             return Ok(None);
         }
+        let stands_for = self.stands_for.load();
         let mut places = user_oids(frame).map_err(|source| {
             let node = self.node.name.clone();
             BackendError::Protocol { node, source }

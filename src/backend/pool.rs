@@ -37,6 +37,8 @@ pub struct Pool {
     permits: Arc<Semaphore>,
     /// Checkouts that wait for one.
     waiting: AtomicUsize,
+    /// How long those waited.
+    waited: metrics::Histogram,
     limit: Arc<NodeLimit>,
 }
 
@@ -94,7 +96,9 @@ impl Pool {
         let idle = Mutex::default();
         let login = ArcSwap::from_pointee(login);
         let waiting = AtomicUsize::new(0);
-        let pool = Arc::new(Self { of, login, config, size, idle, permits, waiting, limit });
+        let waited = metrics::histogram!("foreshard_backend_checkout_wait_seconds");
+        let pool =
+            Arc::new(Self { of, login, config, size, idle, permits, waiting, waited, limit });
         pool.limit.enter(&pool);
         pool
     }
@@ -110,7 +114,7 @@ impl Pool {
 
     /// Whether clients know its node's object ids.
     pub fn has_known_ids(&self) -> bool {
-        self.of.oids.is_none()
+        self.of.oids.as_ref().is_none_or(|oids| oids.are_known())
     }
 
     /// The ids that its node has for types that a client names; 0 for those that it lacks.
@@ -130,20 +134,7 @@ impl Pool {
     /// says nothing: [`Pool::checkout`] knows what is to be done.
     pub fn try_checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Guard> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        let mut taken = {
-            let mut idle = self.idle.lock();
-            let at = place_for(&idle, ticket)?;
-            idle.remove(at)
-        };
-        let now = Moment::now();
-        if self.is_over(&mut taken.connection, now) {
-            return None;
-        }
-        if !self.is_fresh(&taken.connection, now) {
-            self.idle.lock().push(taken);
-            return None;
-        }
-        Some(self.guard(taken.connection, taken.slot, permit, ticket))
+        self.take_ready(ticket, permit).ok()
     }
 
     /// A connection for the session of `ticket`: the one that it had last, an idle one, or a new
@@ -153,7 +144,43 @@ impl Pool {
             return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
         }
         let deadline = Instant::now() + self.config.checkout_timeout();
-        let mut permit = self.permit(deadline).await?;
+        let permit = self.permit(deadline).await?;
+        match self.take_ready(ticket, permit) {
+            Ok(guard) => Ok(guard),
+            // The rare rest is large: who only waits for a turn, as many do, does not pay for it.
+            Err(permit) => Box::pin(self.make_ready(ticket, permit, deadline)).await,
+        }
+    }
+
+    /// A connection that needs nothing; gives the permit back where there is none.
+    fn take_ready(
+        self: &Arc<Self>,
+        ticket: &Arc<Ticket>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Guard, OwnedSemaphorePermit> {
+        let taken = {
+            let mut idle = self.idle.lock();
+            place_for(&idle, ticket).map(|at| idle.remove(at))
+        };
+        let Some(mut taken) = taken else { return Err(permit) };
+        let now = Moment::now();
+        if self.is_over(&mut taken.connection, now) {
+            return Err(permit);
+        }
+        if !self.is_fresh(&taken.connection, now) {
+            self.idle.lock().push(taken);
+            return Err(permit);
+        }
+        Ok(self.guard(taken.connection, taken.slot, permit, ticket))
+    }
+
+    /// A connection that is looked at first, or a new one.
+    async fn make_ready(
+        self: &Arc<Self>,
+        ticket: &Arc<Ticket>,
+        mut permit: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Guard, ConnectError> {
         loop {
             match self.pick(ticket) {
                 Pick::Ready(mut idle) => {
@@ -233,8 +260,7 @@ impl Pool {
         let started = Instant::now();
         let _waiting = Waiting::new(&self.waiting);
         let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await;
-        metrics::histogram!("foreshard_backend_checkout_wait_seconds")
-            .record(started.elapsed().as_secs_f64());
+        self.waited.record(started.elapsed().as_secs_f64());
         permit.map_err(|_| self.exhausted())?.map_err(|_| self.exhausted())
     }
 

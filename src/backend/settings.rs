@@ -1,6 +1,7 @@
 //! A session's settings, which follow it to whatever connection it gets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::sql::Literal;
 
@@ -8,6 +9,23 @@ use crate::sql::Literal;
 /// them. `role` and `session_authorization` are among them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings(pub BTreeMap<String, String>);
+
+/// Whether both are equal; they are one from then on, which is told at a glance the next time. It is
+/// that of the lower address, so that all that are equal come to be one, whoever meets whom.
+pub fn share<T: PartialEq>(one: &mut Arc<T>, other: &mut Arc<T>) -> bool {
+    if Arc::ptr_eq(one, other) {
+        return true;
+    }
+    if one != other {
+        return false;
+    }
+    if Arc::as_ptr(one) < Arc::as_ptr(other) {
+        *other = Arc::clone(one);
+    } else {
+        *one = Arc::clone(other);
+    }
+    true
+}
 
 impl Settings {
     /// The texts that turn a connection with the settings `from` into one with these, in order.
@@ -39,7 +57,24 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use super::Settings;
+    use std::sync::Arc;
+
+    use super::{Settings, share};
+
+    #[test]
+    fn what_is_equal_comes_to_be_one() {
+        let of = |value: &str| Arc::new(Settings([("a".to_owned(), value.to_owned())].into()));
+        let mut sessions = [of("1"), of("1"), of("1")];
+        let mut connections = [of("1"), of("1")];
+        for _ in 0..3 {
+            for session in &mut sessions {
+                assert!(connections.iter_mut().all(|connection| share(session, connection)));
+            }
+        }
+        let first = Arc::clone(&sessions[0]);
+        assert!(sessions.iter().chain(&connections).all(|it| Arc::ptr_eq(it, &first)));
+        assert!(!share(&mut sessions[0], &mut of("2")));
+    }
 
     #[test]
     fn a_connection_is_reset_before_it_takes_other_settings() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::session::{Member, Pin};
 use super::transaction::Transaction;
 use super::{Client, Fault, Session, query_message};
-use crate::backend::{Connection, Settings};
+use crate::backend::{Connection, Settings, share};
 use crate::ids::NodeId;
 use crate::router::Leaves;
 use crate::sql::Strings;
@@ -248,11 +248,7 @@ fn note_reports(
     unreported: &mut Vec<(String, String)>,
     connection: &mut Connection,
 ) {
-    if Arc::ptr_eq(reported, &connection.parameters) {
-        return;
-    }
-    if **reported == *connection.parameters {
-        connection.parameters = Arc::clone(reported);
+    if share(reported, &mut connection.parameters) {
         return;
     }
     for (name, value) in &*connection.parameters {

@@ -58,13 +58,16 @@ pub async fn pump(
                 break;
             }
             let verdict = look(frame.tag, &backend.incoming()[at..at + here]);
-            backend.note(at..at + here);
             let instead = match frame.tag {
-                b'E' if verdict.forwards() => client.instead_of(&backend.incoming()[at..at + here]),
+                b'D' | b'd' => None,
                 b'T' | b't' if verdict.forwards() && !pool.has_known_ids() => {
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }
-                _ => None,
+                b'E' if verdict.forwards() => client.instead_of(&backend.incoming()[at..at + here]),
+                _ => {
+                    backend.note(at..at + here);
+                    None
+                }
             };
             if !verdict.forwards() || instead.is_some() {
                 let before = &backend.incoming()[run..at];

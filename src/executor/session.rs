@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::cancel::CancelTarget;
 use super::transaction::Transaction;
 use super::{Engine, Fault};
-use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket};
+use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket, share};
 use crate::ids::NodeId;
 use crate::load::Sample;
 use crate::router::Leaves;
@@ -370,12 +370,12 @@ impl Session {
         let pool = &self.pools[node.index()];
         let mut guard = match pool.try_checkout(&self.ticket) {
             Some(guard) => guard,
-            None => Box::pin(pool.checkout(&self.ticket)).await?,
+            None => pool.checkout(&self.ticket).await?,
         };
         if let Some(learned) = self.ticket.learned().await {
             self.settings = learned;
         }
-        if !Arc::ptr_eq(&guard.settings, &self.settings) {
+        if !share(&mut guard.settings, &mut self.settings) {
             guard.adopt(&self.settings).await?;
         }
         self.note_joined(&mut guard);

@@ -47,7 +47,7 @@ impl TextShape {
         self.text.clear();
         let mut literals = PlainLiterals::new();
         let (mut at, mut copied) = (0, 0);
-        while let Some(passed) = bytes[at..].iter().position(|byte| kind_of(*byte) > Kind::Word) {
+        while let Some(passed) = first_special(&bytes[at..]) {
             at += passed;
             let end = match kind_of(bytes[at]) {
                 Kind::Digit if at > 0 && in_word(bytes[at - 1]) => {
@@ -128,6 +128,20 @@ const fn kind(byte: u8) -> Kind {
         b'A'..=b'Z' | b'a'..=b'z' | b'_' => Kind::Word,
         _ => Kind::Between,
     }
+}
+
+/// Where the first byte stands that is neither of a word nor between words. Most are, so eight are
+/// looked at together.
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    let is_special = |byte: &u8| KINDS[usize::from(*byte)] > Kind::Word;
+    let (groups, rest) = bytes.as_chunks::<8>();
+    for (index, group) in groups.iter().enumerate() {
+        if group.iter().fold(false, |any, byte| any | is_special(byte)) {
+            let within = group.iter().position(is_special);
+            return within.map(|within| index * 8 + within);
+        }
+    }
+    rest.iter().position(is_special).map(|within| groups.len() * 8 + within)
 }
 
 /// The end of the string literal that begins at `start`; `None` unless it is a plain one.
