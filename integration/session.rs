@@ -60,6 +60,37 @@ async fn a_transaction_block_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn where_a_block_can_not_begin_nothing_of_it_runs() {
+    let database = TestDatabase::create(1).await;
+    let proxy = TestProxy::start(&database, NO_POLICY).await;
+    let other = proxy.client().await;
+    other.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let client = proxy.client().await;
+    for prepared in [false, true] {
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+        // It is sent with the first statement for a node, which must not run on its own.
+        client.batch_execute("SET TRANSACTION SNAPSHOT 'nonsense'").await.unwrap();
+        let error = if prepared {
+            client.execute("INSERT INTO t VALUES ($1)", &[&1]).await.unwrap_err()
+        } else {
+            client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap_err()
+        };
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "25000");
+        assert!(error.message().contains("invalid snapshot identifier"), "{error}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(rows(&client, "SELECT count(*) FROM t").await, ["0"]);
+    }
+    let settings = "BEGIN; SET LOCAL work_mem = '3MB'; SAVEPOINT s; SET LOCAL work_mem = '5MB'; \
+        ROLLBACK TO s";
+    for text in settings.split("; ") {
+        client.batch_execute(text).await.unwrap();
+    }
+    assert_eq!(rows(&client, "SHOW work_mem").await, ["3MB"]);
+    client.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test]
 async fn settings_follow_a_session_and_leave_others_alone() {
     let database = TestDatabase::create(1).await;
     let proxy = TestProxy::start(&database, NO_POLICY).await;

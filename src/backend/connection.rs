@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{BackendError, Moment, PreparedNumbers, Settings, Stream, Trace};
 use crate::ids::NodeId;
-use crate::wire::{CancelKey, Frame, TransactionStatus, frame_at, parameter_status};
+use crate::wire::{
+    CancelKey, Frame, TransactionStatus, body, frame_at, parameter_status, read_error,
+};
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 32 * 1024;
@@ -42,6 +44,8 @@ pub struct Connection {
     pub prepared: PreparedNumbers,
     /// Who used it last, and what is left of that.
     pub trace: Trace,
+    /// Statements of the proxy's own under way whose answers come first, and that nobody is told of.
+    pub(super) own_commands: usize,
     /// Since when it has been open.
     pub opened_at: Moment,
     /// Since when it has been idle.
@@ -55,6 +59,17 @@ impl Connection {
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
         self.status = None;
         self.stream.send(bytes).await.map_err(|source| self.broken(source))
+    }
+
+    /// The same for bytes that start with so many statements of the proxy's own, by the extended
+    /// protocol: their answers are dropped. If one fails, the connection counts as broken.
+    pub async fn send_after_own(
+        &mut self,
+        commands: usize,
+        bytes: &[u8],
+    ) -> Result<(), BackendError> {
+        self.own_commands += commands;
+        self.send(bytes).await
     }
 
     /// Sends more bytes of an exchange under way, a COPY's data for one.
@@ -95,12 +110,47 @@ impl Connection {
 
     /// Receives more bytes. Cancel safe.
     pub async fn receive(&mut self) -> Result<(), BackendError> {
-        self.incoming.reserve(READ_BYTES);
-        match self.stream.read_buf(&mut self.incoming).await {
-            Ok(0) => Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => Ok(()),
-            Err(source) => Err(self.broken(source)),
+        loop {
+            self.incoming.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.incoming).await {
+                Ok(0) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) if self.own_commands == 0 => return Ok(()),
+                Ok(_) => self.drop_own_answers()?,
+                Err(source) => return Err(self.broken(source)),
+            }
+            if self.own_commands == 0 && !self.incoming.is_empty() {
+                return Ok(());
+            }
         }
+    }
+
+    /// Drops the answers to statements of the proxy's own from the beginning of what was received.
+    fn drop_own_answers(&mut self) -> Result<(), BackendError> {
+        while self.own_commands > 0
+            && let Some(Frame { tag, len }) = self.peek()?
+            && len <= self.incoming.len()
+        {
+            match tag {
+                b'C' => self.own_commands -= 1,
+                // It was on its way while the session was idle.
+                b'A' => {
+                    let frame = self.incoming.split_to(len).freeze();
+                    self.notifications.push(frame);
+                    continue;
+                }
+                b'E' => {
+                    let told = read_error(body(&self.incoming[..len]));
+                    if told.severity != "ERROR" {
+                        return Err(self.broken(io::Error::other(told.message)));
+                    }
+                    let (node, code) = (self.node_name.to_string(), told.code);
+                    return Err(BackendError::NotBegun { node, code, message: told.message });
+                }
+                _ => self.note(0..len),
+            }
+            self.consume(len);
+        }
+        Ok(())
     }
 
     /// The header of the frame that starts what was received.

@@ -27,10 +27,26 @@ pub enum BackendError {
         #[source]
         source: Malformed,
     },
+    /// What had to come before the client's statement failed, so that nothing of that ran.
+    #[error("the transaction could not begin on node {node}: {message}")]
+    NotBegun {
+        /// The node's name.
+        node: String,
+        /// The SQLSTATE that it gave.
+        code: String,
+        /// Its message.
+        message: String,
+    },
 }
 
 impl From<&BackendError> for ServerError {
     fn from(error: &BackendError) -> Self {
+        if let BackendError::NotBegun { code, .. } = error {
+            let cancelled = SqlState::QUERY_CANCELED;
+            let code = if *code == cancelled.0 { cancelled } else { SqlState("25000") };
+            return Self::new(code, error.to_string())
+                .with_hint("Nothing of the statement was executed. Roll back, and begin again.");
+        }
         let detail = std::error::Error::source(error).map(ToString::to_string);
         Self::new(SqlState::CONNECTION_FAILURE, error.to_string())
             .with_detail(detail.unwrap_or_default())

@@ -78,6 +78,7 @@ impl Connection {
             settings: Arc::default(),
             prepared: PreparedNumbers::default(),
             trace: Trace::default(),
+            own_commands: 0,
             opened_at: Moment::now(),
             idle_since: Moment::now(),
         }
@@ -127,6 +128,7 @@ impl From<BackendError> for ConnectError {
             BackendError::Protocol { node, source } => {
                 Self::Login { node, what: source.to_string() }
             }
+            BackendError::NotBegun { node, message, .. } => Self::Login { node, what: message },
         }
     }
 }

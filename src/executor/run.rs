@@ -10,10 +10,9 @@ use super::copy_relay::relay_copy_in;
 use super::pump::{Verdict, pump};
 use super::session::Member;
 use super::{Client, Fault, Session};
-use crate::backend::{BackendError, CommandError};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Access, Sample, Work};
-use crate::wire::{TransactionStatus, put_query};
+use crate::wire::{TransactionStatus, put_frame, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
 #[derive(Debug, Clone)]
@@ -32,32 +31,30 @@ impl Cost {
 }
 
 impl Member {
-    /// Sends the client's bytes, after what has to come before them.
+    /// Sends the client's bytes, after what has to come before them and together with it. What comes
+    /// before is of the extended protocol, without its end: had BEGIN been cancelled, the node would
+    /// skip all that follows, which would be a transaction of its own otherwise. A connection on
+    /// which it fails is as good as broken.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if !self.preface.is_empty() {
-            self.send_preface().await?;
+        if self.guard.trace.stale_sequences {
+            self.guard.command("DISCARD SEQUENCES").await?;
+            self.guard.trace.stale_sequences = false;
         }
-        Ok(self.guard.send(bytes).await?)
+        if self.preface.is_empty() {
+            return Ok(self.guard.send(bytes).await?);
+        }
+        let mut together = self.preface.split();
+        together.extend_from_slice(bytes);
+        let commands = std::mem::take(&mut self.preface_commands);
+        Ok(self.guard.send_after_own(commands, &together).await?)
     }
 
-    /// Runs what has to come before the client's next statement. It is waited for: had BEGIN been
-    /// cancelled, what follows it would be a transaction of its own. Where something failed, the
-    /// connection is as good as broken, since the rest ran without it.
+    /// Sends what has to come before the client's next statement now, and waits for it.
     async fn send_preface(&mut self) -> Result<(), Fault> {
-        let preface = self.preface.split();
-        self.guard.send(&preface).await?;
-        while self.answers_to_skip > 0 {
-            self.answers_to_skip -= 1;
-            match self.guard.finish_command().await {
-                Ok(_) => {}
-                Err(CommandError::Backend(error)) => return Err(error.into()),
-                Err(CommandError::Reported { message, .. }) => {
-                    let source = std::io::Error::other(format!("beginning failed: {message}"));
-                    let node = self.node.to_string();
-                    return Err(Fault::Backend(BackendError::Broken { node, source }));
-                }
-            }
-        }
+        let mut sync = BytesMut::new();
+        put_frame(b'S', &mut sync, |_| ());
+        self.send(&sync).await?;
+        self.guard.finish_command().await?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket, share};
 use crate::ids::NodeId;
 use crate::load::Sample;
 use crate::router::Leaves;
-use crate::wire::{ServerError, SqlState, TransactionStatus, put_query};
+use crate::wire::{ServerError, SqlState, TransactionStatus, put_command};
 
 /// The nodes' side of one client session.
 #[derive(Debug)]
@@ -62,12 +62,9 @@ pub struct Member {
     pub(super) reports_seen: u64,
     /// It is inside the session's explicit transaction.
     begun: bool,
-    /// Answers to statements of the proxy's own that come before the client's.
-    pub(super) answers_to_skip: usize,
-    /// Those statements, sent with the client's next.
+    /// Statements of the proxy's own that are sent with the client's next, and how many these are.
     pub(super) preface: BytesMut,
-    /// One of them is DISCARD SEQUENCES.
-    pub(super) discards_sequences: bool,
+    pub(super) preface_commands: usize,
 }
 
 /// What keeps a session on a connection between transactions.
@@ -116,9 +113,8 @@ impl Member {
 
     /// It joined the transaction, but nothing was sent: it never began.
     pub(super) fn forget_preface(&mut self) {
-        self.guard.trace.stale_sequences |= std::mem::take(&mut self.discards_sequences);
         self.preface.clear();
-        self.answers_to_skip = 0;
+        self.preface_commands = 0;
         self.begun = false;
     }
 }
@@ -194,7 +190,7 @@ impl Session {
         self.transaction.begin.clone()
     }
 
-    /// A node that joins the transaction later must run `text` after BEGIN.
+    /// A node that joins the transaction later must run `text`, one statement, after BEGIN.
     pub fn remember(&mut self, text: &str) {
         self.transaction.prelude.push(text.to_owned());
     }
@@ -335,11 +331,11 @@ impl Session {
         if !member.begun
             && let Some(begin) = &self.transaction.begin
         {
-            put_query(begin, &mut member.preface);
+            put_command(begin, &mut member.preface);
             for text in &self.transaction.prelude {
-                put_query(text, &mut member.preface);
+                put_command(text, &mut member.preface);
             }
-            member.answers_to_skip += 1 + self.transaction.prelude.len();
+            member.preface_commands = 1 + self.transaction.prelude.len();
             member.begun = true;
             if self.transaction.map.is_none() {
                 self.transaction.map = Some(self.engine.live_map.snapshot());
@@ -380,11 +376,6 @@ impl Session {
         }
         self.note_joined(&mut guard);
         self.cancel.add(node, guard.key);
-        let mut preface = BytesMut::new();
-        let discards_sequences = std::mem::take(&mut guard.trace.stale_sequences);
-        if discards_sequences {
-            put_query("DISCARD SEQUENCES", &mut preface);
-        }
         let mut member = Member {
             node,
             reports_seen: guard.reports,
@@ -392,9 +383,8 @@ impl Session {
             pin: Pin::No,
             leaves: Leaves::Nothing,
             begun: false,
-            answers_to_skip: usize::from(discards_sequences),
-            preface,
-            discards_sequences,
+            preface: BytesMut::new(),
+            preface_commands: 0,
         };
         member.pin = member.least_pin();
         self.members.push(member);

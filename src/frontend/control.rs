@@ -199,15 +199,17 @@ impl ClientSession {
         if self.session.in_transaction() {
             self.session.join_block(node).await?;
         }
-        // Outside of a block the text is one transaction.
-        let mut sql = if name.is_none() { "RESET ALL;".to_owned() } else { String::new() };
-        for (known, value) in startup.0.iter().filter(|(known, _)| name.is_none_or(|n| n == *known))
-        {
+        let mut statements: Vec<String> =
+            name.is_none().then(|| "RESET ALL".to_owned()).into_iter().collect();
+        let named = startup.0.iter().filter(|(known, _)| name.is_none_or(|name| name == *known));
+        statements.extend(named.map(|(known, value)| {
             let (known, value) = (Literal(known), Literal(value));
-            sql += &format!("SELECT pg_catalog.set_config({known},{value},false);");
-        }
+            format!("SELECT pg_catalog.set_config({known},{value},false)")
+        }));
+        // Outside of a block the text is one transaction.
+        let sql = statements.join(";");
         if self.session.in_transaction() {
-            self.session.remember(&sql);
+            statements.iter().for_each(|statement| self.session.remember(statement));
             for node in self.session.begun_nodes() {
                 self.run_reset(node, &sql).await?;
             }

@@ -200,9 +200,7 @@ impl WalSender {
             CommandError::Backend(BackendError::Broken { source, .. }) => {
                 MoveError::Transport { doing, node, source }
             }
-            CommandError::Backend(error @ BackendError::Protocol { .. }) => {
-                MoveError::Busy(format!("{doing}: {error}"))
-            }
+            CommandError::Backend(error) => MoveError::Busy(format!("{doing}: {error}")),
         }
     }
 }

@@ -23,6 +23,14 @@ pub fn put_query(text: &str, out: &mut BytesMut) {
     });
 }
 
+/// Appends what runs one statement by the extended protocol, without a `Sync`: its answer ends with a
+/// `CommandComplete`. If it fails, the server skips all that follows up to a `Sync`, a `Query` too.
+pub fn put_command(text: &str, out: &mut BytesMut) {
+    put_parse(b"", text.as_bytes(), &[], out);
+    put_frame(b'B', out, |out| out.put_slice(&[0; 8]));
+    put_frame(b'E', out, |out| out.put_slice(&[0; 5]));
+}
+
 /// A `Parse`: text under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parse<'a> {
