@@ -72,13 +72,7 @@ pub(super) async fn fence_off(
                 mirror.get::<Roll>().ok_or(CatalogError::Replaced)?;
             (record, *number, revision)
         }
-        _ => {
-            let begun = begin(catalog, turn).await?;
-            if let Some(mirror) = turn.mirror() {
-                reached(mirror, begun.2).await?;
-            }
-            begun
-        }
+        _ => begin(catalog, turn).await?,
     };
     hold(catalog, revision, me);
     let name = identity(catalog).await?.name;
@@ -136,6 +130,9 @@ async fn begin(catalog: &Catalog, turn: &Turn) -> Result<(Roll, u64, Revision), 
     let roll = Roll { number, proxies, leader: number };
     let expect = stored.map_or(Expect::Absent, |stored| Expect::At(stored.revision));
     let revision = catalog.put(&roll, expect).await?;
+    if let Some(mirror) = turn.mirror() {
+        reached(mirror, revision).await?;
+    }
     Ok((roll, number, revision))
 }
 
