@@ -44,7 +44,7 @@ async fn a_range_is_moved_split_at_a_key_and_merged_with_its_neighbour() {
     let int = |value| [KeyValue::Int(value)];
     let shard = shard_of(&shop, "shop", &int(1500));
     let to = NodeId((shop.map().node_of(shard).0 + 1) % 3);
-    shop.change(&Wanted::Move { shard, to }).await;
+    shop.change(&Wanted::Move { shards: vec![shard], to }).await;
     assert_eq!(shop.map().node_of(shard), to);
     shop.same_tables().await;
     let how = HowToSplit::At(texts(&["1234"]));
@@ -134,7 +134,7 @@ async fn values_leave_a_list_or_the_rest_and_come_back() {
         reader.batch_execute("COMMIT").await.unwrap();
     };
     let to = NodeId(u16::try_from((node + 2) % 3).unwrap());
-    let wanted = Wanted::Move { shard: rest, to };
+    let wanted = Wanted::Move { shards: vec![rest], to };
     tokio::join!(release, shop.change(&wanted));
     let listed = shard_of(&shop, "places", &[text("xx")]);
     shop.change(&Wanted::Merge { shards: vec![listed, rest, us], to: Some(NodeId(1)) }).await;
@@ -144,6 +144,6 @@ async fn values_leave_a_list_or_the_rest_and_come_back() {
     ])
     .await;
     let rest = shard_of(&shop, "places", &[text("us")]);
-    shop.change(&Wanted::Move { shard: rest, to: NodeId(2) }).await;
+    shop.change(&Wanted::Move { shards: vec![rest], to: NodeId(2) }).await;
     shop.same_tables().await;
 }

@@ -52,7 +52,7 @@ async fn a_shard_is_split_in_place_into_four_and_parts_of_it_go_on() {
             .await;
     let children: Vec<ShardId> = mv.targets().iter().map(|part| part.shard).collect();
     assert_eq!(children, [4, 5, 6, 7].map(ShardId));
-    done(&shop, &proxy, &Wanted::Move { shard: children[3], to: NodeId(1) }).await;
+    done(&shop, &proxy, &Wanted::Move { shards: vec![children[3]], to: NodeId(1) }).await;
     // The first and the third quarter are a half, and the second may be cut again.
     let half = vec![children[0], children[2]];
     done(&shop, &proxy, &Wanted::Merge { shards: half, to: None }).await;

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use foreshard::ids::{NodeId, ShardId};
-use foreshard::mover::{self, Switched, Wanted};
-use foreshard::runtime::{Failpoints, MOVE_FAILPOINTS};
+use foreshard::mover::{self, Switched, UnderWay, Wanted};
+use foreshard::runtime::{BACK_FAILPOINTS, Failpoints, MOVE_FAILPOINTS, RESUME_FAILPOINTS};
 use foreshard::shard_move::{Cause, Kind, Move, State};
 
 use super::shop::{Proxy, Shop, Writers};
@@ -35,7 +35,7 @@ async fn shop() -> Shop {
 }
 
 fn both_to(node: u16) -> Wanted {
-    Wanted::Batch { shards: BOTH.to_vec(), to: NodeId(node) }
+    Wanted::Move { shards: BOTH.to_vec(), to: NodeId(node) }
 }
 
 async fn moved(shop: &Shop, proxy: &Proxy, to: u16) -> Move {
@@ -107,21 +107,92 @@ async fn one_slot_brings_all_of_them_and_one_takes_them_back() {
     proxy.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_while_shards_move_together_is_survived() {
-    let shop = shop().await;
-    let writers = Writers::start(&shop, 4).await;
-    let mut node = 0;
-    for failpoint in ["segment_copied", "copied", "built", "verified", "detached", "attached"] {
-        assert!(MOVE_FAILPOINTS.contains(&failpoint));
+/// One process after the other dies at its failpoint, the first of them after both shards were asked for
+/// to go to `to`; the next one finishes that.
+async fn dies_at(shop: &Shop, failpoints: &[&str], to: u16) {
+    for (at, failpoint) in failpoints.iter().enumerate() {
         let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;
-        shop.request(&dying, &both_to(1 - node)).await;
+        if at == 0 {
+            shop.request(&dying, &both_to(to)).await;
+        }
+        if *failpoint == "undone" {
+            let id = dying.until("begun", |mv| mv.state != State::Requested).await.id;
+            mover::call_off(&dying.catalog, UnderWay::Move(id), 1).await.unwrap();
+        }
         dying.until_dead().await;
-        let proxy = shop.proxy(Failpoints::default()).await;
-        let mv = proxy.until_finished().await;
-        assert_eq!(mv.state, State::Done, "after {failpoint}: {mv:#?}");
-        node = 1 - node;
-        assert_both_on(&shop, &proxy, node).await;
+    }
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mv = proxy.until_finished().await;
+    let (state, to) = match failpoints {
+        ["undone"] => (State::Aborted, 1 - to),
+        _ => (State::Done, to),
+    };
+    assert_eq!(mv.state, state, "after {failpoints:?}: {mv:#?}");
+    assert_both_on(shop, &proxy, to).await;
+    proxy.stop().await;
+    println!("{failpoints:?}: {:?}", mv.state);
+}
+
+/// Half of the failpoints, so that both halves share the time.
+async fn dies_at_every_other(skipped: usize) {
+    let shop = shop().await;
+    let writers = Writers::start(&shop, 1).await;
+    let mut node = 0;
+    for failpoint in MOVE_FAILPOINTS.iter().skip(skipped).step_by(2) {
+        dies_at(&shop, &[failpoint], 1 - node).await;
+        node = if *failpoint == "undone" { node } else { 1 - node };
+    }
+    let proxy = shop.proxy(Failpoints::default()).await;
+    writers.stop().await;
+    proxy.stop().await;
+    if skipped == 0 {
+        // Writers may change what makes the copy begin anew.
+        assert_eq!(RESUME_FAILPOINTS, ["window_passed"]);
+        dies_at(&shop, &["segment_copied", "window_passed"], 1 - node).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_every_even_failpoint_while_shards_move_together_is_survived() {
+    dies_at_every_other(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_every_odd_failpoint_while_shards_move_together_is_survived() {
+    dies_at_every_other(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_on_the_way_back_of_shards_that_moved_together_is_survived() {
+    const LONG_MS: u64 = 600_000;
+    let shop = shop().await;
+    let writers = Writers::start(&shop, 2).await;
+    for failpoint in BACK_FAILPOINTS {
+        // Those that the way back passes before anybody takes it.
+        let early = ["armed", "mark_found", "mark_noted"].contains(&failpoint);
+        let first = if early { Failpoints::stopping_at(failpoint) } else { Failpoints::default() };
+        let mut proxy = shop.reversible(first, LONG_MS).await;
+        shop.request(&proxy, &both_to(1)).await;
+        if early {
+            proxy.until_dead().await;
+            proxy = shop.reversible(Failpoints::default(), LONG_MS).await;
+        }
+        let back = proxy.until_kept().await;
+        if !early {
+            proxy.stop().await;
+            proxy = shop.reversible(Failpoints::stopping_at(failpoint), LONG_MS).await;
+        }
+        let map = proxy.live_map.snapshot();
+        mover::reverse(&proxy.catalog, &map, Switched::Shard(BOTH[1]), 1).await.unwrap();
+        if !early {
+            proxy.until_dead().await;
+            proxy = shop.reversible(Failpoints::default(), LONG_MS).await;
+        }
+        proxy.until_in(back.id, State::Done).await;
+        let kept = proxy.until_kept().await;
+        mover::confirm(&proxy.catalog, Switched::Shard(BOTH[0]), 1).await.unwrap();
+        proxy.until_in(kept.id, State::Lapsed).await;
+        assert_both_on(&shop, &proxy, 0).await;
         proxy.stop().await;
     }
     let proxy = shop.proxy(Failpoints::default()).await;
@@ -135,7 +206,7 @@ async fn who_sits_in_a_transaction_keeps_them_from_switching_together_but_not_on
     let writers = Writers::start(&shop, 2).await;
     // Of a shard that stays.
     let mover = shop.proxy(Failpoints::default()).await;
-    let one = Wanted::Move { shard: ShardId(2), to: NodeId(0) };
+    let one = Wanted::Move { shards: vec![ShardId(2)], to: NodeId(0) };
     shop.request(&mover, &one).await;
     assert_eq!(mover.until_finished().await.state, State::Done);
     let reader = shop.client(0).await;
@@ -151,7 +222,7 @@ async fn who_sits_in_a_transaction_keeps_them_from_switching_together_but_not_on
     assert!(error.contains("ask for each by a move of its own"), "{error}");
     assert_both_on(&shop, &mover, 0).await;
     for shard in BOTH {
-        shop.request(&mover, &Wanted::Move { shard, to: NodeId(1) }).await;
+        shop.request(&mover, &Wanted::Move { shards: vec![shard], to: NodeId(1) }).await;
         let mv = mover.until_finished().await;
         assert_eq!(mv.state, State::Done, "{mv:#?}");
         // The first stays pending on the node as long as somebody there keeps an older snapshot.
@@ -176,7 +247,7 @@ async fn what_can_not_move_together_is_refused_at_once() {
     ];
     for (shards, to, reason) in cases {
         let shards = shards.into_iter().map(ShardId).collect();
-        let wanted = Wanted::Batch { shards, to: NodeId(to) };
+        let wanted = Wanted::Move { shards, to: NodeId(to) };
         let asked = mover::request_any(&proxy.catalog, &map, &wanted, Cause::Operator, 1).await;
         let error = asked.unwrap_err().to_string();
         assert!(error.contains(reason), "{wanted:?}: {error}");

@@ -142,7 +142,7 @@ impl TestProxy {
         let nodes = u16::try_from(self.nodes.len()).unwrap();
         let to = NodeId((map.node_of(shard).0 + 1) % nodes);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        let (wanted, now) = (Wanted::Move { shard, to }, u64::try_from(now).unwrap());
+        let (wanted, now) = (Wanted::Move { shards: vec![shard], to }, u64::try_from(now).unwrap());
         let id = request_any(catalog, &map, &wanted, Cause::Operator, now).await.unwrap();
         let finished = eventually("the move is finished", Duration::from_secs(90), async || {
             let moves = catalog.list::<Move>().await.unwrap();

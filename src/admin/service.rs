@@ -124,7 +124,7 @@ impl Service {
         to: &str,
     ) -> Result<MoveId, ApiError> {
         let to = self.node(to)?;
-        self.request(Wanted::Batch { shards, to }).await
+        self.request(Wanted::Move { shards, to }).await
     }
 
     /// Asks for a split of `shard`.

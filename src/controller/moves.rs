@@ -102,7 +102,7 @@ fn wanted(chosen: &Proposal) -> Wanted {
         Wanted::Split { shard, how, to: (0..cut.parts()).map(node).collect() }
     };
     match &chosen.action {
-        Action::Move => Wanted::Move { shard, to },
+        Action::Move => Wanted::Move { shards: vec![shard], to },
         Action::Split { cut, stays } | Action::Isolate { cut, stays } => split(cut, *stays),
         Action::Merge { with } => Wanted::Merge { shards: vec![shard, *with], to: Some(to) },
     }

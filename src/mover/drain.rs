@@ -135,7 +135,7 @@ impl Drainer {
         shards: Vec<ShardId>,
         to: NodeId,
     ) -> Result<(), MoveError> {
-        let wanted = Wanted::Batch { shards: shards.clone(), to };
+        let wanted = Wanted::Move { shards: shards.clone(), to };
         let catalog = &desk.context.catalog;
         match request_any(catalog, map, &wanted, Cause::Operator, now_unix_ms()).await {
             Ok(id) => {

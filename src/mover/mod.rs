@@ -31,6 +31,7 @@ mod keep;
 mod lane;
 mod look;
 mod names;
+mod open;
 mod phases;
 mod position;
 mod prepare;

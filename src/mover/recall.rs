@@ -75,11 +75,7 @@ async fn find(catalog: &Catalog, what: Switched) -> Result<Versioned<Move>, Requ
 
 /// Whether the way back that `mv` keeps is what is wanted.
 pub(super) fn leads(mv: &Move, wanted: &Wanted) -> bool {
-    let (shards, to) = match wanted {
-        Wanted::Move { shard, to } => (std::slice::from_ref(shard), to),
-        Wanted::Batch { shards, to } => (shards.as_slice(), to),
-        _ => return false,
-    };
+    let Wanted::Move { shards, to } = wanted else { return false };
     let sources = mv.sources();
     mv.state == State::Keeping
         && matches!(mv.kind(), Kind::Move | Kind::Batch)

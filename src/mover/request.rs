@@ -100,15 +100,8 @@ const TRIES: u32 = 20;
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// A shard on another node.
+    /// Shards of one node on another one: copied by one stream, switched together.
     Move {
-        /// The shard.
-        shard: ShardId,
-        /// Its new node.
-        to: NodeId,
-    },
-    /// Several shards of one node on another one: copied by one stream, switched together.
-    Batch {
         /// The shards, in any order.
         shards: Vec<ShardId>,
         /// Their new node.
@@ -161,7 +154,7 @@ pub async fn request(
     cause: Cause,
     now_unix_ms: u64,
 ) -> Result<MoveId, RequestError> {
-    request_any(catalog, map, &Wanted::Move { shard, to }, cause, now_unix_ms).await
+    request_any(catalog, map, &Wanted::Move { shards: vec![shard], to }, cause, now_unix_ms).await
 }
 
 /// Writes the record of what is wanted; or asks for the way back, if that is what is wanted.
@@ -217,8 +210,7 @@ pub fn lanes(
 ) -> Result<Vec<Lane>, RequestError> {
     let lane = |source, target| Lane { source, target, tables: Vec::new() };
     match wanted {
-        Wanted::Move { shard, to } => whole(map, &[*shard], *to),
-        Wanted::Batch { shards, to } => whole(map, shards, *to),
+        Wanted::Move { shards, to } => whole(map, shards, *to),
         Wanted::Split { shard, how, to } => {
             let source = part(map, *shard)?;
             let can_not = |why| RequestError::CanNotSplit { shard: *shard, why };

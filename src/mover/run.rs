@@ -12,9 +12,10 @@ use tracing::Instrument;
 use super::context::{MoverContext, now_unix_ms};
 use super::drive::drive;
 use super::error::MoveError;
+use super::open::OpenMoves;
 use super::recall;
 use super::switch::{self, Switched};
-use crate::catalog::{CatalogError, Expect, Versioned};
+use crate::catalog::{Expect, Versioned};
 use crate::ids::{MoveId, ShardId};
 use crate::runtime::Tasks;
 use crate::shard_move::{Event, Move, State};
@@ -27,11 +28,11 @@ const CATALOG_RETRY: Duration = Duration::from_secs(1);
 pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
     let stopping = tasks.token().clone();
     let mut commits = context.catalog.watch::<Move>();
-    let mut under_way = HashSet::new();
+    let (mut open, mut under_way) = (OpenMoves::default(), HashSet::new());
     let mut drivers = FuturesUnordered::new();
     loop {
         commits.mark_unchanged();
-        let wanted = match unfinished(&context).await {
+        let wanted = match open.look(&context.catalog).await {
             Ok(moves) => moves,
             Err(error) => {
                 tracing::error!(%error, "the stored moves can't be read");
@@ -137,20 +138,12 @@ async fn driven(
     (id, result)
 }
 
-/// The moves that are not finished; those that have begun come first.
-async fn unfinished(context: &MoverContext) -> Result<Vec<Versioned<Move>>, CatalogError> {
-    let mut moves = context.catalog.list::<Move>().await?;
-    moves.retain(|mv| !mv.record.is_finished());
-    moves.sort_by_key(|mv| (mv.record.state == State::Requested, mv.record.id));
-    Ok(moves)
-}
-
 /// Finishes or undoes every switch that a crash cut off. To be called before the listener opens.
 /// A shard whose nodes can't be asked in time stays behind its closed gate until [`run`] has asked
 /// them: those shards are the answer.
 pub async fn recover_before_serving(context: &MoverContext) -> Result<Vec<ShardId>, MoveError> {
     let mut unsettled = Vec::new();
-    for mv in unfinished(context).await? {
+    for mv in OpenMoves::default().look(&context.catalog).await? {
         if mv.record.state != State::Switching {
             continue;
         }
