@@ -320,3 +320,56 @@ async fn draining_is_called_off_and_the_node_takes_shards_again() {
     succeeds(&deployment, &["verify"]).await;
     serving.stop(&deployment).await;
 }
+
+/// What was brought to the new node, or is being brought.
+const BROUGHT: &str = "SELECT 'table ' || relname FROM pg_class c JOIN pg_namespace n \
+     ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND relkind IN ('r', 'p', 'S') \
+     UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typname = 'size' \
+     UNION ALL SELECT 'prepared ' || gid FROM pg_prepared_xacts \
+     WHERE database = current_database() \
+     UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity \
+     WHERE datname = current_database() AND application_name ~ '^foreshard job'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_that_is_called_off_leaves_nothing_on_the_node() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let database = TestDatabase::create(3).await;
+    let deployment = deployment(&database, &[0, 1]);
+    let serving = deployment.serve().await;
+    define(&deployment).await;
+    serving.stop(&deployment).await;
+    configure(&deployment, &database, &[0, 1, 2]);
+    // It does not join as soon as it is configured.
+    let new = database.client(2).await;
+    new.batch_execute("CREATE TABLE foreign_body (a int)").await.unwrap();
+    let serving = deployment.serve().await;
+    fails(&deployment, &["node", "add", "n3"], "it has public.foreign_body").await;
+    new.batch_execute("DROP TABLE foreign_body").await.unwrap();
+    let writer = deployment.client().await;
+    // The job waits for whoever writes a reference table, with all that it has brought.
+    writer.batch_execute("BEGIN; UPDATE plans SET price = 1 WHERE id = 1").await.unwrap();
+    let (asking, path) = (deployment.clone(), ["node", "add", "n3"]);
+    let asked = Tasks::new().spawn("add", async move { asking.run(&path).await });
+    let brought = async || {
+        let jobs = deployment.admin("/api/v1/jobs").await;
+        let job = jobs["jobs"].as_array()?.iter().find(|job| job["state"] == "running")?.clone();
+        job["steps"].to_string().contains("3000 rows are brought").then(|| job["id"].to_string())
+    };
+    let job = eventually("the rows are brought", Duration::from_secs(30), brought).await;
+    succeeds(&deployment, &["cancel", "job", &job]).await;
+    let output = asked.await.unwrap();
+    let told = said(&output);
+    assert!(!output.status.success() && told.contains("it was called off"), "{told}");
+    assert!(told.contains("nothing was left on node n3"), "{told}");
+    let left = rows(&database.client(2).await, BROUGHT).await;
+    assert_eq!(left, [] as [&str; 0]);
+    assert_eq!(standing(&deployment, "n3").await.as_deref(), Some("joining"));
+    fails(&deployment, &["move", "0", "n3"], "it has not joined yet").await;
+    // Others write on at once.
+    writer.batch_execute("COMMIT").await.unwrap();
+    fails(&deployment, &["cancel", "job", &job], "is finished").await;
+    succeeds(&deployment, &["node", "add", "n3"]).await;
+    assert_equipped(&database).await;
+    succeeds(&deployment, &["verify"]).await;
+    serving.stop(&deployment).await;
+}

@@ -13,10 +13,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::error::MoveError;
-use super::jobs::Desk;
+use super::jobs::{Desk, unless};
 use super::session::{Session, jitter};
 use crate::catalog::{CatalogError, Change, Expect};
-use crate::executor::OutsideCommit;
+use crate::cluster::Closing;
+use crate::executor::{OutsideCommit, Shared, Still};
 use crate::ids::NodeId;
 use crate::planner::{LOOKUP_IS_SET_UP, LOOKUP_SET_UP};
 use crate::shard_map::{ShardMap, Standing};
@@ -57,8 +58,13 @@ pub(super) async fn join(desk: &mut Desk<'_>, node: NodeId) -> Result<(), MoveEr
         }
     }
     for _ in 0..TRIES {
+        if desk.called_off.is_cancelled() {
+            return Err(MoveError::CalledOff);
+        }
         let home = desk.session(map.home()).await?;
         let target = desk.session(node).await?;
+        // One of an earlier try may be about to leave something.
+        target.end_others(&desk.session_name()).await?;
         can_join(&home, &target).await?;
         let bringer = Bringer { desk, map: &map, node, home, target };
         if bringer.bring().await? {
@@ -114,6 +120,15 @@ async fn can_join(home: &Session, target: &Session) -> Result<(), MoveError> {
     }
 }
 
+/// Keeps what was brought as the home node has it.
+struct Held {
+    _no_ddl: Shared,
+    _still: Still,
+    _elsewhere: Closing,
+    /// Rows that were copied at the end.
+    repaired: u64,
+}
+
 /// One try.
 struct Bringer<'a, 'b> {
     desk: &'a mut Desk<'b>,
@@ -125,8 +140,46 @@ struct Bringer<'a, 'b> {
 }
 
 impl Bringer<'_, '_> {
-    /// Brings everything and makes the node a member; no if definitions changed meanwhile.
+    /// Brings everything and makes the node a member; no if definitions changed meanwhile. Called off
+    /// before everything is there, it leaves nothing on the node.
     async fn bring(mut self) -> Result<bool, MoveError> {
+        let called_off = self.desk.called_off.clone();
+        let ready = Box::pin(unless(&called_off, self.ready())).await;
+        let held = match ready {
+            Ok(Some(held)) => held,
+            Ok(None) => {
+                self.target.run("rolling back", "ROLLBACK").await?;
+                return Ok(false);
+            }
+            Err(error) => {
+                if let MoveError::CalledOff = error {
+                    self.leave().await?;
+                }
+                return Err(error);
+            }
+        };
+        self.finish().await?;
+        let (name, repaired) = (&self.target.node, held.repaired);
+        let text = format!("node {name} is a member now ({repaired} rows were copied at the end)");
+        self.desk.tell(text).await?;
+        Ok(true)
+    }
+
+    /// Ends the transaction that was dropped in the middle of a statement, and waits until it is gone.
+    async fn leave(&mut self) -> Result<(), MoveError> {
+        let name = self.desk.session_name();
+        self.target = self.desk.session(self.node).await?;
+        self.target.end_others(&name).await?;
+        let text = format!(
+            "nothing was left on node {0}, which takes no shards: foreshard node add {0} begins anew",
+            self.target.node
+        );
+        self.desk.tell(text).await
+    }
+
+    /// Everything is there, in a transaction that is not prepared yet, and stays as it is as long as the
+    /// result lives; `None` if definitions changed meanwhile.
+    async fn ready(&mut self) -> Result<Option<Held>, MoveError> {
         let schema = self.dump().await?;
         self.target.run("beginning", "BEGIN; SET LOCAL session_replication_role = replica").await?;
         let references = self.fill(&schema).await?;
@@ -134,22 +187,17 @@ impl Bringer<'_, '_> {
             reference.repair(&self.home, &self.target).await?;
         }
         // No definition changes from here on; moves go on.
-        let _no_ddl = self.desk.engine.ddl_lock.shared().await;
+        let no_ddl = self.desk.engine.ddl_lock.shared().await;
         if self.dump().await? != schema {
-            self.target.run("rolling back", "ROLLBACK").await?;
-            return Ok(false);
+            return Ok(None);
         }
-        let _still = self.still().await?;
-        let _still_elsewhere = self.desk.context.still_elsewhere(STILL.0 * STILL.1).await?;
+        let still = self.still().await?;
+        let elsewhere = self.desk.context.still_elsewhere(STILL.0 * STILL.1).await?;
         let mut repaired = 0;
         for reference in &references {
             repaired += reference.repair(&self.home, &self.target).await?;
         }
-        self.finish().await?;
-        let name = &self.target.node;
-        let text = format!("node {name} is a member now ({repaired} rows were copied at the end)");
-        self.desk.tell(text).await?;
-        Ok(true)
+        Ok(Some(Held { _no_ddl: no_ddl, _still: still, _elsewhere: elsewhere, repaired }))
     }
 
     async fn dump(&self) -> Result<Schema, MoveError> {
@@ -184,7 +232,7 @@ impl Bringer<'_, '_> {
     }
 
     /// Nobody writes reference tables while the result lives.
-    async fn still(&self) -> Result<crate::executor::Still, MoveError> {
+    async fn still(&self) -> Result<Still, MoveError> {
         let (deadline, tries) = STILL;
         for _ in 0..tries {
             if let Some(still) = self.desk.engine.reference_lock.still(deadline).await {
