@@ -7,6 +7,8 @@ mod process_support;
 mod support;
 #[path = "import/arriving.rs"]
 mod arriving;
+#[path = "import/numbers.rs"]
+mod numbers;
 #[path = "import/undone.rs"]
 mod undone;
 

@@ -7,6 +7,8 @@ mod shop;
 
 #[path = "mover/back.rs"]
 mod back;
+#[path = "mover/busy.rs"]
+mod busy;
 #[path = "mover/called_off.rs"]
 mod called_off;
 #[path = "mover/concurrent.rs"]

@@ -9,7 +9,7 @@ use foreshard::cluster::Cluster;
 use foreshard::executor::{DdlLock, EngineParts, Gates, LiveMap};
 use foreshard::ids::MoveId;
 use foreshard::load::Counters;
-use foreshard::mover::{self, Config, MoverContext};
+use foreshard::mover::{self, Config, MoverContext, Progress};
 use foreshard::runtime::{Failpoints, Tasks};
 use foreshard::shard_map::ShardMap;
 use foreshard::shard_move::{Move, State};
@@ -24,6 +24,7 @@ pub struct Proxy {
     pub live_map: LiveMap,
     pub gates: Gates,
     pub ddl_lock: DdlLock,
+    pub progress: Progress,
     tasks: Tasks,
     dead: CancellationToken,
 }
@@ -72,6 +73,12 @@ impl Shop {
         self.with(self.database.nodes.clone(), Failpoints::default(), config).await
     }
 
+    /// A proxy for which a stream has caught up when no more than this is left of it.
+    pub async fn lagging(&self, lag_threshold_bytes: u64) -> Proxy {
+        let config = Config { lag_threshold_bytes, reversible_ms: 0, ..config() };
+        self.with(self.database.nodes.clone(), Failpoints::default(), config).await
+    }
+
     async fn over(
         &self,
         nodes: Vec<NodeAddress>,
@@ -93,6 +100,7 @@ impl Shop {
         };
         let mut context = MoverContext::new(&parts, nodes, config);
         context.failpoints = failpoints;
+        context.progress = proxy.progress.clone();
         let (running, serving) = (proxy.clone(), Arc::clone(&self.serving));
         let context = Arc::new(context);
         drop(proxy.tasks.spawn("proxy", async move {
@@ -115,6 +123,7 @@ impl Shop {
             live_map: LiveMap::new(map),
             gates: Gates::new(4),
             ddl_lock: DdlLock::default(),
+            progress: Progress::default(),
             tasks: Tasks::new(),
             dead: CancellationToken::new(),
         }

@@ -23,7 +23,9 @@ pub struct Config {
     /// Changes of the stream after which a transaction at the destination ends; the transactions of the
     /// source stay whole.
     pub apply_batch_changes: usize,
-    /// The stream counts as caught up when no more than this is left of it, in bytes of WAL.
+    /// The stream counts as caught up when no more than this is left of it, in bytes of WAL, whoever
+    /// wrote that; or when it gets within 100 ms to where the source was: on a server whose other databases
+    /// are written to, more than this may always be left.
     pub lag_threshold_bytes: u64,
     /// How long a switch waits with a closed gate for statements under way, in ms.
     pub drain_deadline_ms: u64,
