@@ -239,6 +239,57 @@ async fn the_halves_of_a_split_go_on_each_for_itself() {
     proxy.stop().await;
 }
 
+/// How many rows the moved shard has at first.
+const ROWS: u64 = 40 * 25 * 3 + 40 * 3;
+
+/// A process that goes on with a copy, and dies once it is there, knows of all rows.
+async fn counts_all_rows(shop: &Shop, segments: usize) {
+    for _ in 0..segments {
+        live_until(shop, "segment_copied").await;
+    }
+    live_until(shop, "copied").await;
+    let dying = shop.proxy(Failpoints::stopping_at("built")).await;
+    dying.until_dead().await;
+    let mv = dying.until("copied", |mv| mv.state == State::Building).await;
+    assert_eq!(mv.rows_copied, ROWS, "{mv:#?}");
+    assert!(mv.bytes_copied > 10 * ROWS, "{mv:#?}");
+    let live = dying.progress.of(mv.id).unwrap();
+    assert_eq!((live.rows_copied, live.bytes_copied), (ROWS, mv.bytes_copied));
+    dying.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_an_earlier_process_has_copied_are_counted() {
+    // In the middle of the first table, and of the second.
+    for segments in [1, 5] {
+        let shop = cut_off(segments).await;
+        counts_all_rows(&shop, 1).await;
+        let proxy = shop.proxy(Failpoints::default()).await;
+        let mv = proxy.until_finished().await;
+        assert_eq!((mv.state, mv.rows_copied), (State::Done, ROWS), "{mv:#?}");
+        proxy.stop().await;
+    }
+    // Parts of a split and of a merge, each of them there as a whole or in pieces.
+    let shop = Shop::create().await;
+    let still = shop.still().await;
+    let to = vec![NodeId(0), NodeId(1)];
+    shop.request(&still, &Wanted::Split { shard: SHARD, how: HowToSplit::Into(2), to }).await;
+    counts_all_rows(&shop, 6).await;
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!((mv.state, mv.rows_copied), (State::Done, ROWS), "{mv:#?}");
+    proxy.stop().await;
+    let shards = mv.targets().iter().map(|part| part.shard).collect();
+    let still = shop.still().await;
+    shop.request(&still, &Wanted::Merge { shards, to: Some(NodeId(1)) }).await;
+    counts_all_rows(&shop, 6).await;
+    let proxy = shop.proxy(Failpoints::default()).await;
+    let mv = proxy.until_finished().await;
+    assert_eq!((mv.state, mv.rows_copied), (State::Done, ROWS), "{mv:#?}");
+    shop.assert_nothing_left().await;
+    proxy.stop().await;
+}
+
 /// What died while it copied one of two shards goes on with both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_merge_goes_on_with_what_is_left_of_each_shard() {

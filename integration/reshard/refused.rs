@@ -57,7 +57,7 @@ const REFUSED: [(bool, &str, &str, &str); 7] = [
 ];
 
 /// Groups of a policy, and what is said of them.
-const POLICIES: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 7] = [
     (
         "      key: bigint\n      shards: 4\n      tables: { orders: id, items: id, events: customer_id }\n",
         "without the new shard key, so that rows could be on two nodes",
@@ -76,6 +76,22 @@ const POLICIES: [(&str, &str); 4] = [
         "      key: bigint\n      method: list\n      values: [[1], [2]]\n      tables: \
          { orders: customer_id, items: customer_id, events: customer_id }\n",
         "say default: true",
+    ),
+    // Types of users, of which each node has its own.
+    (
+        "      key: text\n      shards: 2\n      tables: \
+         { orders: mood, items: what, events: what }\n",
+        "\"mood\" of \"public\".\"orders\" is of type public.mood, by which rows can't be told apart",
+    ),
+    (
+        "      key: bigint\n      method: range\n      split_at: [10]\n      tables: \
+         { orders: customer_id, items: price, events: customer_id }\n",
+        "\"price\" of \"public\".\"items\" is of type public.amount, by which rows can't be told apart",
+    ),
+    (
+        "      key: text\n      method: list\n      default: true\n      values: [[a], [b]]\n      \
+         tables: { orders: mood, items: place, events: moods }\n",
+        "\"place\" of \"public\".\"items\" is of type public.place, by which rows can't be told apart",
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! A shop whose rows have two keys, tenant and customer, and clients that know what they wrote.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use foreshard::runtime::Tasks;
@@ -13,19 +14,25 @@ use super::process_support::{Deployment, connect};
 use super::support::rows;
 
 /// What is there before anything is resharded; made through the proxy.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 22] = [
+    "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+    "CREATE DOMAIN amount AS numeric(9, 2) CHECK (VALUE >= 0)",
+    "CREATE TYPE place AS (street text, number int)",
     "CREATE TABLE kinds (kind int PRIMARY KEY, name text)",
     "INSERT INTO kinds VALUES (1, 'one'), (2, 'two')",
     "CREATE TABLE orders (tenant_id bigint, customer_id bigint, id bigint, \
      version bigint NOT NULL DEFAULT 0, kind int DEFAULT 1 REFERENCES kinds, \
+     mood mood NOT NULL DEFAULT 'ok', \
      PRIMARY KEY (tenant_id, customer_id, id), CONSTRAINT counted CHECK (version >= 0))",
     "CREATE TABLE items (tenant_id bigint, customer_id bigint, order_id bigint, \
      no int GENERATED ALWAYS AS IDENTITY, id bigserial, what text DEFAULT 'thing', \
      twice bigint GENERATED ALWAYS AS (order_id * 2) STORED, \
+     price amount DEFAULT 1.5, place place DEFAULT ROW('a, \"b\" \\', 3), \
      PRIMARY KEY (tenant_id, customer_id, order_id, id), \
      FOREIGN KEY (tenant_id, customer_id, order_id) \
      REFERENCES orders (tenant_id, customer_id, id) ON DELETE CASCADE)",
-    "CREATE TABLE events (tenant_id bigint, customer_id bigint, what text, tags text[])",
+    "CREATE TABLE events (tenant_id bigint, customer_id bigint, what text, tags text[], \
+     moods mood[] DEFAULT '{sad,ok}')",
     "CREATE INDEX events_of ON events (customer_id)",
     "CREATE INDEX \"Late items\" ON items (order_id DESC) WHERE order_id > 10",
     "CREATE UNIQUE INDEX once ON items (tenant_id, customer_id, no)",
@@ -116,6 +123,18 @@ pub(crate) struct Known {
     pub(crate) longest: Duration,
 }
 
+impl Known {
+    /// Adds what others know.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.acknowledged.extend(other.acknowledged);
+        self.unknown.extend(other.unknown);
+        self.longest = self.longest.max(other.longest);
+    }
+}
+
+/// The ids that the next client begins with: each has a million of its own.
+static NEXT: AtomicI64 = AtomicI64::new(1);
+
 /// Clients that order.
 pub(crate) struct Clients {
     stop: CancellationToken,
@@ -123,12 +142,22 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Starts some; `first` is used once in a deployment.
+    /// Starts some.
     pub(crate) fn start(deployment: &Deployment, count: i64) -> Self {
+        Self::start_with(deployment, count, false)
+    }
+
+    /// The same where nodes die: clients are told so, and go on.
+    pub(crate) fn start_beside_nodes_that_die(deployment: &Deployment, count: i64) -> Self {
+        Self::start_with(deployment, count, true)
+    }
+
+    fn start_with(deployment: &Deployment, count: i64, die: bool) -> Self {
         let stop = CancellationToken::new();
-        let one = |id: i64| {
+        let one = |_| {
             let (deployment, stop) = (deployment.clone(), stop.clone());
-            Tasks::new().spawn("client", run(deployment, (id + 1) * 1_000_000, stop))
+            let first = NEXT.fetch_add(1, Ordering::Relaxed) * 1_000_000;
+            Tasks::new().spawn("client", run(deployment, (first, die), stop))
         };
         let handles = (0..count).map(one).collect();
         Self { stop, handles }
@@ -139,18 +168,18 @@ impl Clients {
         self.stop.cancel();
         let mut all = Known::default();
         for handle in self.handles {
-            let known = handle.await.unwrap();
-            all.acknowledged.extend(known.acknowledged);
-            all.unknown.extend(known.unknown);
-            all.longest = all.longest.max(known.longest);
+            all.absorb(handle.await.unwrap());
         }
         all
     }
 }
 
-async fn run(deployment: Deployment, first: i64, stop: CancellationToken) -> Known {
+/// What a client may be told whose node died: it is away, or nobody knows what came of a COMMIT.
+const AWAY: [&str; 4] = ["08", "57", "58", "40"];
+
+async fn run(deployment: Deployment, (first, die): (i64, bool), stop: CancellationToken) -> Known {
     let (mut known, mut id) = (Known::default(), first);
-    let deadline = Instant::now() + Duration::from_mins(3);
+    let deadline = Instant::now() + Duration::from_mins(4);
     while !stop.is_cancelled() {
         assert!(Instant::now() < deadline, "nobody stops it");
         let Ok(client) = connect(&deployment.driver()).await else {
@@ -160,7 +189,9 @@ async fn run(deployment: Deployment, first: i64, stop: CancellationToken) -> Kno
         if let Err(error) = write(&client, &mut known, &mut id, &stop).await {
             // The end of the proxy is no surprise; an error that it tells is one.
             let code = error.code().map(tokio_postgres::error::SqlState::code);
-            assert!(matches!(code, None | Some("57P01")), "{error:?}");
+            let away = |code: &str| die && AWAY.iter().any(|class| code.starts_with(class));
+            let expected = code.is_none_or(|code| code == "57P01" || away(code));
+            assert!(expected, "{error:?}");
         }
     }
     known
@@ -227,10 +258,10 @@ async fn write(
 pub(crate) async fn assert_written(deployment: &Deployment, known: &Known) {
     let mut found: [Vec<i64>; 3] = Default::default();
     let queries = [
-        "SELECT id FROM orders WHERE id > 1000000 AND version = 1 AND kind = 2",
+        "SELECT id FROM orders WHERE id > 1000000 AND version = 1 AND kind = 2 AND mood = 'ok'",
         "SELECT order_id FROM items WHERE order_id > 1000000 AND what LIKE '%, stamped' \
-         AND twice = order_id * 2",
-        "SELECT substr(what, 7)::bigint FROM events WHERE what ~ '^order'",
+         AND twice = order_id * 2 AND price = 1.5 AND place = ROW('a, \"b\" \\', 3)::place",
+        "SELECT substr(what, 7)::bigint FROM events WHERE what ~ '^order' AND moods = '{sad,ok}'",
     ];
     let mut before = 0;
     for node in 0..deployment.database.nodes.len() {

@@ -119,10 +119,29 @@ pub(super) async fn primary_key(
     if seen.is_some_and(|seen| seen.has_primary_key) {
         return Ok(());
     }
-    let leaf = look::oid(source, &table.leaf).await?;
-    let keys = own_keys(source, table, leaf, false).await?;
+    let keys = if table.across.is_some() {
+        // What it is a copy of is on this node, too.
+        parents_key(destination, &table.parent, &table.new_leaf).await?
+    } else {
+        let leaf = look::oid(source, &table.leaf).await?;
+        own_keys(source, table, leaf, false).await?
+    };
     let Some(key) = keys.iter().find(|sql| sql.contains(PRIMARY_KEY)) else { return Ok(()) };
     destination.run_long("making a primary key", key).await
+}
+
+/// How a partitioned table's twin gets its primary key.
+pub(super) async fn parents_key(
+    session: &Session,
+    table: &TableName,
+    twin: &TableName,
+) -> Result<Vec<String>, MoveError> {
+    let oid = look::oid(session, table).await?;
+    let sql = "SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2::text, conname, \
+         pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid = $1 AND contype = 'p'";
+    let rows =
+        session.rows("looking at a table's indexes", sql, &[&oid, &twin.to_string()]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Keys and indexes. They are named after the new leaf where they were named after the old one.

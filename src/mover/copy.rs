@@ -79,8 +79,8 @@ enum Done {
     Lost,
     /// Some segments, or all of them in several snapshots.
     Some,
-    /// Everything.
-    All,
+    /// Everything: so much.
+    All(Copied),
 }
 
 /// What streams bring to the same tables, but for what was copied before.
@@ -93,13 +93,8 @@ async fn copy_parcel(
     for stream in parcel {
         done.push(done_of(context, stream).await?);
     }
-    if done.iter().all(|done| *done == Done::All) {
-        let slot = parcel.first().map(Stream::slot);
-        tracing::info!(slot, "the copy of an earlier try is there");
-        return Ok((mv.rows_copied, mv.bytes_copied));
-    }
     // What was copied of a stream that is lost can't be told from what others brought.
-    let some = |done: &Done| matches!(done, Done::Some | Done::All);
+    let some = |done: &Done| matches!(done, Done::Some | Done::All(_));
     let goes_on = done.iter().any(some) && !done.contains(&Done::Lost);
     if !goes_on {
         start_anew(context, mv, parcel).await?;
@@ -107,7 +102,12 @@ async fn copy_parcel(
     let (mut rows, mut bytes) = (0, 0);
     for (stream, done) in parcel.iter().zip(done) {
         match done {
-            Done::All if goes_on => continue,
+            Done::All(copied) if goes_on => {
+                rows += copied.0;
+                bytes += copied.1;
+                was_there(context, stream, copied);
+                continue;
+            }
             Done::Nothing if goes_on => forget(context, stream).await?,
             _ => {}
         }
@@ -124,6 +124,38 @@ async fn copy_parcel(
         bytes += copied.1;
     }
     Ok((rows, bytes))
+}
+
+/// Counts what an earlier try has copied.
+fn was_there(context: &MoverContext, stream: &Stream<'_>, (rows, bytes): Copied) {
+    tracing::info!(slot = stream.slot(), "the copy of an earlier try is there");
+    context.progress.update(stream.mv.id, |live| {
+        live.rows_copied += rows;
+        live.bytes_copied += bytes;
+    });
+}
+
+/// What is left of a stream's rows, into tables that are there and that no other stream brings the
+/// same rows to; how much that is with what was there. Needs the sessions of earlier tries ended.
+///
+/// # Errors
+/// [`MoveError::Anew`] if what was copied can't be gone on with.
+pub(super) async fn copy_rest(
+    context: &MoverContext,
+    stream: &Stream<'_>,
+) -> Result<Copied, MoveError> {
+    match done_of(context, stream).await? {
+        Done::Nothing => {
+            forget(context, stream).await?;
+            copy_stream(context, stream, false).await
+        }
+        Done::Some => copy_stream(context, stream, true).await,
+        Done::All(copied) => {
+            was_there(context, stream, copied);
+            Ok(copied)
+        }
+        Done::Lost => Err(MoveError::Anew(format!("the slot {} is lost", stream.slot()))),
+    }
 }
 
 /// Removes the slot of a stream of which nothing was copied, and what was noted.
@@ -162,7 +194,7 @@ async fn done_of(context: &MoverContext, stream: &Stream<'_>) -> Result<Done, Mo
     destination.run("making the position table", position::CREATE_TABLE).await?;
     let segments = segments::list(&destination, &slot).await?;
     let done = match position::find(&destination, &slot).await? {
-        Some(_) if segments.is_empty() => Done::All,
+        Some(position) if segments.is_empty() => Done::All(position.copied),
         _ if segments.iter().any(|segment| segment.copied.is_some()) => Done::Some,
         _ => return Ok(Done::Nothing),
     };
@@ -175,7 +207,7 @@ async fn done_of(context: &MoverContext, stream: &Stream<'_>) -> Result<Done, Mo
 
 /// Copies what a stream brings into tables that are there; `goes_on` with what is left of an earlier
 /// try.
-pub(super) async fn copy_stream(
+async fn copy_stream(
     context: &MoverContext,
     stream: &Stream<'_>,
     goes_on: bool,
@@ -198,7 +230,9 @@ pub(super) async fn copy_stream(
             segments::plan(stream, &source, &destination, bytes_each).await?;
         }
         let all = segments::list(&destination, &slot).await?;
-        tell(context, mv, &all);
+        if !goes_on {
+            tell(context, mv, &all);
+        }
         let pace = Pace::new(context);
         let mut pipe = Pipe { context, stream, source, destination, pace };
         pipe.copy(&all, at).await?;
@@ -206,8 +240,12 @@ pub(super) async fn copy_stream(
     let destination = Session::open(context, mv, stream.to()).await?;
     let all = segments::list(&destination, &slot).await?;
     finish(context, stream, &destination, &all, begun_at).await?;
-    let sum = |count: fn(&Segment) -> u64| all.iter().map(count).sum();
-    Ok((sum(|segment| segment.rows), sum(|segment| segment.bytes)))
+    Ok(sum(&all))
+}
+
+fn sum(all: &[Segment]) -> Copied {
+    let rows = all.iter().map(|segment| segment.rows).sum();
+    (rows, all.iter().map(|segment| segment.bytes).sum())
 }
 
 /// Shows how many segments are done.
@@ -273,7 +311,8 @@ async fn finish(
         return Err(MoveError::Anew("it is not known where it began".to_owned()));
     };
     let slot = stream.slot();
-    let forget = segments::remove(&slot);
+    let counted = position::set_copied(&slot, sum(all));
+    let forget = format!("{counted}; {}", segments::remove(&slot));
     if first == last {
         let sql = format!("BEGIN; {}; {forget}; COMMIT", position::reset(&slot, first));
         return destination.run_long("committing the copy", &sql).await;

@@ -58,7 +58,7 @@ pub enum MoveError {
     #[error("the stream of changes can't be applied: {0}")]
     Stream(String),
     /// The copy can't go on from where it was cut off.
-    #[error("the copy starts anew: {0}")]
+    #[error("it starts anew: {0}")]
     Anew(String),
     /// It took too long.
     #[error("{0} took too long")]

@@ -12,8 +12,9 @@ pub(super) const CREATE_TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hasht
      CREATE TABLE IF NOT EXISTS foreshard.moves (\
      move text PRIMARY KEY, applied pg_lsn NOT NULL, built boolean NOT NULL DEFAULT false); \
      DO $foreshard$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute \
-     WHERE attrelid = 'foreshard.moves'::regclass AND attname = 'arrived') THEN \
-     ALTER TABLE foreshard.moves ADD COLUMN arrived boolean NOT NULL DEFAULT false; \
+     WHERE attrelid = 'foreshard.moves'::regclass AND attname = 'bytes') THEN \
+     ALTER TABLE foreshard.moves ADD COLUMN IF NOT EXISTS arrived boolean NOT NULL DEFAULT false, \
+     ADD COLUMN rows bigint NOT NULL DEFAULT 0, ADD COLUMN bytes bigint NOT NULL DEFAULT 0; \
      END IF; END $foreshard$; \
      CREATE TABLE IF NOT EXISTS foreshard.segments (\
      move text, leaf text, number int, low text[], high text[], copied pg_lsn, \
@@ -39,6 +40,12 @@ pub(super) fn advance(slot: &str, end: Lsn) -> String {
 pub(super) fn reach(slot: &str, end: Lsn) -> String {
     let slot = Literal(slot);
     format!("UPDATE foreshard.moves SET applied = greatest(applied, '{end}') WHERE move = {slot}")
+}
+
+/// SQL that stores how many rows and bytes the copy has brought.
+pub(super) fn set_copied(slot: &str, (rows, bytes): (u64, u64)) -> String {
+    let slot = Literal(slot);
+    format!("UPDATE foreshard.moves SET rows = {rows}, bytes = {bytes} WHERE move = {slot}")
 }
 
 /// SQL that stores that indexes and constraints are there.
@@ -83,6 +90,8 @@ pub(super) struct Position {
     pub(super) applied: Lsn,
     pub(super) built: bool,
     pub(super) arrived: bool,
+    /// Rows and bytes of the copy.
+    pub(super) copied: (u64, u64),
 }
 
 /// A stream's row; `None` before its copy is committed.
@@ -92,13 +101,16 @@ pub(super) async fn find(session: &Session, slot: &str) -> Result<Option<Positio
     if session.rows(doing, sql, &[]).await?.is_empty() {
         return Ok(None);
     }
-    let sql = "SELECT applied::text, built, arrived FROM foreshard.moves WHERE move = $1";
+    let sql =
+        "SELECT applied::text, built, arrived, rows, bytes FROM foreshard.moves WHERE move = $1";
     let rows = session.rows(doing, sql, &[&slot]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let text: String = row.get(0);
     let invalid = |_| MoveError::Stream(format!("{text:?} is no WAL position"));
     let applied = text.parse().map_err(invalid)?;
-    Ok(Some(Position { applied, built: row.get(1), arrived: row.get(2) }))
+    let count = |at: usize| u64::try_from(row.get::<_, i64>(at)).unwrap_or_default();
+    let copied = (count(3), count(4));
+    Ok(Some(Position { applied, built: row.get(1), arrived: row.get(2), copied }))
 }
 
 /// A stream's row, which must be there.

@@ -103,7 +103,7 @@ pub const IMPORT_FAILPOINTS: [&str; 10] = [
 ];
 
 /// Those of a change of the shard key, in order; its copy and its streams pass those of a move.
-pub const RESHARD_FAILPOINTS: [&str; 14] = [
+pub const RESHARD_FAILPOINTS: [&str; 15] = [
     // What an earlier process left is dropped, or nothing was left.
     "reshard_undone",
     // The empty twins are made on every node.
@@ -112,7 +112,9 @@ pub const RESHARD_FAILPOINTS: [&str; 14] = [
     "reshard_published",
     // All rows are copied.
     "reshard_copied",
-    // Indexes and constraints are built.
+    // Indexes and constraints are built on the first node.
+    "reshard_built_one",
+    // The same on every node; the stage is not stored yet.
     "reshard_built",
     // Both sides were found equal.
     "reshard_verified",

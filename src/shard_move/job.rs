@@ -1,9 +1,9 @@
 //! What else than a move an operator asks the mover for: a record that says what, how far it is, and
-//! what came of it. Every job can be begun anew after a crash.
+//! what came of it. Every job can be begun anew after a crash; a change of a shard key goes on.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Import, Object};
+use super::{Import, Object, Resharding};
 use crate::ids::{JobId, NodeId, ShardId};
 
 /// One job, as the catalog stores it under `jobs/`.
@@ -31,6 +31,9 @@ pub struct Job {
     /// What it has changed on nodes and has to put back, beside what is named after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<Object>,
+    /// Of a change of a shard key, or tables that join a group: how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resharding: Option<Box<Resharding>>,
 }
 
 /// What is asked for.
@@ -138,6 +141,7 @@ impl Job {
             report: None,
             called_off: false,
             objects: Vec::new(),
+            resharding: None,
         }
     }
 

@@ -7,6 +7,7 @@
 mod import;
 mod job;
 mod record;
+mod resharding;
 mod state;
 
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub use record::{
     Across, Cause, Kind, Lane, Move, MovedColumn, MovedTable, Object, ObjectKind, Part, Proof,
     Reversed, Step,
 };
+pub use resharding::{Resharding, Stage};
 pub use state::{Action, Event, InvalidEvent, State};

@@ -17,7 +17,11 @@ use crate::shard_move::{Errand, Import, ImportedTable};
 pub(super) async fn arrive(desk: &mut Desk<'_>, import: &Import) -> Result<bool, MoveError> {
     if !import.check_only {
         desk.wait_turn().await?;
-        reshard::finish_join(desk, import).await?;
+        let arriving = arriving(&import.group);
+        let on_their_way = desk.context.live_map.snapshot().group_named(&arriving).is_some();
+        if !on_their_way || desk.job.record.resharding.is_none() {
+            reshard::finish_join(desk, import).await?;
+        }
     }
     let mut some = false;
     loop {
@@ -43,7 +47,9 @@ pub(super) async fn arrive(desk: &mut Desk<'_>, import: &Import) -> Result<bool,
         if !is_there {
             become_sharded(desk, &own).await?;
         }
-        settle(desk, &own).await?;
+        if desk.job.record.resharding.is_none() {
+            settle(desk, &own).await?;
+        }
         if let Err(error) = Box::pin(reshard::join(desk, &own, &import.group)).await {
             if !error.ends_the_driver() {
                 let text = format!(

@@ -159,12 +159,18 @@ async fn of_key(
         };
         let (type_name, sized, nullable): (&str, bool, bool) = (row.get(1), row.get(2), row.get(3));
         let collation: &str = row.get(5);
-        if KeyType::from_name(type_name) != Some(*key_type) {
-            reasons.push(format!(
+        match KeyType::from_name(type_name) {
+            Some(found) if found == *key_type => {}
+            Some(_) => reasons.push(format!(
                 "the shard key {column:?} of {name} is of type {type_name}, the policy says {}: \
                  change the policy",
                 key_type.name()
-            ));
+            )),
+            None => reasons.push(format!(
+                "the shard key {column:?} of {name} is of type {type_name}, by which rows can't be \
+                 told apart on all nodes alike: smallint, integer, bigint, text, varchar, uuid, date and \
+                 timestamptz can be shard keys, domains, enums and other types can't"
+            )),
         }
         if *key_type == KeyType::Timestamptz && sized {
             reasons.push(format!("the shard key {column:?} of {name} is rounded by its precision"));

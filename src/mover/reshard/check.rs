@@ -165,7 +165,7 @@ impl Resharder<'_, '_> {
     }
 
     /// The tables that are there: on all nodes or on none.
-    async fn existing(
+    pub(super) async fn existing(
         &self,
         map: &ShardMap,
         sessions: &BTreeMap<NodeId, Session>,
@@ -260,7 +260,7 @@ impl Resharder<'_, '_> {
     }
 
     /// A lane from each node with shards to each that is going to have some.
-    async fn lanes(
+    pub(super) async fn lanes(
         &self,
         map: &ShardMap,
         sessions: &BTreeMap<NodeId, Session>,
@@ -327,7 +327,7 @@ impl Resharder<'_, '_> {
                     of_shard.extend(self.moved(map, &pair, table, sources.len() == 1).await?);
                 }
             }
-            all.extend(of_shard);
+            all.extend(of_shard.into_iter().map(|table| self.as_before(from, table)));
         }
         tables::nothing_else_depends(source, &all).await?;
         Ok(all)

@@ -60,22 +60,16 @@ impl Resharder<'_, '_> {
         self.desk.context.pass("reshard_undone")
     }
 
-    /// Undoes, as far as that can be done now, what was made.
-    pub(super) async fn give_up(&mut self) {
-        let undone = match self.undo().await {
-            Ok(()) => self.set_on_the_way(Vec::new()).await,
-            error => error,
-        };
-        if let Err(error) = undone {
-            let text = format!(
-                "not undone: the schema {} and slots and publications that begin with {} may be \
-                 left; asking for the same again clears them ({})",
-                beside(self.job()),
-                self.prefix(),
-                error.story()
-            );
-            drop(self.desk.tell(text).await);
-        }
+    /// Says what may be left.
+    pub(super) async fn not_undone(&mut self, error: &MoveError) {
+        let text = format!(
+            "not undone: the schema {} and slots and publications that begin with {} may be \
+             left; asking for the same again clears them ({})",
+            beside(self.job()),
+            self.prefix(),
+            error.story()
+        );
+        drop(self.desk.tell(text).await);
     }
 
     /// After the switch: drops streams and old tables; whether there were some.
@@ -98,6 +92,9 @@ impl Resharder<'_, '_> {
         }
         // The partitions that logged whole rows are gone.
         self.forget_objects().await?;
+        if self.desk.job.record.resharding.is_some() {
+            self.forget().await?;
+        }
         self.desk.context.pass("reshard_cleaned")?;
         Ok(dropped)
     }

@@ -112,7 +112,7 @@ impl Resharder<'_, '_> {
     }
 
     /// The map with the new key, or with the tables in the other group, if it is what the plan says.
-    fn next(&self, plan: &Plan, map: &ShardMap) -> Option<ShardMap> {
+    pub(super) fn next(&self, plan: &Plan, map: &ShardMap) -> Option<ShardMap> {
         let group = map.group_named(&self.wanted.group)?;
         let members: Vec<_> = map.members().map(|(node, _)| node).collect();
         let of_group = map.shards().filter(|(_, shard)| shard.group == group);

@@ -7,7 +7,8 @@
 //! both sides were found equal, the gates of the whole group close for a moment, and the twins take the
 //! tables' names in one transaction over all nodes, which is committed in two phases with the map that
 //! has the new key. All that was made before is named after the job and goes if that is not reached;
-//! then the old tables go. There is no way back but to do the same again.
+//! then the old tables go. There is no way back but to do the same again. What is cut off goes on from the
+//! stage that is stored with the job (`stages.rs`).
 //!
 //! In the same way tables join another group (`join.rs`): their rows are brought to its shards.
 
@@ -15,37 +16,31 @@ mod check;
 mod clean;
 mod commit;
 mod join;
+mod stages;
 mod swap;
 mod switch;
 mod twins;
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::apply::Applier;
 use super::catch_up::catch_up;
-use super::copy::copy_stream;
 use super::error::MoveError;
 use super::jobs::{Desk, unless};
-use super::lane::{Sessions, streams};
+use super::lane::streams;
 use super::names::of_job;
-use super::prepare::{LEAF_LOCK, publish};
-use super::room::shown;
 use super::session::jitter;
-use super::{position, recall, verify};
+use super::{recall, verify};
 use crate::executor::ColumnsError;
 use crate::ids::{JobId, MoveId, NodeId};
 use crate::shard_map::ShardMap;
-use crate::shard_move::{Import, ImportedTable, Move, Object, ObjectKind, Part, Proof};
+use crate::shard_move::{Import, ImportedTable, Move, Part, Proof, Resharding, Stage};
 use crate::sql::TableName;
 pub(super) use join::{finish as finish_join, join, reasons as reasons_against_join};
 use switch::Tried;
 
 /// How often it is looked whether the group's moves have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long definitions under way may take.
-const DDL: Duration = Duration::from_mins(1);
 
 /// What is going to be done.
 struct Plan {
@@ -120,22 +115,39 @@ impl Resharder<'_, '_> {
         let names = self.held(&map);
         if self.is_done(&map) {
             self.desk.tell(self.in_force()).await?;
-        } else {
-            self.undo().await?;
-            if self.desk.called_off.is_cancelled() {
-                self.set_on_the_way(Vec::new()).await?;
-                return Err(MoveError::CalledOff);
+            return self.finish(&names).await;
+        }
+        match self.desk.job.record.resharding.as_deref() {
+            Some(Resharding { stage: Stage::Undoing, error, .. }) => {
+                let error = MoveError::Refused(error.clone().unwrap_or_default());
+                return Err(self.give_up(error).await);
             }
-            // Everything is checked before anybody is held up.
-            self.plan(&map).await?;
-            self.set_on_the_way(names.clone()).await?;
-            if let Err(error) = Box::pin(self.bring()).await {
-                let map = self.desk.context.live_map.snapshot();
-                if !error.ends_the_driver() && !self.is_done(&map) {
-                    self.give_up().await;
+            Some(begun) => {
+                let text = format!("it goes on where it was: {}", begun.stage.word());
+                self.desk.tell(text).await?;
+            }
+            None => {
+                // What a job has left that failed.
+                self.undo().await?;
+                if self.desk.called_off.is_cancelled() {
+                    self.set_on_the_way(Vec::new()).await?;
+                    return Err(MoveError::CalledOff);
                 }
-                self.desk.context.progress.forget(move_id(self.job()));
+                // Everything is checked before anybody is held up.
+                self.plan(&map).await?;
+            }
+        }
+        let begun = match self.set_on_the_way(names.clone()).await {
+            Ok(()) => Box::pin(self.bring()).await,
+            error => error,
+        };
+        if let Err(error) = begun {
+            if error.ends_the_driver() {
                 return Err(error);
+            }
+            if !self.is_done(&self.desk.context.live_map.snapshot()) {
+                self.desk.context.progress.forget(move_id(self.job()));
+                return Err(self.give_up(error).await);
             }
         }
         self.finish(&names).await
@@ -173,20 +185,6 @@ impl Resharder<'_, '_> {
         self.desk.engine.change_map(change).await.map_err(unread)
     }
 
-    /// From the check to the new map.
-    async fn bring(&mut self) -> Result<(), MoveError> {
-        let lock = self.desk.engine.ddl_lock.clone();
-        let busy = || MoveError::Busy("a definition is being changed".to_owned());
-        let _no_ddl = timeout(DDL, lock.shared()).await.map_err(|_| busy())?;
-        self.wait_for_moves().await?;
-        let map = self.desk.context.live_map.snapshot();
-        let plan = self.plan(&map).await?;
-        let called_off = self.desk.called_off.clone();
-        let rows = Box::pin(unless(&called_off, self.fill(&plan))).await?;
-        self.desk.tell(format!("{rows} rows are copied; what was written since follows")).await?;
-        self.follow(&plan).await
-    }
-
     /// Waits until no move has one of the group's shards; old copies that are only kept go.
     async fn wait_for_moves(&mut self) -> Result<(), MoveError> {
         let mut told = None;
@@ -215,104 +213,40 @@ impl Resharder<'_, '_> {
         }
     }
 
-    /// Makes twins, slots and the copies of all rows; how many.
-    async fn fill(&mut self, plan: &Plan) -> Result<u64, MoveError> {
-        let context = self.desk.context;
-        self.record_identities(plan).await?;
-        twins::make(context, plan, self.job()).await?;
-        context.pass("reshard_made")?;
-        let sessions = Sessions::open(context, &plan.mv).await?;
-        for node in plan.mv.nodes() {
-            let session = sessions.on(node)?;
-            session.run("making the position table", position::CREATE_TABLE).await?;
-        }
-        for object in &self.desk.job.record.objects {
-            let ObjectKind::FullIdentity(leaf) = &object.kind else { continue };
-            let sql = format!("ALTER TABLE {leaf} REPLICA IDENTITY FULL");
-            let session = sessions.on(object.node)?;
-            session.run_with_locks("setting the replica identity", &sql, LEAF_LOCK).await?;
-        }
-        for stream in streams(&plan.mv) {
-            publish(sessions.on(stream.from())?, &stream).await?;
-        }
-        context.pass("reshard_published")?;
-        let mut rows = 0;
-        for stream in streams(&plan.mv) {
-            let (copied, bytes) = copy_stream(context, &stream, false).await?;
-            rows += copied;
-            let names = [stream.from(), stream.to()]
-                .map(|node| context.address(node).map(|it| it.name.clone()));
-            let [from, to] = names;
-            let text = format!("{copied} rows ({}) from {} to {}", shown(bytes), from?, to?);
-            self.desk.tell(text).await?;
-        }
-        context.pass("reshard_copied")?;
-        twins::build(context, plan, self.job()).await?;
-        context.pass("reshard_built")?;
-        Ok(rows)
-    }
-
-    /// Stores which partitions without a primary key are going to log whole rows.
-    async fn record_identities(&mut self, plan: &Plan) -> Result<(), MoveError> {
-        let mut objects: Vec<Object> = Vec::new();
-        for lane in &plan.mv.lanes {
-            for table in lane.tables.iter().filter(|table| table.whole_row_identity) {
-                let kind = ObjectKind::FullIdentity(table.leaf.clone());
-                let object = Object { node: lane.source.node, kind };
-                if !objects.contains(&object) {
-                    objects.push(object);
-                }
-            }
-        }
-        let mut job = self.desk.job.record.clone();
-        job.objects = objects;
-        self.desk.store(job).await
-    }
-
-    /// Applies the streams, compares, and switches as soon as nobody is in the way. What was broken off
-    /// goes on where it was.
+    /// Applies the streams, compares, and switches as soon as nobody is in the way.
     async fn follow(&mut self, plan: &Plan) -> Result<(), MoveError> {
         let config = self.desk.context.config.clone();
-        let (mut failures, mut postponed, mut verified, mut reason) = (0, 0, false, String::new());
+        let (mut postponed, mut reason) = (0, String::new());
         loop {
-            let tried = self.follow_once(plan, &mut verified).await;
-            let (why, wait) = match tried {
-                Ok(Tried::Switched(pause)) => {
+            match Box::pin(self.follow_once(plan)).await? {
+                Tried::Switched(pause) => {
                     let what = match self.joins {
                         None => format!("group {} is sharded by its new key", self.wanted.group),
                         Some(into) => format!("the tables are in group {into}"),
                     };
                     let pause = pause.as_secs_f64() * 1e3;
-                    return self
-                        .desk
-                        .tell(format!("{what}; statements waited {pause:.1} ms"))
-                        .await;
+                    let text = format!("{what}; statements waited {pause:.1} ms");
+                    return self.desk.tell(text).await;
                 }
-                Ok(Tried::Later(why)) if postponed < config.postponements_max => {
+                Tried::Later(why) if postponed < config.postponements_max => {
                     postponed += 1;
-                    (why, config.backoff(config.switch_backoff_ms, postponed))
+                    if why != reason {
+                        self.desk.tell(format!("waiting: {why}")).await?;
+                        reason = why;
+                    }
                 }
-                Ok(Tried::Later(why)) => {
+                Tried::Later(why) => {
                     let text = format!("the last step was put off too often: {why}");
-                    return Err(MoveError::Busy(text));
+                    return Err(MoveError::Refused(text));
                 }
-                Err(error) if !error.is_passing() || error.ends_the_driver() => return Err(error),
-                Err(error) if failures < config.failures_max => {
-                    failures += 1;
-                    (error.story(), config.backoff(config.switch_backoff_ms, failures))
-                }
-                Err(error) => return Err(error),
-            };
-            if why != reason {
-                self.desk.tell(format!("waiting: {why}")).await?;
-                reason = why;
             }
+            let wait = config.backoff(config.switch_backoff_ms, postponed);
             self.desk.rest(jitter(wait)).await?;
         }
     }
 
     /// The streams anew from where they are applied, up to a few tries of the switch.
-    async fn follow_once(&mut self, plan: &Plan, verified: &mut bool) -> Result<Tried, MoveError> {
+    async fn follow_once(&mut self, plan: &Plan) -> Result<Tried, MoveError> {
         let context = self.desk.context;
         let mut appliers = Vec::new();
         for stream in streams(&plan.mv) {
@@ -320,20 +254,42 @@ impl Resharder<'_, '_> {
         }
         let called_off = self.desk.called_off.clone();
         unless(&called_off, catch_up(context, &plan.mv, &mut appliers)).await?;
-        if !*verified {
+        if !self.is_verified() {
             let compared = verify::compare(context, &plan.mv, &mut appliers);
             let proofs = unless(&called_off, compared).await?;
             let rows: u64 = proofs.iter().map(|proof: &Proof| proof.rows).sum();
-            self.desk.tell(format!("{rows} rows are equal on both sides")).await?;
-            *verified = true;
             context.pass("reshard_verified")?;
+            let text = format!("{rows} rows are equal on both sides");
+            self.store(text, |resharding| resharding.verified = true).await?;
             unless(&called_off, catch_up(context, &plan.mv, &mut appliers)).await?;
         }
         self.switch(plan, &mut appliers).await
     }
 
-    /// After the switch: the old tables go, and all that hangs on the new ones is made known.
+    /// After the switch: the old tables go, and all that hangs on the new ones is made known. What is in
+    /// the way of that is waited for, unless the job is called off.
     async fn finish(&mut self, names: &[TableName]) -> Result<(), MoveError> {
+        let config = self.desk.context.config.clone();
+        let (mut tries, mut reason) = (0, String::new());
+        loop {
+            let error = match self.try_to_finish(names).await {
+                Err(error) if error.is_passing() && !error.ends_the_driver() => error,
+                ended => return ended,
+            };
+            tries += 1;
+            let why = error.story();
+            if why != reason {
+                drop(self.desk.tell(format!("waiting: {why}")).await);
+                reason = why;
+            }
+            let wait = jitter(config.backoff(config.switch_backoff_ms, tries));
+            if self.desk.rest(wait).await.is_err() {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn try_to_finish(&mut self, names: &[TableName]) -> Result<(), MoveError> {
         self.desk.context.progress.forget(move_id(self.job()));
         self.desk.context.pass("reshard_switched")?;
         self.desk.engine.refresh_columns(names).await.map_err(unread)?;

@@ -164,7 +164,9 @@ impl Resharder<'_, '_> {
         context.pass("reshard_prepared").map_err(Obstacle::Failed)?;
         match self.commit(plan, ends, closed).await? {
             Some(pause) => Ok(pause),
-            None => Err(passing("the map was changed meanwhile")),
+            None => {
+                Err(Obstacle::Failed(MoveError::Anew("the map was changed meanwhile".to_owned())))
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{Plan, beside, twin_leaf};
 use crate::ids::{JobId, NodeId};
 use crate::shard_map::{Bounds, Method, OTHERS_CHECK, leaf_name};
 use crate::shard_move::{ImportedTable, Lane, Move, MovedTable, Part};
-use crate::sql::TableName;
+use crate::sql::{Literal, TableName};
 
 /// Identity columns that take no other values: replication has to write them.
 const ALWAYS: &str = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 \
@@ -80,10 +80,19 @@ pub(super) async fn always_columns(session: &Session, oid: u32) -> Result<Vec<St
     texts(session, ALWAYS, &[&oid]).await
 }
 
-/// Makes the empty twins on every node.
+/// Whether a node has twins, and whether all was built that they lack at first: NULL, or as it was noted.
+const STANDING: &str = "SELECT coalesce(obj_description(oid, 'pg_namespace'), '') \
+     FROM pg_namespace WHERE nspname = $1";
+/// What is noted of the schema of twins once everything is built.
+const BUILT: &str = "built";
+
+/// Makes the empty twins on every node that has none.
 pub(super) async fn make(context: &MoverContext, plan: &Plan, job: JobId) -> Result<(), MoveError> {
     for node in &plan.members {
         let session = Session::open(context, &plan.mv, *node).await?;
+        if !texts(&session, STANDING, &[&beside(job)]).await?.is_empty() {
+            continue;
+        }
         let made = definitions(&session, job, &plan.tables, (*node, &plan.targets)).await?;
         let sql = format!("BEGIN; {}; COMMIT", made.first.join("; "));
         session.run("making the new tables", &sql).await?;
@@ -91,7 +100,8 @@ pub(super) async fn make(context: &MoverContext, plan: &Plan, job: JobId) -> Res
     Ok(())
 }
 
-/// Makes all that the tables have and the twins lack, now that the rows are there.
+/// Makes all that the tables have and the twins lack, now that the rows are there; on each node at
+/// once, or not at all.
 pub(super) async fn build(
     context: &MoverContext,
     plan: &Plan,
@@ -99,19 +109,41 @@ pub(super) async fn build(
 ) -> Result<(), MoveError> {
     for node in &plan.members {
         let session = Session::open(context, &plan.mv, *node).await?;
-        let made = definitions(&session, job, &plan.tables, (*node, &plan.targets)).await?;
-        let mut all = made.rest;
-        for part in plan.targets.iter().filter(|part| part.node == *node) {
-            all.extend(of_leaves(context, plan, job, part).await?);
+        if texts(&session, STANDING, &[&beside(job)]).await? != [BUILT] {
+            let sql = rest(context, plan, job, (*node, &session)).await?;
+            let sql = format!("BEGIN; {}; COMMIT", sql.join("; "));
+            session.run_long("building indexes and constraints", &sql).await?;
+            context.pass("reshard_built_one")?;
         }
-        let sql = format!("BEGIN; {}; COMMIT", all.join("; "));
-        session.run_long("building indexes and constraints", &sql).await?;
         for table in &plan.tables {
             let twin = TableName::new(beside(job), table.name.name.as_str());
             session.run_long("analyzing a table", &format!("ANALYZE {twin}")).await?;
         }
     }
     Ok(())
+}
+
+/// All of that for one node, with the note that it is done.
+async fn rest(
+    context: &MoverContext,
+    plan: &Plan,
+    job: JobId,
+    (node, session): (NodeId, &Session),
+) -> Result<Vec<String>, MoveError> {
+    let mut all = definitions(session, job, &plan.tables, (node, &plan.targets)).await?.rest;
+    for table in &plan.tables {
+        let twin = TableName::new(beside(job), table.name.name.as_str());
+        if look::table(session, &twin).await?.is_some_and(|seen| seen.has_primary_key) {
+            // A copy that was cut off needed it.
+            let keys = build::parents_key(session, &table.name, &twin).await?;
+            all.retain(|sql| !keys.contains(sql));
+        }
+    }
+    for part in plan.targets.iter().filter(|part| part.node == node) {
+        all.extend(of_leaves(context, plan, job, part).await?);
+    }
+    all.push(format!("COMMENT ON SCHEMA {} IS {}", quoted(&beside(job)), Literal(BUILT)));
+    Ok(all)
 }
 
 /// The foreign keys and settings of a new shard's partitions, like those of an old shard.
