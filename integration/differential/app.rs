@@ -5,39 +5,69 @@ use super::compare::{Report, statements};
 use super::fixture::Fixture;
 use super::run;
 
-const POLICY: &str = include_str!("app/policy.yaml");
-
-/// The files are read when the test runs, so that a change of one needs no build.
-fn text_of(name: &str) -> String {
-    let path = format!("{}/integration/differential/app/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+/// The files of an application: schema, rows, policy and statements. They are read when the test runs,
+/// so that a change of one needs no build.
+pub struct Files {
+    /// Their folder, beside this file.
+    pub folder: &'static str,
 }
 
-async fn fixture() -> Fixture {
-    let fixture = Fixture::start(POLICY).await;
-    fixture.define(&text_of("schema.sql")).await;
-    fixture.fill(&text_of("rows.sql")).await;
-    fixture
-}
+const APP: Files = Files { folder: "app" };
 
-/// Once by the simple protocol, and with the same rows again by the extended one.
-async fn script(name: &str) -> Vec<Report> {
-    let mut reports = Vec::new();
-    for binary_only in [false, true] {
-        let fixture = fixture().await;
-        let mut report = Report::new(&format!("{name}, binary: {binary_only}"));
-        (report.script, report.text_only, report.binary_only) = (true, !binary_only, binary_only);
-        let mut pair = fixture.pair().await;
-        for statement in statements(&text_of(&format!("scripts/{name}.sql"))) {
-            report.add(&mut pair, &statement).await;
-        }
-        report.print();
-        reports.push(report);
+impl Files {
+    fn text_of(&self, name: &str) -> String {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let path = format!("{root}/integration/differential/{}/{name}", self.folder);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
-    reports
+
+    async fn fixture(&self) -> Fixture {
+        let fixture = Fixture::start(&self.text_of("policy.yaml")).await;
+        fixture.define(&self.text_of("schema.sql")).await;
+        fixture.fill(&self.text_of("rows.sql")).await;
+        fixture
+    }
+
+    /// Statements that hang together: once by the simple protocol, and with the same rows again by the
+    /// extended one.
+    pub async fn script(&self, name: &str) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for binary_only in [false, true] {
+            let fixture = self.fixture().await;
+            let mut report = Report::new(&format!("{name}, binary: {binary_only}"));
+            (report.script, report.text_only, report.binary_only) =
+                (true, !binary_only, binary_only);
+            let mut pair = fixture.pair().await;
+            for statement in statements(&self.text_of(&format!("scripts/{name}.sql"))) {
+                report.add(&mut pair, &statement).await;
+            }
+            report.print();
+            reports.push(report);
+        }
+        reports
+    }
+
+    /// Statements that change nothing, and those of the file that `DIFFERENTIAL_FILE` names.
+    pub async fn reads(&self, names: &[&str]) -> Vec<Report> {
+        let fixture = self.fixture().await;
+        let mut reports = Vec::new();
+        for name in names {
+            reports.push(run(&fixture, name, &self.text_of(&format!("reads/{name}.sql"))).await);
+        }
+        if let Ok(path) = std::env::var("DIFFERENTIAL_FILE") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            reports.push(run(&fixture, &path, &text).await);
+        }
+        reports
+    }
 }
 
-fn assert_all_right(reports: &[Report]) {
+async fn script(name: &str) -> Vec<Report> {
+    APP.script(name).await
+}
+
+/// None is wrong and none refused.
+pub fn assert_all_right(reports: &[Report]) {
     let wrong: Vec<&str> = reports.iter().flat_map(|it| &it.wrong).map(String::as_str).collect();
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     let refused: Vec<&str> =
@@ -47,9 +77,9 @@ fn assert_all_right(reports: &[Report]) {
 
 #[tokio::test]
 async fn what_is_refused_says_why_and_what_would_work() {
-    let fixture = fixture().await;
+    let fixture = APP.fixture().await;
     let (proxy, _) = fixture.clients().await;
-    for statement in statements(&text_of("refused.sql")) {
+    for statement in statements(&APP.text_of("refused.sql")) {
         let error = proxy.batch_execute(&statement.sql).await.expect_err(&statement.sql);
         let error = error.as_db_error().unwrap_or_else(|| panic!("{}: {error:?}", statement.sql));
         assert_eq!(error.code().code(), "0A000", "{}: {error:?}", statement.sql);
@@ -59,15 +89,7 @@ async fn what_is_refused_says_why_and_what_would_work() {
 
 #[tokio::test]
 async fn what_reports_and_orms_ask_gives_what_one_postgresql_gives() {
-    let fixture = fixture().await;
-    let mut reports = Vec::new();
-    for name in ["bi", "orm", "kinds", "audit"] {
-        reports.push(run(&fixture, name, &text_of(&format!("reads/{name}.sql"))).await);
-    }
-    if let Ok(path) = std::env::var("DIFFERENTIAL_FILE") {
-        let text = std::fs::read_to_string(&path).unwrap();
-        reports.push(run(&fixture, &path, &text).await);
-    }
+    let reports = APP.reads(&["bi", "orm", "kinds", "audit"]).await;
     assert_all_right(&reports);
 }
 

@@ -10,6 +10,7 @@ mod compare;
 mod fixture;
 mod random;
 mod reduced;
+mod saas;
 #[path = "../support/mod.rs"]
 mod support;
 mod tpch;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use super::columns::{ColumnsError, ask};
 use super::{Engine, Fault, Session};
 use crate::backend::NodeAddress;
-use crate::router::Template;
-use crate::shard_map::{Derived, ShardMap, TableKind, View};
+use crate::router::{Template, through};
+use crate::shard_map::{Derived, ShardMap, TableKind, Through, View};
 use crate::sql::{Statement, Strings, TableName, parse};
 use crate::wire::ServerError;
 use tokio_postgres::Client;
@@ -34,7 +34,11 @@ const VIEWS: &str = "\
       SELECT rules.ev_class FROM dependent JOIN rules ON rules.refobjid = dependent.oid \
       AND rules.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
     ) \
-    SELECT n.nspname::text, c.relname::text, c.relkind = 'm', pg_catalog.pg_get_viewdef(c.oid) \
+    SELECT n.nspname::text, c.relname::text, c.relkind = 'm', pg_catalog.pg_get_viewdef(c.oid), \
+    pg_catalog.pg_relation_is_updatable(c.oid, false) <> 0, \
+    EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN') \
+    OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_attrdef d WHERE d.adrelid = c.oid) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.oid IN (SELECT oid FROM dependent) AND c.relkind IN ('v', 'm') \
     AND c.relpersistence <> 't' ORDER BY 1, 2";
@@ -56,6 +60,13 @@ const RELATIONS: &str = "\
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
     AND n.nspname !~ '^(pg_catalog|information_schema|foreshard(_catalog|_system|_information)?)$' \
     AND ($1::text[] IS NULL OR c.relname = ANY ($1))";
+
+/// Whatever has one of these names, as a table would.
+const NAMESAKES: &str = "\
+    SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = ANY ($1) \
+    AND n.nspname !~ '^(pg_.*|information_schema|foreshard(_catalog|_system|_information)?)$' \
+    ORDER BY 1, 2";
 
 /// A function: OID, name, code.
 type Function = (u32, TableName, String);
@@ -79,9 +90,17 @@ impl Engine {
             let naming: Vec<u32> =
                 functions.iter().filter(|f| mentions(f, &names)).map(|f| f.0).collect();
             let views = views(client, &tables, &naming).await?;
-            Ok((functions, views, relations(client, None).await?))
+            let all = map.tables().iter().map(|table| &table.name);
+            let all = all.chain(views.iter().map(|view| &view.name));
+            let all: Vec<&str> = all.map(|name| name.name.as_str()).collect();
+            let rows = client.query(NAMESAKES, &[&all]).await?;
+            let name = |row: &tokio_postgres::Row| {
+                TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))
+            };
+            let namesakes: Vec<TableName> = rows.iter().map(name).collect();
+            Ok((functions, views, relations(client, None).await?, namesakes))
         };
-        let (functions, mut views, relations) = ask(home, &map, look).await?;
+        let (functions, mut views, relations, mut namesakes) = ask(home, &map, look).await?;
         let all: Vec<&str> = names.into_iter().chain(views.iter().map(|v| &*v.name.name)).collect();
         let mut functions: Vec<TableName> =
             functions.iter().filter(|f| mentions(f, &all)).map(|f| f.1.clone()).collect();
@@ -96,7 +115,11 @@ impl Engine {
             }
         }
         *self.relations.write() = relations.into_iter().map(|(name, _)| name).collect();
-        let derived = Derived { views, functions };
+        let own = |name: &TableName| {
+            map.table(name).is_some() || views.iter().any(|view| view.name == *name)
+        };
+        namesakes.retain(|name| !own(name));
+        let derived = Derived { views, functions, namesakes };
         let differs = |stored: &ShardMap| *stored.derived() != derived;
         self.change_map(|stored| differs(stored).then(|| stored.with_derived(derived.clone())))
             .await
@@ -122,9 +145,10 @@ impl Session {
     /// # Errors
     /// It can't be told, or a view of this transaction is named, which the map does not know yet.
     pub async fn check_relations(&mut self, template: &Template) -> Result<(), Fault> {
-        if template.relations.is_empty() {
+        if template.names_are_sure() {
             return Ok(());
         }
+        self.check_placed(&template.placed).await?;
         let named = |name: &&String| self.transaction.changed_views.contains(*name);
         if let Some(view) = template.relations.iter().find(named) {
             return Err(ServerError::refused(
@@ -195,9 +219,16 @@ async fn views(
     let rows = client.query(VIEWS, &[&schemas, &names, &functions]).await?;
     let view = |row: &tokio_postgres::Row| {
         let definition: String = row.get(3);
+        let definition = definition.trim().trim_end_matches(';').to_owned();
+        let (updatable, odd): (bool, bool) = (row.get(4), row.get(5));
         View {
             name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
-            definition: definition.trim().trim_end_matches(';').to_owned(),
+            through: match (updatable, odd) {
+                (true, false) => through(&definition),
+                (false, false) => Through::Refused,
+                (_, true) => Through::Unknown,
+            },
+            definition,
             everywhere: true,
             materialized: row.get(2),
         }

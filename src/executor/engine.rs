@@ -143,6 +143,8 @@ pub struct Engine {
     /// Names of tables and views of the home node that were looked at: the map says what it must of
     /// them.
     pub(super) relations: RwLock<HashSet<String>>,
+    /// Which schema of a search path has a name, as the home node said.
+    pub(super) places: AllLearned<Option<String>>,
 }
 
 impl Engine {
@@ -150,6 +152,7 @@ impl Engine {
     pub fn forget_learned(&self) {
         self.learned.forget();
         self.sorted.forget();
+        self.places.forget();
     }
 
     /// Puts the parts together. Reads the failpoint from the environment.
@@ -189,6 +192,7 @@ impl Engine {
             live_gids,
             catalog_views: tokio::sync::Mutex::default(),
             relations: RwLock::default(),
+            places: AllLearned::default(),
         })
     }
 

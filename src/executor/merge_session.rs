@@ -156,16 +156,17 @@ impl MergeSession {
     /// temporary tables, they get the keys of the tables that they stand for.
     pub(super) async fn give_keys(&mut self, plan: &PullPlan, types: &[u32]) -> Result<(), Fault> {
         self.guard.command("SAVEPOINT foreshard").await?;
-        match self.describe(&plan.text, types).await {
-            Err(Fault::Reported(frame)) if is_grouping_error(&frame) => {}
-            // Whatever else is wrong is told when it runs.
-            Err(Fault::Reported(_)) | Ok(_) => {
-                self.guard.command("ROLLBACK TO foreshard").await?;
-                return Ok(());
-            }
+        let needed = match self.describe(&plan.text, types).await {
+            Err(Fault::Reported(frame)) => is_grouping_error(&frame),
+            // The query in a COPY is looked at when it runs.
+            Ok(described) => described.columns.is_empty(),
             Err(other) => return Err(other),
-        }
+        };
         self.guard.command("ROLLBACK TO foreshard").await?;
+        // Whatever else is wrong is told when it runs.
+        if !needed {
+            return Ok(());
+        }
         for input in &plan.inputs {
             self.give_key(input).await?;
         }

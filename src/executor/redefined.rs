@@ -32,6 +32,7 @@ impl Session {
     /// Notes that a statement of a transaction block may change definitions of the home node.
     pub fn note_definitions(&mut self) {
         self.transaction.defines_at_home |= self.in_transaction();
+        self.transaction.moves_names = true;
     }
 
     /// Whether the transaction may have changed definitions.

@@ -423,6 +423,8 @@ impl Session {
         if self.transaction.ddl.is_some() {
             self.engine.direct.forget();
             self.engine.forget_learned();
+        } else if self.transaction.moves_names {
+            self.engine.places.forget();
         }
         if self.transaction.passes.len() > 1 {
             let shards = self.transaction.passes.iter().map(|(shard, _)| *shard);

@@ -39,6 +39,8 @@ pub(super) struct Transaction {
     pub defines_more: bool,
     /// It may have changed definitions that are the home node's alone.
     pub defines_at_home: bool,
+    /// It may have made, renamed or dropped a home table, outside of a block too.
+    pub moves_names: bool,
     /// It has written a reference table: no node becomes a member before it ends.
     pub references: Option<Writing>,
     /// Its DDL made a reference table whose defaults differ from node to node.
@@ -68,13 +70,14 @@ impl Transaction {
             ddl,
             defines_more,
             defines_at_home,
+            moves_names,
             references,
             varies,
             changed_tables,
             changed_views,
             absent,
         } = self;
-        let more = *defines_more || *defines_at_home;
+        let more = *defines_more || *defines_at_home || *moves_names;
         let defined =
             more || ddl.is_some() || !changed_tables.is_empty() || !changed_views.is_empty();
         let wrote = references.is_some() || *varies;

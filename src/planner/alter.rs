@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::create::{check_column, check_constraint, foreign_key, whole_target};
 use super::ddl::{DdlPlan, OnLeaves, Scope, ShardStep, ShardedTable, Step, splice};
 use crate::router::is_pure_function;
+use crate::shard_map::Table;
 use crate::sql::{AlterAction, AlterTable, ColumnDefinition, ConstraintKind, TableName};
 use crate::wire::{ServerError, SqlState};
 
@@ -28,6 +29,8 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
     }
     if steps.is_empty() {
         steps.push(Step::Nodes(splice(scope.text, &head(alter, &table.name))));
+        let numbered = alter.actions.iter().filter_map(|action| numbers(action, table));
+        steps.extend(numbered);
     } else if alter.actions.len() > 1 {
         let hint = "Add the foreign key in a statement of its own.";
         return Err(refused(alter, "a foreign key among other actions", hint));
@@ -40,6 +43,22 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
     let on_leaves = key.and_then(|key| on_leaves(alter, &key, scope));
     Ok(DdlPlan { varies, on_leaves, ..DdlPlan::new(vec![table.name.clone()], steps) })
 }
+
+/// The sequence of a column that becomes an identity column.
+fn numbers(action: &AlterAction, table: &Table) -> Option<Step> {
+    let AlterAction::ColumnIdentity(name) = action else { return None };
+    let column = table.columns.iter().find(|column| column.name == *name)?;
+    let limit = match column.type_oid {
+        SMALLINT_OID => i64::from(i16::MAX),
+        INTEGER_OID => i64::from(i32::MAX),
+        _ => i64::MAX,
+    };
+    Some(Step::Sequence { table: table.name.clone(), column: name.clone(), limit })
+}
+
+/// `pg_type.oid` of smallint and of integer.
+const SMALLINT_OID: u32 = 21;
+const INTEGER_OID: u32 = 23;
 
 /// What changes up to the actions: to the application it is a plain table, of which ONLY says
 /// nothing.
@@ -169,7 +188,7 @@ fn check(
             // INSERT is completed with what differs between nodes.
             Ok(None)
         }
-        AlterAction::ColumnIdentity => Err(refused(
+        AlterAction::ColumnIdentity(_) if key.is_none() => Err(refused(
             alter,
             "ADD GENERATED … AS IDENTITY",
             "Use uuid DEFAULT gen_random_uuid(), or give the value in each INSERT.",
@@ -191,13 +210,44 @@ fn check(
                 _ => Ok(None),
             }
         }
-        AlterAction::Other(words) if key.is_some() && !plain(words) => Err(refused(
-            alter,
-            words,
-            "Only columns, constraints, the owner and row security can change.",
-        )),
+        AlterAction::Other(words) => check_other(words, alter, key, scope),
         _ => Ok(None),
     }
+}
+
+/// Checks an action that is known by its words only.
+fn check_other(
+    words: &str,
+    alter: &AlterTable,
+    key: Option<&ShardedTable<'_>>,
+    scope: &Scope<'_>,
+) -> Result<Option<Step>, ServerError> {
+    let Some(key) = key else { return Ok(None) };
+    if matches!(words, "SET (" | "RESET (") {
+        // A partitioned table has no storage of its own.
+        if alter.actions.len() > 1 {
+            let hint = "Set them in a statement of its own.";
+            return Err(refused(alter, "storage parameters among other actions", hint));
+        }
+        let (table, rest) = (key.table.name.clone(), scope.slice(&alter.all).to_owned());
+        let step = ShardStep::Alter { table, rest };
+        return Ok(Some(Step::Shards { group: key.group, step }));
+    }
+    if words.ends_with(" TRIGGER") {
+        let switched = scope.slice(&alter.all).to_ascii_lowercase();
+        let all = switched.ends_with(" all") || switched.ends_with(" user");
+        if all && scope.map.keeps_lookups(key.group) {
+            let hint = "Name the triggers one by one.";
+            return Err(refused(alter, "all triggers, of which some keep lookups", hint));
+        }
+        return Ok(None);
+    }
+    if plain(words) {
+        return Ok(None);
+    }
+    let hint = "Only columns, constraints, triggers, the owner, row security and storage parameters \
+                can change.";
+    Err(refused(alter, words, hint))
 }
 
 /// Actions on a sharded table that reach its leaves by themselves, or concern the parent only.

@@ -84,7 +84,10 @@ pub(super) fn keys(
     {
         return Ok(Rows::Evaluate(Arc::new(evaluation)));
     }
-    let Some(rows) = &insert.rows else {
+    // DEFAULT VALUES gives nothing to any column.
+    let nothing = vec![Vec::new()];
+    let none = layout.is_some_and(|layout| layout.default_values).then_some(&nothing);
+    let Some(rows) = insert.rows.as_ref().or(none) else {
         return Err(ServerError::refused(
             format!("INSERT into the sharded table \"{name}\" needs VALUES here"),
             "Where the rows of its query belong is not known beforehand.",

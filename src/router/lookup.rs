@@ -4,7 +4,7 @@ use super::bind::{Bound, Sharded};
 use super::names::{Meaning, Names};
 use super::operand::{self, Operand, Use};
 use super::{Params, functions, hint, scatter, write};
-use crate::shard_map::{KeyType, KeyValue, LookupStanding};
+use crate::shard_map::{KeyType, KeyValue, LookupStanding, Table};
 use crate::sql::{
     Constant, Level, Query, Source, Statement, StatementKind, TableName, Target, Verb,
 };
@@ -182,7 +182,13 @@ fn level_changes(level: &Level, names: &Names<'_>) -> bool {
     else {
         return false;
     };
-    let Ok(Meaning::Sharded(table, group, key)) = names.meaning(name) else { return false };
+    let meaning = names.meaning(name);
+    if let Ok(Meaning::View(view)) = meaning {
+        // Its columns have other names than the lookup's.
+        let base = names.map.table(names.map.base(&view.name)).and_then(Table::group);
+        return base.is_some_and(|group| names.map.keeps_lookups(group));
+    }
+    let Ok(Meaning::Sharded(table, group, key)) = meaning else { return false };
     let mut lookups = names.map.kept_lookups(&table.name);
     match target {
         Target::Insert(_) => lookups.next().is_some(),

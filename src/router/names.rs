@@ -36,6 +36,16 @@ pub(super) enum Meaning<'a> {
     Home,
 }
 
+impl<'a> Meaning<'a> {
+    /// That of a table of the policy.
+    pub(super) fn of(table: &'a Table) -> Self {
+        match &table.kind {
+            TableKind::Sharded { group, key } => Self::Sharded(table, *group, key),
+            TableKind::Reference => Self::Reference(table),
+        }
+    }
+}
+
 impl<'a> Names<'a> {
     pub(super) fn new(context: &'a Context<'a>, map: &'a ShardMap) -> Self {
         Self { context, map, together: false, lookups: true }
@@ -54,7 +64,7 @@ impl<'a> Names<'a> {
     /// What `name` means.
     ///
     /// # Errors
-    /// It is a leaf of a sharded table, or its schema can't be told.
+    /// It is a leaf of a sharded table.
     pub(super) fn meaning(&self, name: &Name) -> Result<Meaning<'a>, ServerError> {
         if !self.active() {
             return Ok(Meaning::Home);
@@ -66,8 +76,10 @@ impl<'a> Names<'a> {
                 "Name the sharded table instead.",
             ));
         }
-        let Some(schema) = &name.schema else { return self.unqualified(&name.name) };
-        Ok(self.qualified(schema, &name.name))
+        Ok(match &name.schema {
+            Some(schema) => self.qualified(schema, &name.name),
+            None => self.unqualified(&name.name),
+        })
     }
 
     /// What a new table of this name will be: it is made in the first schema of the path.
@@ -93,34 +105,51 @@ impl<'a> Names<'a> {
         let name = TableName::new(schema, name);
         match self.map.table(&name) {
             None => self.map.view(&name).map_or(Meaning::Home, Meaning::View),
-            Some(table) => match &table.kind {
-                TableKind::Sharded { group, key } => Meaning::Sharded(table, *group, key),
-                TableKind::Reference => Meaning::Reference(table),
-            },
+            Some(table) => Meaning::of(table),
         }
     }
 
-    /// The first schema of the path decides. A temporary table hides all of them, which is why one
-    /// with the name of a table of the policy is refused when it is made.
-    fn unqualified(&self, name: &str) -> Result<Meaning<'a>, ServerError> {
-        let schemas = self.schemas();
-        for (index, schema) in schemas.clone().enumerate() {
+    /// The first schema of the path that has the name decides. A temporary table hides all of them,
+    /// which is why one with the name of a table of the policy is refused when it is made.
+    fn unqualified(&self, name: &str) -> Meaning<'a> {
+        for schema in self.schemas() {
             match self.qualified(schema, name) {
+                Meaning::Home if self.is_namesake(schema, name) => break,
                 Meaning::Home => {}
-                found if index == 0 => return Ok(found),
-                _ => {
-                    return Err(ServerError::refused(
-                        format!("it can't be told which table \"{name}\" is"),
-                        format!(
-                            "search_path names other schemas before \"{schema}\", and whether they \
-                             hold a table of this name is not known to the proxy."
-                        ),
-                        format!("Write {}.", TableName::new(schema.as_str(), name)),
-                    ));
-                }
+                found => return found,
             }
         }
-        Ok(Meaning::Home)
+        Meaning::Home
+    }
+
+    fn is_namesake(&self, schema: &str, name: &str) -> bool {
+        let namesakes = &self.map.derived().namesakes;
+        namesakes.iter().any(|known| known.name == name && known.schema == schema)
+    }
+
+    /// Names in statements that mean a table of the policy, or not, by what schemas before its own in
+    /// the path hold: each with the schema that has it, as far as is known.
+    pub(super) fn placed(&self, statements: &[Statement]) -> Vec<(String, String)> {
+        let mut schemas = self.schemas();
+        let (Some(first), true) = (schemas.next(), self.active()) else { return Vec::new() };
+        let tables = self.map.tables().iter().map(|table| &table.name);
+        let views = self.map.derived().views.iter().map(|view| &view.name);
+        let mut found = Vec::new();
+        for name in tables.chain(views) {
+            let later = schemas.clone().any(|schema| *schema == name.schema);
+            let ours = !matches!(self.qualified(first, &name.name), Meaning::Home);
+            if !later || ours || !statements.iter().any(|it| it.may_name(&name.name)) {
+                continue;
+            }
+            let has = |schema: &&String| {
+                self.is_namesake(schema, &name.name)
+                    || !matches!(self.qualified(schema, &name.name), Meaning::Home)
+            };
+            found.extend(self.schemas().find(has).map(|it| (name.name.clone(), it.clone())));
+        }
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// The schemas that can hold tables of the policy.

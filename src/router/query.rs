@@ -10,7 +10,8 @@ use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
 use super::{
-    First, Route, hint, lookup, merge, pull, reference, rekey, scatter, upsert, views, write,
+    First, Route, hint, lookup, merge, pull, reference, rekey, scatter, through, upsert, views,
+    write,
 };
 use crate::shard_map::{KeyType, Method};
 use crate::sql::{Query, Source, Statement, Target, Verb};
@@ -35,6 +36,9 @@ pub(super) fn route(
             "The proxy must know it to read statements.",
             "Use SET.",
         ));
+    }
+    if let Some(part) = through::refused(query, names) {
+        return Ok(part);
     }
     let whole = text.get(..statement.span.end).unwrap_or(text);
     let Some((expanded, read)) = views::expand(whole, query, names)? else {
@@ -145,7 +149,9 @@ fn meanings<'a>(query: &Query, names: &Names<'a>) -> Result<Meanings<'a>, Server
     };
     let level =
         |level: &crate::sql::Level| level.tables.iter().map(|t| meaning(&t.source)).collect();
-    query.levels.iter().map(level).collect()
+    let mut meanings = query.levels.iter().map(level).collect::<Result<_, _>>()?;
+    through::resolve(query, &mut meanings, names);
+    Ok(meanings)
 }
 
 pub(super) fn writes(query: &Query) -> bool {

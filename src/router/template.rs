@@ -42,6 +42,9 @@ pub struct Template {
     /// Names of tables and views, without their schemas, of which the map says nothing or that they
     /// are views.
     pub relations: Vec<String>,
+    /// Names that mean what they mean by the order of the search path, each with the schema that has
+    /// it, as far as is known.
+    pub placed: Vec<(String, String)>,
     /// It closes all cursors.
     pub closes_cursors: bool,
     /// It may change what a lookup table says.
@@ -152,6 +155,7 @@ fn analysed(text: &str, context: &Context<'_>, mut names: Names<'_>) -> Template
         }),
         leaf: leaf(text, &parsed.statements, &names),
         relations: names.relations(&parsed.statements),
+        placed: names.placed(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
         keeps_lookups: parsed.statements.iter().any(|it| super::lookup::keeps(it, &names)),
         defines_at_home: parsed.statements.iter().any(defines_at_home),
@@ -446,9 +450,14 @@ impl Template {
     pub fn point(&self, params: &Params<'_>) -> Option<(ShardId, NodeId)> {
         let beside = self.keeps_lookups || self.moves_transaction || self.defines_imported;
         match &self.target {
-            Target::Keyed(keyed) if !beside && self.relations.is_empty() => keyed.point(params),
+            Target::Keyed(keyed) if !beside && self.names_are_sure() => keyed.point(params),
             _ => None,
         }
+    }
+
+    /// Nothing has to be asked of what its names mean.
+    pub fn names_are_sure(&self) -> bool {
+        self.relations.is_empty() && self.placed.is_empty()
     }
 
     /// What the texts that it serves have in common, for the samples of the load: made by `of_text` of

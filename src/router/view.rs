@@ -58,8 +58,13 @@ pub(super) fn place(
     if matches!(names.made(name)?, Meaning::Sharded(..) | Meaning::Reference(_)) {
         return Err(refuse("a view", "It has the name of a table.", "Choose another name."));
     }
+    let meanings = meanings(query, names)?;
+    // A sharded table has the view's name, in another schema, or stands in a string.
+    if !known && !meanings.iter().any(|it| matches!(it, Meaning::Sharded(..) | Meaning::View(_))) {
+        return Ok(Place::Home);
+    }
     // What only the home node has makes a view of the home node.
-    let only_home = meanings(query, names)?.iter().any(|meaning| match meaning {
+    let only_home = meanings.iter().any(|meaning| match meaning {
         Meaning::Home => true,
         Meaning::View(view) => !view.everywhere,
         Meaning::Sharded(..) | Meaning::Reference(_) => false,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::names::{Meaning, Names};
 use super::part::Part;
-use super::{Route, functions, hint};
+use super::{Route, functions, hint, through};
 use crate::shard_map::View;
 use crate::sql::{
     Ident, Query, Source, Statement, StatementKind, Strings, TableName, TableRef, Verb, parse,
@@ -95,16 +95,13 @@ struct Place<'a> {
 
 fn places<'a>(query: &Query, names: &Names<'a>) -> Result<Vec<Place<'a>>, ServerError> {
     let mut places = Vec::new();
-    for level in &query.levels {
+    for (at, level) in query.levels.iter().enumerate() {
         for (index, table) in level.tables.iter().enumerate() {
             let Source::Table(name) = &table.source else { continue };
             let Meaning::View(view) = names.meaning(name)? else { continue };
-            if level.target.is_some() && index == 0 {
-                return Err(ServerError::refused(
-                    format!("the view \"{}\" can't be written", view.name.name),
-                    "It reads sharded tables.",
-                    "Write the tables that it reads.",
-                ));
+            let written = level.target.is_some() && index == 0;
+            if written && through::is_written(query, (at, table), names)? {
+                continue;
             }
             if view.materialized {
                 return Err(ServerError::refused(

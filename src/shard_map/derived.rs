@@ -1,7 +1,10 @@
 //! What stands on sharded tables without being one: views, and functions whose code names them.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::{Column, Table, TableKind};
 use crate::sql::TableName;
 
 /// What the home node's catalog has of these. No order.
@@ -11,6 +14,9 @@ pub struct Derived {
     pub views: Vec<View>,
     /// Functions and procedures that users made and whose code names a sharded table or such a view.
     pub functions: Vec<TableName>,
+    /// Whatever else has the name of a table of the policy or of such a view, in another schema.
+    #[serde(default)]
+    pub namesakes: Vec<TableName>,
 }
 
 /// A view that reads sharded tables.
@@ -24,6 +30,27 @@ pub struct View {
     pub everywhere: bool,
     /// It keeps its rows: those that the node had when it was filled.
     pub materialized: bool,
+    /// What writes through it do.
+    #[serde(default)]
+    pub through: Through,
+}
+
+/// What writes through a view do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Through {
+    /// It can't be told.
+    #[default]
+    Unknown,
+    /// PostgreSQL refuses them.
+    Refused,
+    /// PostgreSQL does them to the one table, or view, whose rows it shows one by one.
+    Table {
+        /// That table.
+        base: TableName,
+        /// The view's columns, in order, each with that of the table which it plainly is.
+        columns: Vec<(String, Option<String>)>,
+    },
 }
 
 impl Derived {
@@ -31,4 +58,43 @@ impl Derived {
     pub(super) fn view(&self, name: &TableName) -> Option<&View> {
         self.views.iter().find(|view| view.name == *name)
     }
+}
+
+/// Views as the sharded tables that writes through them reach: with their own names and columns.
+pub(super) fn written(views: &[View], tables: &[Table]) -> HashMap<TableName, Table> {
+    let mut found: HashMap<TableName, Table> = HashMap::new();
+    // A view may stand on another one.
+    for _ in 0..views.len() {
+        let before = found.len();
+        for view in views.iter().filter(|view| view.everywhere) {
+            let Through::Table { base, columns } = &view.through else { continue };
+            let table = tables.iter().find(|table| table.name == *base).or(found.get(base));
+            if let Some(table) = table.and_then(|table| shown(view, table, columns)) {
+                found.insert(view.name.clone(), table);
+            }
+        }
+        if found.len() == before {
+            break;
+        }
+    }
+    found
+}
+
+/// The table as a view shows it. A column of the shard key that it does not show has no name there.
+fn shown(view: &View, table: &Table, columns: &[(String, Option<String>)]) -> Option<Table> {
+    let TableKind::Sharded { group, key } = &table.kind else { return None };
+    let name_of = |column: &String| {
+        let shows = |(_, own): &&(String, Option<String>)| own.as_ref() == Some(column);
+        columns.iter().find(shows).map(|(name, _)| name.clone()).unwrap_or_default()
+    };
+    let column = |(name, own): &(String, Option<String>)| {
+        let own = table.columns.iter().find(|column| Some(&column.name) == own.as_ref());
+        let computed = Column { generated: true, ..Column::default() };
+        Column { name: name.clone(), ..own.cloned().unwrap_or(computed) }
+    };
+    Some(Table {
+        name: view.name.clone(),
+        kind: TableKind::Sharded { group: *group, key: key.iter().map(name_of).collect() },
+        columns: columns.iter().map(column).collect(),
+    })
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bounds, Declared, Derived, Directory, KeyType, KeyValue, KeyedFunction, Method, Node, Standing,
-    View,
+    Through, View, derived,
 };
 use crate::ids::{Epoch, GroupId, NodeId, ShardId};
 use crate::sql::TableName;
@@ -21,6 +21,8 @@ pub use change::{NewGroup, NewKey, arriving};
 pub struct ShardMap {
     parts: MapParts,
     tables: HashMap<TableName, usize>,
+    /// Views through which tables are written, as these.
+    written: HashMap<TableName, Table>,
     /// For each group: which shard holds which keys.
     directories: Vec<Arc<Directory>>,
     /// The node of each shard.
@@ -182,7 +184,8 @@ impl TryFrom<MapParts> for ShardMap {
                 return Err(InvalidMap::Table(table.name.to_string(), "stands twice"));
             }
         }
-        Ok(Self { parts, tables, directories, placement })
+        let written = derived::written(&parts.derived.views, &parts.tables);
+        Ok(Self { parts, tables, written, directories, placement })
     }
 }
 
@@ -383,6 +386,19 @@ impl ShardMap {
         self.parts.derived.view(name)
     }
 
+    /// A view through which a sharded table is written, as that table: with its own columns.
+    pub fn written(&self, view: &TableName) -> Option<&Table> {
+        self.written.get(view)
+    }
+
+    /// The table that is written through a view, or the table itself.
+    pub fn base<'a>(&'a self, mut name: &'a TableName) -> &'a TableName {
+        while let Some(Through::Table { base, .. }) = self.view(name).map(|view| &view.through) {
+            name = base;
+        }
+        name
+    }
+
     /// The sharded tables of a group, in the order of the policy.
     pub fn tables_of(&self, group: GroupId) -> impl Iterator<Item = &Table> {
         self.parts.tables.iter().filter(
@@ -439,6 +455,7 @@ impl ShardMap {
         if let Some(index) = self.tables.get(table) {
             changed.parts.tables[*index].columns = columns;
         }
+        changed.written = derived::written(&changed.parts.derived.views, &changed.parts.tables);
         changed.parts.epoch = changed.parts.epoch.next();
         changed
     }
@@ -456,6 +473,7 @@ impl ShardMap {
     #[must_use]
     pub fn with_derived(&self, derived: Derived) -> Self {
         let mut changed = self.clone();
+        changed.written = derived::written(&derived.views, &changed.parts.tables);
         changed.parts.derived = derived;
         changed.parts.epoch = changed.parts.epoch.next();
         changed

@@ -18,7 +18,7 @@ mod tests;
 
 pub use bounds::{Bounds, Cut, OTHERS_CHECK};
 pub use declared::{Declared, KeyedFunction, LOOKUP_COUNT, Lookup, LookupStanding};
-pub use derived::{Derived, View};
+pub use derived::{Derived, Through, View};
 pub use directory::{Directory, Limit, Method};
 pub use hash::{hash_key, row_hash};
 pub use key::{InvalidKey, KeyType, KeyValue};

@@ -2,11 +2,6 @@ SELECT * FROM accounts TABLESAMPLE BERNOULLI (100) WHERE id < 3 ORDER BY id;
 SELECT count(*) FROM tasks TABLESAMPLE SYSTEM (0);
 SELECT count(*) < 500 FROM tasks TABLESAMPLE BERNOULLI (50);
 SELECT setseed(0.5) IS NULL, count(*) FROM accounts;
-INSERT INTO open_tasks (account_id, id, title) VALUES (8, 88888, 'Through a view') RETURNING id, state;
-UPDATE open_tasks SET title = 'Renamed through a view' WHERE account_id = 8 AND id = 88888 RETURNING title;
-DELETE FROM open_tasks WHERE account_id = 8 AND id = 88888;
-UPDATE open_tasks SET due = due + 1 WHERE due < '2024-05-05';
-INSERT INTO accounts DEFAULT VALUES;
 CREATE MATERIALIZED VIEW totals AS SELECT account_id, sum(total) AS total FROM invoices GROUP BY account_id;
 WITH s AS (SELECT 1::bigint AS id, 'merge' AS n) MERGE INTO counters c USING s ON c.account_id = s.id AND c.name = s.n WHEN NOT MATCHED THEN INSERT (account_id, name) VALUES (s.id, s.n) WHEN MATCHED THEN DELETE;
 COPY (DELETE FROM counters WHERE name = 'copied' RETURNING name) TO STDOUT;
@@ -18,3 +13,5 @@ UPDATE invoices SET account_id = l.account_id + 1 FROM invoice_lines l WHERE l.a
 UPDATE plans SET code = a.name FROM accounts a WHERE a.plan_id = plans.id;
 UPDATE accounts SET name = 'By cursor' WHERE CURRENT OF u;
 SELECT pg_column_size(name), count(*) FROM accounts GROUP BY 1;
+UPDATE open_tasks SET account_id = 9 WHERE account_id = 8 AND id = 88888;
+WITH o AS (SELECT 1) DELETE FROM open_tasks WHERE id IN (SELECT * FROM o);

@@ -30,8 +30,8 @@ pub enum AlterAction {
     ColumnType(String),
     /// ALTER COLUMN … SET DEFAULT, with the functions called
     ColumnDefault(Vec<String>),
-    /// ALTER COLUMN … ADD GENERATED … AS IDENTITY
-    ColumnIdentity,
+    /// ALTER COLUMN … ADD GENERATED … AS IDENTITY, with the column
+    ColumnIdentity(String),
     /// ALTER COLUMN with something else
     ColumnOther,
     /// RENAME COLUMN, with the old name
@@ -125,7 +125,7 @@ fn altered_column(cursor: &mut Cursor<'_>, name: String) -> AlterAction {
         return AlterAction::ColumnDefault(calls);
     }
     if cursor.word() == Some("add") {
-        return AlterAction::ColumnIdentity;
+        return AlterAction::ColumnIdentity(name);
     }
     AlterAction::ColumnOther
 }

@@ -1,0 +1,111 @@
+SELECT date_trunc('month', placed_at) AS month, currency, count(*) AS orders, sum(total_cents) / 100.0 AS revenue, count(DISTINCT tenant_id) AS tenants FROM orders WHERE status IN ('paid', 'shipped') GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT t.plan, count(DISTINCT u.id) AS users, count(DISTINCT o.id) FILTER (WHERE o.status = 'paid') AS paid, coalesce(sum(o.total_cents) FILTER (WHERE o.status <> 'refunded'), 0) AS gross FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id AND u.deleted_at IS NULL LEFT JOIN orders o ON o.tenant_id = u.tenant_id AND o.user_id = u.id GROUP BY t.plan ORDER BY gross DESC;
+SELECT d::date AS day, count(e.id) AS events, count(DISTINCT e.tenant_id) AS active FROM generate_series(timestamptz '2024-03-10 00:00+00', '2024-03-20 00:00+00', '1 day') d LEFT JOIN events e ON e.at >= d AND e.at < d + interval '1 day' GROUP BY d ORDER BY d;
+WITH first_seen AS (SELECT tenant_id, min(at)::date AS cohort FROM events GROUP BY tenant_id), activity AS (SELECT DISTINCT tenant_id, at::date AS day FROM events) SELECT f.cohort, a.day - f.cohort AS age, count(*) FROM first_seen f JOIN activity a USING (tenant_id) GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 30;
+SELECT kind, percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY (payload ->> 'ms')::int) AS p, mode() WITHIN GROUP (ORDER BY payload ->> 'path') FROM events GROUP BY kind ORDER BY kind;
+SELECT tenant_id, percentile_disc(0.9) WITHIN GROUP (ORDER BY total_cents DESC) FROM orders GROUP BY tenant_id HAVING count(*) > 5 ORDER BY tenant_id;
+SELECT t.name, last.* FROM tenants t LEFT JOIN LATERAL (SELECT o.id, o.total_cents, o.placed_at FROM orders o WHERE o.tenant_id = t.id AND o.placed_at IS NOT NULL ORDER BY o.placed_at DESC, o.id LIMIT 1) last ON true ORDER BY last.total_cents DESC NULLS LAST, t.id LIMIT 12;
+SELECT p.sku, best.tenant_id, best.units FROM products p CROSS JOIN LATERAL (SELECT i.tenant_id, sum(i.qty) AS units FROM order_items i WHERE i.sku = p.sku GROUP BY i.tenant_id ORDER BY 2 DESC, 1 LIMIT 2) best ORDER BY p.sku COLLATE "C", best.units DESC, best.tenant_id;
+WITH RECURSIVE chain AS (SELECT tenant_id, id, invited_by, 0 AS depth, name::text AS path FROM users WHERE invited_by IS NULL UNION ALL SELECT u.tenant_id, u.id, u.invited_by, c.depth + 1, c.path || '>' || coalesce(u.name, '?') FROM users u JOIN chain c ON u.tenant_id = c.tenant_id AND u.invited_by = c.id) SELECT depth, count(*), max(path COLLATE "C") FROM chain GROUP BY depth ORDER BY depth;
+WITH RECURSIVE up AS (SELECT id, invited_by FROM users WHERE tenant_id = 9 AND id = 905 UNION ALL SELECT u.id, u.invited_by FROM users u, up WHERE u.tenant_id = 9 AND u.id = up.invited_by) SELECT * FROM up;
+SELECT coalesce(t.region, '??') AS region, t.plan, sum(o.total_cents), grouping(t.region, t.plan) FROM tenants t JOIN orders o ON o.tenant_id = t.id GROUP BY CUBE (t.region, t.plan) ORDER BY grouping(t.region, t.plan), 1, 2;
+SELECT status, currency, count(*) FROM orders GROUP BY GROUPING SETS (status, currency, ()) ORDER BY status NULLS LAST, currency NULLS LAST;
+SELECT tenant_id, id, total_cents, rank() OVER w, total_cents - lag(total_cents, 1, 0::bigint) OVER w AS delta, ntile(3) OVER w FROM orders WHERE tenant_id IN (3, 7, 11) WINDOW w AS (PARTITION BY tenant_id ORDER BY total_cents DESC, id) ORDER BY tenant_id, 4, id;
+SELECT * FROM (SELECT o.*, row_number() OVER (PARTITION BY currency ORDER BY total_cents DESC, tenant_id, id) AS rn FROM orders o) x WHERE rn <= 3 ORDER BY currency, rn;
+SELECT day, n, avg(n) OVER (ORDER BY day ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)::numeric(10,3) AS moving FROM (SELECT at::date AS day, count(*) AS n FROM events GROUP BY 1) d ORDER BY day;
+SELECT tenant_id, at, sum(extract(epoch FROM duration)) OVER (PARTITION BY tenant_id ORDER BY at RANGE BETWEEN '1 day' PRECEDING AND CURRENT ROW) FROM events WHERE tenant_id < 4 ORDER BY tenant_id, at LIMIT 20;
+SELECT tenant_id, string_agg(email, ',' ORDER BY last_login DESC NULLS LAST, email) FROM users WHERE deleted_at IS NULL GROUP BY tenant_id ORDER BY tenant_id LIMIT 8;
+SELECT string_agg(DISTINCT role, '|' ORDER BY role DESC), array_agg(DISTINCT prefs ->> 'lang' ORDER BY prefs ->> 'lang' NULLS FIRST) FROM users;
+SELECT t.id FROM tenants t WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.tenant_id = t.id AND o.status = 'refunded') AND EXISTS (SELECT 1 FROM events e WHERE e.tenant_id = t.id AND e.payload @> '{"path": "/p/3"}') ORDER BY 1;
+SELECT count(*) FROM users WHERE invited_by NOT IN (SELECT user_id FROM orders);
+SELECT count(*) FROM users WHERE id NOT IN (SELECT invited_by FROM users);
+SELECT count(*) FROM users WHERE id NOT IN (SELECT invited_by FROM users WHERE invited_by IS NOT NULL);
+SELECT email FROM users WHERE (tenant_id, id) IN (SELECT tenant_id, user_id FROM orders GROUP BY 1, 2 HAVING sum(total_cents) > 25000) ORDER BY email COLLATE "C";
+SELECT name FROM tenants WHERE id = ANY (SELECT unnest(on_for) FROM feature_flags WHERE key = 'beta') ORDER BY id;
+SELECT f.key, t.name FROM feature_flags f LEFT JOIN tenants t ON t.id = ANY (f.on_for) ORDER BY f.key, t.id;
+SELECT id, settings #>> '{billing,vat}' AS vat, settings ? 'billing', settings -> 'flags' -> 0, jsonb_array_length(settings -> 'flags') FROM tenants WHERE settings -> 'billing' <> 'null' ORDER BY (settings #>> '{billing,net}')::numeric DESC LIMIT 6;
+SELECT t.id, f.value, f.ordinality FROM tenants t, jsonb_array_elements_text(t.settings -> 'flags') WITH ORDINALITY f WHERE t.id % 12 = 0 ORDER BY t.id, f.ordinality;
+SELECT key, count(*), min(value::text) FROM tenants, jsonb_each(settings) GROUP BY key ORDER BY key;
+SELECT tenant_id, jsonb_path_query_first(payload, '$.tags[*] ? (@.type() == "number")') AS n, count(*) FROM events GROUP BY 1, 2 ORDER BY 1, 2 LIMIT 15;
+SELECT count(*) FROM events WHERE payload @? '$.ms ? (@ > 800)' OR payload @@ '$.path == "/p/6"';
+SELECT jsonb_pretty(jsonb_agg(to_jsonb(u) - 'prefs' - 'last_login' ORDER BY u.id)) FROM users u WHERE u.role = 'owner' AND u.tenant_id < 4;
+SELECT x.coupon, x.utm ->> 'src' AS src, count(*) FROM orders, jsonb_to_record(meta) AS x(coupon text, utm jsonb) GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT tag, count(*), array_agg(DISTINCT currency ORDER BY currency) FROM orders CROSS JOIN unnest(tags) AS tag GROUP BY tag ORDER BY 2 DESC, 1;
+SELECT id FROM orders WHERE tags @> '{gift}' AND NOT ('rush' = ANY (tags)) AND cardinality(tags) = 1 ORDER BY id LIMIT 7;
+SELECT p.sku, p.name FROM products p WHERE NOT EXISTS (SELECT FROM order_items i JOIN orders o ON (o.tenant_id, o.id) = (i.tenant_id, i.order_id) WHERE i.sku = p.sku AND o.status = 'refunded' AND i.qty > 4) ORDER BY p.sku;
+SELECT title, ts_rank_cd(search, query) > 0 AS hit, count(*) FROM articles, plainto_tsquery('english', 'shard database') query WHERE search @@ query GROUP BY 1, 2 ORDER BY 1;
+SELECT tenant_id, id FROM articles WHERE search @@ phraseto_tsquery('english', 'lose a row') AND published IS NOT FALSE ORDER BY tenant_id, id LIMIT 5;
+SELECT tenant_id, id, ts_headline('english', body, to_tsquery('english', 'verify'), 'StartSel=<, StopSel=>') FROM articles WHERE search @@ to_tsquery('english', 'verify') ORDER BY ts_rank(search, to_tsquery('english', 'verify')) DESC, tenant_id, id LIMIT 3;
+SELECT count(*) FILTER (WHERE published), count(*) FILTER (WHERE NOT published), count(*) FILTER (WHERE published IS NULL), count(*) FILTER (WHERE published IS NOT TRUE) FROM articles;
+SELECT tenant_id, range_agg(period) FROM subscriptions GROUP BY tenant_id ORDER BY tenant_id LIMIT 9;
+SELECT m::date AS month, sum(s.mrr), count(*) FROM generate_series(date '2024-01-01', date '2024-06-01', interval '1 month') m JOIN subscriptions s ON s.period && daterange(m::date, (m + interval '1 month')::date) GROUP BY m ORDER BY m;
+SELECT tenant_id, max(upper(period)) FILTER (WHERE NOT upper_inf(period)), bool_or(upper_inf(period)) FROM subscriptions GROUP BY tenant_id HAVING bool_or(upper_inf(period)) ORDER BY 1 LIMIT 4;
+SELECT a.tenant_id, a.id, b.id FROM subscriptions a JOIN subscriptions b ON a.tenant_id = b.tenant_id AND a.id < b.id AND a.period -|- b.period OR a.tenant_id = b.tenant_id AND a.id < b.id AND a.period && b.period ORDER BY 1, 2, 3;
+SELECT sum(upper(seats) - lower(seats)), max(seats), min(period) FROM subscriptions;
+SELECT encode(digest, 'hex'), host(ip), masklen(ip), scopes FROM tokens WHERE ip << '192.168.4.0/22' ORDER BY ip LIMIT 6;
+SELECT family(ip), network(set_masklen(ip, 24)), count(*) FROM tokens GROUP BY 1, 2 ORDER BY 2 LIMIT 5;
+SELECT array_remove(scopes, NULL), count(*), max(expires_at) FROM tokens GROUP BY 1 ORDER BY 1;
+SELECT tenant_id, id, placed_at AT TIME ZONE 'UTC' AT TIME ZONE 'America/Sao_Paulo' AS local FROM orders WHERE placed_at::time BETWEEN '09:00' AND '10:00' ORDER BY placed_at, id LIMIT 5;
+SELECT extract(isodow FROM at) AS dow, extract(hour FROM at AT TIME ZONE 'Asia/Kolkata') AS hour, count(*) FROM events GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 10;
+SELECT to_char(placed_at, 'YYYY"Q"Q') AS q, to_char(sum(total_cents) / 100.0, 'FM999G999D00') FROM orders GROUP BY 1 ORDER BY 1;
+SELECT width_bucket(total_cents, 0, 20000, 5) AS bucket, count(*), min(total_cents), max(total_cents) FROM orders GROUP BY bucket ORDER BY bucket;
+SELECT (total_cents / 5000) * 5000 AS lo, repeat('#', count(*)::int / 5) FROM orders GROUP BY 1 ORDER BY 1;
+SELECT o.tenant_id, o.id, o.total_cents, sum(i.amount_cents) AS items FROM orders o JOIN order_items i ON i.tenant_id = o.tenant_id AND i.order_id = o.id GROUP BY o.tenant_id, o.id HAVING sum(i.amount_cents) > o.total_cents * 3 ORDER BY o.tenant_id, o.id LIMIT 9;
+SELECT a.sku, b.sku, count(*) FROM order_items a JOIN order_items b ON a.tenant_id = b.tenant_id AND a.order_id = b.order_id AND a.sku < b.sku GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 5;
+SELECT u.email, o.id, p.name, i.qty FROM users u JOIN orders o ON o.tenant_id = u.tenant_id AND o.user_id = u.id JOIN order_items i ON i.tenant_id = o.tenant_id AND i.order_id = o.id JOIN products p USING (sku) WHERE u.tenant_id = 7 AND p.tags && '{new}' ORDER BY o.id, i.line_no;
+SELECT t.id, count(o.*), count(NULLIF(o.status, 'draft')) FROM tenants t LEFT JOIN orders o ON o.tenant_id = t.id AND o.placed_at > '2024-03-15' GROUP BY t.id HAVING count(o.*) = 0 OR count(o.*) > 10 ORDER BY t.id;
+SELECT tenant_id FROM users WHERE role = 'admin' EXCEPT SELECT tenant_id FROM orders WHERE currency = 'EUR' ORDER BY tenant_id;
+SELECT 'order' AS kind, id::text AS ref, placed_at::timestamptz AS at FROM orders WHERE tenant_id = 5 AND placed_at IS NOT NULL UNION ALL SELECT kind, id::text, at FROM events WHERE tenant_id = 5 ORDER BY at DESC, ref LIMIT 10;
+SELECT 'user' AS what, count(*) FROM users UNION SELECT 'order', count(*) FROM orders UNION SELECT 'event', count(*) FROM events ORDER BY what;
+SELECT (SELECT count(*) FROM users), (SELECT max(total_cents) FROM orders), (SELECT name FROM tenants WHERE slug = 'tenant-8');
+SELECT name FROM tenants WHERE slug = 'tenant-8' OR name ILIKE '%çınar%' AND region IS DISTINCT FROM 'de' ORDER BY name COLLATE "C";
+SELECT slug, region, length(region), region || '|' FROM tenants WHERE region = 'de ' ORDER BY id LIMIT 2;
+SELECT region, count(*) FROM tenants GROUP BY region ORDER BY count(*) DESC, region NULLS FIRST;
+SELECT id, name FROM tenants ORDER BY name DESC, id OFFSET 30;
+SELECT id, name FROM tenants ORDER BY plan, id FETCH FIRST 5 ROWS WITH TIES;
+SELECT plan FROM tenants ORDER BY plan FETCH FIRST 1 ROW WITH TIES;
+SELECT DISTINCT ON (tenant_id) tenant_id, id, at FROM events ORDER BY tenant_id, at DESC, id LIMIT 6;
+SELECT tenant_id, min(id::text), max(id::text COLLATE "C") FROM events GROUP BY tenant_id ORDER BY 2 LIMIT 5;
+SELECT avg(duration), sum(duration), max(duration) FROM events WHERE kind <> 'view';
+SELECT avg(score), stddev(score)::numeric(10,4), sum(score::float8) FROM articles;
+SELECT var_pop(total_cents)::numeric(20,4), corr(total_cents, user_id)::numeric(10,8) FROM orders;
+SELECT CASE WHEN total_cents > 15000 THEN 'big' WHEN total_cents > 5000 THEN 'mid' ELSE 'small' END AS size, count(*) AS n FROM orders GROUP BY size ORDER BY n DESC;
+SELECT u.name, coalesce(i.name, 'nobody') AS inviter FROM users u LEFT JOIN users i ON i.tenant_id = u.tenant_id AND i.id = u.invited_by WHERE u.role <> 'member' ORDER BY u.tenant_id, u.id LIMIT 9;
+SELECT u.email FROM users u WHERE u.last_login = (SELECT max(last_login) FROM users WHERE tenant_id = u.tenant_id) ORDER BY u.tenant_id LIMIT 8;
+SELECT u.email FROM users u WHERE u.last_login > ALL (SELECT last_login FROM users o WHERE o.tenant_id <> u.tenant_id AND o.last_login IS NOT NULL);
+SELECT tenant_id, id FROM orders o WHERE total_cents > 1.9 * (SELECT avg(total_cents) FROM orders WHERE currency = o.currency) ORDER BY 1, 2;
+SELECT json_build_object('tenant', t.name, 'users', (SELECT json_agg(json_build_object('e', u.email, 'orders', (SELECT count(*) FROM orders o WHERE o.tenant_id = u.tenant_id AND o.user_id = u.id)) ORDER BY u.id) FROM users u WHERE u.tenant_id = t.id)) FROM tenants t WHERE t.id BETWEEN 10 AND 12 ORDER BY t.id;
+SELECT row_to_json(t) FROM (SELECT id, slug FROM tenants WHERE plan = 'enterprise' ORDER BY id LIMIT 2) t;
+SELECT xmlelement(name tenant, xmlattributes(id AS id), name)::text FROM tenants WHERE id < 3 ORDER BY id;
+SELECT regexp_replace(email, '^(.)[^@]*', '\1***') AS masked, split_part(email, '@', 2) FROM users WHERE tenant_id IN (1, 2) ORDER BY email;
+SELECT substring(slug FROM '\d+$')::int AS n, overlay(slug PLACING 'X' FROM 1 FOR 6), position('-' IN slug), trim(LEADING 't' FROM slug) FROM tenants ORDER BY n LIMIT 3;
+SELECT md5(string_agg(email, ',' ORDER BY email COLLATE "C")) FROM users;
+SELECT hashtext('x') = hashtext('x'), count(*) FROM tenants WHERE id::bit(4) & B'0011' = B'0011';
+SELECT u.id % 7 AS k, bit_or(u.id), bit_and(u.id), bit_xor(u.id) FROM users u GROUP BY 1 ORDER BY 1;
+SELECT tenant_id, array_agg(ROW(id, status) ORDER BY id) FROM orders WHERE tenant_id IN (4, 8) GROUP BY 1 ORDER BY 1;
+SELECT tenant_id, (array_agg(id ORDER BY total_cents DESC, id))[1:2] FROM orders GROUP BY 1 ORDER BY 1 LIMIT 5;
+SELECT unnest(ARRAY['a', 'b']) AS x, id FROM tenants WHERE id < 3 ORDER BY id, x;
+SELECT x.* FROM tenants t CROSS JOIN LATERAL (VALUES (t.id, 'slug', t.slug::text), (t.id, 'name', t.name)) AS x(id, k, v) WHERE t.id IN (2, 30) ORDER BY 1, 2;
+SELECT o.id FROM orders o JOIN (VALUES (3, 'EUR'), (7, 'USD')) AS v(t, c) ON o.tenant_id = v.t OR o.currency = v.c AND o.total_cents > 19000 ORDER BY o.id;
+TABLE products ORDER BY sku LIMIT 2;
+TABLE feature_flags ORDER BY key;
+-- parameters: 7
+SELECT u.email, count(o.id) FROM users u LEFT JOIN orders o ON o.tenant_id = u.tenant_id AND o.user_id = u.id WHERE u.tenant_id = $1 GROUP BY u.email ORDER BY 1;
+-- parameters: {3,4,5} | 2024-03-01 00:00:00
+SELECT tenant_id, count(*) FROM orders WHERE tenant_id = ANY ($1::bigint[]) AND placed_at >= $2::timestamp GROUP BY 1 ORDER BY 1;
+-- parameters: paid | 10000 | 5
+SELECT id FROM orders WHERE status = $1::order_status AND total_cents > $2 ORDER BY total_cents DESC, id LIMIT $3;
+-- parameters: {"path": "/p/2"} | 3
+SELECT tenant_id, kind FROM events WHERE payload @> $1::jsonb AND tenant_id < $2 ORDER BY at;
+-- parameters: 192.168.5.0/24 | 2024-07-01 | t | 4.5 | \x00ff
+SELECT count(*), $4::numeric, $5::bytea FROM tokens WHERE ip <<= $1::inet AND expires_at > $2::timestamptz AND $3::boolean;
+-- parameters: NULL | pro
+SELECT id FROM tenants WHERE ($1::text IS NULL OR region = $1) AND plan = $2 ORDER BY id;
+-- parameters: [2024-02-01,2024-03-01) | 2
+SELECT tenant_id, id FROM subscriptions WHERE period && $1::daterange ORDER BY 1, 2 LIMIT $2::int;
+-- parameters: c5f7a9ab-0000-4000-8000-000000000000 | 1 day 02:00:00 | 0.5
+SELECT count(*) FROM events WHERE id > $1 AND duration < $2 AND random() >= $3::float8 * 0;
+-- parameters: 12 | 6
+SELECT id, name, count(*) OVER () AS total FROM tenants ORDER BY id LIMIT $1 OFFSET $2;
+-- parameters: {u1@t3.test,u2@t4.test,nobody}
+SELECT tenant_id, id FROM users WHERE email = ANY ($1) ORDER BY 1;
