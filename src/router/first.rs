@@ -238,6 +238,13 @@ fn written_before(
     let (mut write, mut others) = (None, Vec::new());
     for (name, target) in query.levels.iter().filter_map(target) {
         let meaning = names.meaning(name)?;
+        if let Meaning::View(view) = meaning {
+            return Err(ServerError::refused(
+                format!("the view \"{}\" can't be written beside another write", view.name.name),
+                "What triggers and foreign keys of its table do is not known here.",
+                "Write the table that it reads.",
+            ));
+        }
         let mut written = Written {
             name: match meaning {
                 Meaning::Sharded(table, ..) | Meaning::Reference(table) => table.name.to_string(),

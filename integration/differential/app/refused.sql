@@ -14,4 +14,4 @@ UPDATE plans SET code = a.name FROM accounts a WHERE a.plan_id = plans.id;
 UPDATE accounts SET name = 'By cursor' WHERE CURRENT OF u;
 SELECT pg_column_size(name), count(*) FROM accounts GROUP BY 1;
 UPDATE open_tasks SET account_id = 9 WHERE account_id = 8 AND id = 88888;
-WITH o AS (SELECT 1) DELETE FROM open_tasks WHERE id IN (SELECT * FROM o);
+WITH o AS (DELETE FROM comments WHERE account_id = 3 RETURNING task_id) DELETE FROM open_tasks WHERE id IN (SELECT * FROM o);

@@ -63,5 +63,6 @@ UPDATE joined SET email = 'x' WHERE tenant_id = 1;
 INSERT INTO joined (tenant_id, email) VALUES (1, 'x');
 CREATE VIEW firsts AS SELECT tenant_id, id FROM orders ORDER BY id LIMIT 3;
 DELETE FROM firsts;
+WITH o AS (SELECT id FROM tenants WHERE id < 4) DELETE FROM live_users WHERE tenant_id IN (SELECT id FROM o) AND email = 'num@x.test' RETURNING tenant_id;
 DROP VIEW renamed, small, keyless, numbered, joined, firsts CASCADE;
 DROP VIEW live_users, eur_orders, by_plan;
