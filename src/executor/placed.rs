@@ -30,12 +30,8 @@ fn question(path: &[String], name: &str) -> String {
 
 /// The schema that has the name as the map has it.
 fn known<'a>(map: &ShardMap, path: &'a [String], name: &str) -> Option<&'a str> {
-    let has = |schema: &&String| {
-        let full = TableName::new(schema.as_str(), name);
-        let namesake = map.derived().namesakes.contains(&full);
-        namesake || map.table(&full).is_some() || map.view(&full).is_some()
-    };
-    path.iter().find(has).map(String::as_str)
+    let mut schemas = path.iter().map(String::as_str);
+    schemas.find(|schema| map.knows(&TableName::new(*schema, name)))
 }
 
 impl Session {

@@ -141,11 +141,9 @@ impl<'a> Names<'a> {
             if !later || ours || !statements.iter().any(|it| it.may_name(&name.name)) {
                 continue;
             }
-            let has = |schema: &&String| {
-                self.is_namesake(schema, &name.name)
-                    || !matches!(self.qualified(schema, &name.name), Meaning::Home)
-            };
-            found.extend(self.schemas().find(has).map(|it| (name.name.clone(), it.clone())));
+            let known =
+                |schema: &&String| self.map.knows(&TableName::new(schema.as_str(), &*name.name));
+            found.extend(self.schemas().find(known).map(|it| (name.name.clone(), it.clone())));
         }
         found.sort();
         found.dedup();

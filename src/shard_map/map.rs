@@ -386,6 +386,14 @@ impl ShardMap {
         self.parts.derived.view(name)
     }
 
+    /// Whether it says of a relation what that is: a table of the policy, a view on those, or something
+    /// else with the name of one.
+    pub fn knows(&self, name: &TableName) -> bool {
+        self.table(name).is_some()
+            || self.view(name).is_some()
+            || self.parts.derived.namesakes.contains(name)
+    }
+
     /// A view through which a sharded table is written, as that table: with its own columns.
     pub fn written(&self, view: &TableName) -> Option<&Table> {
         self.written.get(view)
