@@ -60,6 +60,15 @@ fn named(sql: &str, database: &TestDatabase) -> String {
         .replace("readers", &format!("readers_{}", database.name))
 }
 
+/// So many servers, of which two are nodes, and a proxy that serves what [`define`] makes.
+async fn defined(servers: usize) -> (TestDatabase, Deployment, Serving) {
+    let database = TestDatabase::create(servers).await;
+    let deployment = deployment(&database, &[0, 1]);
+    let serving = deployment.serve().await;
+    define(&deployment).await;
+    (database, deployment, serving)
+}
+
 async fn define(deployment: &Deployment) {
     deployment.load().await;
     let client = deployment.client().await;
@@ -154,10 +163,7 @@ async fn assert_equipped(database: &TestDatabase) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_joins_and_another_leaves_while_clients_write() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let database = TestDatabase::create(3).await;
-    let deployment = deployment(&database, &[0, 1]);
-    let serving = deployment.serve().await;
-    define(&deployment).await;
+    let (database, deployment, serving) = defined(3).await;
     let stop = CancellationToken::new();
     let writers = Writers::start(&deployment, 0..2);
     let plans = write_plans(&deployment, &stop);
@@ -214,10 +220,7 @@ async fn a_node_joins_and_another_leaves_while_clients_write() {
 async fn a_crash_while_a_node_joins_is_survived_and_what_can_not_join_is_refused() {
     let _alone = ONE_AT_A_TIME.lock().await;
     for failpoint in foreshard::runtime::JOIN_FAILPOINTS {
-        let database = TestDatabase::create(3).await;
-        let deployment = deployment(&database, &[0, 1]);
-        let serving = deployment.serve().await;
-        define(&deployment).await;
+        let (database, deployment, serving) = defined(3).await;
         serving.stop(&deployment).await;
         configure(&deployment, &database, &[0, 1, 2]);
         let dying = Serving::spawn(&deployment, Some(("FORESHARD_FAILPOINT", failpoint)));
@@ -293,10 +296,7 @@ async fn a_node_that_joins_takes_part_in_lookups() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_is_called_off_and_the_node_takes_shards_again() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let database = TestDatabase::create(2).await;
-    let deployment = deployment(&database, &[0, 1]);
-    let serving = deployment.serve().await;
-    define(&deployment).await;
+    let (_database, deployment, serving) = defined(2).await;
     let idle = deployment.client().await;
     idle.batch_execute("BEGIN; SELECT count(*) FROM accounts").await.unwrap();
     let (asking, path) = (deployment.clone(), ["node", "drain", "n2"]);
@@ -333,10 +333,7 @@ const BROUGHT: &str = "SELECT 'table ' || relname FROM pg_class c JOIN pg_namesp
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_that_is_called_off_leaves_nothing_on_the_node() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let database = TestDatabase::create(3).await;
-    let deployment = deployment(&database, &[0, 1]);
-    let serving = deployment.serve().await;
-    define(&deployment).await;
+    let (database, deployment, serving) = defined(3).await;
     serving.stop(&deployment).await;
     configure(&deployment, &database, &[0, 1, 2]);
     // It does not join as soon as it is configured.
