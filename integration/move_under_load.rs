@@ -143,6 +143,16 @@ async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on()
     new.batch_execute("COMMIT").await.unwrap();
     assert_eq!(old.query(&of(&leaves), &[]).await.unwrap().len(), 1);
     deployment.until_moves_are_finished().await;
+    // A shard that comes back is a newer copy.
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    support::rows(&old, "SELECT count(*) FROM pg_class").await;
+    for _ in 0..2 {
+        let node = deployment.other_node(2).await;
+        deployment.move_shard(2, &node).await;
+    }
+    let error = old.query(&of(&stays), &[]).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "40001", "{error:?}");
+    drop((old, new, writer));
     serving.stop(&deployment).await;
     Aftermath::of(&deployment).await.assert_in_order().await;
 }

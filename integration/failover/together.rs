@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls};
 
 use crate::pair::{Pair, share, stopped};
@@ -85,6 +86,53 @@ async fn a_switch_that_a_killed_leader_has_begun_is_ended_by_the_other() {
         aftermath.assert_in_order().await;
         aftermath.assert_written(&written).await;
     }
+}
+
+/// PostgreSQL does not tell a transaction that has used a partitioned table of a partition that comes
+/// back to it meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_was_given_back_is_there_for_who_used_its_table_meanwhile() {
+    let pair = Pair::that_both_serve().await;
+    let text = std::fs::read_to_string(&pair.second.config).unwrap();
+    let text = text.replacen("executor: {", "executor: { leaf_plans: false,", 1);
+    assert!(text.contains("leaf_plans"), "{text}");
+    std::fs::write(&pair.second.config, text).unwrap();
+    let first = pair.first.serve_until("detached").await;
+    pair.first.load().await;
+    let second = pair.second.serve().await;
+    let node = pair.second.database.client(0).await;
+    let tenant = async |shard: u32| -> i64 {
+        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
+        rows(&node, &sql).await.remove(0).parse().unwrap()
+    };
+    // Both on the first node.
+    let (leaves, stays) = (tenant(0).await, tenant(3).await);
+    let (writer, reader) = (pair.second.client().await, pair.second.client().await);
+    let sql = "UPDATE accounts SET version = version + 1 WHERE tenant_id = $1";
+    let update = writer.prepare(sql).await.unwrap();
+    let read = reader.prepare("SELECT version FROM accounts WHERE tenant_id = $1").await.unwrap();
+    let to = pair.first.other_node(0).await;
+    pair.first.ask_for_move(0, &to).await;
+    first.died(&pair.first).await;
+    writer.batch_execute("BEGIN").await.unwrap();
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    assert_eq!(writer.execute(&update, &[&stays]).await.unwrap(), 1);
+    assert_eq!(reader.query(&read, &[&stays]).await.unwrap().len(), 1);
+    let attached = "SELECT count(*) FROM pg_inherits WHERE inhrelid = 'accounts_s0'::regclass";
+    assert_eq!(rows(&node, attached).await, ["0"]);
+    // They wait until the other proxy has taken over, and has given the shard back.
+    let key: [&(dyn ToSql + Sync); 1] = [&leaves];
+    let (written, seen) = tokio::join!(writer.execute(&update, &key), reader.query(&read, &key));
+    assert_eq!((written.unwrap(), seen.unwrap().len()), (1, 1));
+    for client in [&writer, &reader] {
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    pair.leads(&pair.second).await;
+    pair.second.until_moves_are_finished().await;
+    assert_eq!(reader.query(&read, &[&leaves]).await.unwrap()[0].get::<_, i64>(0), 1);
+    drop((writer, reader));
+    second.stop(&pair.second).await;
+    pair.aftermath().await.assert_in_order().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
 use super::session::Member;
+use super::transaction::Outset;
 use super::{Fault, Session};
 use crate::ids::{Epoch, ShardId};
 use crate::shard_map::ShardMap;
@@ -63,7 +64,7 @@ impl Session {
     /// says nothing.
     pub fn enter_one(&mut self, shard: ShardId, epoch: Epoch) -> bool {
         let (engine, transaction) = (&self.engine, &mut self.transaction);
-        if transaction.map.as_ref().is_some_and(|then| then.epoch() != epoch) {
+        if transaction.outset.as_ref().is_some_and(|then| then.map.epoch() != epoch) {
             return false;
         }
         if transaction.passes.iter().any(|(held, _)| *held == shard) {
@@ -71,7 +72,9 @@ impl Session {
         }
         let Some(pass) = engine.gates.try_enter(shard) else { return false };
         // Looked at behind the gate: a switch puts its map in force before it opens the gate.
-        let holds = engine.live_map.epoch() == epoch;
+        let as_then = |then: &Outset| !engine.gates.reopened_since(shard, then.looked);
+        let holds =
+            engine.live_map.epoch() == epoch && transaction.outset.as_ref().is_none_or(as_then);
         if holds {
             transaction.passes.push((shard, pass));
         }
@@ -79,8 +82,12 @@ impl Session {
     }
 
     /// The transaction, if it becomes one, looks at its data by this map first.
-    pub fn note_map(&mut self, map: &Arc<ShardMap>) {
-        self.transaction.map.get_or_insert_with(|| Arc::clone(map));
+    pub fn note_outset(&mut self, map: &Arc<ShardMap>) {
+        if self.transaction.outset.is_none() {
+            let reopened = self.engine.gates.reopened();
+            let (map, looked) = (Arc::clone(map), reopened);
+            self.transaction.outset = Some(Outset { map, reopened, looked });
+        }
     }
 
     /// A statement that may define a table on its way to being sharded keeps the last step of that
@@ -114,35 +121,47 @@ impl Session {
 
     /// A transaction that keeps one snapshot began to look at the data before the shard changed
     /// hands: on the old node its rows are gone, on the new one they are newer than that snapshot.
-    /// It has to start again. One that does not, looks again at which partitions there are.
+    /// It has to start again. One that does not, looks again at which partitions there are; and so
+    /// does each if a shard may have been taken from its node and given back, by a switch that failed
+    /// half way.
     async fn check_snapshot(&mut self, shards: &[ShardId]) -> Result<(), Fault> {
-        let Some(then) = &self.transaction.map else { return Ok(()) };
-        let now = self.engine.live_map.snapshot();
-        if then.epoch() == now.epoch() {
-            return Ok(());
-        }
-        let node_then = |shard: ShardId| then.shard(shard).map(|shard| shard.node);
+        let Some(outset) = &self.transaction.outset else { return Ok(()) };
+        let (gates, now) = (&self.engine.gates, self.engine.live_map.snapshot());
+        let reopened = gates.reopened();
+        let node_then = |shard: ShardId| outset.map.shard(shard).map(|shard| shard.node);
         let joined_since = |shard: ShardId| {
             let since = now.shard(shard).and_then(|shard| now.joined(shard.group));
-            since.is_some_and(|since| then.epoch() < since)
+            since.is_some_and(|since| outset.map.epoch() < since)
         };
-        let is_as_then = |shard: &ShardId| {
-            node_then(*shard) == Some(now.node_of(*shard)) && !joined_since(*shard)
+        let has_moved = |shard: &ShardId| {
+            node_then(*shard) != Some(now.node_of(*shard))
+                || joined_since(*shard)
+                // It may have gone, and come back.
+                || gates.reopened_since(*shard, outset.reopened)
         };
-        if shards.iter().all(is_as_then) {
+        let moved = outset.map.epoch() != now.epoch() && shards.iter().any(has_moved);
+        if !moved && !shards.iter().any(|shard| gates.reopened_since(*shard, outset.looked)) {
             return Ok(());
         }
+        let mut keeps_snapshot = false;
         // One whose BEGIN is not sent yet has no snapshot.
         let begun = |member: &&mut Member| member.has_begun() && member.preface.is_empty();
         for member in self.members.iter_mut().filter(begun) {
             let level = member.guard.command(LOOK_AGAIN).await?;
             let level = level.rows.into_iter().flatten().flatten().next();
-            if level.as_deref() != Some("read committed") {
+            keeps_snapshot |= level.as_deref() != Some("read committed");
+            if moved && keeps_snapshot {
                 let message = "could not serialize access due to a concurrent move of a shard";
                 return Err(ServerError::new(SqlState::SERIALIZATION_FAILURE, message)
                     .with_hint("Run the transaction again.")
                     .into());
             }
+        }
+        if !keeps_snapshot {
+            self.transaction.outset = None;
+            self.note_outset(&now);
+        } else if let Some(outset) = &mut self.transaction.outset {
+            outset.looked = reopened;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The gate of each shard: statements pass one by one, and wait while it is closed for a switch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -15,6 +15,8 @@ pub struct Gates {
     shards: Arc<ArcSwap<Vec<Arc<Gate>>>>,
     /// Never closed: who touches no shard is counted by it, and it is renewed.
     elsewhere: Arc<ArcSwap<Gate>>,
+    /// How many gates were opened again.
+    reopened: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ struct Gate {
     inside: AtomicUsize,
     /// How many keep it closed.
     closed: AtomicUsize,
+    /// [`Gates::reopened`] when it was last opened again.
+    reopened: AtomicU64,
     opened: Notify,
     emptied: Notify,
 }
@@ -32,13 +36,17 @@ pub struct Pass(Arc<Gate>);
 
 /// A closed gate. Opens when it is dropped, unless somebody else has closed it too.
 #[derive(Debug)]
-pub struct ClosedGate(Arc<Gate>);
+pub struct ClosedGate {
+    gate: Arc<Gate>,
+    reopened: Arc<AtomicU64>,
+}
 
 impl Gates {
     /// Open gates, for `shard_count` shards at once.
     pub fn new(shard_count: usize) -> Self {
         let gates = (0..shard_count).map(|_| Arc::default()).collect();
-        Self { shards: Arc::new(ArcSwap::from_pointee(gates)), elsewhere: Arc::default() }
+        let shards = Arc::new(ArcSwap::from_pointee(gates));
+        Self { shards, elsewhere: Arc::default(), reopened: Arc::default() }
     }
 
     /// For a statement or transaction that touches no shard as far as the map in force says. Look at
@@ -53,7 +61,20 @@ impl Gates {
     /// an older map than that of now is in force. Cancel safe; give it a deadline.
     pub async fn elsewhere_ended(&self) {
         let old = self.elsewhere.swap(Arc::default());
-        ClosedGate::new(old).drained().await;
+        // Nobody enters it any more, and who leaves it tells.
+        old.closed.fetch_add(1, Ordering::SeqCst);
+        old.drained().await;
+    }
+
+    /// How many gates were opened again.
+    pub fn reopened(&self) -> u64 {
+        self.reopened.load(Ordering::SeqCst)
+    }
+
+    /// Whether the gate of a shard was opened again since [`Self::reopened`] was `then`. If not, who is
+    /// behind it now knows that the shard was neither taken from its node meanwhile nor given to it.
+    pub fn reopened_since(&self, shard: ShardId, then: u64) -> bool {
+        self.with_gate(shard, |gate| gate.reopened.load(Ordering::SeqCst) > then)
     }
 
     fn with_gate<T>(&self, shard: ShardId, look: impl FnOnce(&Arc<Gate>) -> T) -> T {
@@ -92,7 +113,9 @@ impl Gates {
 
     /// Closes a shard's gate.
     pub fn close(&self, shard: ShardId) -> ClosedGate {
-        ClosedGate::new(self.with_gate(shard, Arc::clone))
+        let gate = self.with_gate(shard, Arc::clone);
+        gate.closed.fetch_add(1, Ordering::SeqCst);
+        ClosedGate { gate, reopened: Arc::clone(&self.reopened) }
     }
 }
 
@@ -102,6 +125,19 @@ impl Gate {
         self.inside.fetch_add(1, Ordering::SeqCst);
         let pass = Pass(Arc::clone(self));
         (self.closed.load(Ordering::SeqCst) == 0).then_some(pass)
+    }
+
+    /// Waits until nobody is inside.
+    async fn drained(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.inside.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 }
 
@@ -115,30 +151,19 @@ impl Drop for Pass {
 }
 
 impl ClosedGate {
-    fn new(gate: Arc<Gate>) -> Self {
-        gate.closed.fetch_add(1, Ordering::SeqCst);
-        Self(gate)
-    }
-
     /// Waits until nobody is inside: all that passed before it closed has ended. Cancel safe; give
     /// it a deadline.
     pub async fn drained(&self) {
-        loop {
-            let emptied = self.0.emptied.notified();
-            tokio::pin!(emptied);
-            emptied.as_mut().enable();
-            if self.0.inside.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            emptied.await;
-        }
+        self.gate.drained().await;
     }
 }
 
 impl Drop for ClosedGate {
     fn drop(&mut self) {
-        if self.0.closed.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.opened.notify_waiters();
+        let count = self.reopened.fetch_add(1, Ordering::SeqCst) + 1;
+        self.gate.reopened.fetch_max(count, Ordering::SeqCst);
+        if self.gate.closed.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.gate.opened.notify_waiters();
         }
     }
 }
@@ -193,7 +218,10 @@ mod tests {
         let too = gates.close(ShardId(1));
         drop(closed);
         assert!(gates.try_enter(ShardId(1)).is_none());
+        let then = gates.reopened();
         drop(too);
         gates.enter(ShardId(1)).await;
+        assert!(gates.reopened_since(ShardId(1), then) && !gates.reopened_since(ShardId(0), 0));
+        assert!(!gates.reopened_since(ShardId(1), gates.reopened()));
     }
 }

@@ -337,8 +337,9 @@ impl Session {
             }
             member.preface_commands = 1 + self.transaction.prelude.len();
             member.begun = true;
-            if self.transaction.map.is_none() {
-                self.transaction.map = Some(self.engine.live_map.snapshot());
+            if self.transaction.outset.is_none() {
+                let map = self.engine.live_map.snapshot();
+                self.note_outset(&map);
             }
         }
         Ok(index)

@@ -10,6 +10,17 @@ use crate::ids::ShardId;
 use crate::shard_map::ShardMap;
 use crate::sql::TableName;
 
+/// What was in force when a transaction began to look at its data.
+#[derive(Debug)]
+pub(super) struct Outset {
+    /// The map.
+    pub map: Arc<ShardMap>,
+    /// [`super::Gates::reopened`].
+    pub reopened: u64,
+    /// The same when its servers last looked at which partitions there are.
+    pub looked: u64,
+}
+
 /// What a session knows of its transaction.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of independent marks")]
@@ -29,8 +40,8 @@ pub(super) struct Transaction {
     pub passes: SmallVec<[(ShardId, Pass); 2]>,
     /// It has done something that touched no shard then.
     pub elsewhere: Option<Pass>,
-    /// The map in force when it first touched a node.
-    pub map: Option<Arc<ShardMap>>,
+    /// What was in force when it first touched a node, or later if it keeps no snapshot.
+    pub outset: Option<Outset>,
     /// A statement may have changed settings of the session.
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
@@ -65,7 +76,7 @@ impl Transaction {
             prelude,
             passes,
             elsewhere,
-            map,
+            outset,
             settings_changed,
             ddl,
             defines_more,
@@ -88,6 +99,6 @@ impl Transaction {
         (*begun_unseen, *failed, *broken, *settings_changed) = (false, false, false, false);
         prelude.clear();
         passes.clear();
-        (*elsewhere, *map) = (None, None);
+        (*elsewhere, *outset) = (None, None);
     }
 }
