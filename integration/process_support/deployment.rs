@@ -91,6 +91,14 @@ impl Deployment {
         std::fs::write(&self.config, text).unwrap();
     }
 
+    /// From its next start on, no statement is sent to a partition itself.
+    pub fn without_leaf_plans(&self) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains("executor: {"), "{text}");
+        let text = text.replacen("executor: {", "executor: { leaf_plans: false,", 1);
+        std::fs::write(&self.config, text).unwrap();
+    }
+
     /// Makes the tables and an account for every tenant, through the proxy.
     pub async fn load(&self) {
         let client = self.client().await;

@@ -8,10 +8,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::{BackendError, Connection, Settings};
-use crate::wire::{Reader, put_query, read_error};
+use crate::wire::{Reader, put_frame, put_parse, put_query, read_error};
 
 /// Most rows that the answer to one of the proxy's own statements may have.
 const ROWS_MAX: usize = 10_000;
+
+/// A statement and a portal of the proxy's own on a server.
+const ASIDE: &[u8] = b"foreshard_aside";
 
 /// How long a server may take for what takes it no time.
 const QUICK: Duration = Duration::from_secs(10);
@@ -59,8 +62,43 @@ impl Connection {
         }
     }
 
+    /// The same between a client's messages of the extended protocol, should some have been sent
+    /// without a `Sync` behind them: their transaction goes on, and the unnamed statement and portal
+    /// stay. All that they are answered with must have been taken.
+    pub async fn command_aside(&mut self, sql: &str) -> Result<Command, CommandError> {
+        let within = self.status.is_none();
+        let mut out = BytesMut::new();
+        put_parse(ASIDE, sql.as_bytes(), &[], &mut out);
+        put_frame(b'B', &mut out, |out| {
+            for name in [ASIDE, ASIDE] {
+                out.extend_from_slice(name);
+                out.extend_from_slice(&[0]);
+            }
+            out.extend_from_slice(&[0; 6]);
+        });
+        put_frame(b'E', &mut out, |out| out.extend_from_slice(&[ASIDE, &[0; 5]].concat()));
+        put_frame(b'C', &mut out, |out| out.extend_from_slice(&[b"P", ASIDE, &[0]].concat()));
+        put_frame(b'C', &mut out, |out| out.extend_from_slice(&[b"S", ASIDE, &[0]].concat()));
+        put_frame(if within { b'H' } else { b'S' }, &mut out, |_| ());
+        self.send(&out).await?;
+        let mut closed = 0;
+        self.finish(|tag| {
+            closed += u32::from(tag == b'3');
+            // After an error the server waits for a Sync, which is the client's.
+            tag == b'Z' || within && (tag == b'E' || closed == 2)
+        })
+        .await
+    }
+
     /// Reads the answer to a statement that was sent.
     pub async fn finish_command(&mut self) -> Result<Command, CommandError> {
+        self.finish(|tag| tag == b'Z').await
+    }
+
+    async fn finish(
+        &mut self,
+        mut is_last: impl FnMut(u8) -> bool,
+    ) -> Result<Command, CommandError> {
         let (mut command, mut reported) = (Command::default(), None);
         loop {
             let (tag, frame) = self.frame().await?;
@@ -70,8 +108,10 @@ impl Connection {
                 }
                 b'A' => self.notifications.push(frame),
                 b'E' => reported = reported.or(Some(frame)),
-                b'Z' => break,
                 _ => {}
+            }
+            if is_last(tag) {
+                break;
             }
         }
         match reported {

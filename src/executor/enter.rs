@@ -1,7 +1,5 @@
 //! A statement passes the gates of the shards that it needs, or learns that its route is stale.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
@@ -9,7 +7,6 @@ use super::session::Member;
 use super::transaction::Outset;
 use super::{Fault, Session};
 use crate::ids::{Epoch, ShardId};
-use crate::shard_map::ShardMap;
 use crate::wire::{ServerError, SqlState};
 
 /// Tells how a transaction isolates itself, and makes its server see partitions that were attached
@@ -81,13 +78,16 @@ impl Session {
         holds
     }
 
-    /// The transaction, if it becomes one, looks at its data by this map first.
-    pub fn note_outset(&mut self, map: &Arc<ShardMap>) {
+    /// The transaction, if it becomes one, begins to look at its data now.
+    pub fn note_outset(&mut self) {
         if self.transaction.outset.is_none() {
-            let reopened = self.engine.gates.reopened();
-            let (map, looked) = (Arc::clone(map), reopened);
-            self.transaction.outset = Some(Outset { map, reopened, looked });
+            self.transaction.outset = Some(self.outset());
         }
+    }
+
+    fn outset(&self) -> Outset {
+        let reopened = self.engine.gates.reopened();
+        Outset { map: self.engine.live_map.snapshot(), reopened, looked: reopened }
     }
 
     /// A statement that may define a table on its way to being sharded keeps the last step of that
@@ -126,8 +126,8 @@ impl Session {
     /// half way.
     async fn check_snapshot(&mut self, shards: &[ShardId]) -> Result<(), Fault> {
         let Some(outset) = &self.transaction.outset else { return Ok(()) };
-        let (gates, now) = (&self.engine.gates, self.engine.live_map.snapshot());
-        let reopened = gates.reopened();
+        let (gates, fresh) = (&self.engine.gates, self.outset());
+        let now = &fresh.map;
         let node_then = |shard: ShardId| outset.map.shard(shard).map(|shard| shard.node);
         let joined_since = |shard: ShardId| {
             let since = now.shard(shard).and_then(|shard| now.joined(shard.group));
@@ -144,10 +144,12 @@ impl Session {
             return Ok(());
         }
         let mut keeps_snapshot = false;
-        // One whose BEGIN is not sent yet has no snapshot.
-        let begun = |member: &&mut Member| member.has_begun() && member.preface.is_empty();
+        // One whose BEGIN is not sent yet has no snapshot; one that owes an answer is between two Syncs.
+        let begun = |member: &&mut Member| {
+            (member.has_begun() || member.guard.status.is_none()) && member.preface.is_empty()
+        };
         for member in self.members.iter_mut().filter(begun) {
-            let level = member.guard.command(LOOK_AGAIN).await?;
+            let level = member.guard.command_aside(LOOK_AGAIN).await?;
             let level = level.rows.into_iter().flatten().flatten().next();
             keeps_snapshot |= level.as_deref() != Some("read committed");
             if moved && keeps_snapshot {
@@ -157,11 +159,9 @@ impl Session {
                     .into());
             }
         }
-        if !keeps_snapshot {
-            self.transaction.outset = None;
-            self.note_outset(&now);
-        } else if let Some(outset) = &mut self.transaction.outset {
-            outset.looked = reopened;
+        match &mut self.transaction.outset {
+            Some(outset) if keeps_snapshot => outset.looked = fresh.looked,
+            outset => *outset = Some(fresh),
         }
         Ok(())
     }

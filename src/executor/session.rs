@@ -337,10 +337,7 @@ impl Session {
             }
             member.preface_commands = 1 + self.transaction.prelude.len();
             member.begun = true;
-            if self.transaction.outset.is_none() {
-                let map = self.engine.live_map.snapshot();
-                self.note_outset(&map);
-            }
+            self.note_outset();
         }
         Ok(index)
     }

@@ -236,6 +236,7 @@ impl ClientSession {
     pub(super) async fn flush_batch(&mut self) -> Result<(), Fault> {
         if !self.batch.out.is_empty() {
             put_frame(b'H', &mut self.batch.out, |_| ());
+            self.session.note_outset();
         }
         self.drain().await.map(drop)
     }

@@ -230,7 +230,7 @@ impl ClientSession {
         }
         if template.moves_transaction {
             // It may begin a block that the proxy sees only afterwards.
-            self.session.note_outset(&map);
+            self.session.note_outset();
         }
         if template.defines_imported
             && self.session.keep_definitions(template.epoch).await? == Entered::Stale
