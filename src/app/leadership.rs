@@ -151,8 +151,7 @@ impl Leadership {
             }
             told = roll.record.number;
         }
-        let there: Vec<Presence> =
-            mirror.list::<Presence>().into_iter().map(|it| it.record).collect();
+        let there = mirror.list::<Presence>();
         let Some((next, gone)) = revised(&roll.record, &there, self.fence.proxy) else {
             cluster.left(&roll.record.numbers());
             return told;

@@ -159,16 +159,28 @@ pub(super) async fn begin_to_lead(
 }
 
 /// What the roll becomes by who is there now, and who is struck off it; `None` if it is as it should be.
-pub(super) fn revised(roll: &Roll, there: &[Presence], me: u64) -> Option<(Roll, Vec<Enrolled>)> {
+pub(super) fn revised(
+    roll: &Roll,
+    there: &[Versioned<Presence>],
+    me: u64,
+) -> Option<(Roll, Vec<Enrolled>)> {
     let is_there = |proxy: &Enrolled| {
-        proxy.number == me || there.iter().any(|presence| presence.id == proxy.id)
+        proxy.number == me || there.iter().any(|presence| presence.record.id == proxy.id)
     };
     let (mut proxies, gone): (Vec<_>, Vec<_>) =
         roll.proxies.iter().cloned().partition(|proxy| is_there(proxy));
     let number = roll.number + 1;
     // One at a time: the term that enrols it is its number.
-    let known = |presence: &&Presence| proxies.iter().all(|proxy| proxy.id != presence.id);
-    let new = there.iter().find(known).map(|presence| presence.id.clone());
+    let is_unknown = |it: &Versioned<Presence>| proxies.iter().all(|to| to.id != it.record.id);
+    // Of a data folder whose process has ended, and was started again, only the newer one is there.
+    let is_old = |it: &Versioned<Presence>| {
+        let newer = |by: &Versioned<Presence>| {
+            by.record.folder == it.record.folder && by.revision > it.revision
+        };
+        there.iter().any(newer)
+    };
+    let new = there.iter().find(|it| is_unknown(it) && !is_old(it));
+    let new = new.map(|presence| presence.record.id.clone());
     if gone.is_empty() && new.is_none() {
         return None;
     }
@@ -194,10 +206,17 @@ pub(super) async fn store(
 #[cfg(test)]
 mod tests {
     use super::revised;
+    use crate::catalog::{Revision, Versioned};
     use crate::cluster::{Enrolled, Presence, Roll};
 
-    fn there(ids: &[&str]) -> Vec<Presence> {
-        ids.iter().map(|id| Presence { id: (*id).to_owned(), ..Presence::default() }).collect()
+    /// Each of a data folder of its own, but `a2` of that of `a`, as it was started after it.
+    fn there(ids: &[&str]) -> Vec<Versioned<Presence>> {
+        let presence = |(id, revision): (&&str, u64)| {
+            let (id, folder) = ((*id).to_owned(), id[..1].to_owned());
+            let record = Presence { id, folder, ..Presence::default() };
+            Versioned { record, revision: Revision(revision) }
+        };
+        ids.iter().zip(1..).map(presence).collect()
     }
 
     fn enrolled(number: u64, id: &str) -> Enrolled {
@@ -221,5 +240,20 @@ mod tests {
         let (next, gone) = revised(&next, &there(&["a", "c", "d"]), 3).unwrap();
         assert_eq!(next.proxies, [enrolled(3, "a"), enrolled(5, "c"), enrolled(6, "d")]);
         assert!(gone.is_empty());
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_not_enrolled_after_the_one_that_came_in_its_place() {
+        let roll = |number: u64, proxies: &[Enrolled]| Roll {
+            number,
+            proxies: proxies.to_vec(),
+            leader: 3,
+        };
+        let leads = roll(3, &[enrolled(3, "a2")]);
+        assert_eq!(revised(&leads, &there(&["a", "a2"]), 3), None);
+        let both = there(&["b", "a", "a2"]);
+        let (next, _) = revised(&roll(3, &[enrolled(3, "b")]), &both, 3).unwrap();
+        assert_eq!(next.proxies, [enrolled(3, "b"), enrolled(4, "a2")]);
+        assert_eq!(revised(&next, &both, 3), None);
     }
 }
