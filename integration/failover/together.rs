@@ -204,6 +204,19 @@ async fn what_one_defines_the_other_knows_at_once_also_while_shards_move() {
         let sql = format!("SELECT DISTINCT c{n} FROM accounts");
         assert_eq!(rows(other, &sql).await, [n.to_string()]);
     }
+    // A home table that comes before a sharded one in the search path, and goes again.
+    for client in [&ours, &theirs] {
+        client.batch_execute("CREATE SCHEMA IF NOT EXISTS nearer").await.unwrap();
+        client.batch_execute("SET search_path = nearer, public").await.unwrap();
+    }
+    let count = "SELECT count(*) FROM accounts";
+    for (one, other) in [(&theirs, &ours), (&ours, &theirs)] {
+        assert_eq!(rows(other, count).await, ["160"]);
+        one.batch_execute("CREATE TABLE nearer.accounts (tenant_id bigint)").await.unwrap();
+        assert_eq!(rows(other, count).await, ["0"]);
+        one.batch_execute("BEGIN; DROP TABLE nearer.accounts; COMMIT").await.unwrap();
+        assert_eq!(rows(other, count).await, ["160"]);
+    }
     drop((ours, theirs));
     second.stop(&pair.second).await;
     first.stop(&pair.first).await;

@@ -45,7 +45,7 @@ impl Session {
         if self.may_have_left_something() {
             self.look().await;
             self.read_changed_columns().await;
-            if self.transaction.ddl.is_some() {
+            if self.transaction.ddl.is_some() || self.transaction.moves_names {
                 self.engine.tell_definitions().await;
             }
         }
@@ -55,10 +55,12 @@ impl Session {
 
     /// Whether there is anything to look at once the transaction is over.
     fn may_have_left_something(&self) -> bool {
-        let Transaction { settings_changed, changed_tables, ddl, .. } = &self.transaction;
+        let Transaction { settings_changed, changed_tables, ddl, moves_names, .. } =
+            &self.transaction;
         *settings_changed
             || !changed_tables.is_empty()
             || ddl.is_some()
+            || *moves_names
             || self.members.iter().any(|member| member.leaves >= Leaves::State)
     }
 
