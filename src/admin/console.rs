@@ -223,7 +223,7 @@ async fn ask(router: Router, request: Request<Body>) -> Result<Value, ServerErro
     let error = ServerError::new(SqlState::INVALID_PARAMETER_VALUE, message);
     Err(match value["hint"].as_str() {
         Some(hint) => error.with_hint(hint),
-        None => error.with_hint("SHOW HELP lists what the console knows."),
+        None => error.with_hint("SHOW SHARDS, SHOW MOVES and SHOW JOBS tell how things are."),
     })
 }
 

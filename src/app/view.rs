@@ -240,12 +240,14 @@ fn node_line(node: &Value, load: Option<&Value>, now_unix_ms: u64) -> String {
     let home = if node["home"] == true { "*" } else { " " };
     let shards = list(&node["shards"]).len();
     let head = format!("{:<8}{home}{shards:>6}  ", word(&node["node"]));
-    let head = match node["standing"].as_str() {
-        Some(standing @ ("joining" | "draining")) => format!("{head}{standing}  "),
-        _ => head,
+    let end = match node["standing"].as_str() {
+        Some(standing @ ("joining" | "draining")) => format!(", {standing}\n"),
+        _ => "\n".to_owned(),
     };
     let known = load.and_then(|load| Some((load["busy"].as_f64()?, load["capacity"].as_f64()?)));
-    let (Some(load), Some((busy, capacity))) = (load, known) else { return head + "unknown\n" };
+    let (Some(load), Some((busy, capacity))) = (load, known) else {
+        return format!("{head}unknown{end}");
+    };
     let bar = bar(busy / capacity);
     let mut line = format!("{head}{bar} {busy:>5.2} of {capacity:<5.2}  ");
     let medians: Vec<f64> =
@@ -258,7 +260,7 @@ fn node_line(node: &Value, load: Option<&Value>, now_unix_ms: u64) -> String {
         let ahead = seconds(crossing.saturating_sub(now_unix_ms));
         line += &format!(", over in {ahead:.0} s");
     }
-    line + "\n"
+    line + &end
 }
 
 /// A bar of which `share` is filled; `!` at its end if there is more than it can hold.
