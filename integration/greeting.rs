@@ -139,22 +139,79 @@ async fn newer_protocols_and_unknown_options_are_negotiated_down() {
     let database = TestDatabase::create(1).await;
     let proxy = TestProxy::start(&database, "").await;
     let cases: [(u16, Options, &[u8]); 4] = [
-        (2, &[], b"\0\x03\0\0\0\0\0\0"),
-        (9999, &[], b"\0\x03\0\0\0\0\0\0"),
+        (3, &[], b"\0\x03\0\x02\0\0\0\0"),
+        (9999, &[], b"\0\x03\0\x02\0\0\0\0"),
         (0, &[("_pq_.compression", "on")], b"\0\x03\0\0\0\0\0\x01_pq_.compression\0"),
-        (2, &[("_pq_.a", ""), ("_pq_.b", "x")], b"\0\x03\0\0\0\0\0\x02_pq_.a\0_pq_.b\0"),
+        (2, &[("_pq_.a", ""), ("_pq_.b", "x")], b"\0\x03\0\x02\0\0\0\x02_pq_.a\0_pq_.b\0"),
     ];
     for (minor, options, expected) in cases {
         let mut raw = Raw::connect(proxy.proxy.address).await;
         let mut parameters = vec![("user", "postgres"), ("database", database.name.as_str())];
         parameters.extend_from_slice(options);
-        let mut packet = bytes::BytesMut::new();
-        foreshard::wire::put_startup(&parameters, &mut packet);
-        packet[6..8].copy_from_slice(&minor.to_be_bytes());
-        raw.send(&packet).await;
+        raw.start_speaking(minor, &parameters).await;
         assert_eq!(raw.until(b'v').await, expected, "3.{minor}");
         raw.until(b'Z').await;
     }
+}
+
+#[tokio::test]
+async fn cancel_keys_are_as_long_as_the_protocol_that_a_client_speaks_has_them() {
+    let database = TestDatabase::create(1).await;
+    let proxy = TestProxy::start(&database, "").await;
+    let parameters = [("user", "postgres"), ("database", database.name.as_str())];
+    // Minor version, whether it is negotiated, bytes of the secret.
+    for (minor, negotiated, secret_len) in
+        [(0, false, 4), (1, false, 4), (2, false, 32), (9999, true, 32)]
+    {
+        let mut raw = Raw::connect(proxy.proxy.address).await;
+        raw.start_speaking(minor, &parameters).await;
+        let (mut tags, mut key) = (Vec::new(), Vec::new());
+        while tags.last() != Some(&b'Z') {
+            let (tag, content) = raw.next().await.unwrap();
+            tags.push(tag);
+            if tag == b'K' {
+                key = content;
+            }
+        }
+        assert_eq!(tags.contains(&b'v'), negotiated, "3.{minor}");
+        assert_eq!(key.len(), 4 + secret_len, "3.{minor}");
+
+        raw.frame(b'Q', b"SELECT pg_sleep(60)\0").await;
+        let asleep = "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' \
+                      AND state = 'active' AND datname = current_database()";
+        let node = database.client(0).await;
+        eventually("it sleeps", Duration::from_secs(10), || async {
+            (!rows(&node, asleep).await.is_empty()).then_some(())
+        })
+        .await;
+        // Neither a part of the key nor a longer one will do.
+        for wrong in [&key[..4], &key[..key.len() - 1], &[&key[..], &[0]].concat()] {
+            assert!(cancel(proxy.proxy.address, wrong).await, "closed without a word");
+        }
+        if secret_len > 4 {
+            assert!(cancel(proxy.proxy.address, &key[..8]).await, "closed without a word");
+        }
+        assert_eq!(rows(&node, asleep).await.len(), 1, "3.{minor}");
+        assert!(cancel(proxy.proxy.address, &key).await, "closed without a word");
+        let error = loop {
+            let (tag, content) = raw.next().await.unwrap();
+            if tag == b'E' {
+                break foreshard::wire::read_error(&content);
+            }
+        };
+        assert_eq!(error.code, "57014", "3.{minor}");
+        raw.until(b'Z').await;
+    }
+}
+
+/// Sends a cancel request with this key; whether the connection is closed after it, and nothing said.
+async fn cancel(address: std::net::SocketAddr, key: &[u8]) -> bool {
+    let mut raw = Raw::connect(address).await;
+    let mut packet = (u32::try_from(key.len()).unwrap() + 8).to_be_bytes().to_vec();
+    packet.extend_from_slice(&80_877_102_u32.to_be_bytes());
+    packet.extend_from_slice(key);
+    raw.send(&packet).await;
+    raw.next().await.is_none()
 }
 
 #[tokio::test]

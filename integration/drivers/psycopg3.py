@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import sys
+import threading
 
 import psycopg
 import psycopg_pool
@@ -99,6 +100,23 @@ with psycopg.connect(dsn, autocommit=True) as c:
     c.execute("DO $$ BEGIN RAISE NOTICE 'told'; END $$")
     assert notices == ["told"], notices
     assert c.execute("SHOW application_name").fetchone() == ("psycopg test",)
+
+# A libpq of PostgreSQL 18 can insist on protocol 3.2, which has longer cancel keys.
+if psycopg.pq.version() >= 180000:
+    for version in ("3.0", "3.2", "latest"):
+        newest = {"min_protocol_version": version, "max_protocol_version": version}
+        with psycopg.connect(dsn, autocommit=True, **newest) as c:
+            timer = threading.Timer(0.5, c.cancel_safe)
+            timer.start()
+            try:
+                c.execute("SELECT pg_sleep(60)")
+                raise AssertionError("not cancelled")
+            except psycopg.errors.QueryCanceled:
+                pass
+            timer.join()
+            assert c.execute("SELECT 1").fetchone() == (1,)
+else:
+    print("libpq is older than PostgreSQL 18", file=sys.stderr)
 
 # A pool.
 with psycopg_pool.ConnectionPool(dsn, min_size=2, max_size=4, open=True) as pool:

@@ -36,8 +36,14 @@ impl<S: AsyncReadExt + AsyncWriteExt + Unpin> Raw<S> {
 
     /// A startup packet with these parameters.
     pub async fn start(&mut self, parameters: &[(&str, &str)]) {
+        self.start_speaking(0, parameters).await;
+    }
+
+    /// A startup packet of this minor version of protocol 3.
+    pub async fn start_speaking(&mut self, minor: u16, parameters: &[(&str, &str)]) {
         let mut out = BytesMut::new();
         put_startup(parameters, &mut out);
+        out[6..8].copy_from_slice(&minor.to_be_bytes());
         self.send(&out).await;
     }
 

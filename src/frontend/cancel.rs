@@ -11,14 +11,14 @@ use super::directory::ClientInfo;
 use crate::cluster::Presence;
 use crate::executor::{CancelTarget, Party};
 use crate::ids::NodeId;
-use crate::wire::CancelKey;
+use crate::wire::ClientKey;
 
 /// The sessions by the keys that their clients were given.
 #[derive(Debug, Default)]
 pub(super) struct Cancels {
     /// Which of several proxies gave a key: part of each key.
     tag: i32,
-    sessions: Mutex<HashMap<CancelKey, (Arc<CancelTarget>, Who)>>,
+    sessions: Mutex<HashMap<ClientKey, (Arc<CancelTarget>, Who)>>,
 }
 
 /// Whose session it is.
@@ -35,7 +35,7 @@ pub(super) struct Who {
 #[derive(Debug)]
 pub(super) struct CancelEntry {
     cancels: Arc<Cancels>,
-    pub key: CancelKey,
+    pub key: ClientKey,
 }
 
 /// Bits of a process number that no tag is in.
@@ -55,7 +55,7 @@ impl Cancels {
     /// The proxy among these that may have given a key, which none of this one's sessions has.
     pub(super) fn elsewhere<'a>(
         &self,
-        key: CancelKey,
+        key: &ClientKey,
         proxies: &'a [(u64, Presence)],
     ) -> Option<&'a Presence> {
         let of = key.pid >> TAG_SHIFT;
@@ -64,28 +64,33 @@ impl Cancels {
         there.find(|(number, _)| tag(*number) == of).map(|(_, presence)| presence)
     }
 
-    /// Enters a session under a key that nobody can guess.
-    pub(super) fn enter(self: &Arc<Self>, target: Arc<CancelTarget>, who: Who) -> CancelEntry {
+    /// Enters a session under a key that nobody can guess; its client speaks this minor version.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        minor: u16,
+        target: Arc<CancelTarget>,
+        who: Who,
+    ) -> CancelEntry {
         let mut sessions = self.sessions.lock();
         let pid = self.tag << TAG_SHIFT | rand::random::<i32>() & ((1 << TAG_SHIFT) - 1);
-        let mut key = CancelKey { pid, secret: rand::random() };
+        let mut key = ClientKey::new(pid, minor, &rand::random());
         while sessions.contains_key(&key) {
-            key.secret = rand::random();
+            key = ClientKey::new(pid, minor, &rand::random());
         }
-        sessions.insert(key, (target, who));
+        sessions.insert(key.clone(), (target, who));
         CancelEntry { cancels: Arc::clone(self), key }
     }
 
     /// The session with this key.
-    pub(super) fn find(&self, key: CancelKey) -> Option<Arc<CancelTarget>> {
-        self.sessions.lock().get(&key).map(|(target, _)| Arc::clone(target))
+    pub(super) fn find(&self, key: &ClientKey) -> Option<Arc<CancelTarget>> {
+        self.sessions.lock().get(key).map(|(target, _)| Arc::clone(target))
     }
 
     /// The sessions that hold connections to several nodes.
     pub(super) fn of_several_nodes(&self) -> Vec<Party> {
         let sessions = self.sessions.lock();
         let several = sessions.iter().filter(|(_, (target, _))| target.held().0.len() > 1);
-        let party = |(key, (target, _)): (&CancelKey, &(Arc<CancelTarget>, Who))| Party {
+        let party = |(key, (target, _)): (&ClientKey, &(Arc<CancelTarget>, Who))| Party {
             client: key.pid,
             target: Arc::clone(target),
         };
@@ -95,7 +100,7 @@ impl Cancels {
     /// All sessions, with the nodes by these names.
     pub(super) fn list<'a>(&self, node: impl Fn(NodeId) -> &'a str) -> Vec<ClientInfo> {
         let sessions = self.sessions.lock();
-        let info = |(key, (target, who)): (&CancelKey, &(Arc<CancelTarget>, Who))| {
+        let info = |(key, (target, who)): (&ClientKey, &(Arc<CancelTarget>, Who))| {
             let (held, pinned) = target.held();
             ClientInfo {
                 client: key.pid,
@@ -128,15 +133,15 @@ impl Drop for CancelEntry {
 mod tests {
     use super::{Cancels, tag};
     use crate::cluster::Presence;
-    use crate::wire::CancelKey;
+    use crate::wire::ClientKey;
 
     #[test]
     fn a_key_says_which_proxy_gave_it() {
         let presence = |id: &str| Presence { id: id.to_owned(), ..Presence::default() };
         let proxies = [(3, presence("a")), (130, presence("b"))];
-        let key = |proxy: u64| CancelKey { pid: tag(proxy) << 24 | 5, secret: 1 };
+        let key = |proxy: u64| ClientKey::new(tag(proxy) << 24 | 5, 0, &[1; 32]);
         let here = Cancels::new(3);
-        let other = |proxy: u64| here.elsewhere(key(proxy), &proxies).map(|it| it.id.as_str());
+        let other = |proxy: u64| here.elsewhere(&key(proxy), &proxies).map(|it| it.id.as_str());
         assert_eq!((other(3), other(130), other(4)), (None, Some("b"), None));
         assert!(key(127).pid > 0);
     }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::worker::Worker;
 use crate::executor::{Client, ClientError};
 use crate::wire::{
-    CancelKey, Malformed, Reply, ServerError, SqlState, TransactionStatus, body, read_query,
+    ClientKey, Malformed, Reply, ServerError, SqlState, TransactionStatus, body, read_query,
 };
 
 /// The longest message that the console reads, in bytes.
@@ -83,7 +83,7 @@ pub(super) async fn serve(
     ] {
         client.put(Reply::ParameterStatus(name, value));
     }
-    client.put(Reply::BackendKeyData(CancelKey { pid: 0, secret: rand::random() }));
+    client.put(Reply::BackendKeyData(&ClientKey::new(0, 0, &rand::random())));
     client.put(Reply::Ready(TransactionStatus::Idle));
     let mut skipping = false;
     loop {

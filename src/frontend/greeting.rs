@@ -9,7 +9,9 @@ use super::rules::Origin;
 use super::tls::ServerTls;
 use crate::backend::{Settings, Stream};
 use crate::executor::{Client, ClientError};
-use crate::wire::{CancelKey, FirstPacket, Malformed, Reply, ServerError, SqlState, first_packet};
+use crate::wire::{
+    ClientKey, FirstPacket, Malformed, NEWEST_MINOR, Reply, ServerError, SqlState, first_packet,
+};
 
 /// The first byte of a TLS handshake; no startup packet is long enough to begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -20,7 +22,7 @@ pub(super) enum Greeting {
     /// A session.
     Session(Startup),
     /// To cancel another's statement.
-    Cancel(CancelKey),
+    Cancel(ClientKey),
     /// It went away.
     Gone,
 }
@@ -28,6 +30,8 @@ pub(super) enum Greeting {
 /// What a client starts its session with.
 #[derive(Debug)]
 pub(super) struct Startup {
+    /// The minor version of protocol 3 that is spoken.
+    pub minor: u16,
     pub user: String,
     pub database: String,
     pub settings: Settings,
@@ -100,7 +104,9 @@ pub(super) async fn greet(
                 return Ok(Greeted { client, origin, greeting: Err(violation(fault)) });
             }
             FirstPacket::Cancel(key) => {
-                return Ok(Greeted { client, origin, greeting: Ok(Greeting::Cancel(key)) });
+                // As a server, it says nothing of a key that is none.
+                let greeting = Ok(key.map_or(Greeting::Gone, Greeting::Cancel));
+                return Ok(Greeted { client, origin, greeting });
             }
             FirstPacket::Startup { minor, parameters } => {
                 let unknown: Vec<_> = parameters
@@ -108,10 +114,11 @@ pub(super) async fn greet(
                     .filter(|(name, _)| name.starts_with("_pq_."))
                     .map(|(name, _)| name.clone())
                     .collect();
-                if minor > 0 || !unknown.is_empty() {
-                    client.put(Reply::NegotiateProtocol(unknown));
+                let spoken = minor.min(NEWEST_MINOR);
+                if minor > spoken || !unknown.is_empty() {
+                    client.put(Reply::NegotiateProtocol(spoken, unknown));
                 }
-                let greeting = startup(parameters).map(Greeting::Session);
+                let greeting = startup(spoken, parameters).map(Greeting::Session);
                 return Ok(Greeted { client, origin, greeting });
             }
         }
@@ -136,7 +143,7 @@ fn injected() -> ServerError {
     )
 }
 
-fn startup(parameters: Vec<(String, String)>) -> Result<Startup, ServerError> {
+fn startup(minor: u16, parameters: Vec<(String, String)>) -> Result<Startup, ServerError> {
     let (mut user, mut database, mut settings) = (None, None, BTreeMap::new());
     for (name, value) in parameters {
         match name.as_str() {
@@ -155,7 +162,7 @@ fn startup(parameters: Vec<(String, String)>) -> Result<Startup, ServerError> {
         return Err(ServerError::fatal(SqlState::INVALID_AUTHORIZATION, message));
     };
     let database = database.filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
-    Ok(Startup { user, database, settings: Settings(settings) })
+    Ok(Startup { minor, user, database, settings: Settings(settings) })
 }
 
 /// Reads `-c name=value` and `--name=value`, with backslashes before blanks.
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn options_become_settings() {
         let options = pair("options", r"-c work_mem=1MB --search-path=a\ b -cx.y=1");
-        let startup = startup(vec![pair("user", "u"), options]).unwrap();
+        let startup = startup(0, vec![pair("user", "u"), options]).unwrap();
         assert_eq!(startup.database, "u");
         let settings: Vec<_> = startup.settings.0.into_iter().collect();
         let expected = [pair("search_path", "a b"), pair("work_mem", "1MB"), pair("x.y", "1")];
@@ -221,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_start_without_user_or_for_replication_is_refused() {
-        assert_eq!(startup(vec![]).unwrap_err().code.0, "28000");
+        assert_eq!(startup(0, vec![]).unwrap_err().code.0, "28000");
         let replication = vec![pair("user", "u"), pair("replication", "database")];
-        assert_eq!(startup(replication).unwrap_err().code.0, "0A000");
+        assert_eq!(startup(0, replication).unwrap_err().code.0, "0A000");
     }
 }

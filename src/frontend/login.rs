@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::backend::Stream;
 use crate::cluster::Presence;
 use crate::executor::{Client, ClientError};
-use crate::wire::{CancelKey, Malformed, ServerError, SqlState};
+use crate::wire::{ClientKey, Malformed, ServerError, SqlState};
 
 /// How long another proxy may take to pass a cancel request on.
 const HAND_ON: Duration = Duration::from_secs(5);
@@ -74,12 +74,12 @@ async fn log_in(
     let startup = match greeting {
         Ok(Greeting::Session(startup)) => startup,
         Ok(Greeting::Cancel(key)) => {
-            if let Some(target) = worker.cancels.find(key) {
+            if let Some(target) = worker.cancels.find(&key) {
                 target.cancel(&worker.engine).await;
             } else if let Some(other) =
-                worker.cancels.elsewhere(key, &worker.engine.cluster.serving_elsewhere())
+                worker.cancels.elsewhere(&key, &worker.engine.cluster.serving_elsewhere())
             {
-                hand_on(key, other).await;
+                hand_on(&key, other).await;
             }
             return Ok(None);
         }
@@ -184,7 +184,7 @@ async fn tell_malformed(client: &mut Client, fault: Malformed) -> Result<(), Cli
 }
 
 /// Sends a cancel request to the proxy whose session it means.
-async fn hand_on(key: CancelKey, other: &Presence) {
+async fn hand_on(key: &ClientKey, other: &Presence) {
     let handed = timeout(HAND_ON, async {
         let mut stream = TcpStream::connect(other.reached_at(&other.listen)).await?;
         stream.write_all(&key.packet()).await?;

@@ -89,8 +89,8 @@ impl ClientSession {
         client.belongs_to(&session.cancel);
         let (of, database) = (Arc::clone(&user), startup.database.clone());
         let who = Who { user: of, database, address, since: Instant::now() };
-        let cancel = worker.cancels.enter(Arc::clone(&session.cancel), who);
-        client.put(Reply::BackendKeyData(cancel.key));
+        let cancel = worker.cancels.enter(startup.minor, Arc::clone(&session.cancel), who);
+        client.put(Reply::BackendKeyData(&cancel.key));
         client.put(Reply::Ready(TransactionStatus::Idle));
         let (path, strings) = (&session.search_path, session.strings());
         let templates = worker.templates.of(&startup.database, path, strings);

@@ -28,7 +28,9 @@ pub use requests::{
 pub use scram::{
     SCRAM, SCRAM_PLUS, ScramClient, ScramDenied, ScramKeys, ScramSecret, ScramServer, ScramVerifier,
 };
-pub use startup::{CancelKey, FirstPacket, TLS_REQUEST, first_packet, put_startup};
+pub use startup::{
+    CancelKey, ClientKey, FirstPacket, NEWEST_MINOR, TLS_REQUEST, first_packet, put_startup,
+};
 
 /// What a session's last `ReadyForQuery` said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

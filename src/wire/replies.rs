@@ -14,10 +14,7 @@ use pgwire::messages::startup::{
 };
 
 use super::frame::{HEADER, put_frame};
-use super::{CancelKey, Malformed, Reader, ServerError, Severity, TransactionStatus};
-
-/// The version that is spoken, 3.0, as a startup packet has it.
-const SPOKEN: i32 = 3 << 16;
+use super::{ClientKey, Malformed, Reader, ServerError, Severity, TransactionStatus};
 
 /// A reply that the proxy makes.
 #[derive(Debug, Clone)]
@@ -35,9 +32,9 @@ pub enum Reply<'a> {
     /// A setting's value.
     ParameterStatus(&'a str, &'a str),
     /// What a cancel request must name.
-    BackendKeyData(CancelKey),
-    /// Only protocol 3.0 is spoken; these `_pq_.` options are unknown.
-    NegotiateProtocol(Vec<String>),
+    BackendKeyData(&'a ClientKey),
+    /// Protocol 3 is spoken with this minor version; these `_pq_.` options are unknown.
+    NegotiateProtocol(u16, Vec<String>),
     /// A `Parse` is done.
     ParseComplete,
     /// A `Bind` is done.
@@ -100,10 +97,12 @@ impl Reply<'_> {
                 M::ParameterStatus(ParameterStatus::new(name.to_owned(), value.to_owned()))
             }
             Self::BackendKeyData(key) => {
-                M::BackendKeyData(BackendKeyData::new(key.pid, SecretKey::I32(key.secret)))
+                let secret = SecretKey::Bytes(key.secret.clone());
+                M::BackendKeyData(BackendKeyData::new(key.pid, secret))
             }
-            Self::NegotiateProtocol(options) => {
-                M::NegotiateProtocolVersion(NegotiateProtocolVersion::new(SPOKEN, options))
+            Self::NegotiateProtocol(minor, options) => {
+                let version = 3 << 16 | i32::from(minor);
+                M::NegotiateProtocolVersion(NegotiateProtocolVersion::new(version, options))
             }
             Self::ParseComplete => M::ParseComplete(ParseComplete::new()),
             Self::BindComplete => M::BindComplete(BindComplete::new()),
