@@ -1,13 +1,15 @@
 //! Transactions that wait for each other on different nodes: one of them gets 40P01, as on one
 //! PostgreSQL, and whoever only waits long goes on waiting.
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use support::{TestDatabase, TestProxy, rows};
+use support::{TestDatabase, TestProxy, eventually, rows};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, Error};
 
@@ -145,4 +147,67 @@ async fn who_only_waits_long_is_left_alone() {
     let all = async { tokio::join!(wait(&clients[1]), wait(&clients[2]), first) };
     timeout(DEADLINE, all).await.unwrap();
     assert!(started.elapsed() >= Duration::from_secs(4));
+}
+
+/// Writes one account after the other by a prepared statement, which goes to the leaf partition, alone
+/// and in blocks where a statement follows that goes by the parent; up to `stop`, or its first error.
+async fn write(client: Client, first: i64, (written, stop): (Arc<AtomicU64>, Arc<AtomicU64>)) {
+    let sql = "UPDATE accounts SET balance = balance + 1 WHERE id = $1";
+    let add = client.prepare(sql).await.unwrap();
+    for round in 0.. {
+        if stop.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let id = (first + round) % 60 + 1;
+        client.execute(&add, &[&id]).await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        client.execute(&add, &[&id]).await.unwrap();
+        let sql = format!("SELECT max(balance) FROM accounts WHERE id = {id}");
+        client.batch_execute(&sql).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+        written.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_beside_prepared_writers_end_in_no_deadlock() {
+    let (_database, proxy, client) = shop().await;
+    let (written, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let mut writers = Vec::new();
+    for first in [0, 7, 21, 40] {
+        let marks = (Arc::clone(&written), Arc::clone(&stop));
+        writers.push(tokio::spawn(write(proxy.client().await, first, marks)));
+    }
+    for round in 0..8 {
+        for sql in [
+            "ALTER TABLE accounts ADD COLUMN extra int DEFAULT 1",
+            "ALTER TABLE accounts ADD CONSTRAINT solvent CHECK (balance >= 0)",
+            "CREATE INDEX by_extra ON accounts (extra)",
+            "LOCK TABLE accounts IN SHARE ROW EXCLUSIVE MODE",
+            "CREATE TRIGGER same BEFORE UPDATE ON accounts FOR EACH ROW \
+             EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "DROP TRIGGER same ON accounts",
+            "DROP INDEX by_extra",
+            "ALTER TABLE accounts DROP CONSTRAINT solvent",
+            "ALTER TABLE accounts DROP COLUMN extra",
+        ] {
+            let before = written.load(Ordering::Relaxed);
+            eventually("they write", DEADLINE, || async {
+                let ended = writers.iter().any(|writer| writer.is_finished());
+                (ended || written.load(Ordering::Relaxed) > before + 60).then_some(())
+            })
+            .await;
+            let sql = if sql.starts_with("LOCK") {
+                format!("BEGIN; {sql}; COMMIT")
+            } else {
+                sql.to_owned()
+            };
+            let defined = timeout(DEADLINE, client.batch_execute(&sql)).await.unwrap();
+            defined.unwrap_or_else(|error| panic!("round {round}, {sql}: {error:?}"));
+        }
+    }
+    stop.store(1, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
 }

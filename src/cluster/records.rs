@@ -93,6 +93,9 @@ pub enum Barred {
     Elsewhere,
     /// Nobody writes a reference table, until the barrier goes.
     References,
+    /// Nobody is at the leaf partitions of these shards, until the barrier goes: statements go by their
+    /// parents.
+    Leaves(Vec<ShardId>),
     /// What was known of definitions is forgotten.
     Definitions,
     /// A newer map is not put in force, and no gate opened, until the barrier goes: what it says is still

@@ -82,6 +82,7 @@ impl Session {
         if self.transaction.ddl.is_none() {
             self.transaction.ddl = Some(self.no_moves().await?);
         }
+        self.go_by_parents(&plan.parents).await?;
         if let Some(lookup) = &plan.fills {
             self.prepare_lookup(lookup).await?;
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::time::timeout;
 
+use super::parents::ByParents;
 use crate::cluster::Definitions;
+use crate::ids::ShardId;
 
 /// Held shared by each move and exclusively by DDL. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +39,8 @@ pub struct Exclusive {
     /// Of the proxy that leads, if this is another one.
     #[expect(dead_code, reason = "held for its drop")]
     there: Option<Definitions>,
+    /// Whose partitions statements do not go to.
+    by_parents: Vec<ByParents>,
 }
 
 impl Exclusive {
@@ -44,6 +48,16 @@ impl Exclusive {
     #[must_use]
     pub fn with(self, there: Definitions) -> Self {
         Self { there: Some(there), ..self }
+    }
+
+    /// Holds this too.
+    pub(super) fn keep(&mut self, by_parents: ByParents) {
+        self.by_parents.push(by_parents);
+    }
+
+    /// Whether nobody goes to a shard's partitions while it lives.
+    pub(super) fn goes_by_parent(&self, shard: ShardId) -> bool {
+        self.by_parents.iter().any(|held| held.has(shard))
     }
 }
 
@@ -59,7 +73,7 @@ impl DdlLock {
         self.waiting.send_modify(|count| *count += 1);
         let _waiting = Waiting(&self.waiting);
         let here = timeout(deadline, Arc::clone(&self.lock).write_owned()).await.ok()?;
-        Some(Exclusive { here, there: None })
+        Some(Exclusive { here, there: None, by_parents: Vec::new() })
     }
 
     /// Waits until somebody waits for it exclusively: for who holds it shared and can give it up.

@@ -26,7 +26,8 @@ use crate::sql::TableName;
 pub struct Config {
     /// How long a statement waits for a shard that is being switched, in milliseconds.
     pub gate_timeout_ms: u64,
-    /// How long DDL waits for moves under way, in milliseconds.
+    /// How long DDL waits for moves under way, and for transactions at leaf partitions, in
+    /// milliseconds.
     pub ddl_timeout_ms: u64,
     /// How often left-over prepared transactions are looked for, in seconds.
     pub resolve_interval_s: u64,
@@ -82,7 +83,7 @@ impl Config {
         Duration::from_millis(self.pull_timeout_ms)
     }
 
-    /// How long DDL waits for moves under way.
+    /// How long DDL waits for moves under way, and for transactions at leaf partitions.
     pub fn ddl_timeout(&self) -> Duration {
         Duration::from_millis(self.ddl_timeout_ms)
     }

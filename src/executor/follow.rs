@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::gate::BarredLeaves;
 use super::{ClosedGate, Engine, Exclusive};
 use crate::catalog::{CatalogError, Record};
 use crate::cluster::{Barred, Barrier};
@@ -36,6 +37,7 @@ pub struct Granted {
 #[derive(Debug)]
 pub(super) struct Held {
     _gates: Vec<Arc<ClosedGate>>,
+    _leaves: Arc<BarredLeaves>,
     _part: DropGuard,
 }
 
@@ -174,13 +176,15 @@ impl Engine {
     fn hold(self: &Arc<Self>, barrier: &Barrier, tasks: &Tasks) -> Held {
         let shards: &[_] = if let Barred::Shards(shards) = &barrier.barred { shards } else { &[] };
         let gates: Vec<_> = shards.iter().map(|shard| Arc::new(self.gates.close(*shard))).collect();
+        let leaves: &[_] = if let Barred::Leaves(shards) = &barrier.barred { shards } else { &[] };
+        let leaves = Arc::new(self.gates.bar_leaves(leaves));
         let over = CancellationToken::new();
         let part = {
             let (engine, barrier) = (Arc::clone(self), barrier.clone());
-            let (gates, over) = (gates.clone(), over.clone());
+            let (behind, over) = ((gates.clone(), Arc::clone(&leaves)), over.clone());
             async move {
                 tokio::select! {
-                    () = engine.play_part(&barrier, gates, &over) => {}
+                    () = engine.play_part(&barrier, behind, &over) => {}
                     () = over.cancelled() => {}
                 }
                 if let Barred::Doubt(node) = barrier.barred {
@@ -189,18 +193,19 @@ impl Engine {
             }
         };
         tasks.spawn("barrier", part);
-        Held { _gates: gates, _part: over.drop_guard() }
+        Held { _gates: gates, _leaves: leaves, _part: over.drop_guard() }
     }
 
     async fn play_part(
         &self,
         barrier: &Barrier,
-        gates: Vec<Arc<ClosedGate>>,
+        (gates, leaves): (Vec<Arc<ClosedGate>>, Arc<BarredLeaves>),
         over: &CancellationToken,
     ) {
         let mut still = None;
         match &barrier.barred {
             Barred::Shards(_) => drop(join_all(gates.iter().map(|gate| gate.drained())).await),
+            Barred::Leaves(_) => leaves.left().await,
             Barred::Elsewhere => self.gates.elsewhere_ended().await,
             Barred::References => {
                 while still.is_none() {
@@ -217,7 +222,7 @@ impl Engine {
             Barred::Map => {}
         }
         // Only the gates themselves stay closed.
-        drop(gates);
+        drop((gates, leaves));
         while let Err(error) = self.cluster.pass(barrier).await {
             tracing::debug!(%error, "another proxy is answered later");
             sleep(AGAIN).await;

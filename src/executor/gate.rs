@@ -1,4 +1,7 @@
 //! The gate of each shard: statements pass one by one, and wait while it is closed for a switch.
+//!
+//! Behind it some go on to the shard's leaf partitions themselves. PostgreSQL locks a leaf before its
+//! parent for them, and definitions the other way round: while one of these comes, nobody goes there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,13 +29,21 @@ struct Gate {
     closed: AtomicUsize,
     /// [`Gates::reopened`] when it was last opened again.
     reopened: AtomicU64,
+    /// How many of those inside have gone to leaf partitions.
+    at_leaves: AtomicUsize,
+    /// How many keep others away from these.
+    barring: AtomicUsize,
     opened: Notify,
     emptied: Notify,
 }
 
 /// The right to touch a shard until it is dropped: for a statement, or for a whole transaction.
 #[derive(Debug)]
-pub struct Pass(Arc<Gate>);
+pub struct Pass {
+    gate: Arc<Gate>,
+    /// It has led to leaf partitions.
+    at_leaves: bool,
+}
 
 /// A closed gate. Opens when it is dropped, unless somebody else has closed it too.
 #[derive(Debug)]
@@ -40,6 +51,10 @@ pub struct ClosedGate {
     gate: Arc<Gate>,
     reopened: Arc<AtomicU64>,
 }
+
+/// While it lives statements go by the parent, not to leaf partitions themselves.
+#[derive(Debug)]
+pub struct BarredLeaves(Vec<Arc<Gate>>);
 
 impl Gates {
     /// Open gates, for `shard_count` shards at once.
@@ -54,7 +69,7 @@ impl Gates {
     pub fn enter_elsewhere(&self) -> Pass {
         let gate = self.elsewhere.load_full();
         gate.inside.fetch_add(1, Ordering::SeqCst);
-        Pass(gate)
+        Pass { gate, at_leaves: false }
     }
 
     /// Waits until all have ended that had entered so when this was called, or that could think that
@@ -111,6 +126,15 @@ impl Gates {
         }
     }
 
+    /// Keeps statements away from the leaf partitions of these shards.
+    pub fn bar_leaves(&self, shards: &[ShardId]) -> BarredLeaves {
+        let gates: Vec<_> = shards.iter().map(|shard| self.with_gate(*shard, Arc::clone)).collect();
+        for gate in &gates {
+            gate.barring.fetch_add(1, Ordering::SeqCst);
+        }
+        BarredLeaves(gates)
+    }
+
     /// Closes a shard's gate.
     pub fn close(&self, shard: ShardId) -> ClosedGate {
         let gate = self.with_gate(shard, Arc::clone);
@@ -123,17 +147,21 @@ impl Gate {
     /// Counts itself in before it looks, so that a closer sees it or it sees the closer.
     fn try_enter(self: &Arc<Self>) -> Option<Pass> {
         self.inside.fetch_add(1, Ordering::SeqCst);
-        let pass = Pass(Arc::clone(self));
+        let pass = Pass { gate: Arc::clone(self), at_leaves: false };
         (self.closed.load(Ordering::SeqCst) == 0).then_some(pass)
     }
 
     /// Waits until nobody is inside.
     async fn drained(&self) {
+        self.emptied(&self.inside).await;
+    }
+
+    async fn emptied(&self, count: &AtomicUsize) {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            if self.inside.load(Ordering::SeqCst) == 0 {
+            if count.load(Ordering::SeqCst) == 0 {
                 return;
             }
             emptied.await;
@@ -141,11 +169,57 @@ impl Gate {
     }
 }
 
+impl Pass {
+    /// Whether the shard's leaf partitions may be gone to. Whoever has been there goes on: it holds
+    /// their locks.
+    pub fn go_to_leaves(&mut self) -> bool {
+        if self.at_leaves {
+            return true;
+        }
+        // As at the gate: it counts itself in before it looks.
+        self.gate.at_leaves.fetch_add(1, Ordering::SeqCst);
+        self.at_leaves = true;
+        if self.gate.barring.load(Ordering::SeqCst) > 0 {
+            self.forget_leaves();
+        }
+        self.at_leaves
+    }
+
+    /// Nobody waits for this one any more.
+    pub fn forget_leaves(&mut self) {
+        if !std::mem::take(&mut self.at_leaves) {
+            return;
+        }
+        let left = self.gate.at_leaves.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == 0 && self.gate.barring.load(Ordering::SeqCst) > 0 {
+            self.gate.emptied.notify_waiters();
+        }
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
-        let left = self.0.inside.fetch_sub(1, Ordering::SeqCst) - 1;
-        if left == 0 && self.0.closed.load(Ordering::SeqCst) > 0 {
-            self.0.emptied.notify_waiters();
+        self.forget_leaves();
+        let left = self.gate.inside.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == 0 && self.gate.closed.load(Ordering::SeqCst) > 0 {
+            self.gate.emptied.notify_waiters();
+        }
+    }
+}
+
+impl BarredLeaves {
+    /// Waits until all have ended that had gone there before. Cancel safe; give it a deadline.
+    pub async fn left(&self) {
+        for gate in &self.0 {
+            gate.emptied(&gate.at_leaves).await;
+        }
+    }
+}
+
+impl Drop for BarredLeaves {
+    fn drop(&mut self) {
+        for gate in &self.0 {
+            gate.barring.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -200,6 +274,26 @@ mod tests {
         let _later = gates.enter_elsewhere();
         drop(before);
         ended.await;
+    }
+
+    #[tokio::test]
+    async fn who_is_at_a_leaf_is_waited_for_and_others_go_by_the_parent_meanwhile() {
+        let gates = Gates::new(2);
+        let [mut there, mut other] = [0, 0].map(|shard| gates.try_enter(ShardId(shard)).unwrap());
+        assert!(there.go_to_leaves());
+        let barred = gates.bar_leaves(&[ShardId(0), ShardId(1)]);
+        assert!(!other.go_to_leaves() && there.go_to_leaves());
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, barred.left()).await.is_err());
+        drop(there);
+        barred.left().await;
+        drop(barred);
+        assert!(other.go_to_leaves());
+        // Whoever defines something itself does not wait for itself.
+        let barred = gates.bar_leaves(&[ShardId(0)]);
+        other.forget_leaves();
+        barred.left().await;
+        assert!(!other.go_to_leaves());
     }
 
     #[tokio::test]

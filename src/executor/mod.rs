@@ -36,6 +36,7 @@ mod lookups;
 mod merge_session;
 mod open_pull;
 mod outside;
+mod parents;
 mod placed;
 mod pull;
 mod pump;

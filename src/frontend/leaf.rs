@@ -44,7 +44,9 @@ impl ClientSession {
         let guard = &self.session.member(node).await?.guard;
         let max = guard.pool().config().prepared_statements_max;
         // One that pushes another out would be worth less than nothing.
-        Ok(if guard.prepared.has_or_fits(leaf.number, max) { leaf } else { prepared })
+        let fits = guard.prepared.has_or_fits(leaf.number, max);
+        // A definition that comes wants statements to go by the parent.
+        Ok(if fits && self.session.go_to_leaf(*shard) { leaf } else { prepared })
     }
 
     /// The statement on the leaf, if it is known to give the same answer now.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Apart, LookupSql, alter, concurrent, create};
+use super::{Apart, LookupSql, Parents, alter, concurrent, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
@@ -30,6 +30,8 @@ pub struct DdlPlan {
     /// What locks tables, on all nodes before anything else: who writes them and their lookups waits,
     /// or has ended.
     pub locks: Vec<String>,
+    /// Sharded tables that it locks before their partitions.
+    pub parents: Parents,
     /// The lookup table that it makes, which is to be filled.
     pub fills: Option<TableName>,
     pub(super) steps: Vec<Step>,
@@ -135,6 +137,7 @@ impl DdlPlan {
             apart: None,
             on_leaves: None,
             locks: Vec::new(),
+            parents: Parents::default(),
             fills: None,
             steps,
         }
@@ -245,19 +248,26 @@ impl ShardStep {
 /// 0A000 where it can't be had over several nodes, with what would work.
 pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
     let scope = Scope { text: &ddl.text, search_path: &ddl.search_path, map };
+    let mut plan = planned(ddl, &scope)?;
+    plan.parents = Parents::of(&ddl.statement, &scope);
+    plan.locks.extend(plan.parents.locks_before(&ddl.statement, &ddl.text));
+    Ok(plan)
+}
+
+fn planned(ddl: &Ddl, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
     let as_written = || vec![Step::Nodes(ddl.text.trim().to_owned())];
     match &ddl.statement {
-        DdlStatement::CreateTable(create) => create::table(create, &scope),
-        DdlStatement::CreateIndex(index) => create::index(index, &scope),
-        DdlStatement::AlterTable(table) => alter::table(table, &scope),
+        DdlStatement::CreateTable(create) => create::table(create, scope),
+        DdlStatement::CreateIndex(index) => create::index(index, scope),
+        DdlStatement::AlterTable(table) => alter::table(table, scope),
         DdlStatement::DropTable(named) => {
             let others = scope.for_others(&named.names, &named.parts);
-            Ok(dropped(scope.policy_tables(&named.names), (&ddl.text, &others), map))
+            Ok(dropped(scope.policy_tables(&named.names), (&ddl.text, &others), scope.map))
         }
         DdlStatement::DropIndex(named) if named.concurrently => {
-            Ok(concurrent::dropped(named, &scope))
+            Ok(concurrent::dropped(named, scope))
         }
-        DdlStatement::Maintenance(of) => Ok(concurrent::maintenance(of, &scope)),
+        DdlStatement::Maintenance(of) => Ok(concurrent::maintenance(of, scope)),
         DdlStatement::DropIndex(named) => Ok(DdlPlan::new(
             Vec::new(),
             // An index of a home table is at home only.

@@ -20,6 +20,7 @@ mod lookup;
 mod merge;
 mod once;
 mod order;
+mod parents;
 mod pull;
 mod reduce;
 mod rekey;
@@ -45,6 +46,7 @@ pub use lookup::{
 pub use merge::merge;
 pub use once::once;
 pub use order::{Direction, Ordered, ordered};
+pub use parents::Parents;
 pub use pull::{InputKeys, PullInput, PullPlan, is_portable_type, pull, table_source};
 pub use reduce::{REDUCED_TABLE, Reduced, SumType, finish, param_text, reduce};
 pub use rekey::{RekeySteps, rekey};
