@@ -80,6 +80,78 @@ async fn a_reload_changes_who_is_let_in_and_drops_nobody() {
     serving.stop(&deployment).await;
 }
 
+/// How many of the clients can have a transaction with a connection to a node at the same time.
+async fn served_at_once(clients: &[Client]) -> usize {
+    let begin = clients.iter().map(|client| async {
+        let begun = client.batch_execute("BEGIN; SELECT count(*) FROM pg_class").await;
+        begun.map_err(|error| error.code().unwrap().code().to_owned())
+    });
+    let begun = futures_util::future::join_all(begin).await;
+    for (client, begun) in clients.iter().zip(&begun) {
+        client.batch_execute("ROLLBACK").await.unwrap();
+        if let Err(code) = begun {
+            assert_eq!(code, "53300");
+        }
+    }
+    begun.iter().filter(|begun| begun.is_ok()).count()
+}
+
+#[tokio::test]
+async fn a_reload_changes_limits_and_deadlines_and_drops_nobody() {
+    let deployment = Deployment::new(2).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(deployment.client().await);
+    }
+    let started_with = std::fs::read_to_string(&deployment.config).unwrap();
+    let reload = async |changes: &[(&str, &str)]| {
+        let change = |text: String, (old, new): &(&str, &str)| {
+            assert!(text.contains(old), "{old}");
+            text.replace(old, new)
+        };
+        let text = changes.iter().fold(started_with.clone(), change);
+        std::fs::write(&deployment.config, text).unwrap();
+        said(&deployment.run(&["reload"]).await)
+    };
+    let brought =
+        "SELECT count(*) FROM accounts a JOIN accounts b ON a.tenant_id + 1 = b.tenant_id";
+    assert_eq!(rows(&clients[0], brought).await, ["159"]);
+    assert_eq!(served_at_once(&clients).await, 4);
+    let block = deployment.client().await;
+    block
+        .batch_execute("BEGIN; UPDATE accounts SET version = 7 WHERE tenant_id = 1")
+        .await
+        .unwrap();
+
+    let node = &deployment.other_node(0).await;
+    let full = format!("mover: {{ node_bytes_max: {{ {node}: 1000 }},");
+    let executor = "executor: { pull_rows_max: 5,";
+    let backend = "backend: { pool_size: 2, checkout_timeout_ms: 300 }\npolicy:";
+    let changes = [("mover: {", full.as_str()), ("executor: {", executor), ("policy:", backend)];
+    let told = reload(&changes).await;
+    assert_eq!(told, "in force now: backend, executor, policy.mover\nneeds a restart: nothing\n");
+    let error = clients[0].batch_execute(brought).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "53400", "{error:?}");
+    let output = deployment.run(&["move", "0", node, "--wait"]).await;
+    assert!(said(&output).contains("lacks room"), "{}", said(&output));
+    block.batch_execute("COMMIT").await.unwrap();
+    let fewer = || async { (served_at_once(&clients).await <= 2).then_some(()) };
+    eventually("there are fewer connections", LIMIT, fewer).await;
+    assert!(served_at_once(&clients).await > 0);
+
+    reload(&[]).await;
+    assert_eq!(rows(&clients[0], brought).await, ["159"]);
+    let all = || async { (served_at_once(&clients).await == 4).then_some(()) };
+    eventually("there are as many as before", LIMIT, all).await;
+    let kept = rows(&block, "SELECT version FROM accounts WHERE tenant_id = 1").await;
+    assert_eq!(kept, ["7"]);
+    deployment.move_shard(0, node).await;
+    drop((clients, block));
+    serving.stop(&deployment).await;
+}
+
 #[tokio::test]
 async fn a_reload_shards_new_tables_steers_the_controller_and_disturbs_nobody() {
     let deployment = Deployment::new(2).await;

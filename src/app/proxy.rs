@@ -148,7 +148,7 @@ impl Proxy {
         let frontend = Frontend {
             engine: Arc::clone(&engine),
             admission: Arc::clone(&config.admission),
-            backend: config.backend,
+            backend: steering.backend(),
             secret,
         };
         let listening = frontend
@@ -204,8 +204,10 @@ impl Proxy {
         let mover = MoverContext::new(&parts, nodes.clone(), config.policy.mover.clone());
         let name = (gid_prefix, fence.proxy);
         let engine = Engine::new(parts, nodes, config.executor.clone(), name);
-        let steering = Steering::new(&engine, &config.policy);
-        Ok(Leadership { engine, mover: Arc::new(mover), steering, fence })
+        let mover = Arc::new(mover);
+        let backend = config.backend.clone();
+        let steering = Steering::new((&engine, &mover), backend, &config.policy);
+        Ok(Leadership { engine, mover, steering, fence })
     }
 
     /// What it needs to lead, if it does not.

@@ -122,6 +122,7 @@ impl Reloader {
         let mut reloaded = compare(&self.current, &new);
         reloaded.needs_reshard = self.steering.waiting_keys(&new.policy);
         reloaded.needs_import = self.steering.waiting_imports(&new.policy);
+        self.steering.limit(&new);
         let current = &mut self.current;
         let frontend = frontend::Config {
             listen: current.frontend.listen,
@@ -134,7 +135,9 @@ impl Reloader {
         current.users = new.users;
         current.user_lookup = new.user_lookup;
         current.tls = new.tls;
-        current.policy = Policy { mover: current.policy.mover.clone(), ..new.policy };
+        current.backend = new.backend;
+        current.executor = new.executor;
+        current.policy = new.policy;
         self.admission.store(Arc::new(current.admission()));
         Ok(reloaded)
     }
@@ -158,7 +161,10 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
         ("user_lookup", old.user_lookup != new.user_lookup),
         ("tls", old.tls != new.tls),
         ("frontend", limits(&old.frontend) != limits(&new.frontend)),
+        ("backend", old.backend != new.backend),
+        ("executor", old.executor != new.executor),
         ("policy: what is sharded", sharded(was) != sharded(is)),
+        ("policy.mover", was.mover != is.mover),
         ("policy.controller", was.controller != is.controller),
         ("policy.load", was.load != is.load),
         ("policy.forecast", was.forecast != is.forecast),
@@ -176,9 +182,6 @@ fn compare(old: &Serve, new: &Serve) -> Reloaded {
         ("data_folder", old.data_folder != new.data_folder),
         ("catalog", old.catalog != new.catalog),
         ("nodes", old.nodes != new.nodes),
-        ("backend", old.backend != new.backend),
-        ("executor", old.executor != new.executor),
-        ("policy.mover", was.mover != is.mover),
     ];
     let keys = |differences: &[(&'static str, bool)]| {
         differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()

@@ -1,5 +1,5 @@
-//! What a reload changes of a proxy at work beside who is let in: what is sharded, and how the
-//! controller works.
+//! What a reload changes of a proxy at work beside who is let in: what is sharded, how the controller
+//! works, limits and deadlines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use tokio::sync::watch;
 
 use super::StartError;
 use super::stored_map::follow;
-use crate::backend::NodeAddress;
-use crate::config::{GroupPolicy, Policy};
+use crate::backend::{self, LiveConfig, NodeAddress};
+use crate::config::{GroupPolicy, Policy, Serve};
 use crate::controller::{self, ControllerContext, Insight, Settings, Status};
 use crate::executor::Engine;
+use crate::mover::MoverContext;
 use crate::placement;
 use crate::runtime::Tasks;
 use crate::shard_move::{Import, ImportedTable};
@@ -24,6 +25,8 @@ const LEAVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Steering {
     engine: Arc<Engine>,
+    mover: Arc<MoverContext>,
+    backend: LiveConfig,
     settings: watch::Sender<Settings>,
     placement: Arc<ArcSwap<placement::Config>>,
     /// The groups as the policy has them, to be imported.
@@ -34,16 +37,35 @@ pub(super) struct Steering {
 }
 
 impl Steering {
-    pub(super) fn new(engine: &Arc<Engine>, policy: &Policy) -> Self {
+    pub(super) fn new(
+        (engine, mover): (&Arc<Engine>, &Arc<MoverContext>),
+        backend: backend::Config,
+        policy: &Policy,
+    ) -> Self {
         let settings = settings(policy);
         Self {
             engine: Arc::clone(engine),
+            mover: Arc::clone(mover),
+            backend: Arc::new(ArcSwap::from_pointee(backend)),
             placement: Arc::new(ArcSwap::from_pointee(settings.placement.clone())),
             settings: watch::Sender::new(settings),
             imports: Arc::new(ArcSwap::from_pointee(imports(policy))),
             status: watch::Sender::default(),
             insight: Insight::default(),
         }
+    }
+
+    /// The limits of connections in force.
+    pub(super) fn backend(&self) -> LiveConfig {
+        Arc::clone(&self.backend)
+    }
+
+    /// Puts limits and deadlines of connections, statements and moves in force. What waits already goes by
+    /// those that it began with.
+    pub(super) fn limit(&self, serve: &Serve) {
+        self.backend.store(Arc::new(serve.backend.clone()));
+        self.engine.set_config(serve.executor.clone());
+        self.mover.set_config(serve.policy.mover.clone());
     }
 
     /// What the controller sees and decides, once it is started.

@@ -1,7 +1,9 @@
 //! Limits of the connections to the nodes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 /// Limits of the connections to the nodes.
@@ -31,6 +33,9 @@ pub struct Config {
     /// When a session's connection may serve another one.
     pub pool_mode: PoolMode,
 }
+
+/// The limits in force, which a reload may change.
+pub type LiveConfig = Arc<ArcSwap<Config>>;
 
 /// When a session's connection may serve another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

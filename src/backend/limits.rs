@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::Pool;
+use super::{Permits, Pool};
+use crate::runtime::Tasks;
 
 /// How many connections may be open to one node, and to all nodes together.
 #[derive(Debug)]
 pub struct NodeLimit {
-    of_node: Arc<Semaphore>,
-    of_all: Arc<Semaphore>,
+    of_node: Permits,
+    of_all: Permits,
     /// The pools of the node, whose idle connections can make room.
     pools: Mutex<Vec<Weak<Pool>>>,
     /// Checkouts that wait for room.
@@ -45,9 +46,9 @@ impl Drop for Waiting<'_> {
 
 impl NodeLimit {
     /// At most `count` connections to this node, and those of `of_all` to all.
-    pub fn new(count: u32, of_all: Arc<Semaphore>) -> Arc<Self> {
+    pub fn new(count: u32, of_all: Permits) -> Arc<Self> {
         Arc::new(Self {
-            of_node: Arc::new(Semaphore::new(count.max(1) as usize)),
+            of_node: Permits::new(count),
             of_all,
             pools: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -69,11 +70,10 @@ impl NodeLimit {
             return Ok(slot);
         }
         let _waiting = Waiting::new(&self.waiting);
-        let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
-        let _closed = pools.iter().any(|pool| pool.close_one());
+        self.close_one();
         let waited = timeout_at(deadline, async {
-            let of_node = Arc::clone(&self.of_node).acquire_owned().await;
-            (of_node, Arc::clone(&self.of_all).acquire_owned().await)
+            let of_node = self.of_node.wait().await;
+            (of_node, self.of_all.wait().await)
         });
         match waited.await {
             Ok((Ok(of_node), Ok(of_all))) => Ok(Slot { _of_node: of_node, _of_all: of_all }),
@@ -81,9 +81,26 @@ impl NodeLimit {
         }
     }
 
+    /// Closes an idle connection of the node, if there is one.
+    pub fn close_one(&self) -> bool {
+        let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
+        pools.iter().any(|pool| pool.close_one())
+    }
+
+    /// There may be so many connections to the node from now on; idle ones are closed for that, others
+    /// as they come back.
+    pub fn resize(self: &Arc<Self>, count: u32, tasks: &Tasks) {
+        if self.of_node.size() != count.max(1) {
+            let limit = Arc::clone(self);
+            self.of_node.resize(count, tasks, move || {
+                limit.close_one();
+            });
+        }
+    }
+
     fn try_slot(&self) -> Option<Slot> {
-        let of_node = Arc::clone(&self.of_node).try_acquire_owned().ok()?;
-        let of_all = Arc::clone(&self.of_all).try_acquire_owned().ok()?;
+        let of_node = self.of_node.take()?;
+        let of_all = self.of_all.take()?;
         Some(Slot { _of_node: of_node, _of_all: of_all })
     }
 }

@@ -12,16 +12,17 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::limits::{NodeLimit, Slot, Waiting};
 use super::ticket::Look;
 use super::{
-    BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, Login, Moment,
-    NodeAddress, Oids, Ticket, TicketId,
+    BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, LiveConfig, Login,
+    Moment, NodeAddress, Oids, Permits, Ticket, TicketId,
 };
 use crate::ids::NodeId;
+use crate::runtime::Tasks;
 
 /// How long a connection that is too old is kept for a session that may ask `currval`.
 const KEPT_FOR: Duration = Duration::from_mins(1);
@@ -31,10 +32,9 @@ const KEPT_FOR: Duration = Duration::from_mins(1);
 pub struct Pool {
     of: PoolOf,
     login: ArcSwap<Login>,
-    config: Config,
-    size: u32,
+    config: LiveConfig,
     idle: Mutex<Vec<Idle>>,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     /// Checkouts that wait for one.
     waiting: AtomicUsize,
     /// How long those waited.
@@ -89,16 +89,15 @@ impl Pool {
     pub fn new(
         of: PoolOf,
         login: Login,
-        config: Config,
+        config: LiveConfig,
         (size, limit): (u32, Arc<NodeLimit>),
     ) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(size.max(1) as usize));
+        let permits = Permits::new(size);
         let idle = Mutex::default();
         let login = ArcSwap::from_pointee(login);
         let waiting = AtomicUsize::new(0);
         let waited = metrics::histogram!("foreshard_backend_checkout_wait_seconds");
-        let pool =
-            Arc::new(Self { of, login, config, size, idle, permits, waiting, waited, limit });
+        let pool = Arc::new(Self { of, login, config, idle, permits, waiting, waited, limit });
         pool.limit.enter(&pool);
         pool
     }
@@ -126,14 +125,14 @@ impl Pool {
     }
 
     /// The limits of its connections.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> arc_swap::Guard<Arc<Config>> {
+        self.config.load()
     }
 
     /// A connection for the session of `ticket` that is there and needs nothing, as most are. `None`
     /// says nothing: [`Pool::checkout`] knows what is to be done.
     pub fn try_checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Guard> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let permit = self.permits.take()?;
         self.take_ready(ticket, permit).ok()
     }
 
@@ -143,7 +142,7 @@ impl Pool {
         if let Some((idle, permit)) = self.take_reserved(ticket) {
             return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
         }
-        let deadline = Instant::now() + self.config.checkout_timeout();
+        let deadline = Instant::now() + self.config().checkout_timeout();
         let permit = self.permit(deadline).await?;
         match self.take_ready(ticket, permit) {
             Ok(guard) => Ok(guard),
@@ -217,7 +216,7 @@ impl Pool {
             DefaultsOf::Node | DefaultsOf::Home(_) => Vec::new(),
         };
         let parameters: Vec<_> = parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let (login, within) = (self.login.load_full(), self.config.connect_timeout());
+        let (login, within) = (self.login.load_full(), self.config().connect_timeout());
         let mut opened = Connection::open_with(*node, address, &login, within, &parameters).await?;
         if let DefaultsOf::Home(defaults) = defaults {
             defaults.learn(&mut opened).await?;
@@ -254,12 +253,12 @@ impl Pool {
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, ConnectError> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+        if let Some(permit) = self.permits.take() {
             return Ok(permit);
         }
         let started = Instant::now();
         let _waiting = Waiting::new(&self.waiting);
-        let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = timeout_at(deadline, self.permits.wait()).await;
         self.waited.record(started.elapsed().as_secs_f64());
         permit.map_err(|_| self.exhausted())?.map_err(|_| self.exhausted())
     }
@@ -267,8 +266,8 @@ impl Pool {
     fn exhausted(&self) -> ConnectError {
         ConnectError::PoolExhausted {
             node: self.of.address.name.clone(),
-            size: self.size,
-            timeout_ms: self.config.checkout_timeout_ms,
+            size: self.permits.size(),
+            timeout_ms: self.config().checkout_timeout_ms,
         }
     }
 
@@ -284,7 +283,7 @@ impl Pool {
         }
         let others = idle.iter().filter(|idle| free(idle)).count();
         // This checkout's own permit is not available either.
-        if others <= self.permits.available_permits() {
+        if others <= self.permits.free() {
             return Pick::Open;
         }
         let Some(at) = idle.iter().position(free) else { return Pick::Open };
@@ -307,13 +306,14 @@ impl Pool {
             return false;
         }
         let idle = now.since(connection.idle_since);
-        let is_old = self.config.lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
-        idle > self.config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
+        let is_old =
+            self.config().lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
+        idle > self.config().idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
     }
 
     /// Whether it was not idle for so long that it has to show that it answers.
     fn is_fresh(&self, connection: &Connection, now: Moment) -> bool {
-        now.since(connection.idle_since) < self.config.check_after()
+        now.since(connection.idle_since) < self.config().check_after()
     }
 
     /// Whether a connection that was idle for long still answers.
@@ -321,7 +321,7 @@ impl Pool {
         if self.is_fresh(connection, Moment::now()) {
             return true;
         }
-        matches!(timeout(self.config.connect_timeout(), connection.command("")).await, Ok(Ok(_)))
+        matches!(timeout(self.config().connect_timeout(), connection.command("")).await, Ok(Ok(_)))
     }
 
     /// The session of `ticket` has ended: nobody misses what it left, and what can't be told is
@@ -341,10 +341,10 @@ impl Pool {
 
     /// Connections that sessions hold, those that nobody holds, and how many there may be.
     pub fn filling(&self) -> (usize, usize, usize) {
-        let size = self.size.max(1) as usize;
+        let size = self.permits.size() as usize;
         let idle = self.idle.lock();
         let reserved = idle.iter().filter(|idle| idle.reserved.is_some()).count();
-        let taken = size.saturating_sub(self.permits.available_permits());
+        let taken = size.saturating_sub(self.permits.free());
         (taken.saturating_sub(reserved), idle.len(), size)
     }
 
@@ -365,6 +365,18 @@ impl Pool {
         let over =
             |idle: &mut Idle| idle.reserved.is_none() && self.is_over(&mut idle.connection, now);
         self.idle.lock().retain_mut(|idle| !over(idle));
+        // It may have become smaller.
+        loop {
+            let (in_use, idle, size) = self.filling();
+            if in_use + idle <= size || !self.close_one() {
+                return;
+            }
+        }
+    }
+
+    /// It may have this many connections from now on; where there are more, those go that come back.
+    pub fn resize(&self, size: u32, tasks: &Tasks) {
+        self.permits.resize(size, tasks, || {});
     }
 
     /// Closes the connections that nobody has checked out.

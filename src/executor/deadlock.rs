@@ -16,6 +16,8 @@ use crate::cluster::HoldingSession;
 use crate::ids::NodeId;
 use crate::runtime::{Tasks, now_unix_ms};
 
+/// How often it is looked whether to look at all.
+const UNASKED: Duration = Duration::from_secs(1);
 /// How long one node may take to tell who waits for whom.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// A circle that is still there after this long is none of two looks at different moments.
@@ -53,16 +55,19 @@ impl Engine {
         parties: impl Fn() -> Vec<Party> + Send,
         tasks: Tasks,
     ) {
-        let interval = Duration::from_millis(self.config.deadlock_check_ms);
         let mut suspects = HashMap::new();
-        while !interval.is_zero() {
+        loop {
+            let interval = Duration::from_millis(self.config().deadlock_check_ms);
             tokio::select! {
                 () = tasks.token().cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep(if interval.is_zero() { UNASKED } else { interval }) => {}
+            }
+            if interval.is_zero() {
+                continue;
             }
             note(&mut suspects, self.number, parties());
             let for_long = |it: &Suspect| {
-                now_unix_ms().saturating_sub(it.since_unix_ms) >= self.config.deadlock_check_ms
+                now_unix_ms().saturating_sub(it.since_unix_ms) >= self.config().deadlock_check_ms
             };
             let all = self.with_others(&suspects, for_long).await;
             // It takes two that hold what others wait for on another node.

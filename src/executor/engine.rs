@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +120,7 @@ pub struct Engine {
     /// The same of statements whose rows are merged in their order, or can't be.
     pub(super) sorted: AllLearned<Option<Arc<Sorting>>>,
     /// Deadlines.
-    pub config: Config,
+    config: Arc<ArcSwap<Config>>,
     /// Begins the name of every prepared transaction: unique to this catalog.
     pub gid_prefix: String,
     /// This proxy's number on the catalog.
@@ -181,7 +182,7 @@ impl Engine {
             direct: DirectLeaves::default(),
             learned: AllLearned::default(),
             sorted: AllLearned::default(),
-            config,
+            config: Arc::new(ArcSwap::from_pointee(config)),
             gid_prefix,
             number,
             started_unix_ms: since_epoch.as_millis(),
@@ -195,6 +196,16 @@ impl Engine {
             relations: RwLock::default(),
             places: AllLearned::default(),
         })
+    }
+
+    /// The deadlines in force.
+    pub fn config(&self) -> arc_swap::Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    /// Puts other deadlines in force.
+    pub fn set_config(&self, config: Config) {
+        self.config.store(Arc::new(config));
     }
 
     /// A name for a transaction that is to be prepared on several nodes; no other has it.

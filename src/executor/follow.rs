@@ -69,7 +69,7 @@ impl Engine {
         if !granted || Some(who.0) == self.cluster.me() {
             return None;
         }
-        let lock = self.ddl_lock.exclusive(self.config.ddl_timeout()).await?;
+        let lock = self.ddl_lock.exclusive(self.config().ddl_timeout()).await?;
         Some(Granted { who, _lock: lock })
     }
 
@@ -165,7 +165,7 @@ impl Engine {
             closing.passed().await;
             Ok::<_, CatalogError>(())
         };
-        match timeout(self.config.ddl_timeout(), told).await {
+        match timeout(self.config().ddl_timeout(), told).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "other proxies do not know of a definition"),
             Err(_) => tracing::warn!("another proxy did not hear of a definition in time"),

@@ -68,7 +68,7 @@ impl Session {
             }
         };
         let holds_locks = self.members.iter().any(Member::has_begun);
-        let limit = if holds_locks { BESIDE_LOCKS } else { self.engine.config.ddl_timeout() };
+        let limit = if holds_locks { BESIDE_LOCKS } else { self.engine.config().ddl_timeout() };
         if timeout(limit, others).await.is_err() {
             tracing::debug!("a definition runs beside transactions at partitions");
         }

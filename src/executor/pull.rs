@@ -136,7 +136,7 @@ impl Session {
         run: &PullRun<'_>,
         client: &mut Client,
     ) -> Result<Option<OpenPull>, Fault> {
-        let limit = self.engine.config.pull_timeout();
+        let limit = self.engine.config().pull_timeout();
         let deadline = Instant::now() + limit;
         let mut merge = MergeSession::begin(self).await?;
         // Nothing of this reaches the client, so that it may be cut off anywhere.
@@ -376,7 +376,7 @@ impl Session {
         merge: &mut MergeSession,
     ) -> Result<Option<FewRows>, Fault> {
         let home = self.engine.live_map.load().home();
-        let mut budget = Budget::new(&self.engine.config);
+        let mut budget = Budget::new(&self.engine.config());
         for lane in lanes.iter() {
             self.member(lane.node).await?;
         }

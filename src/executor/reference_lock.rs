@@ -37,7 +37,7 @@ impl Session {
         if self.transaction.references.is_some() {
             return Ok(());
         }
-        let limit = self.engine.config.gate_timeout();
+        let limit = self.engine.config().gate_timeout();
         let lock = Arc::clone(&self.engine.reference_lock.0).read_owned();
         let Ok(held) = timeout(limit, lock).await else {
             return Err(ServerError::new(

@@ -34,12 +34,12 @@ const STATUS: &str = "SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_c
 impl Engine {
     /// Resolves now, then at intervals, until it is stopped.
     pub async fn resolve_forever(self: Arc<Self>, tasks: Tasks) {
-        let interval = Duration::from_secs(self.config.resolve_interval_s.max(1));
         loop {
             self.resolve().await;
             if let Err(error) = self.refresh_derived().await {
                 tracing::warn!(%error, "views over sharded tables could not be read");
             }
+            let interval = Duration::from_secs(self.config().resolve_interval_s.max(1));
             let next = if self.doubts.any() { interval.min(SOON) } else { interval };
             tokio::select! {
                 () = tasks.token().cancelled() => return,

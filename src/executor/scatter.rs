@@ -55,7 +55,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Of rows of one node there is no limit.
     fn begin(session: &Session, several: bool) -> Self {
-        let config = &session.engine.config;
+        let config = session.engine.config();
         let some = |limit: u64| (several && limit > 0).then_some(limit);
         let time = some(config.scatter_timeout_ms).map(Duration::from_millis);
         Self {

@@ -41,7 +41,7 @@ impl Engine {
     /// # Errors
     /// It can't be told now.
     pub async fn has_catalog_views(&self) -> Result<bool, Fault> {
-        if !self.config.hide_partitions {
+        if !self.config().hide_partitions {
             return Ok(false);
         }
         let map = self.live_map.snapshot();

@@ -35,7 +35,7 @@ impl ClientSession {
         if prepared.number == 0 || prepared.uses.fetch_add(1, Ordering::Relaxed) < USES_MIN {
             return Ok(prepared);
         }
-        if !self.worker.engine.config.leaf_plans || !self.session.acts_as_login() {
+        if !self.worker.engine.config().leaf_plans || !self.session.acts_as_login() {
             return Ok(prepared);
         }
         let Some(leaf) = self.known_leaf(node, &prepared, site, *shard) else {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::admission::Admission;
@@ -21,7 +21,7 @@ use super::roles::{MockSecret, Roles};
 use super::seats::Seats;
 use super::socket::{Arrival, Door};
 use super::worker::{Handover, Worker, start_worker};
-use crate::backend::{self, DefaultsOf, Login, NodeLimit, Pool, PoolOf};
+use crate::backend::{self, DefaultsOf, Login, NodeLimit, Permits, Pool, PoolOf};
 use crate::executor::Engine;
 use crate::runtime::Tasks;
 
@@ -40,7 +40,7 @@ pub struct Frontend {
     /// Who is let in; what is stored here later holds for those who come later.
     pub admission: Arc<ArcSwap<Admission>>,
     /// Limits of the connections to the nodes.
-    pub backend: backend::Config,
+    pub backend: backend::LiveConfig,
     /// Known to this proxy alone.
     pub secret: MockSecret,
 }
@@ -105,7 +105,7 @@ impl Frontend {
         let (cancels, seats) = (Arc::new(Cancels::new(self.engine.number)), Seats::default());
         let (mut queues, mut workers, mut all_pools) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
-            let pools = Pools::new(&self.engine, self.backend.clone(), (index, count));
+            let pools = Pools::new(&self.engine, Arc::clone(&self.backend), (index, count));
             let pools = Arc::new(pools);
             all_pools.push(Arc::clone(&pools));
             let worker = Worker {
@@ -140,10 +140,10 @@ impl Frontend {
             database: map.database().to_owned(),
             credential: home.password.clone().into(),
         };
-        let all = Arc::new(Semaphore::new(LOOKUP_CONNECTIONS as usize));
+        let all = Permits::new(LOOKUP_CONNECTIONS);
         let limits = (LOOKUP_CONNECTIONS, NodeLimit::new(LOOKUP_CONNECTIONS, all));
         let of = PoolOf { node: map.home(), address: home, oids: None, defaults: DefaultsOf::Node };
-        Pool::new(of, login, self.backend.clone(), limits)
+        Pool::new(of, login, Arc::clone(&self.backend), limits)
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use super::directory::PoolInfo;
-use crate::backend::{Config, Defaults, DefaultsOf, Login, NodeAddress, NodeLimit, Pool, PoolOf};
+use crate::backend::{
+    Defaults, DefaultsOf, LiveConfig, Login, NodeAddress, NodeLimit, Permits, Pool, PoolOf,
+};
 use crate::executor::Engine;
 use crate::ids::NodeId;
 use crate::runtime::Tasks;
@@ -21,9 +22,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Pools {
     nodes: Vec<(PoolOf, Arc<NodeLimit>)>,
     home: NodeId,
-    config: Config,
-    /// Connections to a node that fall to this worker.
-    size: u32,
+    config: LiveConfig,
+    of_all: Permits,
+    /// Which worker it is, of how many.
+    share: (usize, usize),
     by_login: Mutex<HashMap<LoginKey, Vec<Arc<Pool>>>>,
 }
 
@@ -33,20 +35,20 @@ type LoginKey = (String, String);
 impl Pools {
     /// Pools of the worker with this index, which share the configured sizes with those of `workers`
     /// workers in all.
-    pub(super) fn new(engine: &Engine, config: Config, (index, workers): (usize, usize)) -> Self {
-        let share = |all: u32| share(all, index, workers);
-        let of_all = Arc::new(Semaphore::new(share(config.connections_max) as usize));
-        let of_node = share(config.node_connections_max);
-        let limit = || NodeLimit::new(of_node, Arc::clone(&of_all));
+    pub(super) fn new(engine: &Engine, config: LiveConfig, share: (usize, usize)) -> Self {
+        let limits = config.load();
+        let of_all = Permits::new(share_of(limits.connections_max, share));
+        let of_node = share_of(limits.node_connections_max, share);
+        let limit = || NodeLimit::new(of_node, of_all.clone());
         let of = |(node, address): (NodeId, &NodeAddress)| {
             let oids = engine.oids.get(node.index()).cloned();
             let of = PoolOf { node, address: address.clone(), oids, defaults: DefaultsOf::Node };
             (of, limit())
         };
         let nodes = (0u16..).map(NodeId).zip(&engine.nodes).map(of).collect();
-        let size = share(config.pool_size);
         let home = engine.live_map.load().home();
-        Self { nodes, home, config, size, by_login: Mutex::default() }
+        drop(limits);
+        Self { nodes, home, config, of_all, share, by_login: Mutex::default() }
     }
 
     /// The pools of a login, by node id.
@@ -63,10 +65,11 @@ impl Pools {
                 }
             };
             let pools = self.nodes.iter().map(|(of, limit)| {
-                let limits = (self.size, Arc::clone(limit));
+                let size = share_of(self.config.load().pool_size, self.share);
+                let limits = (size, Arc::clone(limit));
                 let oids = of.oids.clone().filter(|oids| oids.is_of(&login.database));
                 let of = PoolOf { oids, defaults: whose(of.node), ..of.clone() };
-                Pool::new(of, login.clone(), self.config.clone(), limits)
+                Pool::new(of, login.clone(), Arc::clone(&self.config), limits)
             });
             pools.collect()
         };
@@ -85,21 +88,45 @@ impl Pools {
         self.by_login.lock().values().flatten().map(info).collect()
     }
 
-    /// Closes idle connections whose time is over, until the tasks are stopped.
+    /// Closes idle connections whose time is over and follows limits that have changed, until the tasks
+    /// are stopped.
     pub(super) async fn sweep_forever(&self, tasks: &Tasks) {
         loop {
             tokio::select! {
                 () = tasks.token().cancelled() => return,
                 () = tokio::time::sleep(SWEEP_INTERVAL) => {}
             }
-            let pools: Vec<_> = self.by_login.lock().values().flatten().cloned().collect();
-            pools.iter().for_each(|pool| pool.sweep());
+            self.resize(tasks);
+            self.pools().iter().for_each(|pool| pool.sweep());
+        }
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.by_login.lock().values().flatten().cloned().collect()
+    }
+
+    /// Follows the limits in force.
+    fn resize(&self, tasks: &Tasks) {
+        let config = self.config.load_full();
+        let size = share_of(config.pool_size, self.share);
+        for pool in self.pools() {
+            pool.resize(size, tasks);
+        }
+        for (_, limit) in &self.nodes {
+            limit.resize(share_of(config.node_connections_max, self.share), tasks);
+        }
+        let all = share_of(config.connections_max, self.share);
+        if self.of_all.size() != all {
+            let limits: Vec<_> = self.nodes.iter().map(|(_, limit)| Arc::clone(limit)).collect();
+            self.of_all.resize(all, tasks, move || {
+                limits.iter().any(|limit| limit.close_one());
+            });
         }
     }
 }
 
 /// What of `all` falls to a worker: the shares add up to it, but each has one at least.
-fn share(all: u32, index: usize, workers: usize) -> u32 {
+fn share_of(all: u32, (index, workers): (usize, usize)) -> u32 {
     let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
     let extra = u32::try_from(index).is_ok_and(|index| index < all % workers);
     (all / workers + u32::from(extra)).max(1)
@@ -107,14 +134,14 @@ fn share(all: u32, index: usize, workers: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::share;
+    use super::share_of;
 
     #[test]
     fn the_shares_of_the_workers_add_up() {
         for (all, workers) in [(40, 2), (41, 2), (7, 4), (3, 3)] {
-            let sum: u32 = (0..workers).map(|index| share(all, index, workers)).sum();
+            let sum: u32 = (0..workers).map(|index| share_of(all, (index, workers))).sum();
             assert_eq!(sum, all);
         }
-        assert_eq!(share(1, 1, 2), 1);
+        assert_eq!(share_of(1, (1, 2)), 1);
     }
 }

@@ -303,7 +303,7 @@ impl<'a> Applier<'a> {
 
     /// Whether as much is pending as may be, or `times` that.
     fn is_full(&self, times: usize) -> bool {
-        let most = self.context.config.apply_batch_changes.max(1).saturating_mul(times);
+        let most = self.context.config().apply_batch_changes.max(1).saturating_mul(times);
         let loosely = self.windows.as_ref().map_or(0, |(_, changes)| changes.len());
         self.pending.len() + loosely >= most || self.pending_bytes >= PENDING_BYTES * times
     }

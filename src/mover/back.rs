@@ -44,7 +44,7 @@ const CHECKS: &str = "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_co
 pub(super) fn kept_ms(context: &MoverContext, map: &ShardMap, mv: &Move) -> u64 {
     let stays = |node| map.node(node).standing == Standing::Member;
     let all_stay = mv.sources().iter().all(|source| stays(source.node));
-    if all_stay { context.config.kept_ms(&mv.cause) } else { 0 }
+    if all_stay { context.config().kept_ms(&mv.cause) } else { 0 }
 }
 
 /// What the way back of a checked move is going to need, if the old copies are kept at all.
@@ -116,7 +116,7 @@ async fn make(context: &MoverContext, mv: &Move) -> Result<Vec<Lane>, MoveError>
         let nowhere = position::reset(&slot, Lsn(0));
         old.run("noting that the mark is not reached", &nowhere).await?;
         let mut sender = WalSender::open(context, mv, stream.from()).await?;
-        let deadline = Duration::from_millis(context.config.slot_deadline_ms);
+        let deadline = Duration::from_millis(context.config().slot_deadline_ms);
         sender.create_slot(&slot, false, deadline).await?;
     }
     Ok(going.lanes)

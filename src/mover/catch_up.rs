@@ -52,7 +52,7 @@ pub(super) async fn catch_up(
             best = best.min(slowest);
             ways.iter_mut().for_each(|way| way.lag = None);
         }
-        let near = lag_bytes <= context.config.lag_threshold_bytes || slowest <= NEAR;
+        let near = lag_bytes <= context.config().lag_threshold_bytes || slowest <= NEAR;
         if reached && (near || rounds >= ROUNDS) {
             let wait_ms = mv.not_before_unix_ms.saturating_sub(now_unix_ms());
             if wait_ms == 0 {

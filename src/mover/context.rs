@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -36,7 +37,7 @@ pub struct MoverContext {
     /// How to reach each node; a node's id is its index.
     pub nodes: Vec<NodeAddress>,
     /// What the operator set.
-    pub config: Config,
+    config: ArcSwap<Config>,
     /// How far each move under way is.
     pub progress: Progress,
     /// Where a test wants the process to die.
@@ -99,7 +100,7 @@ impl MoverContext {
             gates,
             ddl_lock,
             nodes,
-            config,
+            config: ArcSwap::from_pointee(config),
             progress: Progress::default(),
             failpoints: Failpoints::from_env(),
             connections: Tasks::new(),
@@ -107,6 +108,16 @@ impl MoverContext {
             held: Mutex::new(HashMap::new()),
             newest: AtomicU64::new(0),
         }
+    }
+
+    /// What the operator has set by now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// The operator has set something else: what is waited for or limited from now on goes by that.
+    pub fn set_config(&self, config: Config) {
+        self.config.store(Arc::new(config));
     }
 
     /// Notes that a move of this id was seen.

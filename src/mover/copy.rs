@@ -226,7 +226,7 @@ async fn copy_stream(
         let at = snapshot(context, stream, &source, goes_on).await?;
         begun_at = Some(at);
         if !goes_on {
-            let bytes_each = context.config.copy_segment_bytes;
+            let bytes_each = context.config().copy_segment_bytes;
             segments::plan(stream, &source, &destination, bytes_each).await?;
         }
         let all = segments::list(&destination, &slot).await?;
@@ -273,7 +273,7 @@ async fn snapshot(
 ) -> Result<Lsn, MoveError> {
     let before = file_nodes(source, stream).await?;
     let mut sender = WalSender::open(context, stream.mv, stream.from()).await?;
-    let deadline = Duration::from_millis(context.config.slot_deadline_ms);
+    let deadline = Duration::from_millis(context.config().slot_deadline_ms);
     let name = if goes_on { stream.verify_slot() } else { stream.slot() };
     let slot = sender.create_slot(&name, goes_on, deadline).await?;
     context.pass("slot_made")?;
@@ -464,7 +464,7 @@ struct Pace {
 
 impl Pace {
     fn new(context: &MoverContext) -> Self {
-        let bytes_per_second = context.config.copy_bytes_per_second;
+        let bytes_per_second = context.config().copy_bytes_per_second;
         Self { bytes_per_second, began: Instant::now(), bytes: 0 }
     }
 

@@ -225,7 +225,7 @@ impl Given {
         let mut sessions = Vec::new();
         for _ in &self.tables {
             let session = Session::open(context, mv, self.node).await?;
-            let sql = format!("SET lock_timeout = {}", context.config.lock_timeout_ms.max(50));
+            let sql = format!("SET lock_timeout = {}", context.config().lock_timeout_ms.max(50));
             session.run("opening a session", &sql).await?;
             sessions.push(session);
         }

@@ -91,7 +91,7 @@ impl Drainer {
         if left.is_empty() && !at_work.iter().any(|mv| mv.nodes().contains(&self.node)) {
             return Ok(true);
         }
-        let room = desk.context.config.concurrent_moves.max(1);
+        let room = desk.context.config().concurrent_moves.max(1);
         let mut planned: Vec<(Vec<ShardId>, NodeId)> = Vec::new();
         for shard in left {
             let busy = at_work.iter().any(|mv| mv.touches(shard) && !mv.is_aside())
@@ -117,7 +117,7 @@ impl Drainer {
         let Some(to) = self.best(desk, map, (shard, planned)) else {
             return Err(MoveError::Refused(format!("no node can take shard {shard}")));
         };
-        let most = desk.context.config.batch_shards.max(1);
+        let most = desk.context.config().batch_shards.max(1);
         let is_open = |(shards, node): &&mut (Vec<ShardId>, NodeId)| {
             *node == to && shards.len() < most && !shards.iter().any(|it| self.alone.contains(it))
         };

@@ -244,7 +244,7 @@ impl Driver<'_> {
         self.failures += 1;
         self.appliers.clear();
         let (state, story) = (self.mv.record.state, error.story());
-        let tried_enough = self.failures > self.context.config.failures_max;
+        let tried_enough = self.failures > self.context.config().failures_max;
         // Old copies are kept for their time.
         let hopeless = !error.is_passing() || (tried_enough && state != State::Keeping);
         let unsettled = state == State::Switching && self.inherited;
@@ -260,7 +260,7 @@ impl Driver<'_> {
             return Ok(());
         }
         cleanup::free_wal(self.context, &self.mv.record).await;
-        let wait = self.context.config.backoff(BACKOFF_MS, self.failures);
+        let wait = self.context.config().backoff(BACKOFF_MS, self.failures);
         match timeout(wait, self.stopping.cancelled()).await {
             Ok(()) => Err(MoveError::Stopped),
             Err(_) => Ok(()),

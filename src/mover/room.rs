@@ -64,7 +64,7 @@ pub(super) async fn has_room(
     needed: u64,
 ) -> Result<(), MoveError> {
     let node = &session.node;
-    if let Some(limit) = context.config.node_bytes_max.get(node) {
+    if let Some(limit) = context.config().node_bytes_max.get(node) {
         let rows = session.rows("asking for the size of the databases", USED, &[]).await?;
         let used: i64 = rows.first().map_or(0, |row| row.get(0));
         let used = u64::try_from(used).unwrap_or_default();
@@ -79,7 +79,7 @@ pub(super) async fn has_room(
         }
         return Ok(());
     }
-    let free = if context.config.ask_free_space { free(session).await? } else { None };
+    let free = if context.config().ask_free_space { free(session).await? } else { None };
     match free {
         Some(free) if needed > free / 10 * 9 => Err(MoveError::Refused(format!(
             "node {node} lacks room: about {} come, and df says that its disk has {} left, of which \

@@ -49,7 +49,7 @@ pub async fn run(context: Arc<MoverContext>, tasks: Tasks) {
         let at_work =
             |mv: &&Versioned<Move>| under_way.contains(&mv.record.id) && !tidies(&mv.record);
         let mut room = context
-            .config
+            .config()
             .concurrent_moves
             .max(1)
             .saturating_sub(wanted.iter().filter(at_work).count());
@@ -149,7 +149,7 @@ pub async fn recover_before_serving(context: &MoverContext) -> Result<Vec<ShardI
         }
         let shards: Vec<_> = mv.record.sources().iter().map(|source| source.shard).collect();
         drop(context.hold_all(&mv.record));
-        let deadline = Duration::from_millis(context.config.recovery_deadline_ms);
+        let deadline = Duration::from_millis(context.config().recovery_deadline_ms);
         let recovered = timeout(deadline, recover(context, &mv)).await;
         match recovered.unwrap_or(Err(MoveError::Timeout("settling a switch that was cut off"))) {
             Ok(()) => {

@@ -80,7 +80,7 @@ pub(super) async fn switch(
     cared.and(result)?;
     let mut ends = Ends::new(context, mv, (sessions, givers), stopping);
     let (mut reason, mut locked) = (String::new(), false);
-    for attempt in 0..context.config.switch_tries.max(1) {
+    for attempt in 0..context.config().switch_tries.max(1) {
         match ends.attempt(appliers, attempt).await {
             Ok(switched) => return Ok(switched),
             Err(Obstacle::Before(error) | Obstacle::Unknown(error)) => return Err(error),
@@ -90,11 +90,11 @@ pub(super) async fn switch(
                 ends.go_concurrently().await?;
             }
         }
-        let pause = jitter(context.config.backoff(25, attempt));
+        let pause = jitter(context.config().backoff(25, attempt));
         care(appliers, || sleep(pause)).await?;
     }
     let postponed = mv.record.postponed;
-    if postponed >= context.config.postponements_max {
+    if postponed >= context.config().postponements_max {
         let text =
             format!("the switch was put off {postponed} times, the last time since {reason}");
         return Err(MoveError::Refused(text));
@@ -106,7 +106,7 @@ pub(super) async fn switch(
         );
         return Err(MoveError::Refused(text));
     }
-    let wait = context.config.backoff(context.config.switch_backoff_ms, postponed);
+    let wait = context.config().backoff(context.config().switch_backoff_ms, postponed);
     let wait = u64::try_from(jitter(wait).as_millis()).unwrap_or(u64::MAX);
     Ok(Switched::Later(Event::Postponed { reason, retry_unix_ms: now_unix_ms() + wait }))
 }
@@ -192,7 +192,7 @@ impl<'a> Ends<'a> {
             }
             result
         };
-        let deadline = Duration::from_millis(self.context.config.marker_deadline_ms);
+        let deadline = Duration::from_millis(self.context.config().marker_deadline_ms);
         let give_up = async || {
             tokio::select! {
                 () = stayed.cancelled() => {}
@@ -236,7 +236,7 @@ impl<'a> Ends<'a> {
         let hiding = self.context.hide_on(nodes).ok_or_else(busy)?;
         for given in &self.givers {
             let source = self.sessions.on(given.node).map_err(Obstacle::Before)?;
-            match given.finish_others(source, self.context.config.lock_timeout_ms).await {
+            match given.finish_others(source, self.context.config().lock_timeout_ms).await {
                 Err(error) if error.is_lock_timeout() => return Err(busy()),
                 finished => finished.map_err(Obstacle::Before)?,
             }
@@ -270,7 +270,7 @@ impl<'a> Ends<'a> {
             let why = "a large transaction is still to be applied";
             return Err(Obstacle::Passing(why.to_owned()));
         }
-        let lock_timeout = self.context.config.lock_timeout_ms;
+        let lock_timeout = self.context.config().lock_timeout_ms;
         let epoch = Epoch(self.context.live_map.load().epoch().0 + 1);
         for given in &self.givers {
             let source = self.sessions.on(given.node).map_err(Obstacle::Before)?;
@@ -319,7 +319,7 @@ impl<'a> Ends<'a> {
     /// The longest wait for statements under way: short at first, since others wait meanwhile.
     fn drain_deadline(&self, attempt: u32) -> Duration {
         let tries = self.mv.record.postponed.saturating_add(attempt).min(16);
-        let most = self.context.config.drain_deadline_ms;
+        let most = self.context.config().drain_deadline_ms;
         Duration::from_millis((FIRST_DRAIN_MS << tries).min(most))
     }
 
@@ -329,7 +329,7 @@ impl<'a> Ends<'a> {
         let mut far = Vec::new();
         for (stream, seen) in streams(&self.mv.record).iter().zip(seen) {
             let end = self.sessions.on(stream.from())?.wal_end().await?;
-            far.push((end.0.saturating_sub(self.context.config.lag_threshold_bytes), seen));
+            far.push((end.0.saturating_sub(self.context.config().lag_threshold_bytes), seen));
         }
         let until = Instant::now() + LAST_LAG;
         while !far.iter().all(|(near, seen)| seen.load(Ordering::Relaxed) >= *near) {
@@ -395,7 +395,7 @@ impl<'a> Ends<'a> {
                     tracing::error!(error = error.story(), "who owns the shard is not known yet");
                 }
             }
-            let wait = self.context.config.backoff(100, tries);
+            let wait = self.context.config().backoff(100, tries);
             if timeout(wait, self.stopping.cancelled()).await.is_ok() {
                 break;
             }

@@ -148,7 +148,7 @@ async fn snapshot_slot(
     stream: &Stream<'_>,
     sender: &mut WalSender,
 ) -> Result<NewSlot, MoveError> {
-    let deadline = Duration::from_millis(context.config.slot_deadline_ms);
+    let deadline = Duration::from_millis(context.config().slot_deadline_ms);
     sender.create_slot(&stream.verify_slot(), true, deadline).await
 }
 

@@ -70,7 +70,7 @@ impl Importer<'_, '_> {
                 return Err(error);
             }
         };
-        let (config, mut reason) = (self.desk.context.config.clone(), String::new());
+        let (config, mut reason) = (self.desk.context.config(), String::new());
         for attempt in 0..config.switch_tries.max(1) {
             let lock_ms = (FIRST_LOCK_MS << attempt.min(8)).min(config.drain_deadline_ms.max(1));
             let began = Instant::now();

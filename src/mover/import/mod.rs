@@ -208,7 +208,7 @@ impl Importer<'_, '_> {
                 "ALTER TABLE {} ADD CONSTRAINT {check} CHECK ({condition}) NOT VALID",
                 table.name
             );
-            let tries = self.desk.context.config.postponements_max;
+            let tries = self.desk.context.config().postponements_max;
             let called_off = self.desk.called_off.clone();
             let oids = [table.oid];
             unless(&called_off, self.patiently("adding a check", &sql, &oids, tries)).await?;
@@ -225,7 +225,7 @@ impl Importer<'_, '_> {
     /// changed meanwhile.
     async fn switch(&mut self, tables: &[Plain], twins: &[String]) -> Result<bool, MoveError> {
         drop(timeout(EARLIER, self.desk.context.elsewhere_ended()).await);
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let mut reason = String::new();
         for postponed in 0..config.postponements_max.max(1) {
             match self.try_switch(tables, twins).await? {
@@ -304,7 +304,7 @@ impl Importer<'_, '_> {
         oids: &[u32],
         tries: u32,
     ) -> Result<(), MoveError> {
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let mut reason = String::new();
         for postponed in 0..tries.max(1) {
             swap::stop_vacuum(&self.home, oids).await;

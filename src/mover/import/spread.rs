@@ -27,7 +27,7 @@ pub(super) async fn spread(desk: &mut Desk<'_>, import: &Import) -> Result<(), M
     let home = desk.session(map.home()).await?;
     let rows = home.rows("looking for free slots", FREE, &[]).await?;
     let free: i64 = rows.first().map_or(0, |row| row.get(0));
-    let at_once = i64::try_from(desk.context.config.concurrent_moves.max(1)).unwrap_or(1);
+    let at_once = i64::try_from(desk.context.config().concurrent_moves.max(1)).unwrap_or(1);
     let most = usize::try_from(free / 2 / at_once).unwrap_or_default().max(2);
     let mut spreader = Spreader { import, most, asked: BTreeMap::new() };
     let mut commits = desk.context.catalog.watch::<Move>();

@@ -215,7 +215,7 @@ impl Resharder<'_, '_> {
 
     /// Applies the streams, compares, and switches as soon as nobody is in the way.
     async fn follow(&mut self, plan: &Plan) -> Result<(), MoveError> {
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let (mut postponed, mut reason) = (0, String::new());
         loop {
             match Box::pin(self.follow_once(plan)).await? {
@@ -269,7 +269,7 @@ impl Resharder<'_, '_> {
     /// After the switch: the old tables go, and all that hangs on the new ones is made known. What is in
     /// the way of that is waited for, unless the job is called off.
     async fn finish(&mut self, names: &[TableName]) -> Result<(), MoveError> {
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let (mut tries, mut reason) = (0, String::new());
         loop {
             let error = match self.try_to_finish(names).await {

@@ -27,7 +27,7 @@ impl Resharder<'_, '_> {
         let lock = self.desk.engine.ddl_lock.clone();
         let busy = || MoveError::Busy("a definition is being changed".to_owned());
         let _no_ddl = timeout(DDL, lock.shared()).await.map_err(|_| busy())?;
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let (mut failures, mut failed_at, mut reason) = (0, None, String::new());
         loop {
             let Err(error) = Box::pin(self.go_on()).await else { return Ok(()) };
@@ -258,7 +258,7 @@ impl Resharder<'_, '_> {
     pub(super) async fn give_up(&mut self, error: MoveError) -> MoveError {
         let began = self.stage().is_some();
         let text = error.confidential_story();
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let (mut tries, mut reason) = (0, String::new());
         loop {
             let undone = self.undo_all(&text).await;

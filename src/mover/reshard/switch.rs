@@ -101,7 +101,7 @@ impl Resharder<'_, '_> {
         plan: &Plan,
         appliers: &mut [Applier<'_>],
     ) -> Result<Tried, MoveError> {
-        let config = self.desk.context.config.clone();
+        let config = self.desk.context.config();
         let mut reason = String::new();
         for attempt in 0..config.switch_tries.max(1) {
             match self.attempt(plan, appliers, attempt).await {
@@ -137,7 +137,7 @@ impl Resharder<'_, '_> {
             }
             result
         };
-        let deadline = Duration::from_millis(context.config.marker_deadline_ms);
+        let deadline = Duration::from_millis(context.config().marker_deadline_ms);
         let give_up = async || {
             tokio::select! {
                 () = stayed.cancelled() => {}
@@ -207,7 +207,7 @@ impl<'a> Ends<'a> {
         (marker, attempt): (&str, u32),
         seen: &[Arc<AtomicU64>],
     ) -> Result<(), Obstacle> {
-        let config = &self.context.config;
+        let config = self.context.config();
         let drain = (FIRST_DRAIN_MS << attempt.min(16)).min(config.drain_deadline_ms);
         let shards: Vec<_> = plan.sources.iter().map(|part| part.shard).collect();
         let drained = timeout(Duration::from_millis(drain), async {
@@ -254,7 +254,7 @@ impl<'a> Ends<'a> {
             let swap = self.swaps.iter().find(|swap| swap.node == stream.from());
             let Some(swap) = swap else { continue };
             let end = swap.session.wal_end().await?.0;
-            far.push((end.saturating_sub(self.context.config.lag_threshold_bytes), seen));
+            far.push((end.saturating_sub(self.context.config().lag_threshold_bytes), seen));
         }
         let until = Instant::now() + LAST_LAG;
         while !far.iter().all(|(near, seen)| seen.load(Ordering::Relaxed) >= *near) {
