@@ -149,6 +149,53 @@ async fn who_only_waits_long_is_left_alone() {
     assert!(started.elapsed() >= Duration::from_secs(4));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_that_waits_for_one_at_a_partition_is_cancelled_and_disturbs_nobody() {
+    let (database, proxy, client) = shop().await;
+    let writer = proxy.client().await;
+    let add = writer.prepare("UPDATE accounts SET balance = balance + 1 WHERE id = $1").await;
+    let add = add.unwrap();
+    let held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
+                WHERE c.relname = 'accounts' AND l.mode = 'RowExclusiveLock' \
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("it goes to the partition", DEADLINE, || async {
+        for _ in 0..20 {
+            writer.execute(&add, &[&1_i64]).await.unwrap();
+        }
+        writer.batch_execute("BEGIN").await.unwrap();
+        writer.execute(&add, &[&1_i64]).await.unwrap();
+        let mut parents = 0;
+        for node in 0..3 {
+            let found = rows(&database.client(node).await, held).await;
+            parents += found[0].parse::<usize>().unwrap();
+        }
+        if parents > 0 {
+            writer.batch_execute("ROLLBACK").await.unwrap();
+        }
+        (parents == 0).then_some(())
+    })
+    .await;
+    let token = client.cancel_token();
+    let define = "ALTER TABLE accounts ADD COLUMN extra int";
+    let (defined, ()) = tokio::join!(timeout(DEADLINE, client.batch_execute(define)), async {
+        let other = proxy.client().await;
+        // Others go on, by the parent.
+        let prepared = other.prepare("SELECT balance FROM accounts WHERE id = $1").await.unwrap();
+        for id in 1..40_i64 {
+            other.query_one(&prepared, &[&id]).await.unwrap();
+        }
+        writer.batch_execute("SELECT max(balance) FROM accounts").await.unwrap();
+        token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    });
+    assert_eq!(code(&defined.unwrap().unwrap_err()), "57014");
+    let (defined, ()) = tokio::join!(timeout(DEADLINE, client.batch_execute(define)), async {
+        writer.batch_execute("SELECT max(balance) FROM accounts").await.unwrap();
+        writer.batch_execute("COMMIT").await.unwrap();
+    });
+    defined.unwrap().unwrap();
+    assert_eq!(rows(&client, "SELECT count(extra) FROM accounts").await, ["0"]);
+}
+
 /// Writes one account after the other by a prepared statement, which goes to the leaf partition, alone
 /// and in blocks where a statement follows that goes by the parent; up to `stop`, or its first error.
 async fn write(client: Client, first: i64, (written, stop): (Arc<AtomicU64>, Arc<AtomicU64>)) {

@@ -1,8 +1,11 @@
 //! Both proxies serve: one leads, and moves shards while clients of either write.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::types::ToSql;
@@ -11,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::pair::{Pair, share, stopped};
 use crate::process_support::{Deployment, Serving, Writers};
 use crate::support::gap::Gap;
-use crate::support::{eventually, rows};
+use crate::support::{self, eventually, rows};
 
 /// How long a statement may take that must not hang.
 const SOON: Duration = Duration::from_secs(30);
@@ -302,6 +305,114 @@ async fn a_cancel_request_may_reach_the_other_one() {
     let (error, ()) = tokio::join!(sleeping, cancelling);
     assert_eq!(error.code().unwrap().code(), "57014");
     drop(theirs);
+    // With the long key of protocol 3.2 too.
+    let (mut sleeping, key) = asleep_by_3_2(&pair.second).await;
+    let mut request = (u32::try_from(key.len()).unwrap() + 8).to_be_bytes().to_vec();
+    request.extend_from_slice(&80_877_102_u32.to_be_bytes());
+    request.extend_from_slice(&key);
+    let mut stream = TcpStream::connect(("127.0.0.1", pair.first.port)).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    let error = loop {
+        let (tag, body) = timeout(SOON, frame(&mut sleeping)).await.unwrap();
+        if tag == b'E' {
+            break foreshard::wire::read_error(&body);
+        }
+    };
+    assert_eq!(error.code, "57014");
+    drop(sleeping);
+    second.stop(&pair.second).await;
+    first.stop(&pair.first).await;
+}
+
+/// The next frame of a server: its tag and its body.
+async fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let tag = stream.read_u8().await.unwrap();
+    let len = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
+    let mut body = vec![0; len - 4];
+    stream.read_exact(&mut body).await.unwrap();
+    (tag, body)
+}
+
+/// A session that speaks protocol 3.2 and is asleep on a node, and its key.
+async fn asleep_by_3_2(deployment: &Deployment) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(("127.0.0.1", deployment.port)).await.unwrap();
+    let mut out = bytes::BytesMut::new();
+    let parameters = [("user", "postgres"), ("database", deployment.database.name.as_str())];
+    foreshard::wire::put_startup(&parameters, &mut out);
+    out[7] = 2;
+    stream.write_all(&out).await.unwrap();
+    let mut key = Vec::new();
+    loop {
+        match timeout(SOON, frame(&mut stream)).await.unwrap() {
+            (b'K', body) => key = body,
+            (b'Z', _) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(key.len(), 36);
+    out.clear();
+    let sql = "SELECT pg_sleep(60) FROM accounts WHERE tenant_id = 1";
+    foreshard::wire::put_query(sql, &mut out);
+    stream.write_all(&out).await.unwrap();
+    let asleep = || async {
+        for address in &deployment.database.nodes {
+            let node = support::connect(address, &deployment.database.name).await;
+            let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
+                       AND datname = current_database()";
+            if !rows(&node, sql).await.is_empty() {
+                return Some(());
+            }
+        }
+        None
+    };
+    eventually("it sleeps", SOON, asleep).await;
+    (stream, key)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_at_one_end_in_no_deadlock_with_writers_of_the_other() {
+    let pair = Pair::that_both_serve().await;
+    let (first, second) = pair.serve_both().await;
+    let (written, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let mut writers = Vec::new();
+    for number in 0..4_i64 {
+        let client = pair.second.client().await;
+        let (written, stop) = (Arc::clone(&written), Arc::clone(&stop));
+        writers.push(tokio::spawn(async move {
+            let sql = "UPDATE accounts SET version = version + 1 WHERE tenant_id = $1";
+            let add = client.prepare(sql).await.unwrap();
+            let id = number + 1;
+            let read = format!("SELECT max(version) FROM accounts WHERE tenant_id = {id}");
+            while stop.load(Ordering::Relaxed) == 0 {
+                client.execute(&add, &[&id]).await.unwrap();
+                client.batch_execute("BEGIN").await.unwrap();
+                client.execute(&add, &[&id]).await.unwrap();
+                client.batch_execute(&read).await.unwrap();
+                client.batch_execute("COMMIT").await.unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    // Each of them defines something, while the clients of the second one write.
+    for (round, deployment) in [&pair.first, &pair.second].into_iter().cycle().take(12).enumerate()
+    {
+        let client = deployment.client().await;
+        for verb in ["ADD COLUMN extra int DEFAULT 1", "DROP COLUMN extra"] {
+            let before = written.load(Ordering::Relaxed);
+            let more = || async {
+                let ended = writers.iter().any(|writer| writer.is_finished());
+                (ended || written.load(Ordering::Relaxed) > before + 60).then_some(())
+            };
+            eventually("they write", SOON, more).await;
+            let sql = format!("ALTER TABLE accounts {verb}");
+            let defined = timeout(SOON, client.batch_execute(&sql)).await.unwrap();
+            defined.unwrap_or_else(|error| panic!("round {round}, {sql}: {error:?}"));
+        }
+    }
+    stop.store(1, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
     second.stop(&pair.second).await;
     first.stop(&pair.first).await;
 }

@@ -114,7 +114,7 @@ impl Session {
     /// Keeps moves away; waits for those under way.
     pub(super) async fn no_moves(&self) -> Result<Exclusive, Fault> {
         let limit = self.engine.config().ddl_timeout();
-        let lock = self.engine.ddl_lock.exclusive(limit).await;
+        let lock = self.cancel.unless_cancelled(self.engine.ddl_lock.exclusive(limit)).await?;
         let lock = lock.ok_or_else(|| move_under_way(limit))?;
         if self.engine.cluster.leads() {
             return Ok(lock);

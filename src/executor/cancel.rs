@@ -11,6 +11,7 @@ use crate::ids::NodeId;
 use crate::wire::{CancelKey, ServerError, SqlState, body, read_error};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// How long passing a cancel request on may take.
@@ -26,6 +27,8 @@ pub struct CancelTarget {
     pinned: AtomicBool,
     /// Its transaction is being ended: there is a reason.
     doomed: AtomicBool,
+    /// Wakes who waits for other than a node.
+    asked: Notify,
     /// Who waits for whom.
     deadlock: Mutex<Option<String>>,
 }
@@ -84,8 +87,27 @@ impl CancelTarget {
         }
     }
 
+    /// Does `work`, which waits for other sessions here; a cancel request ends that. Cancel safe if `work`
+    /// is.
+    ///
+    /// # Errors
+    /// 57014: it was cancelled.
+    pub(super) async fn unless_cancelled<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, ServerError> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.asked.notified() => {
+                let message = "canceling statement due to user request";
+                Err(ServerError::new(SqlState::QUERY_CANCELED, message))
+            }
+        }
+    }
+
     /// Passes a cancel request on to every connection that the session holds now.
     pub async fn cancel(&self, engine: &Engine) {
+        self.asked.notify_waiters();
         let keys = {
             let held = self.held.lock();
             self.hit.store(!held.is_empty(), Ordering::Relaxed);

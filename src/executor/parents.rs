@@ -4,6 +4,7 @@
 //! table then.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -69,7 +70,8 @@ impl Session {
         };
         let holds_locks = self.members.iter().any(Member::has_begun);
         let limit = if holds_locks { BESIDE_LOCKS } else { self.engine.config().ddl_timeout() };
-        if timeout(limit, others).await.is_err() {
+        let cancel = Arc::clone(&self.cancel);
+        if cancel.unless_cancelled(timeout(limit, others)).await?.is_err() {
             tracing::debug!("a definition runs beside transactions at partitions");
         }
         if let Some(ddl) = &mut self.transaction.ddl {
