@@ -109,20 +109,24 @@ pub(super) async fn greet(
                 return Ok(Greeted { client, origin, greeting });
             }
             FirstPacket::Startup { minor, parameters } => {
-                let unknown: Vec<_> = parameters
-                    .iter()
-                    .filter(|(name, _)| name.starts_with("_pq_."))
-                    .map(|(name, _)| name.clone())
-                    .collect();
-                let spoken = minor.min(NEWEST_MINOR);
-                if minor > spoken || !unknown.is_empty() {
-                    client.put(Reply::NegotiateProtocol(spoken, unknown));
-                }
+                let spoken = negotiate(minor, &parameters, &mut client);
                 let greeting = startup(spoken, parameters).map(Greeting::Session);
                 return Ok(Greeted { client, origin, greeting });
             }
         }
     }
+}
+
+/// The minor version that is spoken; the client hears of it, and of options that nobody knows, where that
+/// is not what it asked for.
+fn negotiate(minor: u16, parameters: &[(String, String)], client: &mut Client) -> u16 {
+    let names = parameters.iter().map(|(name, _)| name);
+    let unknown: Vec<_> = names.filter(|name| name.starts_with("_pq_.")).cloned().collect();
+    let spoken = minor.min(NEWEST_MINOR);
+    if minor > spoken || !unknown.is_empty() {
+        client.put(Reply::NegotiateProtocol(spoken, unknown));
+    }
+    spoken
 }
 
 /// Whether the client's first byte is that of a TLS handshake.
