@@ -114,7 +114,7 @@ async fn views_that_were_made_on_the_home_node_directly_are_right_at_once() {
 async fn what_a_view_can_t_be_is_refused() {
     let (database, _proxy, client) = shop().await;
     for sql in [
-        "CREATE MATERIALIZED VIEW m AS SELECT id FROM tenants",
+        "CREATE MATERIALIZED VIEW m AS SELECT id FROM tenants_s1",
         "CREATE TEMP VIEW t AS SELECT id FROM tenants",
         "CREATE RECURSIVE VIEW r (n) AS SELECT 1 UNION ALL SELECT id FROM tenants, r",
         "CREATE VIEW s AS SELECT id FROM tenants_s1",
@@ -128,7 +128,6 @@ async fn what_a_view_can_t_be_is_refused() {
         "WITH gone AS (DELETE FROM orders RETURNING tenant_id) DELETE FROM named",
         "SELECT * FROM named FOR UPDATE",
         "ALTER TABLE named RENAME TO renamed",
-        "CREATE MATERIALIZED VIEW m AS SELECT * FROM named",
         "CREATE TEMP TABLE named (id int)",
     ] {
         assert_eq!(error(&client, sql).await, "0A000", "{sql}");
@@ -197,5 +196,88 @@ async fn the_rights_to_a_view_and_row_security_are_those_of_one_postgresql() {
     assert_eq!(error(&reader, max).await, "0A000");
     assert_eq!(rows(&reader, "SELECT id FROM named WHERE id = 33").await, ["33"]);
     assert_eq!(rows(&reader, "SELECT id FROM tenants WHERE id = 33").await, Vec::<String>::new());
+    client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.ok();
+}
+
+/// What stands behind materialized views on the home node.
+const BEHIND: &str = "SELECT count(*) FROM pg_class WHERE relnamespace = \
+    to_regnamespace('foreshard_kept') AND relkind IN ('r', 'v')";
+
+#[tokio::test]
+async fn a_materialized_view_is_kept_by_the_home_node_and_goes_with_all_behind_it() {
+    let (database, proxy, client) = shop().await;
+    let home = database.client(0).await;
+    for sql in [
+        "CREATE MATERIALIZED VIEW kept AS SELECT id, name FROM tenants",
+        "CREATE UNIQUE INDEX ON kept (id)",
+        "CREATE MATERIALIZED VIEW other AS SELECT count(*) AS n FROM tenants",
+        "DELETE FROM tenants WHERE id > 30",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    assert_eq!(rows(&home, BEHIND).await, ["4"]);
+    let proxy = proxy.restart().await;
+    let client = proxy.client().await;
+    let count = "SELECT count(*) FROM kept";
+    assert_eq!(rows(&client, count).await, ["40"]);
+    // Both wait for each other, and both fill it.
+    let (second, refresh) = (proxy.client().await, "REFRESH MATERIALIZED VIEW CONCURRENTLY kept");
+    let (one, two) = tokio::join!(client.batch_execute(refresh), second.batch_execute(refresh));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(rows(&client, count).await, ["30"]);
+    let joined = "SELECT count(*), count(k.id) FROM tenants t LEFT JOIN kept k ON k.name = t.name";
+    assert_eq!(rows(&client, joined).await, ["30|30"]);
+    client.batch_execute("DROP MATERIALIZED VIEW kept").await.unwrap();
+    assert_eq!(rows(&home, BEHIND).await, ["2"]);
+    // What went past the proxy is removed with the next view that is made.
+    home.batch_execute("DROP MATERIALIZED VIEW other").await.unwrap();
+    assert_eq!(rows(&home, BEHIND).await, ["2"]);
+    let next = "CREATE MATERIALIZED VIEW next AS SELECT id FROM tenants";
+    client.batch_execute(next).await.unwrap();
+    assert_eq!(rows(&home, BEHIND).await, ["2"]);
+    assert_eq!(error(&client, "DROP TABLE tenants").await, "2BP01");
+    client.batch_execute("DROP TABLE tenants CASCADE").await.unwrap();
+    assert_eq!(error(&client, "SELECT * FROM next").await, "42P01");
+    client
+        .batch_execute("CREATE MATERIALIZED VIEW last AS SELECT count(*) AS n FROM orders")
+        .await
+        .unwrap();
+    assert_eq!(rows(&home, BEHIND).await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_materialized_view_is_refreshed_by_its_owner() {
+    let (database, proxy, client) = shop().await;
+    let role = format!("keeper_{}", database.name);
+    for sql in [
+        format!("CREATE ROLE {role} LOGIN"),
+        format!("GRANT SELECT ON tenants TO {role}"),
+        format!("GRANT CREATE ON SCHEMA public TO {role}"),
+        "CREATE MATERIALIZED VIEW kept AS SELECT id FROM tenants".to_owned(),
+    ] {
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    let mut config = proxy.config();
+    config.user(&role);
+    let (keeper, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    drop(foreshard::runtime::Tasks::new().spawn("keeper", connection));
+    let refresh = "REFRESH MATERIALIZED VIEW kept";
+    assert_eq!(error(&keeper, refresh).await, "42501");
+    assert_eq!(error(&keeper, "SELECT * FROM kept").await, "42501");
+    let give = format!("ALTER MATERIALIZED VIEW kept OWNER TO {role}");
+    client.batch_execute(&give).await.unwrap();
+    client.batch_execute("INSERT INTO tenants VALUES (41, 'late')").await.unwrap();
+    // Somebody else's rights would decide what it reads.
+    assert_eq!(error(&client, refresh).await, "0A000");
+    keeper.batch_execute(refresh).await.unwrap();
+    assert_eq!(rows(&keeper, "SELECT count(*) FROM kept").await, ["41"]);
+    client.batch_execute(&format!("REVOKE SELECT ON tenants FROM {role}")).await.unwrap();
+    assert_eq!(error(&keeper, refresh).await, "42501");
+    keeper.batch_execute("CREATE MATERIALIZED VIEW own AS SELECT 1 AS x").await.unwrap();
+    assert_eq!(
+        error(&keeper, "CREATE MATERIALIZED VIEW no AS SELECT id FROM tenants").await,
+        "42501"
+    );
     client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.ok();
 }

@@ -33,3 +33,8 @@ async fn writes_through_its_views_give_what_one_postgresql_gives() {
 async fn names_on_its_search_path_mean_what_they_mean_on_one_postgresql() {
     script("paths").await;
 }
+
+#[tokio::test]
+async fn what_it_keeps_in_materialized_views_gives_what_one_postgresql_gives() {
+    script("materialized").await;
+}

@@ -166,7 +166,7 @@ async fn a_hint_says_where_a_statement_goes_that_does_not_say_it() {
         ("/* foreshard: node = n9 */ CALL drop_all()", "22023"),
         ("/* foreshard: shop 5 */ SELECT 1", "42601"),
         ("/* foreshard: shard = 1 */ SELECT orders_of(1); SELECT orders_of(2)", "0A000"),
-        ("/* foreshard: shard = 1 */ CREATE MATERIALIZED VIEW v AS SELECT * FROM orders", "0A000"),
+        ("/* foreshard: shard = 1 */ CREATE TEMP VIEW v AS SELECT * FROM orders", "0A000"),
     ] {
         assert_eq!(code(client, sql).await, expected, "{sql}");
     }

@@ -80,7 +80,10 @@ impl Session {
             return self.run_apart(plan, apart, client).await;
         }
         if self.transaction.ddl.is_none() {
-            self.transaction.ddl = Some(self.no_moves().await?);
+            self.transaction.ddl = match self.transaction.reserved.take() {
+                Some(reserved) => Some(reserved),
+                None => Some(self.no_moves().await?),
+            };
         }
         self.go_by_parents(&plan.parents).await?;
         if let Some(lookup) = &plan.fills {

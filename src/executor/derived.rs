@@ -12,7 +12,9 @@ use crate::sql::{Statement, Strings, TableName, parse};
 use crate::wire::ServerError;
 use tokio_postgres::Client;
 
-/// Views that depend on these tables (schemas, names), their partitions, or functions (OIDs).
+/// Views that depend on these tables (schemas, names), their partitions, or functions (OIDs); not those
+/// that the home node keeps with the rows of all nodes ([`planner::kept_view`](crate::planner::kept_view)),
+/// nor what reads them.
 const VIEWS: &str = "\
     WITH RECURSIVE base AS ( \
       SELECT c.oid FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) t (s, n) \
@@ -21,10 +23,18 @@ const VIEWS: &str = "\
     ), parts AS ( \
       SELECT oid FROM base UNION \
       SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN base ON i.inhparent = base.oid \
+    ), kept AS ( \
+      SELECT r.ev_class FROM pg_catalog.pg_rewrite r \
+      JOIN pg_catalog.pg_class m ON m.oid = r.ev_class AND m.relkind = 'm' \
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+      AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+      JOIN pg_catalog.pg_class t ON t.oid = d.refobjid AND t.relkind = 'r' \
+      AND t.relnamespace = pg_catalog.to_regnamespace('foreshard_kept') \
     ), rules AS ( \
       SELECT r.ev_class, d.refclassid, d.refobjid FROM pg_catalog.pg_rewrite r \
       JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
       AND d.objid = r.oid AND d.refobjid <> r.ev_class \
+      WHERE r.ev_class NOT IN (SELECT ev_class FROM kept) \
     ), dependent AS ( \
       SELECT ev_class AS oid FROM rules \
       WHERE refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \

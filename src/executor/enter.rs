@@ -97,7 +97,10 @@ impl Session {
     /// 55000: it lasts too long.
     pub async fn keep_definitions(&mut self, epoch: Epoch) -> Result<Entered, Fault> {
         if self.transaction.ddl.is_none() {
-            let lock = self.no_moves().await?;
+            let lock = match self.transaction.reserved.take() {
+                Some(reserved) => reserved,
+                None => self.no_moves().await?,
+            };
             if self.engine.live_map.load().epoch() != epoch {
                 return Ok(Entered::Stale);
             }

@@ -27,6 +27,7 @@ mod finish;
 mod follow;
 mod gate;
 mod inflow;
+mod kept;
 mod learned;
 mod leave;
 mod live_map;

@@ -46,6 +46,8 @@ pub(super) struct Transaction {
     pub settings_changed: bool,
     /// No move while its DDL is not committed.
     pub ddl: Option<Exclusive>,
+    /// The same for DDL that is still to come.
+    pub reserved: Option<Exclusive>,
     /// Its DDL is about more than tables: types, functions, views.
     pub defines_more: bool,
     /// It may have changed definitions that are the home node's alone.
@@ -79,6 +81,7 @@ impl Transaction {
             outset,
             settings_changed,
             ddl,
+            reserved,
             defines_more,
             defines_at_home,
             moves_names,
@@ -89,8 +92,11 @@ impl Transaction {
             absent,
         } = self;
         let more = *defines_more || *defines_at_home || *moves_names;
-        let defined =
-            more || ddl.is_some() || !changed_tables.is_empty() || !changed_views.is_empty();
+        let defined = more
+            || ddl.is_some()
+            || reserved.is_some()
+            || !changed_tables.is_empty()
+            || !changed_views.is_empty();
         let wrote = references.is_some() || *varies;
         if begin.is_some() || defined || wrote || !absent.is_empty() {
             *self = Self::default();

@@ -20,6 +20,7 @@ mod leaf;
 mod listener;
 mod look_up;
 mod login;
+mod materialized;
 mod merge;
 mod pools;
 mod prepared;

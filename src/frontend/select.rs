@@ -61,13 +61,22 @@ impl ClientSession {
         tag: &str,
         work: impl AsyncFnOnce(&mut Self) -> Result<u64, Fault>,
     ) -> Result<(), Fault> {
+        let tagged = async |session: &mut Self| Ok(format!("{tag} {}", work(session).await?));
+        self.as_one(tagged).await
+    }
+
+    /// The same with the whole tag.
+    pub(super) async fn as_one(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Self) -> Result<String, Fault>,
+    ) -> Result<(), Fault> {
         let implicit = self.session.begin_unless_begun();
         match work(self).await {
-            Ok(count) => {
+            Ok(tag) => {
                 if implicit {
                     self.session.commit().await?;
                 }
-                self.client.put(Reply::CommandComplete(&format!("{tag} {count}")));
+                self.client.put(Reply::CommandComplete(&tag));
                 Ok(())
             }
             Err(fault) => {
@@ -313,6 +322,7 @@ pub(super) fn is_write(route: &Route) -> bool {
             | Route::Rekey(_)
             | Route::Lock(_)
             | Route::TableAs(_)
+            | Route::Materialized(_)
             | Route::First(_)
             | Route::Merge(_)
     )

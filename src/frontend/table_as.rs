@@ -1,7 +1,6 @@
 //! A table made of a query's rows, where these are on several nodes: the home node makes it empty, by
 //! the query's columns, and the rows are inserted like any others.
 
-use super::select::values;
 use super::session::ClientSession;
 use super::simple::Way;
 use crate::executor::{Bound, Cost, Fault};
@@ -16,9 +15,21 @@ impl ClientSession {
         made: &TableAs,
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(), Fault> {
+        if made.temporary {
+            return self.make_table(made, bound).await;
+        }
+        let work = async |session: &mut Self| Box::pin(session.make_table(made, bound)).await;
+        self.defining(work).await
+    }
+
+    async fn make_table(
+        &mut self,
+        made: &TableAs,
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<(), Fault> {
         let types = self.types_in(&made.insert, bound).await?;
         let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
-        if made.no_data || made.if_not_exists && self.is_there(&made.name).await? {
+        if made.no_data || made.if_not_exists && self.is_there(&made.name, made.temporary).await? {
             if typed.is_none() {
                 let home = self.worker.engine.live_map.load().home();
                 let template = self.template(&made.empty);
@@ -51,13 +62,16 @@ impl ClientSession {
         self.write_way(way, &made.empty, bound).await
     }
 
-    async fn is_there(&mut self, name: &str) -> Result<bool, Fault> {
-        let home = self.worker.engine.live_map.load().home();
-        let text = format!("SELECT 1 WHERE pg_catalog.to_regclass({}) IS NOT NULL", Literal(name));
-        let ask = async |session: &mut Self| {
-            session.session.run_text(home, &text, &mut session.client).await
-        };
-        let found = self.capture(ask).await?;
-        found.rows.first().map_or(Ok(false), |row| Ok(!values(row)?.is_empty()))
+    /// Whether there is something of this name where a new table would be made.
+    pub(super) async fn is_there(&mut self, name: &str, temporary: bool) -> Result<bool, Fault> {
+        let schema = if temporary { "'pg_temp'" } else { "pg_catalog.current_schema()" };
+        let name = Literal(name);
+        let text = format!(
+            "SELECT pg_catalog.to_regclass(CASE WHEN pg_catalog.cardinality(\
+             pg_catalog.parse_ident({name})) > 1 THEN '' \
+             ELSE pg_catalog.quote_ident({schema}) || '.' END || {name}) IS NOT NULL"
+        );
+        let found = self.row_of_home(&text).await?;
+        Ok(found.first().is_some_and(|value| value.as_deref() == Some("t")))
     }
 }

@@ -42,6 +42,9 @@ impl ClientSession {
             if let Route::TableAs(made) = &route {
                 return Box::pin(self.table_as(&Arc::clone(made), bound)).await;
             }
+            if let Route::Materialized(made) = &route {
+                return Box::pin(self.materialized(&Arc::clone(made), bound)).await;
+            }
             if let Route::Merge(merge) = &route {
                 return Box::pin(self.merge(&Arc::clone(merge), bound)).await;
             }

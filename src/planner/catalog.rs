@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::sql::{Ident, Literal, Place, PlaceUse, Strings, TableName, places};
 
 use super::ddl::splice;
+use super::kept;
 
 /// Views of `pg_catalog`.
 const CATALOG: &str = "foreshard_catalog";
@@ -36,7 +37,7 @@ pub const CATALOG_TABLES: [&str; 11] = [
     "pg_type",
 ];
 /// Views of `pg_catalog` that are made anew upon those.
-pub const CATALOG_VIEWS: [&str; 3] = ["pg_indexes", "pg_tables", "pg_views"];
+pub const CATALOG_VIEWS: [&str; 4] = ["pg_indexes", "pg_matviews", "pg_tables", "pg_views"];
 /// Views of `information_schema` that are made anew upon those.
 pub const INFORMATION_VIEWS: [&str; 21] = [
     "check_constraints",
@@ -63,8 +64,8 @@ pub const INFORMATION_VIEWS: [&str; 21] = [
 ];
 /// A setting with which `pg_dump` protects itself against views; to it, the server has none.
 const FORBIDS_VIEWS: &str = "restrict_nonsystem_relation_kind";
-/// Functions that would name partitions, or show that there are some.
-const FUNCTIONS: [&str; 2] = ["pg_get_constraintdef", "pg_get_indexdef"];
+/// Functions that would name partitions or what stands behind a view, or show that there is some.
+const FUNCTIONS: [&str; 3] = ["pg_get_constraintdef", "pg_get_indexdef", "pg_get_viewdef"];
 
 /// The text as it is sent to the home node; `None` if that is as it was written. Names without a
 /// schema mean the catalog if `pg_catalog` comes first in the search path, as `unqualified` says.
@@ -258,7 +259,7 @@ fn query_of(table: &CatalogTable, system: bool) -> String {
 
 /// The OIDs of the proxy's own schemas, as a query.
 fn own_schemas() -> String {
-    let own = ["foreshard"].into_iter().chain(CATALOG_SCHEMAS);
+    let own = ["foreshard", kept::SCHEMA].into_iter().chain(CATALOG_SCHEMAS);
     let own: Vec<String> = own.map(|schema| Literal(schema).to_string()).collect();
     format!("SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname IN ({})", own.join(", "))
 }
@@ -332,7 +333,7 @@ fn value(table: &str, column: &str, lifted: bool) -> Option<String> {
 }
 
 /// The functions: they say the tables' names for those of partitions, and no ONLY.
-const FUNCTION_DEFINITIONS: [&str; 4] = [
+const FUNCTION_DEFINITIONS: [&str; 10] = [
     "CREATE FUNCTION foreshard_catalog.pg_get_constraintdef(oid, boolean) RETURNS text \
      LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ \
      SELECT coalesce((SELECT pg_catalog.replace(pg_catalog.pg_get_constraintdef($1, $2), \
@@ -355,4 +356,29 @@ const FUNCTION_DEFINITIONS: [&str; 4] = [
      JOIN foreshard_catalog.sharded s ON s.oid = x.indrelid WHERE x.indexrelid = $1) \
      THEN pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef($1, $2, $3), ' ON ONLY ', ' ON ') \
      ELSE pg_catalog.pg_get_indexdef($1, $2, $3) END $$",
+    // The view with the query that a kept view was made of.
+    "CREATE FUNCTION foreshard_catalog.query_view(oid) RETURNS oid \
+     LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ \
+     SELECT coalesce((SELECT v.oid FROM pg_catalog.pg_rewrite w \
+     JOIN pg_catalog.pg_class m ON m.oid = w.ev_class AND m.relkind = 'm' \
+     JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+     AND d.objid = w.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+     JOIN pg_catalog.pg_class v ON v.oid = d.refobjid AND v.relkind = 'v' \
+     AND v.relnamespace = pg_catalog.to_regnamespace('foreshard_kept') \
+     WHERE w.ev_class = $1 LIMIT 1), $1) $$",
+    "CREATE FUNCTION foreshard_catalog.pg_get_viewdef(oid) RETURNS text \
+     LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ \
+     SELECT pg_catalog.pg_get_viewdef(foreshard_catalog.query_view($1)) $$",
+    "CREATE FUNCTION foreshard_catalog.pg_get_viewdef(oid, boolean) RETURNS text \
+     LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ \
+     SELECT pg_catalog.pg_get_viewdef(foreshard_catalog.query_view($1), $2) $$",
+    "CREATE FUNCTION foreshard_catalog.pg_get_viewdef(oid, integer) RETURNS text \
+     LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ \
+     SELECT pg_catalog.pg_get_viewdef(foreshard_catalog.query_view($1), $2) $$",
+    "CREATE FUNCTION foreshard_catalog.pg_get_viewdef(text) RETURNS text \
+     LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ SELECT \
+     pg_catalog.pg_get_viewdef(foreshard_catalog.query_view($1::pg_catalog.regclass)) $$",
+    "CREATE FUNCTION foreshard_catalog.pg_get_viewdef(text, boolean) RETURNS text \
+     LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$ SELECT \
+     pg_catalog.pg_get_viewdef(foreshard_catalog.query_view($1::pg_catalog.regclass), $2) $$",
 ];

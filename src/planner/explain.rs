@@ -62,6 +62,9 @@ fn in_a_word(route: &Route) -> &'static str {
         Route::TableAs(_) => {
             "Way: table, made empty on the home node and filled with the query's rows"
         }
+        Route::Materialized(_) => {
+            "Way: table, filled with the query's rows, from which the home node fills its view"
+        }
         Route::Lock(_) => "Way: lock, row by row in the order, as they are merged",
         _ => "Way: every node, in one transaction",
     }

@@ -16,6 +16,7 @@ mod explain;
 mod given;
 mod in_place;
 mod insert;
+mod kept;
 mod lookup;
 mod merge;
 mod once;
@@ -40,6 +41,7 @@ pub use explain::{explain, explain_pull, explain_sorted};
 pub use given::{given_list, given_rows, replaced, table_rows};
 pub use in_place::{GIVEN_BYTES_MAX, GIVEN_VALUES_MAX, Given, InPlace};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
+pub use kept::{KEPT_SET_UP, KeptView, at_home, kept_view};
 pub use lookup::{
     LOOKUP_IS_SET_UP, LOOKUP_SET_UP, LookupChange, LookupSql, MADE_LOOKUPS, TAKE_LOOKUPS,
 };

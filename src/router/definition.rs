@@ -10,7 +10,7 @@ use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
     AlterAction, AlterTable, ConstraintKind, CopyFormat, CopyStatement, CreateTable, DdlStatement,
-    Ident, Name, Statement, TableAs, TableElement, table_as,
+    Ident, Name, Statement, TableAs, TableElement, materialized, table_as,
 };
 use crate::wire::ServerError;
 
@@ -27,10 +27,11 @@ pub(super) fn analyse(
         return Analysis::new(Access::Ddl, Ok(Part::TableAs(Arc::new(made))));
     }
     let locks = matches!(ddl, DdlStatement::Lock(_));
-    let part = place.map(|place| match place {
-        Place::Home => Part::Home,
+    let part = place.and_then(|place| match place {
+        Place::Home => Ok(Part::Home),
+        Place::Kept => kept(text, statement, names),
         // Each node locks its own part.
-        Place::Alike => Part::EveryNode,
+        Place::Alike => Ok(Part::EveryNode),
         Place::Nodes | Place::HomeOnly => {
             let home_only = place == Place::HomeOnly;
             let first = statement.span.start;
@@ -39,7 +40,7 @@ pub(super) fn analyse(
             let text = format!("{}{text}", " ".repeat(first));
             let search_path = names.path();
             let statement = ddl.clone();
-            Part::Ddl(Arc::new(Ddl { text, statement, search_path, home_only }))
+            Ok(Part::Ddl(Arc::new(Ddl { text, statement, search_path, home_only })))
         }
     });
     Analysis::new(if locks { Access::Write } else { Access::Ddl }, part)
@@ -60,6 +61,26 @@ fn made_of_rows(
     made.filter(|_| at_home && table.elements.is_none())
 }
 
+/// A statement about materialized views that may be kept ones.
+///
+/// # Errors
+/// It could not be read.
+pub(super) fn kept(
+    text: &str,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
+    let text = text.get(statement.span.clone()).unwrap_or_default();
+    let read = materialized(text, names.strings());
+    read.map(|it| Part::Materialized(Arc::new(it))).ok_or_else(|| {
+        ServerError::refused(
+            "this statement about a materialized view could not be read",
+            "Its rows may be those of several nodes.",
+            "Write it in a simpler form.",
+        )
+    })
+}
+
 /// Where a definition belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -70,6 +91,8 @@ pub(super) enum Place {
     Nodes,
     /// Every node, as it is.
     Alike,
+    /// The home node, which may keep rows of others in a materialized view.
+    Kept,
 }
 
 fn place(

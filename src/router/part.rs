@@ -8,7 +8,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::keyed::Keyed;
 use super::{CopyIn, CopyOut, Ddl, Explained, First, MergeWith, Pull, Rekey, Route};
 use crate::ids::{GroupId, ShardId};
-use crate::sql::{TableAs, UseCursor};
+use crate::sql::{Materialized, TableAs, UseCursor};
 
 /// Where one statement goes.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub(super) enum Part {
     Merge(Arc<MergeWith>),
     /// A table made of rows of several nodes.
     TableAs(Arc<TableAs>),
+    /// About materialized views that may be kept ones.
+    Materialized(Arc<Materialized>),
     Ddl(Arc<Ddl>),
     /// A cursor, as [`Route::Declare`].
     Declare(Route),

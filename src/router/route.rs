@@ -9,7 +9,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::{CopyIn, CopyOut, Ddl, First, LookUp, MergeWith, PlainLiteral, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::KeyValue;
-use crate::sql::{Strings, TableAs, UseCursor};
+use crate::sql::{Materialized, Strings, TableAs, UseCursor};
 
 /// A statement for several nodes behind EXPLAIN.
 #[derive(Debug, Clone)]
@@ -117,6 +117,9 @@ pub enum Route {
     Merge(Arc<MergeWith>),
     /// CREATE TABLE AS or SELECT INTO of rows of several nodes: the home node gets the table.
     TableAs(Arc<TableAs>),
+    /// A statement about materialized views, which may be of rows of several nodes: the home node
+    /// keeps those.
+    Materialized(Arc<Materialized>),
     /// Several statements that do not all go to the same node, by their bytes in the text: each is
     /// routed on its own, all in one transaction.
     Several(Arc<[Range<usize>]>),

@@ -59,7 +59,9 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
         }
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
         StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
-        StatementKind::Other { verb, fault } => of_other(verb, fault.as_ref(), statement, names),
+        StatementKind::Other { verb, fault } => {
+            of_other(text, (verb, fault.as_ref()), statement, names)
+        }
     };
     Analysis { leaves: leaves::leaves(statement), ..analysis }
 }
@@ -203,6 +205,7 @@ fn explained(part: Part, start: Option<usize>, names: &Names<'_>) -> Result<Part
         Part::Lock(pull) => Route::Lock(pull),
         Part::First(first) => Route::First(first),
         Part::TableAs(made) => Route::TableAs(made),
+        Part::Materialized(made) => Route::Materialized(made),
         other => return Ok(other),
     };
     wrap(route).map(Part::Explain).ok_or_else(only_text)
@@ -223,8 +226,8 @@ fn of_copy(text: &str, copy: &CopyStatement, statement: &Statement, names: &Name
 
 /// What was not read: by its first words and by the names in it.
 fn of_other(
-    verb: &str,
-    fault: Option<&String>,
+    text: &str,
+    (verb, fault): (&str, Option<&String>),
     statement: &Statement,
     names: &Names<'_>,
 ) -> Analysis {
@@ -232,6 +235,7 @@ fn of_other(
     let writes = ["insert", "update", "delete", "merge", "into"].iter().any(|w| statement.has(w));
     let access = if query && !writes { Access::Read } else { Access::Write };
     let part = match names.mentioned(statement) {
+        _ if verb == "refresh" && names.active() => Ok(refreshed(text, statement, names)),
         None => Ok(Part::Home),
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
@@ -247,6 +251,11 @@ fn of_other(
         Some(mention) => Err(unread(verb, fault, mention)),
     };
     Analysis::new(access, part)
+}
+
+/// REFRESH of a materialized view, which may be a kept one; without data it is the home node's.
+fn refreshed(text: &str, statement: &Statement, names: &Names<'_>) -> Part {
+    definition::kept(text, statement, names).unwrap_or(Part::Home)
 }
 
 fn unread(verb: &str, fault: Option<&String>, mention: Mention<'_>) -> ServerError {

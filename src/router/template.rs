@@ -358,6 +358,7 @@ fn target(analyses: Vec<Analysis>, statements: &[Statement], names: &Names<'_>) 
         Part::Rekey(rekey) => Target::Fixed(Route::Rekey(rekey)),
         Part::Merge(merge) => Target::Fixed(Route::Merge(merge)),
         Part::TableAs(made) => Target::Fixed(Route::TableAs(made)),
+        Part::Materialized(made) => Target::Fixed(Route::Materialized(made)),
         Part::Evaluate(first) => Target::Fixed(Route::Evaluate(first)),
         Part::Ddl(ddl) => Target::Fixed(Route::Ddl(ddl)),
         Part::CopyIn(copy) => Target::Fixed(Route::CopyIn(copy)),

@@ -98,6 +98,7 @@ fn show(route: Result<Route, crate::wire::ServerError>) -> String {
         Ok(Route::First(_)) => "first".to_owned(),
         Ok(Route::Lock(_)) => "lock".to_owned(),
         Ok(Route::TableAs(_)) => "table".to_owned(),
+        Ok(Route::Materialized(_)) => "materialized".to_owned(),
         Ok(Route::Rekey(_)) => "rekey".to_owned(),
         Ok(Route::Merge(_)) => "merge with rows".to_owned(),
         Ok(Route::Declare(declared)) => format!("cursor {}", show(Ok(declared.route.clone()))),

@@ -17,6 +17,12 @@ pub(super) fn place(
 ) -> Result<Place, ServerError> {
     let known = view.names.iter().map(|name| Ok(matches!(names.made(name)?, Meaning::View(_))));
     let known = known.collect::<Result<Vec<_>, ServerError>>()?.contains(&true);
+    if view.materialized && view.verb == ViewVerb::Drop {
+        return Ok(Place::Kept);
+    }
+    if view.materialized && view.verb == ViewVerb::Alter && statement.has("owner") {
+        return Ok(Place::Kept);
+    }
     if view.verb != ViewVerb::Create {
         // The planner sees to it that nodes that lack the view are left alone.
         return Ok(if known { Place::Nodes } else { Place::Home });
@@ -33,13 +39,6 @@ pub(super) fn place(
             hint,
         )
     };
-    if view.materialized {
-        return Err(refuse(
-            "a materialized view",
-            "Each node would fill it from its own rows.",
-            "Create a table and fill it by INSERT … SELECT, or create a plain view.",
-        ));
-    }
     if view.temporary {
         return Err(refuse(
             "a temporary view",
@@ -55,13 +54,18 @@ pub(super) fn place(
         ));
     };
     let name = &view.names[0];
-    if matches!(names.made(name)?, Meaning::Sharded(..) | Meaning::Reference(_)) {
+    if !view.materialized
+        && matches!(names.made(name)?, Meaning::Sharded(..) | Meaning::Reference(_))
+    {
         return Err(refuse("a view", "It has the name of a table.", "Choose another name."));
     }
     let meanings = meanings(query, names)?;
     // A sharded table has the view's name, in another schema, or stands in a string.
     if !known && !meanings.iter().any(|it| matches!(it, Meaning::Sharded(..) | Meaning::View(_))) {
         return Ok(Place::Home);
+    }
+    if view.materialized {
+        return Ok(Place::Kept);
     }
     // What only the home node has makes a view of the home node.
     let only_home = meanings.iter().any(|meaning| match meaning {

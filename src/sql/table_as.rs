@@ -10,6 +10,8 @@ pub struct TableAs {
     pub name: String,
     /// IF NOT EXISTS
     pub if_not_exists: bool,
+    /// TEMP
+    pub temporary: bool,
     /// WITH NO DATA
     pub no_data: bool,
     /// What makes the table without rows.
@@ -27,7 +29,8 @@ pub fn table_as(text: &str, strings: Strings) -> Option<TableAs> {
 
 fn created(cursor: &mut Cursor<'_>) -> Option<TableAs> {
     cursor.eat_any(&["global", "local"]);
-    cursor.eat_any(&["temp", "temporary", "unlogged"]);
+    let temporary = cursor.eat_any(&["temp", "temporary"]);
+    cursor.eat("unlogged");
     if !cursor.eat("table") {
         return None;
     }
@@ -58,6 +61,7 @@ fn created(cursor: &mut Cursor<'_>) -> Option<TableAs> {
     let name = cursor.slice(name).to_owned();
     Some(TableAs {
         if_not_exists,
+        temporary,
         no_data,
         empty: format!("{} WITH NO DATA", cursor.slice(0..end)),
         insert: format!("INSERT INTO {name} {}", cursor.slice(start..end)),
@@ -98,6 +102,7 @@ fn selected(text: &str, all: &[Token]) -> Option<TableAs> {
     Some(TableAs {
         name: name.to_owned(),
         if_not_exists: false,
+        temporary: kind == "TEMP ",
         no_data: false,
         empty: format!("CREATE {kind}TABLE {name} AS {query} WITH NO DATA"),
         insert: format!("INSERT INTO {name} {query}"),

@@ -2,7 +2,6 @@ SELECT * FROM accounts TABLESAMPLE BERNOULLI (100) WHERE id < 3 ORDER BY id;
 SELECT count(*) FROM tasks TABLESAMPLE SYSTEM (0);
 SELECT count(*) < 500 FROM tasks TABLESAMPLE BERNOULLI (50);
 SELECT setseed(0.5) IS NULL, count(*) FROM accounts;
-CREATE MATERIALIZED VIEW totals AS SELECT account_id, sum(total) AS total FROM invoices GROUP BY account_id;
 WITH s AS (SELECT 1::bigint AS id, 'merge' AS n) MERGE INTO counters c USING s ON c.account_id = s.id AND c.name = s.n WHEN NOT MATCHED THEN INSERT (account_id, name) VALUES (s.id, s.n) WHEN MATCHED THEN DELETE;
 COPY (DELETE FROM counters WHERE name = 'copied' RETURNING name) TO STDOUT;
 WITH o AS (DELETE FROM invoices WHERE total < 100 RETURNING account_id) UPDATE invoice_lines l SET quantity = 0 FROM o WHERE o.account_id = l.account_id;

@@ -133,6 +133,7 @@ async fn run(
     command
         .args(["--schema-only", "--no-publications", "--no-subscriptions", "--no-tablespaces"])
         .args(["--no-password", "--lock-wait-timeout=10000", "--exclude-schema=foreshard"])
+        .arg("--exclude-schema=foreshard_kept")
         .args(CATALOG_SCHEMAS.map(|schema| format!("--exclude-schema={schema}")))
         .arg(format!("--section={section}"))
         .args(left_out);
