@@ -88,8 +88,9 @@ impl Chaos {
             Ok("both") => Who::Both,
             _ => [Who::One, Who::StandsBy, Who::Both][usize::try_from(seed % 3).unwrap()],
         };
-        println!("proxies: {serving:?}");
-        let world = World::new(serving).await;
+        let leaf_plans = seed / 3 % 2 == 0;
+        println!("proxies: {serving:?}, leaf plans: {leaf_plans}");
+        let world = World::new(serving, leaf_plans).await;
         let ledger = Arc::new(Ledger::new());
         let (driver, tasks) = (world.deployment.driver(), Tasks::new());
         let kinds = [

@@ -52,8 +52,8 @@ pub struct World {
 }
 
 impl World {
-    /// With a second proxy that stands by, if wanted.
-    pub async fn new(who: Who) -> Self {
+    /// With a second proxy, if wanted. With `leaf_plans` statements go to partitions themselves, else by their parents.
+    pub async fn new(who: Who, leaf_plans: bool) -> Self {
         let nodes = TestNodes::start(3).await;
         let (mut links, mut disks, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for address in nodes.addresses() {
@@ -83,6 +83,9 @@ impl World {
             deployment.balanced = who == Who::Both;
             proxies.extend([deployment.clone(), other].map(Proxy::new));
             shared = Some(Shared { etcd, wires });
+        }
+        if !leaf_plans {
+            proxies.iter().for_each(|proxy| proxy.deployment.without_leaf_plans());
         }
         let mut world = Self { who, deployment, links, disks, proxies, shared, nodes };
         world.start(None);
