@@ -217,6 +217,7 @@ async fn write(client: Client, first: i64, (written, stop): (Arc<AtomicU64>, Arc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the test waits for its writers")]
 async fn definitions_beside_prepared_writers_end_in_no_deadlock() {
     let (_database, proxy, client) = shop().await;
     let (written, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -240,7 +241,7 @@ async fn definitions_beside_prepared_writers_end_in_no_deadlock() {
         ] {
             let before = written.load(Ordering::Relaxed);
             eventually("they write", DEADLINE, || async {
-                let ended = writers.iter().any(|writer| writer.is_finished());
+                let ended = writers.iter().any(tokio::task::JoinHandle::is_finished);
                 (ended || written.load(Ordering::Relaxed) > before + 60).then_some(())
             })
             .await;

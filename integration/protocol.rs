@@ -25,6 +25,27 @@ type Script = Vec<(Vec<Vec<u8>>, usize)>;
 async fn same(script: Script) {
     let (direct, proxied) = (database().await, database().await);
     let proxy = TestProxy::start(&proxied, NO_POLICY).await;
+    compare(&direct, (&proxied, &proxy), script).await;
+}
+
+/// The same, with the table sharded over two nodes behind the proxy.
+async fn same_over_two_nodes(script: Script) {
+    let (direct, proxied) = (database().await, TestDatabase::create(2).await);
+    let policy = "groups: {g: {key: integer, shards: 8, tables: {t: id}}}";
+    let proxy = TestProxy::start(&proxied, policy).await;
+    let client = proxy.client().await;
+    for sql in SCHEMA.split_inclusive(';') {
+        client.batch_execute(sql).await.unwrap();
+    }
+    drop(client);
+    compare(&direct, (&proxied, &proxy), script).await;
+}
+
+async fn compare(
+    direct: &TestDatabase,
+    (proxied, proxy): (&TestDatabase, &TestProxy),
+    script: Script,
+) {
     let expected = answers_of(&direct.nodes[0], &direct.name, &script).await;
     let mut address = direct.nodes[0].clone();
     address.port = proxy.proxy.address.port();
@@ -221,6 +242,43 @@ async fn settings_are_reported_and_rolled_back_as_by_a_server() {
         "SHOW DateStyle",
     ]))
     .await;
+}
+
+#[tokio::test]
+async fn settings_are_reported_at_the_end_of_all_that_was_sent() {
+    let one = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)];
+    let several = |texts: &[&str]| -> Vec<_> {
+        texts.iter().flat_map(|text| one(text)).chain([sync()]).collect()
+    };
+    let mut script = queries(&[
+        "SELECT note FROM t WHERE id = 1; SET DateStyle = 'German'; SELECT note FROM t WHERE id = 2; \
+         SET TIME ZONE 'Asia/Tokyo'; SELECT note FROM t WHERE id = 3; SELECT count(*) FROM t",
+        "SET IntervalStyle = iso_8601; SELECT count(*) FROM t; SET IntervalStyle = sql_standard; \
+         SELECT note FROM t WHERE id = 4; SELECT note FROM t WHERE id = 5",
+        "SET IntervalStyle = postgres; SELECT count(*) FROM t; RESET DateStyle; \
+         SET IntervalStyle = sql_standard; SELECT count(*) FROM t",
+        "SET IntervalStyle = iso_8601; SELECT count(*) FROM t; SELECT note FROM t WHERE id = 1 / 0",
+        "SHOW IntervalStyle",
+        "BEGIN; SET application_name = 'a'; SELECT count(*) FROM t; SET LOCAL TIME ZONE 'UTC'",
+        "SELECT count(*) FROM t; SET application_name = 'b'; SELECT note FROM t WHERE id = 6; COMMIT",
+        "RESET ALL",
+    ]);
+    let pipeline = several(&[
+        "SELECT note FROM t WHERE id = 1",
+        "SET DateStyle = 'SQL, DMY'",
+        "SELECT note FROM t WHERE id = 1",
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "SHOW TIME ZONE",
+    ]);
+    // Over several nodes, SET in a pipeline needs a block.
+    script.push((vec![query("BEGIN")], 1));
+    script.push((pipeline, 1));
+    script.push((vec![query("COMMIT")], 1));
+    script.push((vec![query("BEGIN")], 1));
+    script.push((several(&["SET DateStyle = 'German'", "SELECT 1 / 0"]), 1));
+    script.push((vec![query("ROLLBACK")], 1));
+    script.push((vec![query("SHOW DateStyle")], 1));
+    same_over_two_nodes(script).await;
 }
 
 #[tokio::test]

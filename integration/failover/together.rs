@@ -370,6 +370,7 @@ async fn asleep_by_3_2(deployment: &Deployment) -> (TcpStream, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the test waits for its writers")]
 async fn definitions_at_one_end_in_no_deadlock_with_writers_of_the_other() {
     let pair = Pair::that_both_serve().await;
     let (first, second) = pair.serve_both().await;
@@ -400,7 +401,7 @@ async fn definitions_at_one_end_in_no_deadlock_with_writers_of_the_other() {
         for verb in ["ADD COLUMN extra int DEFAULT 1", "DROP COLUMN extra"] {
             let before = written.load(Ordering::Relaxed);
             let more = || async {
-                let ended = writers.iter().any(|writer| writer.is_finished());
+                let ended = writers.iter().any(tokio::task::JoinHandle::is_finished);
                 (ended || written.load(Ordering::Relaxed) > before + 60).then_some(())
             };
             eventually("they write", SOON, more).await;

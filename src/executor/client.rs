@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::reports::Reports;
 use super::{CancelTarget, Fault};
 use crate::backend::Stream;
 use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
@@ -27,6 +28,8 @@ pub struct Client {
     outgoing: BytesMut,
     /// Of its session, which may have been cancelled by the proxy itself.
     target: Option<Arc<CancelTarget>>,
+    /// What it is told of settings before the next `ReadyForQuery`.
+    reports: Reports,
 }
 
 /// Why a client's connection can't go on.
@@ -43,7 +46,8 @@ pub enum ClientError {
 impl Client {
     /// Takes over a connected socket.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), target: None }
+        let (incoming, outgoing) = (BytesMut::new(), BytesMut::new());
+        Self { stream, incoming, outgoing, target: None, reports: Reports::default() }
     }
 
     /// Gives the socket back; what was received and not consumed is lost.
@@ -123,7 +127,31 @@ impl Client {
 
     /// Adds a reply to those that wait to be sent.
     pub fn put(&mut self, reply: Reply<'_>) {
+        if matches!(reply, Reply::Ready(_)) {
+            self.put_reports();
+        }
         reply.put(&mut self.outgoing);
+    }
+
+    /// A setting has this value now, as far as the client knows it had the other one: it hears of it
+    /// before the next `ReadyForQuery`, as from a server.
+    pub(super) fn report(&mut self, name: &str, value: &str, before: Option<&str>) {
+        self.reports.note(name, value, before);
+    }
+
+    /// Whether it is to hear of settings.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    /// Adds what it is to hear of settings.
+    pub fn put_reports(&mut self) {
+        self.reports.put(&mut self.outgoing);
+    }
+
+    /// Hears what another one was to hear that stood in its place.
+    pub fn inherit(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.reports, &mut other.reports);
     }
 
     /// Adds an error or a notice of the proxy's own.

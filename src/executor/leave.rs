@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::reports::Unreported;
 use super::session::{Member, Pin};
 use super::transaction::Transaction;
 use super::{Client, Fault, Session, query_message};
@@ -11,7 +12,7 @@ use crate::backend::{Connection, Settings, share};
 use crate::ids::NodeId;
 use crate::router::Leaves;
 use crate::sql::Strings;
-use crate::wire::{Reply, TransactionStatus};
+use crate::wire::TransactionStatus;
 
 /// Reads the schemas that `search_path` means now, in order.
 const SEARCH_PATH: &str = "SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))";
@@ -49,6 +50,8 @@ impl Session {
                 self.engine.tell_definitions().await;
             }
         }
+        // What its end has set back too.
+        self.note_members();
         self.release();
         Ok(())
     }
@@ -190,13 +193,21 @@ impl Session {
             && !self.transaction.prelude.iter().any(names_role)
     }
 
+    /// Takes note of what connections have reported that the client has not seen.
+    fn note_members(&mut self) {
+        for member in &mut self.members {
+            if member.reports_seen != member.guard.reports {
+                note_reports(&mut self.reported, &mut self.unreported, &mut member.guard);
+                member.reports_seen = member.guard.reports;
+            }
+        }
+    }
+
     /// Tells the client of reported settings that have other values than it knows.
     pub fn tell_reports(&mut self, client: &mut Client) {
-        if self.unreported.is_empty() {
-            return;
-        }
-        for (name, value) in self.unreported.drain(..) {
-            client.put(Reply::ParameterStatus(&name, &value));
+        self.note_members();
+        for Unreported { name, value, before } in self.unreported.drain(..) {
+            client.report(&name, &value, before.as_deref());
         }
     }
 
@@ -247,15 +258,17 @@ async fn look_at(
 /// What the connection reports that the client does not know.
 fn note_reports(
     reported: &mut Arc<std::collections::BTreeMap<String, String>>,
-    unreported: &mut Vec<(String, String)>,
+    unreported: &mut Vec<Unreported>,
     connection: &mut Connection,
 ) {
     if share(reported, &mut connection.parameters) {
         return;
     }
     for (name, value) in &*connection.parameters {
-        if reported.get(name) != Some(value) {
-            unreported.push((name.clone(), value.clone()));
+        let before = reported.get(name);
+        if before != Some(value) {
+            let (name, value) = (name.clone(), value.clone());
+            unreported.push(Unreported { name, value, before: before.cloned() });
         }
     }
     *reported = Arc::clone(&connection.parameters);

@@ -44,6 +44,7 @@ mod pump;
 mod redefined;
 mod reduce;
 mod reference_lock;
+mod reports;
 mod resolver;
 mod role_password;
 mod run;

@@ -1,7 +1,10 @@
 //! Relays a node's answer to the client: headers are looked at, bodies are passed on as they come.
 
+use std::ops::Range;
+
 use super::{Client, Fault};
-use crate::backend::Guard;
+use crate::backend::{Connection, Guard};
+use crate::wire::{body, parameter_status};
 
 /// What to do with a frame of a node's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,27 @@ pub enum Verdict {
 impl Verdict {
     fn forwards(self) -> bool {
         matches!(self, Self::Forward | Self::ForwardLast)
+    }
+
+    /// The same, unless the frame reports a setting that the client is to hear of: it does so before the
+    /// next `ReadyForQuery`.
+    fn once_reported(
+        self,
+        backend: &mut Connection,
+        frame: Range<usize>,
+        client: &mut Client,
+    ) -> Self {
+        let frame = &backend.incoming()[frame];
+        if frame.first() != Some(&b'S') || !self.forwards() {
+            return self;
+        }
+        if let Ok((name, value)) = parameter_status(body(frame)) {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            let (name, value) = (text(name), text(value));
+            let before = backend.parameters.get(&name).map(String::as_str);
+            client.report(&name, &value, before);
+        }
+        Self::Drop
     }
 
     fn is_last(self) -> bool {
@@ -58,8 +82,16 @@ pub async fn pump(
                 break;
             }
             let verdict = look(frame.tag, &backend.incoming()[at..at + here]);
+            let verdict = verdict.once_reported(backend, at..at + here, client);
             let instead = match frame.tag {
                 b'D' | b'd' => None,
+                b'Z' if verdict.forwards() && client.has_reports() => {
+                    backend.note(at..at + here);
+                    client.relay(&backend.incoming()[run..at]).await?;
+                    client.put_reports();
+                    run = at;
+                    None
+                }
                 b'T' | b't' if verdict.forwards() && !pool.has_known_ids() => {
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::cancel::CancelTarget;
+use super::reports::Unreported;
 use super::transaction::Transaction;
 use super::{Engine, Fault};
 use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket, share};
@@ -40,7 +41,7 @@ pub struct Session {
     /// The values of the reported settings that the client was told.
     pub reported: Arc<BTreeMap<String, String>>,
     /// Reported settings that have changed since, and the client was not told.
-    pub unreported: Vec<(String, String)>,
+    pub(super) unreported: Vec<Unreported>,
     /// Names of settings that no server lists.
     pub(super) custom: BTreeSet<String>,
     /// The statement under way, if it is one of those that are looked at more closely.

@@ -45,7 +45,8 @@ impl ClientSession {
             let worked = work(self).await;
             let flushed = self.client.flush().await;
             // The end of what is to be kept.
-            let near = std::mem::replace(&mut self.client, own);
+            let mut near = std::mem::replace(&mut self.client, own);
+            self.client.inherit(&mut near);
             drop(near);
             worked.and(flushed.map_err(Fault::from))
         };

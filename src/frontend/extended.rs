@@ -67,7 +67,7 @@ impl ClientSession {
         if !self.cursors.is_empty() {
             self.end_cursors().await;
         }
-        self.client.put(Reply::Ready(self.session.status()));
+        self.ready();
         Ok(())
     }
 

@@ -272,8 +272,14 @@ impl ClientSession {
     /// The same, and that the session goes on.
     pub(super) async fn tell_ready(&mut self, fault: Fault) -> Result<(), ClientError> {
         self.tell(fault).await?;
-        self.client.put(Reply::Ready(self.session.status()));
+        self.ready();
         Ok(())
+    }
+
+    /// All that was sent is done; the client hears of settings that have changed.
+    pub(super) fn ready(&mut self) {
+        self.session.tell_reports(&mut self.client);
+        self.client.put(Reply::Ready(self.session.status()));
     }
 
     pub(super) fn malformed(&mut self, fault: Malformed) {
@@ -352,6 +358,7 @@ async fn greet(session: &mut Session, client: &mut Client) -> Result<(), Fault> 
     let home = session.engine.live_map.load().home();
     session.member(home).await?;
     session.tell_reports(client);
+    client.put_reports();
     session.expect_settings_change();
     session.finish().await?;
     Ok(session.check_not_lost()?)

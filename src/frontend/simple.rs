@@ -73,7 +73,7 @@ impl ClientSession {
                 (way, _) => self.run_ways(way, text, message).await?,
             }
         }
-        self.client.put(Reply::Ready(self.session.status()));
+        self.ready();
         Ok(())
     }
 
