@@ -88,7 +88,7 @@ impl Chaos {
             Ok("both") => Who::Both,
             _ => [Who::One, Who::StandsBy, Who::Both][usize::try_from(seed % 3).unwrap()],
         };
-        let leaf_plans = seed / 3 % 2 == 0;
+        let leaf_plans = (seed / 3).is_multiple_of(2);
         println!("proxies: {serving:?}, leaf plans: {leaf_plans}");
         let world = World::new(serving, leaf_plans).await;
         let ledger = Arc::new(Ledger::new());
