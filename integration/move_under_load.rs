@@ -13,6 +13,13 @@ use protocol_support::{RawClient, bind, execute, flush, parse, sync};
 /// How long pgbench works, in seconds.
 const SECONDS: u32 = 28;
 
+/// A key of a shard, which is on this node.
+async fn tenant(deployment: &Deployment, node: usize, shard: u32) -> String {
+    let client = deployment.database.client(node).await;
+    let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
+    support::rows(&client, &sql).await.remove(0)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moves_splits_and_merges_under_pgbench_cost_no_error_and_no_write() {
     let deployment = Deployment::new(3).await;
@@ -96,15 +103,8 @@ async fn a_snapshot_from_before_a_switch_gets_40001_and_read_committed_goes_on()
     let serving = deployment.serve().await;
     deployment.load().await;
     // Shards 0 and 2 are on the first node; 0 leaves it.
-    let node = deployment.database.client(0).await;
-    let tenant = async |shard: u32| {
-        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
-        support::rows(&node, &sql).await.remove(0)
-    };
-    let (leaves, stays) = (tenant(0).await, tenant(2).await);
-    let node_2 = deployment.database.client(1).await;
-    let there = support::rows(&node_2, "SELECT min(tenant_id) FROM accounts_s1");
-    let there = there.await.remove(0);
+    let (leaves, stays) = (tenant(&deployment, 0, 0).await, tenant(&deployment, 0, 2).await);
+    let there = tenant(&deployment, 1, 1).await;
     let of = |tenant: &str| format!("SELECT version FROM accounts WHERE tenant_id = {tenant}");
     let (old, new) = (deployment.client().await, deployment.client().await);
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
@@ -164,12 +164,7 @@ async fn a_block_that_a_text_began_sees_a_shard_that_arrives_or_gets_40001() {
     let deployment = Deployment::new(2).await;
     let serving = deployment.serve().await;
     deployment.load().await;
-    let tenant = async |node: usize, shard: u32| {
-        let client = deployment.database.client(node).await;
-        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
-        support::rows(&client, &sql).await.remove(0)
-    };
-    let (moves, there) = (tenant(0, 0).await, tenant(1, 1).await);
+    let (moves, there) = (tenant(&deployment, 0, 0).await, tenant(&deployment, 1, 1).await);
     let of = |tenant: &str| format!("SELECT version FROM accounts WHERE tenant_id = {tenant}");
     let (old, new) = (deployment.client().await, deployment.client().await);
     let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {}", of(&there));
@@ -190,12 +185,7 @@ async fn a_pipeline_sees_a_shard_that_arrives_before_its_sync_and_stays_one_tran
     deployment.without_leaf_plans();
     let serving = deployment.serve().await;
     deployment.load().await;
-    let tenant = async |node: usize, shard: u32| {
-        let client = deployment.database.client(node).await;
-        let sql = format!("SELECT min(tenant_id) FROM accounts_s{shard}");
-        support::rows(&client, &sql).await.remove(0)
-    };
-    let (moves, there) = (tenant(0, 0).await, tenant(1, 1).await);
+    let (moves, there) = (tenant(&deployment, 0, 0).await, tenant(&deployment, 1, 1).await);
     let node = deployment.other_node(0).await;
     let database = &deployment.database.name;
     let mut pipeline = RawClient::connect(deployment.port, database, &[]).await;
