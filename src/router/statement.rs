@@ -235,7 +235,7 @@ fn of_other(
     let writes = ["insert", "update", "delete", "merge", "into"].iter().any(|w| statement.has(w));
     let access = if query && !writes { Access::Read } else { Access::Write };
     let part = match names.mentioned(statement) {
-        _ if verb == "refresh" && names.active() => Ok(refreshed(text, statement, names)),
+        _ if verb == "refresh" && names.active() => refreshed(text, statement, names),
         None => Ok(Part::Home),
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
@@ -253,9 +253,13 @@ fn of_other(
     Analysis::new(access, part)
 }
 
-/// REFRESH of a materialized view, which may be a kept one; without data it is the home node's.
-fn refreshed(text: &str, statement: &Statement, names: &Names<'_>) -> Part {
-    definition::kept(text, statement, names).unwrap_or(Part::Home)
+/// REFRESH of a materialized view, which may be a kept one: sent as it is, it would empty that. Without
+/// data it is the home node's.
+fn refreshed(text: &str, statement: &Statement, names: &Names<'_>) -> Result<Part, ServerError> {
+    match definition::kept(text, statement, names) {
+        Err(_) if statement.has("no") || !statement.has("materialized") => Ok(Part::Home),
+        read => read,
+    }
 }
 
 fn unread(verb: &str, fault: Option<&String>, mention: Mention<'_>) -> ServerError {
