@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::{BackendError, Connection, Settings};
-use crate::wire::{Reader, put_frame, put_parse, put_query, read_error};
+use crate::wire::{Reader, put_command_as, put_frame, put_query, read_error};
 
 /// Most rows that the answer to one of the proxy's own statements may have.
 const ROWS_MAX: usize = 10_000;
@@ -68,17 +68,10 @@ impl Connection {
     pub async fn command_aside(&mut self, sql: &str) -> Result<Command, CommandError> {
         let within = self.status.is_none();
         let mut out = BytesMut::new();
-        put_parse(ASIDE, sql.as_bytes(), &[], &mut out);
-        put_frame(b'B', &mut out, |out| {
-            for name in [ASIDE, ASIDE] {
-                out.extend_from_slice(name);
-                out.extend_from_slice(&[0]);
-            }
-            out.extend_from_slice(&[0; 6]);
-        });
-        put_frame(b'E', &mut out, |out| out.extend_from_slice(&[ASIDE, &[0; 5]].concat()));
-        put_frame(b'C', &mut out, |out| out.extend_from_slice(&[b"P", ASIDE, &[0]].concat()));
-        put_frame(b'C', &mut out, |out| out.extend_from_slice(&[b"S", ASIDE, &[0]].concat()));
+        put_command_as(ASIDE, sql, &mut out);
+        for what in [b"P", b"S"] {
+            put_frame(b'C', &mut out, |out| out.extend_from_slice(&[what, ASIDE, b"\0"].concat()));
+        }
         put_frame(if within { b'H' } else { b'S' }, &mut out, |_| ());
         self.send(&out).await?;
         let mut closed = 0;

@@ -306,9 +306,9 @@ impl Pool {
             return false;
         }
         let idle = now.since(connection.idle_since);
-        let is_old =
-            self.config().lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
-        idle > self.config().idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
+        let config = self.config();
+        let is_old = config.lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
+        idle > config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
     }
 
     /// Whether it was not idle for so long that it has to show that it answers.

@@ -22,8 +22,8 @@ pub use replies::{
     read_error,
 };
 pub use requests::{
-    Bind, Parse, Target, body, put_command, put_parse, put_query, read_query, read_target,
-    with_statement,
+    Bind, Parse, Target, body, put_command, put_command_as, put_parse, put_query, read_query,
+    read_target, with_statement,
 };
 pub use scram::{
     SCRAM, SCRAM_PLUS, ScramClient, ScramDenied, ScramKeys, ScramSecret, ScramServer, ScramVerifier,

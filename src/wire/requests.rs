@@ -26,9 +26,14 @@ pub fn put_query(text: &str, out: &mut BytesMut) {
 /// Appends what runs one statement by the extended protocol, without a `Sync`: its answer ends with a
 /// `CommandComplete`. If it fails, the server skips all that follows up to a `Sync`, a `Query` too.
 pub fn put_command(text: &str, out: &mut BytesMut) {
-    put_parse(b"", text.as_bytes(), &[], out);
-    put_frame(b'B', out, |out| out.put_slice(&[0; 8]));
-    put_frame(b'E', out, |out| out.put_slice(&[0; 5]));
+    put_command_as(b"", text, out);
+}
+
+/// The same with a statement and a portal of this name.
+pub fn put_command_as(name: &[u8], text: &str, out: &mut BytesMut) {
+    put_parse(name, text.as_bytes(), &[], out);
+    put_frame(b'B', out, |out| out.put_slice(&[name, b"\0", name, &[0; 7]].concat()));
+    put_frame(b'E', out, |out| out.put_slice(&[name, &[0; 5]].concat()));
 }
 
 /// A `Parse`: text under a name.
