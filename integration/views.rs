@@ -247,6 +247,114 @@ async fn a_materialized_view_is_kept_by_the_home_node_and_goes_with_all_behind_i
 }
 
 #[tokio::test]
+async fn a_refresh_past_the_proxy_fails_and_changes_nothing() {
+    let (database, _proxy, client) = shop().await;
+    let home = database.client(0).await;
+    let refresh = "REFRESH MATERIALIZED VIEW kept";
+    let hidden = "DO $$ BEGIN EXECUTE 'REFRESH MATERIALIZED ' || 'VIEW kept'; END $$";
+    for sql in [
+        "CREATE MATERIALIZED VIEW kept AS SELECT id, name FROM tenants",
+        "CREATE UNIQUE INDEX ON kept (id)",
+        "CREATE MATERIALIZED VIEW none AS SELECT id FROM orders",
+        "CREATE FUNCTION again() RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN REFRESH MATERIALIZED VIEW kept; END $$",
+        "DELETE FROM tenants WHERE id > 30",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let count = "SELECT count(*) FROM kept";
+    for sql in [
+        refresh,
+        "REFRESH MATERIALIZED VIEW CONCURRENTLY kept",
+        "REFRESH MATERIALIZED VIEW none",
+        hidden,
+        "SELECT again()",
+    ] {
+        assert_eq!(error(&home, sql).await, "0A000", "{sql}");
+        assert_eq!(rows(&home, count).await, ["40"]);
+    }
+    for sql in [hidden, "SELECT again()"] {
+        assert_eq!(error(&client, sql).await, "0A000", "{sql}");
+        assert_eq!(rows(&client, count).await, ["40"]);
+    }
+    client.batch_execute(refresh).await.unwrap();
+    assert_eq!(rows(&client, count).await, ["30"]);
+    // In the transaction of one that is seen, also.
+    for first in [refresh, "CREATE MATERIALIZED VIEW more AS SELECT id FROM tenants"] {
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute(first).await.unwrap();
+        assert_eq!(error(&client, hidden).await, "0A000");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    // Without data there is nothing to read.
+    home.batch_execute("REFRESH MATERIALIZED VIEW kept WITH NO DATA").await.unwrap();
+    assert_eq!(error(&home, refresh).await, "0A000");
+    assert_eq!(error(&client, count).await, "55000");
+    client.batch_execute(refresh).await.unwrap();
+    assert_eq!(rows(&client, count).await, ["30"]);
+}
+
+#[tokio::test]
+async fn of_a_view_that_a_refresh_may_empty_its_owner_is_warned() {
+    let (database, proxy, client) = shop().await;
+    client.batch_execute("CREATE MATERIALIZED VIEW kept AS SELECT id FROM tenants").await.unwrap();
+    let home = database.client(0).await;
+    // As earlier versions made them.
+    let earlier = "DO $$ DECLARE n text := (SELECT substr(relname, 2) FROM pg_class WHERE \
+        relnamespace = 'foreshard_kept'::regnamespace AND relkind = 'r'); BEGIN \
+        DROP MATERIALIZED VIEW kept; EXECUTE format('CREATE MATERIALIZED VIEW kept AS SELECT * \
+        FROM foreshard_kept.r%1$s UNION ALL SELECT * FROM foreshard_kept.v%1$s WHERE false', n); \
+        END $$";
+    home.batch_execute(earlier).await.unwrap();
+    let (told, mut notices) = tokio::sync::mpsc::channel(10);
+    let (client, mut connection) = proxy.config().connect(tokio_postgres::NoTls).await.unwrap();
+    drop(foreshard::runtime::Tasks::new().spawn("notices", async move {
+        let messages = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
+        let mut messages = std::pin::pin!(messages);
+        while let Some(Ok(message)) = futures_util::StreamExt::next(&mut messages).await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message {
+                told.send(notice).await.unwrap();
+            }
+        }
+    }));
+    client.batch_execute("REFRESH MATERIALIZED VIEW kept").await.unwrap();
+    let notice = notices.recv().await.unwrap();
+    assert_eq!(notice.severity(), "WARNING");
+    assert_eq!(notice.message(), "the materialized view kept was made by an earlier foreshard");
+    assert_eq!(rows(&client, "SELECT count(*) FROM kept").await, ["40"]);
+    let again = "DROP MATERIALIZED VIEW kept; \
+        CREATE MATERIALIZED VIEW kept AS SELECT id FROM tenants; REFRESH MATERIALIZED VIEW kept";
+    client.batch_execute(again).await.unwrap();
+    assert!(notices.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn nobody_who_may_make_things_beside_them_hinders_or_misuses_materialized_views() {
+    let (database, _proxy, client) = shop().await;
+    let home = database.client(0).await;
+    let role = format!("mean_{}", database.name);
+    client.batch_execute("CREATE MATERIALIZED VIEW kept AS SELECT id FROM tenants").await.unwrap();
+    for sql in [
+        format!("CREATE ROLE {role}"),
+        format!("SET ROLE {role}"),
+        "CREATE TABLE foreshard_kept.wanted (id int PRIMARY KEY)".to_owned(),
+        "CREATE TABLE foreshard_kept.keeps (id int REFERENCES foreshard_kept.wanted)".to_owned(),
+        "CREATE FUNCTION foreshard_kept.query_of(regclass) RETURNS text LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'misused'; END $$"
+            .to_owned(),
+        "CREATE FUNCTION foreshard_kept.is_filled(name) RETURNS boolean LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'misused'; END $$"
+            .to_owned(),
+        "RESET ROLE".to_owned(),
+    ] {
+        home.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    client.batch_execute("REFRESH MATERIALIZED VIEW kept").await.unwrap();
+    client.batch_execute("CREATE MATERIALIZED VIEW more AS SELECT id FROM tenants").await.unwrap();
+    home.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_materialized_view_is_refreshed_by_its_owner() {
     let (database, proxy, client) = shop().await;
     let role = format!("keeper_{}", database.name);

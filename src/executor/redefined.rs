@@ -31,8 +31,14 @@ fn without_columns(pull: &Pull) -> Pull {
 impl Session {
     /// Notes that a statement of a transaction block may change definitions of the home node.
     pub fn note_definitions(&mut self) {
-        self.transaction.defines_at_home |= self.in_transaction();
+        self.note_locked();
         self.transaction.moves_names = true;
+    }
+
+    /// Notes that others would wait for a relation of the home node that the transaction block has
+    /// locked, though all definitions are what they were.
+    pub fn note_locked(&mut self) {
+        self.transaction.defines_at_home |= self.in_transaction();
     }
 
     /// Whether the transaction may have changed definitions.

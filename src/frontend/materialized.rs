@@ -8,7 +8,7 @@ use crate::executor::{Bound, Cost, Fault};
 use crate::load::Access;
 use crate::planner::{self, KeptView};
 use crate::sql::{Materialized, MaterializedQuery};
-use crate::wire::{Reply, ServerError, SqlState};
+use crate::wire::{Reply, ServerError, Severity, SqlState};
 
 /// A kept view, and who asks.
 struct Found {
@@ -17,6 +17,8 @@ struct Found {
     owned: bool,
     /// He may act as its owner.
     may: bool,
+    /// A REFRESH past the proxy fails.
+    guarded: bool,
 }
 
 impl ClientSession {
@@ -27,7 +29,15 @@ impl ClientSession {
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(), Fault> {
         let work = async |session: &mut Self| Box::pin(session.run_materialized(made, bound)).await;
-        self.defining(work).await
+        if !matches!(made, Materialized::Refresh { .. }) {
+            return self.defining(work).await;
+        }
+        let in_block = self.session.in_transaction();
+        let done = work(self).await;
+        if in_block {
+            self.session.note_locked();
+        }
+        done
     }
 
     /// Runs what defines things on the home node: in a block its later statements know of it, as others
@@ -107,10 +117,10 @@ impl ClientSession {
     /// What stands behind a materialized view, if it is a kept one.
     async fn find_kept(&mut self, name: &str) -> Result<Option<Found>, Fault> {
         let row = self.row_of_home(&planner::kept_view(name)).await?;
-        let [Some(number), owned, may] = row.as_slice() else { return Ok(None) };
+        let [Some(number), owned, may, guarded] = row.as_slice() else { return Ok(None) };
         let is = |value: &Option<String>| value.as_deref() == Some("t");
         let kept = KeptView::new(number.clone());
-        Ok(Some(Found { kept, owned: is(owned), may: is(may) }))
+        Ok(Some(Found { kept, owned: is(owned), may: is(may), guarded: is(guarded) }))
     }
 
     /// The first row that the home node answers with; empty if there is none.
@@ -139,11 +149,13 @@ impl ClientSession {
             if !made.no_data {
                 count = session.fill_kept(&kept, &made.query).await?;
             }
+            session.quietly(&kept.open()).await?;
             let plan = kept.make(made);
             let make = async |session: &mut Self| {
                 session.session.run_ddl(&plan, &mut session.client).await
             };
             session.capture(make).await?;
+            session.quietly(KeptView::close()).await?;
             if made.no_data {
                 return Ok("CREATE MATERIALIZED VIEW".to_owned());
             }
@@ -157,6 +169,9 @@ impl ClientSession {
         if !found.owned {
             return Err(not_owned(name, found.may).into());
         }
+        if !found.guarded {
+            self.client.put(Reply::Error(&unguarded(name)));
+        }
         let kept = &found.kept;
         let work = async |session: &mut Self| {
             // Rows of an earlier query may not stand beside a definition of this transaction.
@@ -164,7 +179,9 @@ impl ClientSession {
             let query = query.into_iter().flatten().next().unwrap_or_default();
             session.quietly(&kept.lock()).await?;
             session.fill_kept(kept, &query).await?;
+            session.quietly(&kept.open()).await?;
             session.quietly(text).await?;
+            session.quietly(KeptView::close()).await?;
             session.quietly(&kept.empty()).await?;
             Ok("REFRESH MATERIALIZED VIEW".to_owned())
         };
@@ -187,6 +204,13 @@ impl ClientSession {
         };
         self.capture(run).await.map(drop)
     }
+}
+
+fn unguarded(name: &str) -> ServerError {
+    let message = format!("the materialized view {name} was made by an earlier foreshard");
+    let detail = "A REFRESH that foreshard does not see, on the node or in a function, empties it.";
+    let hint = "DROP it and CREATE it again.";
+    ServerError { severity: Severity::Warning, ..ServerError::refused(message, detail, hint) }
 }
 
 fn not_owned(name: &str, may: bool) -> ServerError {

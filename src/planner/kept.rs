@@ -1,7 +1,8 @@
 //! Materialized views over sharded tables. The view under the user's name is a real one of the home
 //! node, so that indexes, rights, dependencies and REFRESH are PostgreSQL's own. It reads two relations
 //! in a schema of the proxy's: an empty table, which has the rows of all nodes while the view is filled
-//! from it, and a view with the user's query, which gives no rows here.
+//! from it, and a view with the user's query, which gives no rows here. A REFRESH that the proxy has not
+//! filled the table for fails, by a function that its query asks.
 
 use super::DdlPlan;
 use super::ddl::Step;
@@ -15,12 +16,26 @@ pub(super) const SCHEMA: &str = "foreshard_kept";
 pub const KEPT_SET_UP: &str = "
     BEGIN READ WRITE;
     SET LOCAL client_min_messages = warning;
+    SET LOCAL lock_timeout = '2s';
     SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('foreshard'));
     CREATE SCHEMA IF NOT EXISTS foreshard_kept;
     GRANT USAGE, CREATE ON SCHEMA foreshard_kept TO PUBLIC;
     CREATE OR REPLACE FUNCTION foreshard_kept.query_of(oid) RETURNS text
     LANGUAGE sql STABLE STRICT SET search_path = pg_catalog
     AS 'SELECT pg_catalog.rtrim(pg_catalog.pg_get_viewdef($1), '';'')';
+    CREATE OR REPLACE FUNCTION foreshard_kept.is_filled(number text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $foreshard$
+    BEGIN
+        IF current_setting('foreshard_kept.filled', true) IS DISTINCT FROM number THEN
+            RAISE EXCEPTION 'a materialized view over sharded tables can''t be refreshed here'
+            USING ERRCODE = 'feature_not_supported',
+            DETAIL = 'Its rows are on several nodes, and only foreshard brings them together; '
+                'the view keeps the rows that it has.',
+            HINT = 'Run REFRESH MATERIALIZED VIEW through foreshard, as a statement of its own: '
+                'not on the node, nor in a function or a DO block.';
+        END IF;
+        RETURN true;
+    END $foreshard$;
     DO $foreshard$
     DECLARE
         gone record;
@@ -33,19 +48,26 @@ pub const KEPT_SET_UP: &str = "
                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
                 AND d.refobjid = c.oid)
         LOOP
-            EXECUTE pg_catalog.format('DROP %s foreshard_kept.%I',
-                CASE gone.relkind WHEN 'r' THEN 'TABLE' ELSE 'VIEW' END, gone.relname);
+            BEGIN
+                EXECUTE pg_catalog.format('DROP %s foreshard_kept.%I',
+                    CASE gone.relkind WHEN 'r' THEN 'TABLE' ELSE 'VIEW' END, gone.relname);
+            EXCEPTION WHEN dependent_objects_still_exist OR lock_not_available THEN
+            END;
         END LOOP;
     END $foreshard$;
     COMMIT";
 
 /// The query that says of what stands behind a materialized view, by its name: its number, whether who
-/// asks owns all of it, and whether he may act as its owner. No row if it is not a kept one.
+/// asks owns all of it, whether he may act as its owner, and whether it fails where it is refreshed past
+/// the proxy: those that were made before there was that are emptied. No row if it is not a kept one.
 pub fn kept_view(name: &str) -> String {
     format!(
         "SELECT DISTINCT pg_catalog.substr(r.relname, 2), \
          m.relowner = u.oid AND r.relowner = u.oid AND v.relowner = u.oid, \
-         pg_catalog.pg_has_role(m.relowner, 'USAGE') FROM pg_catalog.pg_class m \
+         pg_catalog.pg_has_role(m.relowner, 'USAGE'), EXISTS (SELECT FROM pg_catalog.pg_depend g \
+         WHERE g.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND g.objid = w.oid \
+         AND g.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass \
+         AND g.refobjid = pg_catalog.to_regprocedure('{SCHEMA}.is_filled(text)')) FROM pg_catalog.pg_class m \
          JOIN pg_catalog.pg_roles u ON u.rolname = CURRENT_USER \
          JOIN pg_catalog.pg_rewrite w ON w.ev_class = m.oid \
          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
@@ -87,7 +109,9 @@ impl KeptView {
 
     /// The query that gives the user's query, with all names qualified.
     pub fn query(&self) -> String {
-        format!("SELECT {SCHEMA}.query_of('{}'::pg_catalog.regclass)", self.qualified_view())
+        // With exactly its type: whoever may make views there may make other functions of its name.
+        let view = self.qualified_view();
+        format!("SELECT {SCHEMA}.query_of('{view}'::pg_catalog.regclass::pg_catalog.oid)")
     }
 
     /// What makes the table, as the rows of the query need it.
@@ -111,6 +135,16 @@ impl KeptView {
         format!("TRUNCATE {}", self.rows())
     }
 
+    /// Lets the materialized view read the table, until [`Self::close`] or the end of the transaction.
+    pub fn open(&self) -> String {
+        format!("SET LOCAL {SCHEMA}.filled = '{}'", self.number)
+    }
+
+    /// Nothing in this transaction may read it any more.
+    pub fn close() -> &'static str {
+        "SET LOCAL foreshard_kept.filled = ''"
+    }
+
     /// What makes both views, once the table has its rows.
     pub fn make(&self, made: &MaterializedQuery) -> DdlPlan {
         let MaterializedQuery { head, columns, query, no_data, .. } = made;
@@ -120,7 +154,9 @@ impl KeptView {
             format!("CREATE VIEW {view} {columns} AS {query}"),
             format!(
                 "CREATE MATERIALIZED VIEW {head} AS SELECT * FROM {rows} \
-                 UNION ALL SELECT * FROM {view} WHERE false {data}"
+                 WHERE {SCHEMA}.is_filled('{}'::pg_catalog.text) \
+                 UNION ALL SELECT * FROM {view} WHERE false {data}",
+                self.number
             ),
         ];
         self.plan(all)

@@ -120,6 +120,17 @@ fn whole_groups_are_scattered_only_as_plain_concatenations() {
 }
 
 #[test]
+fn a_refresh_that_cannot_be_read_goes_nowhere() {
+    check(&[
+        ("REFRESH MATERIALIZED VIEW kept", "materialized"),
+        ("REFRESH MATERIALIZED VIEW CONCURRENTLY s.kept WITH DATA", "materialized"),
+        ("REFRESH MATERIALIZED VIEW U&\"kept\"", "refused"),
+        ("REFRESH MATERIALIZED VIEW \"kept\" WITH DATA UESCAPE '!'", "refused"),
+        ("REFRESH MATERIALIZED VIEW kept WITH NO DATA", "home"),
+    ]);
+}
+
+#[test]
 fn tables_at_home_and_no_tables_stay_simple() {
     check(&[
         ("", "anywhere"),
