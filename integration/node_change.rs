@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// Roles are those of a whole server, which both tests share.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-const DEFINITIONS: [&str; 9] = [
+const DEFINITIONS: [&str; 10] = [
     "CREATE TYPE size AS ENUM ('small', 'large')",
     "CREATE TABLE plans (id serial PRIMARY KEY, name text NOT NULL, price numeric(9,2), size size, \
      twice numeric GENERATED ALWAYS AS (price * 2) STORED)",
@@ -27,6 +27,7 @@ const DEFINITIONS: [&str; 9] = [
     "GRANT readers TO clerk",
     "GRANT SELECT ON accounts, plans TO readers",
     "CREATE TABLE at_home (id int)",
+    "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM entries",
 ];
 
 /// A deployment on some of its nodes, with a reference table.
@@ -205,6 +206,8 @@ async fn a_node_joins_and_another_leaves_while_clients_write() {
     let written = writers.stop().await;
     let client = deployment.client().await;
     let found: i64 = client.query_one("SELECT count(*) FROM entries", &[]).await.unwrap().get(0);
+    client.batch_execute("REFRESH MATERIALIZED VIEW counted").await.unwrap();
+    assert_eq!(rows(&client, "SELECT n FROM counted").await, [found.to_string()]);
     let found = usize::try_from(found).unwrap();
     let most = written.acknowledged.len() + written.unknown.len();
     assert!((written.acknowledged.len()..=most).contains(&found), "{found}");

@@ -169,6 +169,8 @@ async fn everything_stands(client: &Client) {
     let orders = one(client, "SELECT count(*) FROM orders").await;
     assert_eq!(one(client, "SELECT sum(orders) FROM sums").await, orders);
     assert_ne!(one(client, "SELECT count(*) FROM large").await, "0");
+    client.batch_execute("REFRESH MATERIALIZED VIEW kept").await.unwrap();
+    assert_eq!(one(client, "SELECT count(*) FROM kept").await, orders);
     let plan = one(client, "EXPLAIN SELECT * FROM orders WHERE customer_id = 7").await;
     assert!(!plan.contains("Append"), "{plan}");
     let code = async |sql: &str| {

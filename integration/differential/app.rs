@@ -60,6 +60,19 @@ impl Files {
         }
         reports
     }
+
+    /// Statements that are refused: each says why, and what would work.
+    pub async fn refused(&self) {
+        let fixture = self.fixture().await;
+        let (proxy, _) = fixture.clients().await;
+        for statement in statements(&self.text_of("refused.sql")) {
+            let error = proxy.batch_execute(&statement.sql).await.expect_err(&statement.sql);
+            let error = error.as_db_error();
+            let error = error.unwrap_or_else(|| panic!("{}: no answer", statement.sql));
+            assert_eq!(error.code().code(), "0A000", "{}: {error:?}", statement.sql);
+            assert!(error.detail().is_some() && error.hint().is_some(), "{error:?}");
+        }
+    }
 }
 
 async fn script(name: &str) -> Vec<Report> {
@@ -77,14 +90,7 @@ pub fn assert_all_right(reports: &[Report]) {
 
 #[tokio::test]
 async fn what_is_refused_says_why_and_what_would_work() {
-    let fixture = APP.fixture().await;
-    let (proxy, _) = fixture.clients().await;
-    for statement in statements(&APP.text_of("refused.sql")) {
-        let error = proxy.batch_execute(&statement.sql).await.expect_err(&statement.sql);
-        let error = error.as_db_error().unwrap_or_else(|| panic!("{}: {error:?}", statement.sql));
-        assert_eq!(error.code().code(), "0A000", "{}: {error:?}", statement.sql);
-        assert!(error.detail().is_some() && error.hint().is_some(), "{error:?}");
-    }
+    APP.refused().await;
 }
 
 #[tokio::test]

@@ -207,6 +207,22 @@ async fn what_one_defines_the_other_knows_at_once_also_while_shards_move() {
         let sql = format!("SELECT DISTINCT c{n} FROM accounts");
         assert_eq!(rows(other, &sql).await, [n.to_string()]);
     }
+    // What is kept of rows of all nodes.
+    let made = "CREATE MATERIALIZED VIEW kept AS SELECT tenant_id FROM accounts";
+    ours.batch_execute(made).await.unwrap();
+    theirs.batch_execute("INSERT INTO accounts (tenant_id) VALUES (9161)").await.unwrap();
+    let count = "SELECT count(*) FROM kept k JOIN accounts a USING (tenant_id)";
+    let refresh = "REFRESH MATERIALIZED VIEW kept";
+    let (one, other) = tokio::join!(ours.batch_execute(refresh), theirs.batch_execute(refresh));
+    one.unwrap();
+    other.unwrap();
+    for client in [&ours, &theirs] {
+        assert_eq!(rows(client, count).await, ["161"]);
+        assert_eq!(rows(client, "SELECT count(*) FROM kept").await, ["161"]);
+    }
+    theirs.batch_execute("DELETE FROM accounts WHERE tenant_id = 9161").await.unwrap();
+    theirs.batch_execute("DROP MATERIALIZED VIEW kept").await.unwrap();
+    assert!(ours.batch_execute("SELECT * FROM kept").await.is_err());
     // A home table that comes before a sharded one in the search path, and goes again.
     for client in [&ours, &theirs] {
         client.batch_execute("CREATE SCHEMA IF NOT EXISTS nearer").await.unwrap();

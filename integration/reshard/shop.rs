@@ -14,7 +14,7 @@ use super::process_support::{Deployment, connect};
 use super::support::rows;
 
 /// What is there before anything is resharded; made through the proxy.
-const TABLES: [&str; 22] = [
+const TABLES: [&str; 23] = [
     "CREATE TYPE mood AS ENUM ('sad', 'ok')",
     "CREATE DOMAIN amount AS numeric(9, 2) CHECK (VALUE >= 0)",
     "CREATE TYPE place AS (street text, number int)",
@@ -41,6 +41,8 @@ const TABLES: [&str; 22] = [
     "CREATE TRIGGER stamp BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION stamp()",
     "CREATE VIEW sums AS SELECT customer_id, count(*) AS orders FROM orders GROUP BY customer_id",
     "CREATE VIEW large AS SELECT * FROM sums WHERE orders > 2",
+    "CREATE MATERIALIZED VIEW kept AS SELECT s.*, o.tenant_id FROM sums s \
+     JOIN orders o USING (customer_id)",
     "COMMENT ON TABLE items IS 'what was ordered'",
     "COMMENT ON COLUMN items.order_id IS 'of the order'",
     "GRANT SELECT, UPDATE (version) ON orders TO pg_monitor WITH GRANT OPTION",

@@ -41,6 +41,8 @@ pub(super) struct Keyed {
     declared: Option<Arc<Declared>>,
     /// What says where its rows are.
     lookups: Option<Lookups>,
+    /// It names places of rows: several shards may have the same.
+    by_place: bool,
 }
 
 /// How a write runs on several nodes.
@@ -136,6 +138,11 @@ impl Keyed {
     /// Says which parameters are of the key's type, as the client vouches.
     pub(super) fn vouch_for(&mut self, params: Vec<u16>) {
         self.alone = params;
+    }
+
+    /// Says whether it names places of rows.
+    pub(super) fn set_by_place(&mut self, by_place: bool) {
+        self.by_place = by_place;
     }
 
     /// Says how a write runs on several nodes.
@@ -302,7 +309,15 @@ impl Keyed {
                 "Name one shard key a statement.",
             ));
         }
-        Ok(Route::Shards(sorted(&found)))
+        let shards = sorted(&found);
+        if self.by_place && shards.len() > 1 {
+            return Err(ServerError::refused(
+                "ctid can't tell rows of several shards apart",
+                "Its shard keys belong to several shards, each with rows of the same places.",
+                "Name one shard key a statement, or tell rows apart by their primary key.",
+            ));
+        }
+        Ok(Route::Shards(shards))
     }
 
     /// The shards of one key; `None` where PostgreSQL will say what is wrong with it.

@@ -103,8 +103,11 @@ pub(super) fn lookups(
     let writes = write::is_change(query);
     let unique = bound.looked_up.iter().all(|(lookup, _)| lookup.unique);
     let plain = || {
-        let route = if query.features.locking { scatter::locked } else { scatter::route };
-        route(query, statement, bound, meanings, first).is_ok()
+        if query.features.locking {
+            return scatter::locked(query, statement, bound, meanings, first).is_ok();
+        }
+        // System columns make it no plain one.
+        scatter::route(query, ("", statement), bound, meanings, first).is_ok()
     };
     let one = bound.looked_up.iter().all(|(_, constants)| constants.len() == 1);
     // A function that gives several rows could hide that one is missing.

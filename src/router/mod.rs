@@ -33,6 +33,7 @@ mod text_shape;
 mod through;
 mod upsert;
 mod statement;
+mod system;
 mod template;
 mod view;
 mod views;

@@ -216,8 +216,8 @@ fn impossible(query: &Query, statement: &Statement) -> Option<String> {
     if features.locking {
         return Some("rows are locked on their own nodes only".to_owned());
     }
-    if features.sample {
-        return Some("a sample is taken of each node's rows".to_owned());
+    if features.sample && statement.has("repeatable") {
+        return Some("the rows that a sample takes again are those of one node".to_owned());
     }
     if features.into {
         return Some("the new table would be on one node only".to_owned());

@@ -10,8 +10,8 @@ use super::names::{Meaning, Names};
 use super::operand::Use;
 use super::part::Part;
 use super::{
-    First, Route, hint, lookup, merge, pull, reference, rekey, scatter, through, upsert, views,
-    write,
+    First, Route, hint, lookup, merge, pull, reference, rekey, scatter, system, through, upsert,
+    views, write,
 };
 use crate::shard_map::{KeyType, Method};
 use crate::sql::{Query, Source, Statement, Target, Verb};
@@ -70,7 +70,8 @@ pub(super) fn route(
     let part = routed((&expanded.text, &read), inner, names).map(with_text)?;
     views::part(part, inner, &expanded, || {
         let meanings = meanings(inner, names)?;
-        let spread = Spread { query: inner, statement: &read, names, meanings: &meanings };
+        let text = expanded.text.as_str();
+        let spread = Spread { text, query: inner, statement: &read, names, meanings: &meanings };
         spread.pull().map(with_text)
     })
 }
@@ -112,7 +113,7 @@ fn routed(
         sharded(query, (text, statement), names, &meanings, kinds)
     } else if kinds.reference {
         let text = text.get(..statement.span.end).unwrap_or(text);
-        reference::route(text, query, &meanings, kinds)
+        reference::route((text, statement), query, &meanings, kinds)
     } else if kinds.home || writes(query) || query.features.into {
         Ok(Part::Home)
     } else {
@@ -184,10 +185,12 @@ fn sharded(
         return Err(write::mixed(query, meanings));
     }
     lookup::check_targets(query, meanings, names)?;
+    system::check(statement)?;
     let calls = hint::declared(query, names);
     hint::check_calls(&calls, reads)?;
     let mut bound = lookup::bound(query, meanings, names);
     let mut keyed = Keyed::default();
+    keyed.set_by_place(system::names_places(statement));
     let mut free = None;
     if let Some(table) = rekey::table(query, &bound) {
         let types = &names.map.groups()[table.group.index()].key;
@@ -227,7 +230,7 @@ fn sharded(
     if let Some(rows) = insert::splits(query, text, names) {
         keyed.set_over(insert::still_clock(text).map_or(Over::Rows(rows), Over::Evaluate));
     }
-    let spread = Spread { query, statement, names, meanings };
+    let spread = Spread { text, query, statement, names, meanings };
     match free {
         None if !reads => Ok(Part::Keyed(keyed)),
         // What is read at home need not be where the shard is, and ONLY would read nothing there.
@@ -316,6 +319,7 @@ pub(super) fn check_functions(query: &Query, meanings: &Meanings<'_>) -> Result<
 
 /// A SELECT that one node is not enough for.
 struct Spread<'a, 'b> {
+    text: &'a str,
     query: &'a Query,
     statement: &'a Statement,
     names: &'a Names<'b>,
@@ -342,7 +346,7 @@ impl Spread<'_, '_> {
     fn route(&self, bound: &Bound<'_>, free: &Sharded<'_>) -> Result<Route, ServerError> {
         if !self.names.together
             && let Ok(Part::Scatter(group)) =
-                scatter::route(self.query, self.statement, bound, self.meanings, free)
+                scatter::route(self.query, (self.text, self.statement), bound, self.meanings, free)
         {
             return Ok(Route::Scatter(group));
         }

@@ -9,8 +9,9 @@ use super::names::Meaning;
 use super::part::Part;
 use super::query::{Kinds, Meanings, anywhere, writes};
 use super::rekey::returns_own;
+use super::system;
 use crate::shard_map::Table;
-use crate::sql::{Call, Query, TableName, Target, UpdateLayout, Verb};
+use crate::sql::{Call, Query, Statement, TableName, Target, UpdateLayout, Verb};
 use crate::wire::ServerError;
 
 /// An UPDATE with FROM of a reference table: of several rows that a row meets PostgreSQL takes any, and on
@@ -35,7 +36,7 @@ pub(super) fn target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a T
 
 /// Reference tables, and perhaps home tables.
 pub(super) fn route(
-    text: &str,
+    (text, statement): (&str, &Statement),
     query: &Query,
     meanings: &Meanings<'_>,
     kinds: Kinds,
@@ -50,6 +51,9 @@ pub(super) fn route(
             "Write plain values, one statement a change.",
         )
     };
+    if let Some(column) = system::differs(text, statement) {
+        return Err(refuse(&format!("{column} is another value on each")));
+    }
     if let Some(first) = values(text, query, table)? {
         return Ok(Part::Evaluate(first));
     }

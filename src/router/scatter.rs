@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bind::{Bound, KeyColumn, Sharded};
 use super::names::Meaning;
 use super::part::Part;
-use super::{functions, pull};
+use super::{functions, pull, system};
 use crate::sql::{Call, JoinKind, Level, Query, Source, Statement, TableRef, Verb};
 use crate::wire::ServerError;
 
@@ -18,12 +18,13 @@ pub(super) const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "tableoid", "xmin", "xmax"
 /// Why not.
 pub(super) fn route(
     query: &Query,
-    statement: &Statement,
+    (text, statement): (&str, &Statement),
     bound: &Bound<'_>,
     meanings: &[Vec<Option<Meaning<'_>>>],
     free: &Sharded<'_>,
 ) -> Result<Part, ServerError> {
-    let allowed = Allowed { locks: false, order: false };
+    let versions = system::gives_versions(text, query, statement);
+    let allowed = Allowed { locks: false, order: false, versions };
     check(query, statement, (bound, meanings), free, allowed).map(|()| Part::Scatter(free.group))
 }
 
@@ -40,11 +41,11 @@ pub(super) fn locked(
     free: &Sharded<'_>,
 ) -> Result<Part, ServerError> {
     let meant = (bound, meanings);
-    let error = match check(query, statement, meant, free, Allowed { locks: true, order: false }) {
+    let error = match check(query, statement, meant, free, NO_ORDER) {
         Ok(()) => return Ok(Part::Write(free.group)),
         Err(error) => error,
     };
-    check(query, statement, meant, free, Allowed { locks: true, order: true })?;
+    check(query, statement, meant, free, IN_ORDER)?;
     let reduction = pull::reduction(query, meanings, free.group).ok_or(error)?;
     Ok(Part::Lock(Arc::new(pull::locked(reduction))))
 }
@@ -55,7 +56,12 @@ struct Allowed {
     locks: bool,
     /// ORDER BY, LIMIT
     order: bool,
+    /// Its system columns only say of each row which version it is.
+    versions: bool,
 }
+
+const NO_ORDER: Allowed = Allowed { locks: true, order: false, versions: false };
+const IN_ORDER: Allowed = Allowed { order: true, ..NO_ORDER };
 
 /// What a query's result is bound to, and what its names mean.
 type Meant<'a, 'b> = (&'a Bound<'b>, &'a [Vec<Option<Meaning<'b>>>]);
@@ -202,7 +208,7 @@ fn not_plain(
         (features.set_operation, "a set operation"),
         (features.cte, "WITH"),
         (features.locking && !allowed.locks, "a row lock"),
-        (features.sample, "TABLESAMPLE"),
+        (features.sample && allowed.locks, "TABLESAMPLE"),
     ];
     if let Some((_, clause)) = clauses.iter().find(|(used, _)| *used) {
         return Some(format!("{clause} is not yet merged over nodes"));
@@ -219,7 +225,7 @@ fn not_plain(
         return Some("a word such as 'now' is another time on each node".to_owned());
     }
     let column = SYSTEM_COLUMNS.iter().find(|column| statement.has(column))?;
-    Some(format!("{column} has another meaning on each node"))
+    (!allowed.versions).then(|| format!("{column} has another meaning on each node"))
 }
 
 /// Whether every row of a level's join is made on one node: all sharded tables joined on the whole

@@ -1,6 +1,3 @@
-SELECT * FROM accounts TABLESAMPLE BERNOULLI (100) WHERE id < 3 ORDER BY id;
-SELECT count(*) FROM tasks TABLESAMPLE SYSTEM (0);
-SELECT count(*) < 500 FROM tasks TABLESAMPLE BERNOULLI (50);
 SELECT setseed(0.5) IS NULL, count(*) FROM accounts;
 WITH s AS (SELECT 1::bigint AS id, 'merge' AS n) MERGE INTO counters c USING s ON c.account_id = s.id AND c.name = s.n WHEN NOT MATCHED THEN INSERT (account_id, name) VALUES (s.id, s.n) WHEN MATCHED THEN DELETE;
 COPY (DELETE FROM counters WHERE name = 'copied' RETURNING name) TO STDOUT;
@@ -11,6 +8,6 @@ UPDATE jobs SET account_id = a.id FROM accounts a WHERE a.id = jobs.account_id R
 UPDATE invoices SET account_id = l.account_id + 1 FROM invoice_lines l WHERE l.account_id = invoices.account_id;
 UPDATE plans SET code = a.name FROM accounts a WHERE a.plan_id = plans.id;
 UPDATE accounts SET name = 'By cursor' WHERE CURRENT OF u;
-SELECT pg_column_size(name), count(*) FROM accounts GROUP BY 1;
 UPDATE open_tasks SET account_id = 9 WHERE account_id = 8 AND id = 88888;
 WITH o AS (DELETE FROM comments WHERE account_id = 3 RETURNING task_id) DELETE FROM open_tasks WHERE id IN (SELECT * FROM o);
+SELECT pg_column_size(name), count(*) FROM accounts GROUP BY 1;

@@ -112,10 +112,30 @@ fn whole_groups_are_scattered_only_as_plain_concatenations() {
         ("SELECT now() FROM orders", "spread"),
         ("SELECT * FROM orders WHERE at > 'today'", "spread"),
         ("SELECT ctid FROM orders", "refused"),
-        ("SELECT * FROM orders TABLESAMPLE system (1)", "refused"),
+        ("SELECT ctid FROM orders WHERE tenant_id = 5", "s1"),
+        ("SELECT ctid FROM orders WHERE tenant_id IN (5, 6, 7, 8)", "refused"),
+        ("SELECT tableoid FROM orders WHERE tenant_id = 5", "refused"),
+        ("SELECT id, o.xmin FROM orders o", "spread"),
+        ("SELECT id FROM orders WHERE xmin::text = '5'", "refused"),
+        ("SELECT id, xmin FROM orders ORDER BY id", "refused"),
+        ("SELECT max(xmin::text) FROM orders", "refused"),
+        ("SELECT * FROM orders TABLESAMPLE system (1)", "spread"),
+        ("SELECT count(*) FROM orders TABLESAMPLE system (1)", "spread"),
+        ("SELECT count(*) FROM orders TABLESAMPLE system (1) REPEATABLE (2)", "refused"),
         ("SELECT (SELECT 1) FROM orders", "spread"),
         ("SELECT * FROM (SELECT * FROM orders) x", "spread"),
         ("SELECT * FROM orders, generate_series(1, 2)", "spread"),
+    ]);
+}
+
+#[test]
+fn reference_rows_are_not_told_apart_by_what_differs_from_node_to_node() {
+    check(&[
+        ("UPDATE countries SET name = 'x' WHERE id = 1 AND xmin::text = '5'", "refused"),
+        ("DELETE FROM countries a USING countries b WHERE a.ctid < b.ctid", "refused"),
+        ("DELETE FROM countries WHERE id = 1 RETURNING xmax", "every node"),
+        ("DELETE FROM countries WHERE id = 1 RETURNING xmin", "refused"),
+        ("SELECT ctid, xmin FROM countries", "anywhere"),
     ]);
 }
 

@@ -217,3 +217,6 @@ SELECT $1::bytea, id, $2 + id FROM accounts WHERE id < $2::int ORDER BY id;
 SELECT m.id FROM members m JOIN accounts a ON a.id = m.account_id WHERE m.email = $1 AND a.id = $2;
 -- parameters: 2 | 10
 SELECT id FROM accounts ORDER BY id LIMIT $2 OFFSET $1;
+SELECT * FROM accounts TABLESAMPLE BERNOULLI (100) WHERE id < 3 ORDER BY id;
+SELECT count(*) FROM tasks TABLESAMPLE SYSTEM (0);
+SELECT count(*) < 500 FROM tasks TABLESAMPLE BERNOULLI (50);

@@ -1,0 +1,13 @@
+TABLE bill_sums ORDER BY clinic_id LIMIT 5;
+SELECT tableoid::regclass::text, id FROM clinics WHERE id = 3;
+SELECT id FROM clinics WHERE tableoid = 'clinics'::regclass AND id = 3;
+SELECT xmin IS NOT NULL AS seen, id FROM clinics ORDER BY id LIMIT 3;
+DELETE FROM tallies WHERE ctid IS NULL;
+WITH moved AS (DELETE FROM stock WHERE amount = 0 RETURNING *) INSERT INTO stock SELECT clinic_id, drug_id + 1, 1, touched FROM moved WHERE drug_id < 12 ON CONFLICT DO NOTHING;
+ALTER TABLE secrets REPLICA IDENTITY FULL;
+ALTER TABLE secrets CLUSTER ON secrets_pkey;
+DELETE FROM visits WHERE clinic_id IN (2, 3, 4, 5, 6, 7, 8, 9) AND ctid IN (SELECT ctid FROM visits WHERE clinic_id IN (2, 3, 4, 5, 6, 7, 8, 9) LIMIT 1);
+UPDATE drugs SET unit = 5 WHERE id = 3 AND xmin::text = '700';
+SELECT count(*) FROM bills TABLESAMPLE BERNOULLI (50) REPEATABLE (3);
+UPDATE bills SET paid = true FROM visits TABLESAMPLE SYSTEM (50) v WHERE v.clinic_id = bills.clinic_id;
+ALTER TABLE tallies RENAME TO sums;
