@@ -114,7 +114,16 @@ async fn what_the_connection_that_merges_cannot_see_is_refused() {
     let made =
         "CREATE FUNCTION twice(n bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT n * 2'";
     assert_eq!(pair.proxy.simple(made).await.error, None);
+    let other = pair.proxy.simple("SELECT sum(id), count(DISTINCT name) FROM tenants").await;
+    assert_eq!(other.error, None);
     let refused = pair.proxy.simple("SELECT sum(twice(id)) FROM tenants").await;
+    assert_eq!(refused.error.unwrap().0, "0A000");
+    pair.proxy.simple("ROLLBACK").await;
+    pair.proxy.simple("BEGIN").await;
+    let replaced =
+        "CREATE OR REPLACE FUNCTION any_of_them() RETURNS int LANGUAGE sql AS 'SELECT 1'";
+    assert_eq!(pair.proxy.simple(replaced).await.error, None);
+    let refused = pair.proxy.simple("SELECT sum(id), count(DISTINCT name) FROM tenants").await;
     assert_eq!(refused.error.unwrap().0, "0A000");
     pair.proxy.simple("ROLLBACK").await;
     pair.proxy.simple("CREATE TEMP VIEW picked AS SELECT 5::bigint AS id").await;

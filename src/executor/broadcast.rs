@@ -91,7 +91,7 @@ impl Session {
         }
         let implicit = self.begin_implicit();
         self.transaction.varies |= plan.varies;
-        self.transaction.defines_more |= plan.more;
+        self.transaction.defines_more.add(&plan.more);
         self.transaction.changed_tables.extend(plan.tables.iter().cloned());
         self.transaction.changed_views.extend(plan.views.iter().cloned());
         let tag = match self.try_ddl(plan, client).await {

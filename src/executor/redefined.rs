@@ -7,7 +7,7 @@ use super::pull::{Prepared, PullRun};
 use super::run::query_message;
 use super::stand_in::definitions;
 use super::{Fault, Session};
-use crate::planner::{self, PullInput};
+use crate::planner::{self, More, PullInput};
 use crate::router::{Pull, PullKind};
 use crate::sql::Literal;
 use crate::wire::ServerError;
@@ -59,7 +59,11 @@ impl Session {
         merge: &mut MergeSession,
     ) -> Result<Prepared, Fault> {
         let of_catalog = run.pull.tables.iter().any(|table| table.kind == PullKind::Catalog);
-        if self.transaction.defines_more || of_catalog || run.pull.expanded.is_some() {
+        let more = &self.transaction.defines_more;
+        // The code of a function that users made may name what is new.
+        let by_code = *more != More::Nothing && !run.pull.unknown_functions.is_empty();
+        let bears = by_code || more.bears_on(run.text);
+        if bears || of_catalog || run.pull.expanded.is_some() {
             return Err(refused().into());
         }
         let home = self.engine.live_map.load().home();

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::{Exclusive, Pass, Writing};
 use crate::ids::ShardId;
+use crate::planner::More;
 use crate::shard_map::ShardMap;
 use crate::sql::TableName;
 
@@ -48,8 +49,8 @@ pub(super) struct Transaction {
     pub ddl: Option<Exclusive>,
     /// The same for DDL that is still to come.
     pub reserved: Option<Exclusive>,
-    /// Its DDL is about more than tables: types, functions, views.
-    pub defines_more: bool,
+    /// What its DDL is about beside tables: types, functions, views.
+    pub defines_more: More,
     /// It may have changed definitions that are the home node's alone.
     pub defines_at_home: bool,
     /// It may have made, renamed or dropped a home table, outside of a block too.
@@ -91,7 +92,7 @@ impl Transaction {
             changed_views,
             absent,
         } = self;
-        let more = *defines_more || *defines_at_home || *moves_names;
+        let more = *defines_more != More::Nothing || *defines_at_home || *moves_names;
         let defined = more
             || ddl.is_some()
             || reserved.is_some()

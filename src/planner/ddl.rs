@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Apart, LookupSql, Parents, alter, concurrent, create};
+use super::{Apart, LookupSql, More, Parents, alter, concurrent, create};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
@@ -19,8 +19,8 @@ pub struct DdlPlan {
     /// A default in it would give another value on each node's copy of a reference table: rows may
     /// come only once the proxy has read the new columns.
     pub varies: bool,
-    /// It is about what statements use beside tables: types, functions, views.
-    pub more: bool,
+    /// What it is about beside tables: types, functions, views.
+    pub more: More,
     /// Names of views that it makes, changes or drops: what they mean is known once it is committed.
     pub views: Vec<String>,
     /// What follows outside of any transaction.
@@ -132,7 +132,7 @@ impl DdlPlan {
         Self {
             tables,
             varies: false,
-            more: false,
+            more: More::Nothing,
             views: Vec::new(),
             apart: None,
             on_leaves: None,
@@ -286,7 +286,7 @@ fn planned(ddl: &Ddl, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
             if matches!(object.as_str(), "function" | "procedure")
                 && ddl.text.trim_start().to_ascii_lowercase().starts_with("create") =>
         {
-            Ok(unchecked(&ddl.text))
+            Ok(unchecked(object, &ddl.text))
         }
         DdlStatement::Truncate(named) => {
             let others = scope.for_others(&named.names, &named.parts);
@@ -303,8 +303,7 @@ fn planned(ddl: &Ddl, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
             Ok(DdlPlan::new(Vec::new(), as_written()))
         }
         DdlStatement::Global { object, .. } => {
-            let more =
-                !matches!(object.as_str(), "schema" | "role" | "user" | "trigger" | "policy");
+            let more = More::of(object, ddl.text.trim());
             Ok(DdlPlan { more, ..DdlPlan::new(Vec::new(), as_written()) })
         }
     }
@@ -329,9 +328,9 @@ fn keep_numbers(text: &str) -> String {
 
 /// CREATE FUNCTION: the home node looks at its code. On others there are no home tables, which it may
 /// name.
-fn unchecked(text: &str) -> DdlPlan {
+fn unchecked(object: &str, text: &str) -> DdlPlan {
     let others = format!("SET LOCAL check_function_bodies = off; {}", text.trim());
-    DdlPlan { more: true, ..apart(text, others) }
+    DdlPlan { more: More::of(object, text.trim()), ..apart(text, others) }
 }
 
 /// DROP TABLE: a lookup goes with what it finds, and takes its triggers with it.
@@ -373,7 +372,7 @@ fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
         }
     };
     let mut plan = DdlPlan::new(Vec::new(), vec![step]);
-    plan.more = true;
+    plan.more = More::Named(Vec::new());
     plan.views = match view.verb {
         ViewVerb::Alter => identifiers(&ddl.text),
         ViewVerb::Create | ViewVerb::Drop => view.names.iter().map(|n| n.name.clone()).collect(),

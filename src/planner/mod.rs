@@ -19,6 +19,7 @@ mod insert;
 mod kept;
 mod lookup;
 mod merge;
+mod more;
 mod once;
 mod order;
 mod parents;
@@ -46,6 +47,7 @@ pub use lookup::{
     LOOKUP_IS_SET_UP, LOOKUP_SET_UP, LookupChange, LookupSql, MADE_LOOKUPS, TAKE_LOOKUPS,
 };
 pub use merge::merge;
+pub use more::More;
 pub use once::once;
 pub use order::{Direction, Ordered, ordered};
 pub use parents::Parents;
