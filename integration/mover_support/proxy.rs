@@ -121,7 +121,7 @@ impl Shop {
         Proxy {
             catalog: self.catalog.clone(),
             live_map: LiveMap::new(map),
-            gates: Gates::new(4),
+            gates: Gates::default(),
             ddl_lock: DdlLock::default(),
             progress: Progress::default(),
             tasks: Tasks::new(),

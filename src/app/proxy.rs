@@ -194,7 +194,7 @@ impl Proxy {
         ask_to_join(&catalog, &map).await?;
         let nodes = by_id(&map, &config.nodes);
         let parts = EngineParts {
-            gates: Gates::new(map.shard_count()),
+            gates: Gates::default(),
             counters: Counters::new(map.shard_count(), nodes.len()),
             live_map: LiveMap::new(map),
             ddl_lock: DdlLock::default(),

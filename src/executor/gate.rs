@@ -10,12 +10,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::ids::ShardId;
+use crate::runtime::Growing;
 
-/// The gates of all shards; a shard that comes to be gets one when it is first asked for. Cheap to
-/// clone: all clones have the same gates.
-#[derive(Debug, Clone)]
+/// The gates of all shards; each comes to be when it is first asked for. Cheap to clone: all clones
+/// have the same gates.
+#[derive(Debug, Clone, Default)]
 pub struct Gates {
-    shards: Arc<ArcSwap<Vec<Arc<Gate>>>>,
+    shards: Arc<Growing<Arc<Gate>>>,
     /// Never closed: who touches no shard is counted by it, and it is renewed.
     elsewhere: Arc<ArcSwap<Gate>>,
     /// How many gates were opened again.
@@ -57,13 +58,6 @@ pub struct ClosedGate {
 pub struct BarredLeaves(Vec<Arc<Gate>>);
 
 impl Gates {
-    /// Open gates, for `shard_count` shards at once.
-    pub fn new(shard_count: usize) -> Self {
-        let gates = (0..shard_count).map(|_| Arc::default()).collect();
-        let shards = Arc::new(ArcSwap::from_pointee(gates));
-        Self { shards, elsewhere: Arc::default(), reopened: Arc::default() }
-    }
-
     /// For a statement or transaction that touches no shard as far as the map in force says. Look at
     /// the map only after this.
     pub fn enter_elsewhere(&self) -> Pass {
@@ -89,37 +83,27 @@ impl Gates {
     /// Whether the gate of a shard was opened again since [`Self::reopened`] was `then`. If not, who is
     /// behind it now knows that the shard was neither taken from its node meanwhile nor given to it.
     pub fn reopened_since(&self, shard: ShardId, then: u64) -> bool {
-        self.with_gate(shard, |gate| gate.reopened.load(Ordering::SeqCst) > then)
+        self.gate(shard).reopened.load(Ordering::SeqCst) > then
     }
 
-    fn with_gate<T>(&self, shard: ShardId, look: impl FnOnce(&Arc<Gate>) -> T) -> T {
-        let gates = self.shards.load();
-        if let Some(gate) = gates.get(shard.index()) {
-            return look(gate);
-        }
-        drop(gates);
-        self.shards.rcu(|gates| {
-            let mut more = Vec::clone(gates);
-            more.resize_with(more.len().max(shard.index() + 1), Arc::default);
-            more
-        });
-        look(&self.shards.load()[shard.index()])
+    fn gate(&self, shard: ShardId) -> &Arc<Gate> {
+        self.shards.at(shard.0)
     }
 
     /// Passes if the gate is open. Look at the map in force only after this: a switch publishes its
     /// map before it opens the gate.
     pub fn try_enter(&self, shard: ShardId) -> Option<Pass> {
-        self.with_gate(shard, Gate::try_enter)
+        self.gate(shard).try_enter()
     }
 
     /// Waits until the gate is open, and passes. Cancel safe.
     pub async fn enter(&self, shard: ShardId) -> Pass {
-        let gate = self.with_gate(shard, Arc::clone);
+        let gate = self.gate(shard);
         loop {
             let opened = gate.opened.notified();
             tokio::pin!(opened);
             opened.as_mut().enable();
-            if let Some(pass) = Gate::try_enter(&gate) {
+            if let Some(pass) = gate.try_enter() {
                 return pass;
             }
             opened.await;
@@ -128,7 +112,7 @@ impl Gates {
 
     /// Keeps statements away from the leaf partitions of these shards.
     pub fn bar_leaves(&self, shards: &[ShardId]) -> BarredLeaves {
-        let gates: Vec<_> = shards.iter().map(|shard| self.with_gate(*shard, Arc::clone)).collect();
+        let gates: Vec<_> = shards.iter().map(|shard| Arc::clone(self.gate(*shard))).collect();
         for gate in &gates {
             gate.barring.fetch_add(1, Ordering::SeqCst);
         }
@@ -137,7 +121,7 @@ impl Gates {
 
     /// Closes a shard's gate.
     pub fn close(&self, shard: ShardId) -> ClosedGate {
-        let gate = self.with_gate(shard, Arc::clone);
+        let gate = Arc::clone(self.gate(shard));
         gate.closed.fetch_add(1, Ordering::SeqCst);
         ClosedGate { gate, reopened: Arc::clone(&self.reopened) }
     }
@@ -251,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shard_that_comes_to_be_gets_a_gate_and_the_others_keep_theirs() {
-        let gates = Gates::new(1);
+        let gates = Gates::default();
         let closed = gates.close(ShardId(0));
         let elsewhere = gates.clone();
         let inside = elsewhere.try_enter(ShardId(5)).unwrap();
@@ -265,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_touched_no_shard_before_is_waited_for_and_who_comes_later_is_not() {
-        let gates = Gates::new(1);
+        let gates = Gates::default();
         let before = gates.enter_elsewhere();
         let ended = gates.elsewhere_ended();
         tokio::pin!(ended);
@@ -278,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_at_a_leaf_is_waited_for_and_others_go_by_the_parent_meanwhile() {
-        let gates = Gates::new(2);
+        let gates = Gates::default();
         let [mut there, mut other] = [0, 0].map(|shard| gates.try_enter(ShardId(shard)).unwrap());
         assert!(there.go_to_leaves());
         let barred = gates.bar_leaves(&[ShardId(0), ShardId(1)]);
@@ -298,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_gate_drains_who_is_inside_and_holds_who_comes() {
-        let gates = Gates::new(2);
+        let gates = Gates::default();
         let inside = gates.try_enter(ShardId(1)).unwrap();
         let closed = gates.close(ShardId(1));
         assert!(gates.try_enter(ShardId(1)).is_none());

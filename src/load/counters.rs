@@ -1,13 +1,13 @@
 //! What the executor calls for each statement: a few relaxed additions, no lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, ShardId};
+use crate::runtime::Growing;
 
 /// How a statement touches its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +30,10 @@ pub struct Counters(Arc<Cells>);
 
 #[derive(Debug)]
 struct Cells {
-    /// By shard id. Grows when a shard comes to be.
-    shards: ArcSwap<Vec<Arc<ShardCell>>>,
+    /// By shard id.
+    shards: Growing<ShardCell>,
+    /// How many shards there are; grows when one comes to be.
+    shard_count: AtomicU32,
     nodes: Box<[NodeCell]>,
 }
 
@@ -101,20 +103,17 @@ pub struct Snapshot {
 impl Counters {
     /// Zeros for shards 0 to `shard_count` - 1, to begin with, and nodes 0 to `node_count` - 1.
     pub fn new(shard_count: usize, node_count: usize) -> Self {
-        let shards = (0..shard_count).map(|_| Arc::default()).collect();
-        let shards = ArcSwap::from_pointee(shards);
+        let shard_count = AtomicU32::new(u32::try_from(shard_count).unwrap_or(u32::MAX));
         let nodes = (0..node_count).map(|_| NodeCell::default()).collect();
-        Self(Arc::new(Cells { shards, nodes }))
+        Self(Arc::new(Cells { shards: Growing::default(), shard_count, nodes }))
     }
 
     /// Counts one statement of a shard.
     pub fn record_shard(&self, shard: ShardId, access: Access, work: Work) {
-        let shards = self.0.shards.load();
-        let Some(cell) = shards.get(shard.index()) else {
-            drop(shards);
+        if shard.0 >= self.shard_count() {
             self.widen(shard);
-            return self.record_shard(shard, access, work);
-        };
+        }
+        let cell = self.0.shards.at(shard.0);
         let statements = match access {
             Access::Read => &cell.reads,
             Access::Write => &cell.writes,
@@ -125,13 +124,13 @@ impl Counters {
         cell.bytes.fetch_add(work.bytes, Ordering::Relaxed);
     }
 
-    /// Makes room for a shard that came to be.
+    /// A shard came to be.
     fn widen(&self, shard: ShardId) {
-        self.0.shards.rcu(|shards| {
-            let mut more = Vec::clone(shards);
-            more.resize_with(more.len().max(shard.index() + 1), Arc::default);
-            more
-        });
+        self.0.shard_count.fetch_max(shard.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn shard_count(&self) -> u32 {
+        self.0.shard_count.load(Ordering::Relaxed)
     }
 
     /// Counts one statement that belongs to no shard: the time that the node's backend worked.
@@ -148,8 +147,9 @@ impl Counters {
         }
         let since = |now: u64, before: u64| now.saturating_sub(before);
         let none = ShardTotals::default();
-        for (at, (cell, now)) in self.0.shards.load().iter().zip(&now.shards).enumerate() {
-            let before = before.shards.get(at).unwrap_or(&none);
+        for (at, now) in (0..).zip(&now.shards) {
+            let cell = self.0.shards.at(at);
+            let before = before.shards.get(at as usize).unwrap_or(&none);
             cell.reads.fetch_add(since(now.reads, before.reads), Ordering::Relaxed);
             cell.writes.fetch_add(since(now.writes, before.writes), Ordering::Relaxed);
             let busy = since(now.busy_nanos, before.busy_nanos);
@@ -169,19 +169,22 @@ impl Counters {
     /// The totals of now.
     pub fn snapshot(&self) -> Snapshot {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        let shard = |cell: &Arc<ShardCell>| ShardTotals {
-            reads: read(&cell.reads),
-            writes: read(&cell.writes),
-            busy_nanos: read(&cell.busy_nanos),
-            rows: read(&cell.rows),
-            bytes: read(&cell.bytes),
+        let shard = |at: u32| {
+            let cell = self.0.shards.at(at);
+            ShardTotals {
+                reads: read(&cell.reads),
+                writes: read(&cell.writes),
+                busy_nanos: read(&cell.busy_nanos),
+                rows: read(&cell.rows),
+                bytes: read(&cell.bytes),
+            }
         };
         let node = |cell: &NodeCell| NodeTotals {
             statements: read(&cell.statements),
             busy_nanos: read(&cell.busy_nanos),
         };
         Snapshot {
-            shards: self.0.shards.load().iter().map(shard).collect(),
+            shards: (0..self.shard_count()).map(shard).collect(),
             nodes: self.0.nodes.iter().map(node).collect(),
         }
     }

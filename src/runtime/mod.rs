@@ -3,6 +3,7 @@
 
 mod clock;
 mod failpoint;
+mod growing;
 mod stopped;
 mod tasks;
 
@@ -11,5 +12,6 @@ pub use failpoint::{
     BACK_FAILPOINTS, COMMIT_FAILPOINTS, CONCURRENT_FAILPOINTS, Failpoints, IMPORT_FAILPOINTS,
     JOIN_FAILPOINTS, MOVE_FAILPOINTS, RESHARD_FAILPOINTS, RESUME_FAILPOINTS, Reached,
 };
+pub use growing::Growing;
 pub use stopped::Stopped;
 pub use tasks::Tasks;
