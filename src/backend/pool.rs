@@ -19,7 +19,7 @@ use super::limits::{NodeLimit, Slot, Waiting};
 use super::ticket::Look;
 use super::{
     BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, LiveConfig, Login,
-    Moment, NodeAddress, Oids, Permits, Ticket, TicketId,
+    Moment, NodeAddress, Oids, Permits, PoolMode, Ticket, TicketId,
 };
 use crate::ids::NodeId;
 use crate::runtime::Tasks;
@@ -81,6 +81,8 @@ enum Pick {
 pub struct Guard {
     connection: Option<(Box<Connection>, Slot)>,
     pool: Arc<Pool>,
+    /// The pool's mode when it was checked out.
+    pub mode: PoolMode,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -162,15 +164,15 @@ impl Pool {
             place_for(&idle, ticket).map(|at| idle.remove(at))
         };
         let Some(mut taken) = taken else { return Err(permit) };
-        let now = Moment::now();
-        if self.is_over(&mut taken.connection, now) {
+        let (now, config) = (Moment::now(), self.config());
+        if is_over(&mut taken.connection, now, &config) {
             return Err(permit);
         }
-        if !self.is_fresh(&taken.connection, now) {
+        if !is_fresh(&taken.connection, now, &config) {
             self.idle.lock().push(taken);
             return Err(permit);
         }
-        Ok(self.guard(taken.connection, taken.slot, permit, ticket))
+        Ok(self.guard_in(config.pool_mode, (taken.connection, taken.slot), permit, ticket))
     }
 
     /// A connection that is looked at first, or a new one.
@@ -183,7 +185,7 @@ impl Pool {
         loop {
             match self.pick(ticket) {
                 Pick::Ready(mut idle) => {
-                    if !self.is_over(&mut idle.connection, Moment::now())
+                    if !is_over(&mut idle.connection, Moment::now(), &self.config())
                         && self.answers(&mut idle.connection).await
                     {
                         return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
@@ -226,13 +228,24 @@ impl Pool {
 
     fn guard(
         self: &Arc<Self>,
-        mut connection: Box<Connection>,
+        connection: Box<Connection>,
         slot: Slot,
         permit: OwnedSemaphorePermit,
         ticket: &Arc<Ticket>,
     ) -> Guard {
+        self.guard_in(self.config().pool_mode, (connection, slot), permit, ticket)
+    }
+
+    fn guard_in(
+        self: &Arc<Self>,
+        mode: PoolMode,
+        (mut connection, slot): (Box<Connection>, Slot),
+        permit: OwnedSemaphorePermit,
+        ticket: &Arc<Ticket>,
+    ) -> Guard {
         connection.trace.take_over(ticket);
-        Guard { connection: Some((connection, slot)), pool: Arc::clone(self), _permit: permit }
+        let connection = Some((connection, slot));
+        Guard { connection, pool: Arc::clone(self), mode, _permit: permit }
     }
 
     fn take_reserved(&self, ticket: &Arc<Ticket>) -> Option<(Idle, OwnedSemaphorePermit)> {
@@ -294,31 +307,9 @@ impl Pool {
         }
     }
 
-    /// Whether an idle connection is to be closed: too old, idle for too long, or closed by the
-    /// node. What a session has left in it for certain goes with it only once it was idle for too
-    /// long, or old and idle for a while; what can't be told stays as long as its session.
-    fn is_over(&self, connection: &mut Connection, now: Moment) -> bool {
-        if connection.is_stale() {
-            return true;
-        }
-        let trace = &connection.trace;
-        if trace.is_missed() && trace.unknown {
-            return false;
-        }
-        let idle = now.since(connection.idle_since);
-        let config = self.config();
-        let is_old = config.lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
-        idle > config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
-    }
-
-    /// Whether it was not idle for so long that it has to show that it answers.
-    fn is_fresh(&self, connection: &Connection, now: Moment) -> bool {
-        now.since(connection.idle_since) < self.config().check_after()
-    }
-
     /// Whether a connection that was idle for long still answers.
     async fn answers(&self, connection: &mut Connection) -> bool {
-        if self.is_fresh(connection, Moment::now()) {
+        if is_fresh(connection, Moment::now(), &self.config()) {
             return true;
         }
         matches!(timeout(self.config().connect_timeout(), connection.command("")).await, Ok(Ok(_)))
@@ -361,9 +352,10 @@ impl Pool {
 
     /// Closes what has been idle for too long, is too old, or was closed by the node.
     pub fn sweep(&self) {
-        let now = Moment::now();
-        let over =
-            |idle: &mut Idle| idle.reserved.is_none() && self.is_over(&mut idle.connection, now);
+        let (now, config) = (Moment::now(), self.config());
+        let over = |idle: &mut Idle| {
+            idle.reserved.is_none() && is_over(&mut idle.connection, now, &config)
+        };
         self.idle.lock().retain_mut(|idle| !over(idle));
         // It may have become smaller.
         loop {
@@ -392,6 +384,27 @@ impl Pool {
         let at = idle.iter().position(unmissed).or_else(|| idle.iter().position(known));
         at.map(|at| idle.remove(at)).is_some()
     }
+}
+
+/// Whether an idle connection is to be closed: too old, idle for too long, or closed by the node. What
+/// a session has left in it for certain goes with it only once it was idle for too long, or old and
+/// idle for a while; what can't be told stays as long as its session.
+fn is_over(connection: &mut Connection, now: Moment, config: &Config) -> bool {
+    if connection.is_stale() {
+        return true;
+    }
+    let trace = &connection.trace;
+    if trace.is_missed() && trace.unknown {
+        return false;
+    }
+    let idle = now.since(connection.idle_since);
+    let is_old = config.lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
+    idle > config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
+}
+
+/// Whether it was not idle for so long that it has to show that it answers.
+fn is_fresh(connection: &Connection, now: Moment, config: &Config) -> bool {
+    now.since(connection.idle_since) < config.check_after()
 }
 
 /// The connection that the session had last, else the one that was used last and that nobody misses;
