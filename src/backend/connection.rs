@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,6 +60,16 @@ impl Connection {
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
         self.status = None;
         self.stream.send(bytes).await.map_err(|source| self.broken(source))
+    }
+
+    /// The same as far as the socket takes it at once: how many bytes it has taken. Before 0 nothing
+    /// has happened, what is left after more is for [`Connection::send_more`].
+    pub fn send_at_once(&mut self, bytes: &[u8]) -> Result<usize, BackendError> {
+        let sent = self.stream.send_at_once(bytes);
+        if !matches!(sent, Ok(0)) {
+            self.status = None;
+        }
+        sent.map_err(|source| self.broken(source))
     }
 
     /// The same for bytes that start with so many statements of the proxy's own, by the extended
@@ -122,6 +133,24 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Receives more bytes of an answer that nothing of the proxy's own comes before.
+    pub fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BackendError>> {
+        self.incoming.reserve(READ_BYTES);
+        match self.stream.poll_receive(context, &mut self.incoming) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => {
+                Poll::Ready(Err(self.broken(io::ErrorKind::UnexpectedEof.into())))
+            }
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(source)) => Poll::Ready(Err(self.broken(source))),
+        }
+    }
+
+    /// Whether answers to statements of the proxy's own come first.
+    pub fn owes_own(&self) -> bool {
+        self.own_commands > 0
     }
 
     /// Drops the answers to statements of the proxy's own from the beginning of what was received.
@@ -220,7 +249,7 @@ impl Connection {
 
 /// The rows that the body of a `CommandComplete` tells: the number at its end. Read backwards, as
 /// each statement pays for it.
-fn rows_of(body: &[u8]) -> u64 {
+pub fn rows_of(body: &[u8]) -> u64 {
     let (mut rows, mut place) = (0u64, 1u64);
     for byte in body.iter().rev().skip(1) {
         match byte {

@@ -1,10 +1,11 @@
 //! A socket to a node or from a client: TCP, TLS or Unix.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -44,22 +45,38 @@ impl Stream {
         end_point(stream.get_ref().1.peer_certificates()?.first()?)
     }
 
-    /// Sends all of it. What a socket takes at once, as it mostly does, costs no more than that.
-    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends what the socket takes at once, and tells how many bytes these are: all, mostly. Over TLS
+    /// none.
+    pub fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
         let taken = match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
-            Self::Tls(_) => Ok(0),
+            Self::Tls(_) => return Ok(0),
         };
-        let taken = match taken {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            taken => taken?,
-        };
+        match taken {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            taken => taken,
+        }
+    }
+
+    /// Sends all of it. What a socket takes at once, as it mostly does, costs no more than that.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let taken = self.send_at_once(bytes)?;
         if taken < bytes.len() {
             self.write_all(&bytes[taken..]).await?;
             self.flush().await?;
         }
         Ok(())
+    }
+
+    /// Receives more bytes, behind those of `buffer`: how many, 0 at the end. Nothing is lost between
+    /// two polls.
+    pub fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        pin!(self.read_buf(buffer)).poll(context)
     }
 
     /// Whether nothing has arrived that was not read, not even the end.

@@ -23,6 +23,10 @@ struct State {
     learned: Option<Arc<Settings>>,
 }
 
+/// Another session looks at what this one has left.
+#[derive(Debug, Clone, Copy)]
+pub struct StillLooking;
+
 /// Which ticket it is, as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TicketId(usize);
@@ -109,8 +113,8 @@ impl Ticket {
     }
 
     /// The same, unless somebody is still looking.
-    fn look_done(&self) -> Result<Option<Arc<Settings>>, ()> {
+    pub fn look_done(&self) -> Result<Option<Arc<Settings>>, StillLooking> {
         let mut state = self.state.lock();
-        if state.looking { Err(()) } else { Ok(state.learned.take()) }
+        if state.looking { Err(StillLooking) } else { Ok(state.learned.take()) }
     }
 }

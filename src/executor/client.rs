@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -71,6 +72,12 @@ impl Client {
         self.flush().await?;
         self.incoming.reserve(READ_BYTES);
         Ok(self.stream.read_buf(&mut self.incoming).await? > 0)
+    }
+
+    /// The same without sending anything.
+    pub fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.incoming.reserve(READ_BYTES);
+        self.stream.poll_receive(context, &mut self.incoming).map_ok(|count| count > 0)
     }
 
     /// The header of the next frame once all of it is here; it starts [`Client::incoming`]. `None`
@@ -202,6 +209,17 @@ impl Client {
         fits
     }
 
+    /// Sends bytes of a server at once where nothing waits and the client has said no more, else as
+    /// [`Client::keep`]. An error is left to the next who sends.
+    pub(super) fn pass_on(&mut self, bytes: &[u8]) -> bool {
+        if !self.outgoing.is_empty() || !self.incoming.is_empty() || bytes.len() >= WRITE_BYTES {
+            return self.keep(bytes);
+        }
+        let sent = self.stream.send_at_once(bytes).unwrap_or_default();
+        self.outgoing.extend_from_slice(&bytes[sent..]);
+        true
+    }
+
     /// Adds bytes of a server to those that wait; sends when they are many. This is where a slow
     /// client presses back.
     pub async fn relay(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -213,6 +231,19 @@ impl Client {
         }
         self.outgoing.extend_from_slice(bytes);
         self.flush().await
+    }
+
+    /// Sends what waits, as far as the socket takes it at once; whether that was all.
+    pub fn flush_at_once(&mut self) -> io::Result<bool> {
+        if !self.outgoing.is_empty() {
+            let sent = self.stream.send_at_once(&self.outgoing)?;
+            if sent < self.outgoing.len() {
+                self.outgoing.advance(sent);
+                return Ok(false);
+            }
+            self.outgoing.clear();
+        }
+        Ok(true)
     }
 
     /// Sends what waits.

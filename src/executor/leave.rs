@@ -57,7 +57,7 @@ impl Session {
     }
 
     /// Whether there is anything to look at once the transaction is over.
-    fn may_have_left_something(&self) -> bool {
+    pub(super) fn may_have_left_something(&self) -> bool {
         let Transaction { settings_changed, changed_tables, ddl, moves_names, .. } =
             &self.transaction;
         *settings_changed
@@ -194,7 +194,7 @@ impl Session {
     }
 
     /// Takes note of what connections have reported that the client has not seen.
-    fn note_members(&mut self) {
+    pub(super) fn note_members(&mut self) {
         for member in &mut self.members {
             if member.reports_seen != member.guard.reports {
                 note_reports(&mut self.reported, &mut self.unreported, &mut member.guard);

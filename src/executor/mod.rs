@@ -5,6 +5,7 @@
 
 mod apart;
 mod arguments;
+mod at_once;
 mod broadcast;
 mod cancel;
 mod claim;

@@ -71,18 +71,25 @@ impl Session {
         Ok(member)
     }
 
-    /// The same; the client hears of reported settings first that are others on this connection.
+    /// The same; the client hears of reported settings first that are others on this connection. The
+    /// place of the connection.
     async fn ask_for(
         &mut self,
         client: &mut Client,
         node: NodeId,
         messages: &[u8],
-    ) -> Result<&mut Member, Fault> {
-        let at = self.place_of(node).await?;
+    ) -> Result<usize, Fault> {
+        let at = match self.place_at_once(node) {
+            Some(at) => at,
+            None => self.place_of(node).await?,
+        };
         self.tell_reports(client);
         let member = &mut self.members[at];
-        member.send(messages).await?;
-        Ok(member)
+        let sent = member.send_at_once(messages)?;
+        if sent < messages.len() {
+            member.send_rest(messages, sent).await?;
+        }
+        Ok(at)
     }
 
     /// Runs a simple `Query` frame on one node and relays the answer, `ReadyForQuery` included.
@@ -94,26 +101,16 @@ impl Session {
         cost: &Cost,
     ) -> Result<(), Fault> {
         let started = Instant::now();
-        let member = self.ask_for(client, node, query).await?;
-        let mut bytes = query.len() as u64;
-        loop {
-            let mut copy_in = false;
-            bytes += pump(&mut member.guard, client, |tag, _| match tag {
-                b'Z' => Verdict::ForwardLast,
-                b'G' => {
-                    copy_in = true;
-                    Verdict::ForwardLast
-                }
-                _ => Verdict::Forward,
-            })
-            .await?;
-            if !copy_in {
-                break;
-            }
-            bytes += relay_copy_in(&mut member.guard, client).await?;
+        let at = self.ask_for(client, node, query).await?;
+        let answered = match self.answer_at_once(at, client).await? {
+            Some(bytes) => bytes,
+            None => answer_query(&mut self.members[at], client).await?,
+        };
+        self.record(node, cost, started.elapsed(), query.len() as u64 + answered);
+        if !self.settle_at_once(node) {
+            self.settle(node).await?;
         }
-        self.record(node, cost, started.elapsed(), bytes);
-        self.settle(node).await
+        Ok(())
     }
 
     /// Runs messages of the extended protocol up to `Sync`, none of which copies in, on one node and
@@ -127,24 +124,16 @@ impl Session {
         rewrite: impl Fn(&[u8]) -> BytesMut,
     ) -> Result<(), Fault> {
         let started = Instant::now();
-        let member = self.ask_for(client, node, messages).await?;
-        let mut bytes = messages.len() as u64;
-        loop {
-            let mut named = None;
-            bytes += pump(&mut member.guard, client, |tag, frame| match tag {
-                b'Z' => Verdict::ForwardLast,
-                b'E' if memchr::memmem::find(frame, b"\"fs_").is_some() => {
-                    named = Some(rewrite(frame));
-                    Verdict::DropLast
-                }
-                _ => Verdict::Forward,
-            })
-            .await?;
-            let Some(named) = named else { break };
-            client.relay(&named).await?;
+        let at = self.ask_for(client, node, messages).await?;
+        let answered = match self.answer_at_once(at, client).await? {
+            Some(bytes) => bytes,
+            None => answer_exchange(&mut self.members[at], client, rewrite).await?,
+        };
+        self.record(node, cost, started.elapsed(), messages.len() as u64 + answered);
+        if !self.settle_at_once(node) {
+            self.settle(node).await?;
         }
-        self.record(node, cost, started.elapsed(), bytes);
-        self.settle(node).await
+        Ok(())
     }
 
     /// Runs a text on one node by the simple protocol and relays the answer without its
@@ -155,7 +144,8 @@ impl Session {
         text: &str,
         client: &mut Client,
     ) -> Result<(), Fault> {
-        let member = self.ask_for(client, node, &query_message(text)).await?;
+        let at = self.ask_for(client, node, &query_message(text)).await?;
+        let member = &mut self.members[at];
         loop {
             let mut copy_in = false;
             let relayed = pump(&mut member.guard, client, |tag, _| match tag {
@@ -185,7 +175,8 @@ impl Session {
         client: &mut Client,
     ) -> Result<bool, Fault> {
         let started = Instant::now();
-        let member = self.ask_for(client, node, messages).await?;
+        let at = self.ask_for(client, node, messages).await?;
+        let member = &mut self.members[at];
         let mut failed = false;
         let bytes = pump(&mut member.guard, client, |tag, _| match tag {
             b'D' | b'N' | b'C' | b's' => Verdict::Forward,
@@ -263,6 +254,50 @@ impl Session {
         self.begin("BEGIN");
         self.transaction.begun_unseen = true;
         self.mark_begun(node);
+    }
+}
+
+/// Relays the answer to a `Query`; its length.
+async fn answer_query(member: &mut Member, client: &mut Client) -> Result<u64, Fault> {
+    let mut bytes = 0;
+    loop {
+        let mut copy_in = false;
+        bytes += pump(&mut member.guard, client, |tag, _| match tag {
+            b'Z' => Verdict::ForwardLast,
+            b'G' => {
+                copy_in = true;
+                Verdict::ForwardLast
+            }
+            _ => Verdict::Forward,
+        })
+        .await?;
+        if !copy_in {
+            return Ok(bytes);
+        }
+        bytes += relay_copy_in(&mut member.guard, client).await?;
+    }
+}
+
+/// Relays the answer to an exchange of the extended protocol; its length.
+async fn answer_exchange(
+    member: &mut Member,
+    client: &mut Client,
+    rewrite: impl Fn(&[u8]) -> BytesMut,
+) -> Result<u64, Fault> {
+    let mut bytes = 0;
+    loop {
+        let mut named = None;
+        bytes += pump(&mut member.guard, client, |tag, frame| match tag {
+            b'Z' => Verdict::ForwardLast,
+            b'E' if memchr::memmem::find(frame, b"\"fs_").is_some() => {
+                named = Some(rewrite(frame));
+                Verdict::DropLast
+            }
+            _ => Verdict::Forward,
+        })
+        .await?;
+        let Some(named) = named else { return Ok(bytes) };
+        client.relay(&named).await?;
     }
 }
 

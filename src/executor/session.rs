@@ -22,7 +22,7 @@ pub struct Session {
     /// What all sessions share.
     pub engine: Arc<Engine>,
     /// By node id: the pools of this user and database.
-    pools: Vec<Arc<Pool>>,
+    pub(super) pools: Vec<Arc<Pool>>,
     /// The connections that it holds, one a node at the most.
     pub(super) members: SmallVec<[Member; 1]>,
     /// The settings that follow it.
@@ -81,13 +81,20 @@ pub(super) enum Pin {
     ToTheEnd,
 }
 
+impl Pin {
+    /// How little a connection without state is pinned.
+    fn least(mode: PoolMode) -> Self {
+        match mode {
+            PoolMode::Transaction => Self::No,
+            PoolMode::Session => Self::Mode,
+        }
+    }
+}
+
 impl Member {
     /// How little it is pinned when it has no state.
     pub(super) fn least_pin(&self) -> Pin {
-        match self.guard.pool().config().pool_mode {
-            PoolMode::Transaction => Pin::No,
-            PoolMode::Session => Pin::Mode,
-        }
+        Pin::least(self.guard.pool().config().pool_mode)
     }
 
     /// Whether state keeps the session on it.
@@ -307,7 +314,7 @@ impl Session {
     }
 
     /// The place of a connection that the session holds already, and that needs nothing.
-    fn ready_place(&self, node: NodeId) -> Option<usize> {
+    pub(super) fn ready_place(&self, node: NodeId) -> Option<usize> {
         let at = self.members.iter().position(|member| member.node == node)?;
         let in_block = self.members[at].begun || self.transaction.begin.is_none();
         (in_block && self.has_settings_at(at) && !self.engine.doubts.any()).then_some(at)
@@ -373,21 +380,24 @@ impl Session {
         if !share(&mut guard.settings, &mut self.settings) {
             guard.adopt(&self.settings).await?;
         }
+        Ok(self.add(node, guard))
+    }
+
+    /// Holds a connection that has the session's settings; its place among the members.
+    pub(super) fn add(&mut self, node: NodeId, mut guard: Guard) -> usize {
         self.note_joined(&mut guard);
         self.cancel.add(node, guard.key);
-        let mut member = Member {
+        self.members.push(Member {
             node,
             reports_seen: guard.reports,
+            pin: Pin::least(guard.mode),
             guard,
-            pin: Pin::No,
             leaves: Leaves::Nothing,
             begun: false,
             preface: BytesMut::new(),
             preface_commands: 0,
-        };
-        member.pin = member.least_pin();
-        self.members.push(member);
-        Ok(self.members.len() - 1)
+        });
+        self.members.len() - 1
     }
 
     /// Another connection to `node`, with the session's settings, outside of its transaction.

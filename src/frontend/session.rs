@@ -1,7 +1,9 @@
 //! One client's session, from its startup packet to its end: reads frames, hands them on.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::BytesMut;
 use foldhash::HashMap;
@@ -47,6 +49,9 @@ pub(super) struct ClientSession {
     pub cursors: Cursors,
     /// Which of its statements are looked at more closely.
     pub sieve: Sieve,
+    /// Nothing has touched the exchange under way or cursors since there was none: told by one byte, as
+    /// each statement asks.
+    alone: bool,
     /// How many statements run around the one that runs.
     pub steps_deep: usize,
     _cancel: CancelEntry,
@@ -106,6 +111,7 @@ impl ClientSession {
             batch: Batch::default(),
             cursors: Cursors::default(),
             sieve: Sieve::new(rand::random()),
+            alone: false,
             steps_deep: 0,
             _cancel: cancel,
         }))
@@ -133,17 +139,15 @@ impl ClientSession {
                     return Ok(self.client.flush().await?);
                 }
             };
+            if self.is_alone() && self.short_way(frame).await? {
+                continue;
+            }
+            self.alone = false;
             if matches!(frame.tag, b'd' | b'c' | b'f') && self.starts_copy() {
                 // The COPY that it belongs to is still to be sent.
                 if let Err(fault) = self.on_flush().await {
                     self.fail_batch(fault).await?;
                 }
-                continue;
-            }
-            if matches!(frame.tag, b'P' | b'B')
-                && let Some(exchange) = self.whole_exchange()
-                && self.exchange(exchange).await?
-            {
                 continue;
             }
             let message = self.client.take(frame.len);
@@ -168,6 +172,39 @@ impl ClientSession {
         }
     }
 
+    /// Whether nothing is under way in the extended protocol, and there are no cursors.
+    fn is_alone(&mut self) -> bool {
+        if !self.alone {
+            let free = self.batch.is_empty() && !self.batch.skipping;
+            self.alone = free && self.cursors.is_empty();
+        }
+        self.alone
+    }
+
+    /// Does what begins with this frame, where nothing else is under way, if it is one statement of one key:
+    /// most are. If not, nothing has happened.
+    async fn short_way(&mut self, frame: Frame) -> Result<bool, ClientError> {
+        match frame.tag {
+            b'Q' => {
+                let message = self.client.take(frame.len);
+                let Some((node, cost)) = self.point_query(&message) else {
+                    self.client.give_back(message);
+                    return Ok(false);
+                };
+                let run = self.session.run_query(node, &message, &mut self.client, &cost);
+                if let Err(fault) = run.await {
+                    self.tell_ready(fault).await?;
+                }
+                Ok(true)
+            }
+            b'P' | b'B' => match self.whole_exchange() {
+                Some(exchange) => self.exchange(exchange).await,
+                None => Ok(false),
+            },
+            _ => Ok(false),
+        }
+    }
+
     /// The client's next frame. Between transactions a stop of the proxy ends the wait, and what a
     /// pinned connection says on its own reaches the client.
     async fn next(&mut self, stopped: &mut Stopped) -> Result<Next, ClientError> {
@@ -175,25 +212,54 @@ impl ClientSession {
             if let Some(frame) = self.client.whole_frame()? {
                 return Ok(Next::Frame(frame));
             }
-            let idle = !self.session.in_transaction() && self.batch.is_empty();
+            let idle = !self.session.in_transaction() && (self.alone || self.batch.is_empty());
             if idle && self.session.holds_any() {
                 self.relay_notifications().await?;
             }
-            self.client.flush().await?;
-            tokio::select! {
-                biased;
-                () = stopped.wait(), if idle => return Ok(Next::Stopping),
-                more = self.client.receive() => {
+            if !self.client.flush_at_once()? {
+                self.client.flush().await?;
+            }
+            if idle && self.session.holds_any() {
+                if let Some(ended) = self.hear(stopped).await? {
+                    return Ok(ended);
+                }
+                continue;
+            }
+            let client = &mut self.client;
+            let more = poll_fn(|context| {
+                if idle && stopped.poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                client.poll_receive(context).map(Some)
+            });
+            match more.await {
+                None => return Ok(Next::Stopping),
+                Some(more) => {
                     if !more? {
                         return Ok(Next::Gone);
                     }
                 }
-                spoke = unsolicited(&mut self.session), if idle => match spoke {
-                    Some(bytes) => self.client.relay(&bytes).await?,
-                    None => return Ok(Next::Gone),
-                },
             }
         }
+    }
+
+    /// Hears what a client says that holds a connection between transactions, and what its node says on
+    /// its own.
+    async fn hear(&mut self, stopped: &mut Stopped) -> Result<Option<Next>, ClientError> {
+        tokio::select! {
+            biased;
+            () = stopped.wait() => return Ok(Some(Next::Stopping)),
+            more = self.client.receive() => {
+                if !more? {
+                    return Ok(Some(Next::Gone));
+                }
+            }
+            spoke = unsolicited(&mut self.session) => match spoke {
+                Some(bytes) => self.client.relay(&bytes).await?,
+                None => return Ok(Some(Next::Gone)),
+            },
+        }
+        Ok(None)
     }
 
     /// Passes on what came beside answers to statements of the proxy's own.

@@ -14,7 +14,7 @@ use crate::load;
 use crate::planner;
 use crate::router::{Access, Control, Explained, Leaves, Params, Pull, Route, Template};
 use crate::shard_map::ShardMap;
-use crate::wire::{Reply, ServerError, SqlState};
+use crate::wire::{Reply, ServerError, SqlState, read_query};
 
 /// A route whose shards' gates were passed.
 #[derive(Debug)]
@@ -30,6 +30,25 @@ pub(super) enum Way {
 }
 
 impl ClientSession {
+    /// Where a `Query` goes that is one plain statement of one key, where nothing else is under way. Its
+    /// gate was passed. `None` says nothing: [`ClientSession::query`] looks at it.
+    pub(super) fn point_query(&mut self, message: &[u8]) -> Option<(NodeId, Cost)> {
+        if self.session.check_not_failed().is_err() {
+            return None;
+        }
+        let text = utf8(read_query(&message[5..]).ok()?).ok()?;
+        let literals = self.shape.read(text)?;
+        let template = self.template(self.shape.text());
+        if !template.serves_shape() || !template.is_plain() || is_ours(&template.control) {
+            return None;
+        }
+        let params = Params { literals: &literals, ..Params::default() };
+        match self.way_of_point(text, &params, &template)? {
+            Way::Node(node, cost) => Some((node, cost)),
+            _ => None,
+        }
+    }
+
     /// Runs the text of a `Query` message and answers it, `ReadyForQuery` included. On an error that
     /// is the caller's.
     pub(super) async fn simple(&mut self, text: &[u8], message: &BytesMut) -> Result<(), Fault> {

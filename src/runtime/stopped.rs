@@ -26,7 +26,8 @@ impl Stopped {
         std::future::poll_fn(|context| self.poll(context)).await;
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// The same for a future that waits for more than this.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.token.is_cancelled() {
             return Poll::Ready(());
         }
