@@ -21,6 +21,11 @@ async fn what_a_clinic_makes_in_a_block_and_uses_there_gives_what_one_postgresql
 }
 
 #[tokio::test]
+async fn whether_rows_of_an_upsert_are_new_is_what_one_postgresql_says() {
+    assert_all_right(&FILES.script("inserted").await);
+}
+
+#[tokio::test]
 async fn what_a_clinic_is_refused_says_why_and_what_would_work() {
     FILES.refused().await;
 }

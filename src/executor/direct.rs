@@ -22,7 +22,17 @@ const HOLDS: Duration = Duration::from_secs(10);
 /// The leaves of a parent on which nothing of the parent's own would be missed: row security, rules,
 /// triggers a statement (but those of TRUNCATE), privileges, the order of columns.
 const LEAVES: &str = "\
-    SELECT c.relname::text, c.oid, p.oid FROM pg_catalog.pg_inherits i \
+    SELECT c.relname::text, c.oid, p.oid, \
+    (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(r.oid, x.oid, 'INSERT')) \
+        FROM pg_catalog.pg_roles r, (VALUES (p.oid), (c.oid)) AS x (oid) WHERE r.rolname = $3) \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+        JOIN pg_catalog.pg_attribute b ON b.attrelid = c.oid AND b.attname = a.attname \
+        LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = p.oid AND d.adnum = a.attnum \
+        LEFT JOIN pg_catalog.pg_attrdef e ON e.adrelid = c.oid AND e.adnum = b.attnum \
+        WHERE a.attrelid = p.oid AND a.attnum > 0 AND NOT a.attisdropped \
+        AND (a.attidentity <> '' OR pg_catalog.pg_get_expr(d.adbin, p.oid) \
+        IS DISTINCT FROM pg_catalog.pg_get_expr(e.adbin, c.oid))) \
+    FROM pg_catalog.pg_inherits i \
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid \
     JOIN pg_catalog.pg_class p ON p.oid = i.inhparent \
     JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace \
@@ -55,6 +65,8 @@ pub struct DirectLeaves {
 #[derive(Debug)]
 struct KnownLeaves {
     names: Vec<String>,
+    /// Those of them that take new rows as their parent does.
+    taking: Vec<String>,
     since: Option<Instant>,
     asked: Instant,
 }
@@ -73,7 +85,8 @@ impl DirectLeaves {
     pub fn may_stand(&self, place: &Place, leaf: &str) -> MayStand {
         let mut found = self.found.lock();
         let Some(leaves) = found.get_mut(place) else {
-            let none = KnownLeaves { names: Vec::new(), since: None, asked: Instant::now() };
+            let (names, taking) = (Vec::new(), Vec::new());
+            let none = KnownLeaves { names, taking, since: None, asked: Instant::now() };
             found.insert(place.clone(), none);
             return MayStand { until: None, ask: true };
         };
@@ -84,6 +97,15 @@ impl DirectLeaves {
         let until = leaves.since.map(|since| since + HOLDS);
         let until = until.filter(|until| *until > Instant::now());
         MayStand { until: until.filter(|_| leaves.names.iter().any(|name| name == leaf)), ask }
+    }
+
+    /// Whether it is known that new rows may be given to `leaf` instead.
+    fn takes(&self, place: &Place, leaf: &str) -> bool {
+        let found = self.found.lock();
+        let known = found
+            .get(place)
+            .filter(|leaves| leaves.since.is_some_and(|since| since + HOLDS > Instant::now()));
+        known.is_some_and(|leaves| leaves.taking.iter().any(|name| name == leaf))
     }
 
     /// Changes when all that was found is forgotten.
@@ -100,15 +122,25 @@ impl DirectLeaves {
 }
 
 impl Engine {
+    /// Whether new rows may be given to a leaf instead of its parent.
+    pub async fn takes(&self, place: &Place, leaf: &str) -> bool {
+        if self.direct.takes(place, leaf) {
+            return true;
+        }
+        self.ask_leaves(place.clone()).await;
+        self.direct.takes(place, leaf)
+    }
+
     /// Asks a node which leaves may stand for their parent.
     pub async fn ask_leaves(&self, place: Place) {
         let started = Instant::now();
         let generation = self.direct.generation();
         match timeout(RENEW, self.read_leaves(&place)).await {
-            Ok(Ok(names)) => {
+            Ok(Ok((names, taking))) => {
                 let mut found = self.direct.found.lock();
                 if self.direct.generation() == generation {
-                    let leaves = KnownLeaves { names, since: Some(started), asked: started };
+                    let since = Some(started);
+                    let leaves = KnownLeaves { names, taking, since, asked: started };
                     found.insert(place, leaves);
                 }
             }
@@ -117,19 +149,26 @@ impl Engine {
         }
     }
 
-    async fn read_leaves(&self, place: &Place) -> Result<Vec<String>, tokio_postgres::Error> {
+    async fn read_leaves(
+        &self,
+        place: &Place,
+    ) -> Result<(Vec<String>, Vec<String>), tokio_postgres::Error> {
         let (user, node, table) = place;
         let address = &self.nodes[node.index()];
         let work = async |client: &Client| {
             let rows = client.query(LEAVES, &[&table.schema, &table.name, &&**user]).await?;
-            let mut names = Vec::with_capacity(rows.len());
+            let (mut names, mut taking) = (Vec::with_capacity(rows.len()), Vec::new());
             for row in rows {
                 if let Some(oids) = self.oids.get(node.index()) {
                     oids.stand_for(row.get(1), row.get(2));
                 }
+                let takes: Option<bool> = row.get(3);
+                if takes == Some(true) {
+                    taking.push(row.get(0));
+                }
                 names.push(row.get(0));
             }
-            Ok(names)
+            Ok((names, taking))
         };
         address.ask(self.live_map.load().database(), work).await
     }

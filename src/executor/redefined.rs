@@ -41,6 +41,11 @@ impl Session {
         self.transaction.defines_at_home |= self.in_transaction();
     }
 
+    /// Whether the transaction has changed definitions of the nodes.
+    pub fn defines(&self) -> bool {
+        self.transaction.ddl.is_some()
+    }
+
     /// Whether the transaction may have changed definitions.
     pub(super) fn has_redefined(&self) -> bool {
         self.transaction.ddl.is_some() || self.transaction.defines_at_home

@@ -11,8 +11,10 @@ use super::session::ClientSession;
 use super::statements::{OnLeaf, Prepared};
 use crate::executor::{Cost, Fault};
 use crate::ids::{NodeId, ShardId};
-use crate::router::{LeafSite, Template};
+use crate::planner::Fragment;
+use crate::router::{InsertRows, LeafSite, Template};
 use crate::shard_map::leaf_name;
+use crate::wire::ServerError;
 
 /// A statement that was bound fewer times does not earn a plan of its own on each leaf.
 const USES_MIN: u32 = 16;
@@ -47,6 +49,28 @@ impl ClientSession {
         let fits = guard.prepared.has_or_fits(leaf.number, max);
         // A definition that comes wants statements to go by the parent.
         Ok(if fits && self.session.go_to_leaf(*shard) { leaf } else { prepared })
+    }
+
+    /// Whether the rows of an INSERT that goes to leaves mean there what they mean on the table.
+    pub(super) async fn check_leaves(
+        &mut self,
+        insert: &InsertRows,
+        fragments: &[Fragment],
+    ) -> Result<(), Fault> {
+        let Some(site) = &insert.leaf else { return Ok(()) };
+        for fragment in fragments {
+            let Some(shard) = fragment.shards.first().copied() else { continue };
+            let place = (Arc::clone(&self.user), fragment.node, site.table.clone());
+            let leaf = leaf_name(&site.table, shard).name;
+            let may = self.session.acts_as_login() && !self.session.defines();
+            if !may
+                || !self.worker.engine.takes(&place, &leaf).await
+                || !self.session.go_to_leaf(shard)
+            {
+                return Err(not_on_leaf(&site.table.name).into());
+            }
+        }
+        Ok(())
     }
 
     /// The statement on the leaf, if it is known to give the same answer now.
@@ -87,4 +111,14 @@ impl ClientSession {
         }
         Some(made)
     }
+}
+
+fn not_on_leaf(table: &str) -> ServerError {
+    ServerError::refused(
+        format!("an INSERT into \"{table}\" can't return xmax here"),
+        "PostgreSQL tells it of rows of a partition only, and the partition may not stand for the table: \
+         it has row security, rules, statement triggers, an identity column or other rights, or a \
+         definition of it is under way.",
+        "Return something else, such as a column that only DO UPDATE sets.",
+    )
 }

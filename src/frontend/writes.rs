@@ -134,6 +134,7 @@ impl ClientSession {
             }
             Way::Steps(Route::Insert(insert, shards)) => {
                 let fragments = planner::insert(&insert, &shards, &map);
+                self.check_leaves(&insert, &fragments).await?;
                 let at_once = !insert.layout.conflict;
                 (fragments.into_iter().map(|f| of_fragment(f, bound)).collect(), at_once)
             }

@@ -26,29 +26,38 @@ pub struct Fragment {
     pub rows: Vec<usize>,
 }
 
-/// One INSERT for each node that gets rows; in the order of nodes.
+/// One INSERT for each node that gets rows, or each leaf; in the order of nodes.
 pub fn insert(insert: &InsertRows, shards: &[ShardId], map: &ShardMap) -> Vec<Fragment> {
-    let mut by_node: BTreeMap<NodeId, (Vec<usize>, SmallVec<[ShardId; 2]>)> = BTreeMap::new();
+    type Parts = BTreeMap<(NodeId, Option<ShardId>), (Vec<usize>, SmallVec<[ShardId; 2]>)>;
+    let mut parts = Parts::new();
     for (row, shard) in shards.iter().enumerate() {
-        let (rows, touched) = by_node.entry(map.node_of(*shard)).or_default();
+        let leaf = insert.leaf.as_ref().map(|_| *shard);
+        let (rows, touched) = parts.entry((map.node_of(*shard), leaf)).or_default();
         rows.push(row);
         if !touched.contains(shard) {
             touched.push(*shard);
         }
     }
-    let fragment = |(node, (rows, shards)): (NodeId, (Vec<usize>, _))| {
-        let (text, params) = text_of(insert, &rows);
+    let fragment = |((node, leaf), (rows, shards)): ((NodeId, _), (Vec<usize>, _))| {
+        let (text, params) = text_of(insert, &rows, leaf);
         Fragment { node, shards, text, params, rows }
     };
-    by_node.into_iter().map(fragment).collect()
+    parts.into_iter().map(fragment).collect()
 }
 
-/// The statement with these rows only.
-fn text_of(insert: &InsertRows, rows: &[usize]) -> (String, Vec<u16>) {
+/// The statement with these rows only, on the leaf of a shard.
+fn text_of(insert: &InsertRows, rows: &[usize], leaf: Option<ShardId>) -> (String, Vec<u16>) {
     let layout = &insert.layout;
     let mut writer = Writer { insert, text: String::new(), numbers: Numbers::default() };
     let first = layout.rows.first().map_or(layout.source.end, |row| row.span.start);
-    writer.copy(0..first);
+    match (&insert.leaf, leaf) {
+        (Some(site), Some(shard)) => {
+            writer.copy(0..site.at.start);
+            writer.text.push_str(&site.name(shard));
+            writer.copy(site.at.end..first);
+        }
+        _ => writer.copy(0..first),
+    }
     for (index, row) in rows.iter().enumerate() {
         if index > 0 {
             writer.text.push_str(", ");

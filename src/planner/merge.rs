@@ -48,5 +48,5 @@ pub fn merge(
         conflict: true,
         params: params_of(&text),
     };
-    InsertRows { text, layout }
+    InsertRows { text, layout, leaf: None }
 }

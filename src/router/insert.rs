@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::bind::Sharded;
 use super::functions;
+use super::leaf::{self, LeafSite};
 use super::names::Names;
 use crate::shard_map::{Column, Identity, KeyType, Table};
 use crate::sql::{
-    Constant, ConstantValue, Ident, Insert, InsertLayout, Query, VOLATILE, calls_in, clock_calls,
-    params_of,
+    Constant, ConstantValue, Ident, Insert, InsertLayout, Query, Statement, VOLATILE, calls_in,
+    clock_calls, params_of,
 };
 use crate::wire::ServerError;
 
@@ -53,6 +54,8 @@ pub struct InsertRows {
     pub text: String,
     /// Where its parts stand.
     pub layout: InsertLayout,
+    /// It has to be sent to the leaves.
+    pub leaf: Option<LeafSite>,
 }
 
 /// The keys of an INSERT's rows, or what comes first.
@@ -445,8 +448,14 @@ pub(super) fn still_clock(text: &str) -> Option<Arc<Evaluation>> {
 }
 
 /// Whether the rows of an INSERT may be split over nodes: nothing else in it reads a sharded table.
-pub(super) fn splits(query: &Query, text: &str, names: &Names<'_>) -> Option<Arc<InsertRows>> {
-    let layout = query.layout.as_ref().filter(|layout| layout.rows.len() > 1)?;
+pub(super) fn splits(
+    query: &Query,
+    (text, statement): (&str, &Statement),
+    names: &Names<'_>,
+) -> Option<Arc<InsertRows>> {
+    let leaf = leaf::insert_site(query, statement, names);
+    let least = if leaf.is_some() { 1 } else { 2 };
+    let layout = query.layout.as_ref().filter(|layout| layout.rows.len() >= least)?;
     let other = |level: &crate::sql::Level| {
         level.target.is_none()
             && level.tables.iter().all(|table| match &table.source {
@@ -459,7 +468,7 @@ pub(super) fn splits(query: &Query, text: &str, names: &Names<'_>) -> Option<Arc
     let plain = query.levels.iter().skip(1).all(other)
         && !query.features.cte
         && !computes_once(text.get(layout.source.end..).unwrap_or_default());
-    plain.then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone() }))
+    plain.then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone(), leaf }))
 }
 
 /// Whether ON CONFLICT or RETURNING has a subquery that may give one value for all rows, and another
@@ -476,5 +485,5 @@ pub(super) fn select(query: &Query, text: &str) -> Option<Arc<InsertRows>> {
     let selects = layout.rows.is_empty() && !layout.default_values;
     let reads = query.levels.iter().skip(1).all(|level| level.target.is_none());
     (selects && reads)
-        .then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone() }))
+        .then(|| Arc::new(InsertRows { text: text.to_owned(), layout: layout.clone(), leaf: None }))
 }

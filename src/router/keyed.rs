@@ -43,6 +43,8 @@ pub(super) struct Keyed {
     lookups: Option<Lookups>,
     /// It names places of rows: several shards may have the same.
     by_place: bool,
+    /// It goes to leaves, each row on its own: also where one node has all of them.
+    by_leaf: bool,
 }
 
 /// How a write runs on several nodes.
@@ -145,6 +147,11 @@ impl Keyed {
         self.by_place = by_place;
     }
 
+    /// Says whether it goes to leaves.
+    pub(super) fn set_by_leaf(&mut self, by_leaf: bool) {
+        self.by_leaf = by_leaf;
+    }
+
     /// Says how a write runs on several nodes.
     pub(super) fn set_over(&mut self, over: Over) {
         self.over = over;
@@ -233,6 +240,9 @@ impl Keyed {
     /// statements are such, and pay for no list of anything.
     pub(super) fn point(&self, params: &Params<'_>) -> Option<(ShardId, NodeId)> {
         let ([key], None, None) = (&*self.keys, &self.lookups, &self.declared) else { return None };
+        if self.by_leaf {
+            return None;
+        }
         let Bind::Columns(columns) = &key.bind else { return None };
         let group = &self.groups[key.group];
         let ([constants], [key_type]) = (&**columns, &*group.types) else { return None };
@@ -293,7 +303,7 @@ impl Keyed {
     fn one_node(&self, params: &Params<'_>) -> Result<Route, ServerError> {
         let Some(found) = self.found(params)? else { return Ok(Route::Home) };
         let Some((_, node)) = found.first().copied() else { return Ok(Route::Anywhere) };
-        if found.iter().any(|(_, other)| *other != node) {
+        if self.by_leaf || found.iter().any(|(_, other)| *other != node) {
             match &self.over {
                 Over::No => {}
                 Over::Write => return Ok(Route::Write(sorted(&found))),

@@ -14,7 +14,7 @@ pub struct LeafSite {
     /// The sharded table.
     pub table: TableName,
     /// The bytes of its name.
-    at: Range<usize>,
+    pub at: Range<usize>,
     /// What the statement's columns call it, where the name itself does that.
     alias: Option<String>,
 }
@@ -22,11 +22,16 @@ pub struct LeafSite {
 impl LeafSite {
     /// The statement on the leaf that holds `shard`.
     pub fn text(&self, text: &str, shard: ShardId) -> String {
-        let leaf = leaf_name(&self.table, shard);
         let (before, after) = (&text[..self.at.start], &text[self.at.end..]);
+        format!("{before}{}{after}", self.name(shard))
+    }
+
+    /// What stands where the table was named.
+    pub fn name(&self, shard: ShardId) -> String {
+        let leaf = leaf_name(&self.table, shard);
         match &self.alias {
-            Some(alias) => format!("{before}{leaf} AS {}{after}", Ident::new(alias)),
-            None => format!("{before}{leaf}{after}"),
+            Some(alias) => format!("{leaf} AS {}", Ident::new(alias)),
+            None => leaf.to_string(),
         }
     }
 }
@@ -69,6 +74,29 @@ pub(super) fn site(
         return None;
     }
     let alias = (!table.aliased).then(|| called.clone());
+    Some(LeafSite { table: sharded.name.clone(), at: name.span.clone(), alias })
+}
+
+/// The same for an INSERT that wants to know of each row whether it is a new one, which PostgreSQL says of
+/// the rows of a leaf only.
+pub(super) fn insert_site(
+    query: &Query,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Option<LeafSite> {
+    let level = query.levels.first()?;
+    let (Some(Target::Insert(_)), Some(table)) = (&level.target, level.tables.first()) else {
+        return None;
+    };
+    let Source::Table(name) = &table.source else { return None };
+    let Ok(Meaning::Sharded(sharded, ..)) = names.meaning(name) else { return None };
+    let columns = &query.columns;
+    // A constraint of a leaf has a name of its own.
+    let by_name = statement.has("constraint") || columns.rows || !columns.qualifiers.is_empty();
+    if !statement.has("xmax") || by_name || query.features.cte {
+        return None;
+    }
+    let alias = (!table.aliased).then(|| name.name.clone());
     Some(LeafSite { table: sharded.name.clone(), at: name.span.clone(), alias })
 }
 

@@ -227,7 +227,8 @@ fn sharded(
         let all = spread.map(|()| every_shard(&bound, names));
         return change(keyed, free, text, all);
     }
-    if let Some(rows) = insert::splits(query, text, names) {
+    if let Some(rows) = insert::splits(query, (text, statement), names) {
+        keyed.set_by_leaf(rows.leaf.is_some());
         keyed.set_over(insert::still_clock(text).map_or(Over::Rows(rows), Over::Evaluate));
     }
     let spread = Spread { text, query, statement, names, meanings };

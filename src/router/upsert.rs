@@ -75,7 +75,7 @@ pub(super) fn plan(
         }
     }
     Ok(Some(Upsert {
-        rows: InsertRows { text: text.to_owned(), layout: layout.clone() },
+        rows: InsertRows { text: text.to_owned(), layout: layout.clone(), leaf: None },
         conflict: conflict.clone(),
         table: table.table.clone(),
         columns,
