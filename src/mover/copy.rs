@@ -3,12 +3,14 @@
 //! does not outlive the connection that made it; the stream brings all tables to that one then.
 
 use std::future::pending;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::Fuse;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::Instant;
+use tokio_postgres::CopyOutStream;
 
 use super::apply::{Applier, Target};
 use super::build;
@@ -18,6 +20,7 @@ use super::error::MoveError;
 use super::lane::{OneLane, Stream, dealt_by, parcels};
 use super::look;
 use super::names;
+use super::pace::Pace;
 use super::position;
 use super::progress::Live;
 use super::segments::{self, Segment};
@@ -233,8 +236,7 @@ async fn copy_stream(
         if !goes_on {
             tell(context, mv, &all);
         }
-        let pace = Pace::new(context);
-        let mut pipe = Pipe { context, stream, source, destination, pace };
+        let mut pipe = Pipe { context, stream, source, destination, pace: Pace::default() };
         pipe.copy(&all, at).await?;
     }
     let destination = Session::open(context, mv, stream.to()).await?;
@@ -418,20 +420,25 @@ impl Pipe<'_> {
         let from = self.source.client.copy_out(&out).await.map_err(self.source.failed(doing))?;
         let doing = "copying into a table";
         let to = self.destination.client.copy_in::<_, Bytes>(&into).await;
-        let (mut from, mut to) = (pin!(from), pin!(to.map_err(self.destination.failed(doing))?));
-        let mut bytes = 0;
+        let (mut from, mut to) =
+            (pin!(from.fuse()), pin!(to.map_err(self.destination.failed(doing))?));
         let id = lane.mv.id;
         let before = self.context.progress.of(id).map_or(0, |live| live.rows_copied);
-        while let Some(chunk) = from.next().await {
-            let chunk = chunk.map_err(self.source.failed("copying out of a table"))?;
-            let len = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        let limit = || self.context.config().copy_bytes_per_second;
+        let mut bytes = 0;
+        loop {
+            let chunk = next_chunk(from.as_mut(), || Pace::chunk(limit())).await;
+            let (rows, data) = chunk.map_err(self.source.failed("copying out of a table"))?;
+            if rows == 0 {
+                break;
+            }
+            let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            self.pace.wait_for(len, limit).await;
+            to.feed(data).await.map_err(self.destination.failed(doing))?;
             bytes += len;
-            self.pace.wait_for(len).await;
-            to.feed(chunk).await.map_err(self.destination.failed(doing))?;
-            // PostgreSQL sends a row a message.
             self.context.progress.update(id, |live| {
                 live.bytes_copied += len;
-                live.rows_copied += 1;
+                live.rows_copied += rows;
             });
             metrics::counter!("foreshard_mover_copied_bytes_total").increment(len);
         }
@@ -445,6 +452,24 @@ impl Pipe<'_> {
     }
 }
 
+/// The next rows of a table that is copied, as many as make up `enough` bytes; none at its end.
+async fn next_chunk(
+    mut from: Pin<&mut Fuse<CopyOutStream>>,
+    enough: impl Fn() -> usize,
+) -> Result<(u64, Bytes), tokio_postgres::Error> {
+    let (mut rows, mut data) = (0, BytesMut::new());
+    while data.len() < enough() {
+        // PostgreSQL sends a row a message.
+        let Some(row) = from.next().await.transpose()? else { break };
+        rows += 1;
+        if data.is_empty() && row.len() >= enough() {
+            return Ok((rows, row));
+        }
+        data.put_slice(&row);
+    }
+    Ok((rows, data.freeze()))
+}
+
 /// For who looks at the metrics.
 fn note(shard: ShardId, live: &Live) {
     let told = live.told(Instant::now());
@@ -453,27 +478,4 @@ fn note(shard: ShardId, live: &Live) {
         .set(told.bytes_per_second);
     metrics::gauge!("foreshard_mover_copy_left_seconds", "shard" => shard)
         .set(told.copy_left_seconds.unwrap_or_default());
-}
-
-/// Keeps a copy under its bandwidth.
-struct Pace {
-    bytes_per_second: u64,
-    began: Instant,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(context: &MoverContext) -> Self {
-        let bytes_per_second = context.config().copy_bytes_per_second;
-        Self { bytes_per_second, began: Instant::now(), bytes: 0 }
-    }
-
-    async fn wait_for(&mut self, bytes: u64) {
-        if self.bytes_per_second == 0 {
-            return;
-        }
-        self.bytes += bytes;
-        let due_ms = self.bytes.saturating_mul(1_000) / self.bytes_per_second;
-        tokio::time::sleep_until(self.began + Duration::from_millis(due_ms)).await;
-    }
 }

@@ -32,6 +32,7 @@ mod lane;
 mod look;
 mod names;
 mod open;
+mod pace;
 mod phases;
 mod position;
 mod prepare;
