@@ -11,9 +11,11 @@ use super::process_support::Deployment;
 use super::support::{eventually, rows};
 
 /// Transactions of a backlog.
-const TRANSACTIONS: u32 = 20_000;
+const TRANSACTIONS: u32 = 100_000;
 /// Rows that each of them changes.
 const EACH: u32 = 10;
+/// At how many bytes a second a copy does not end before a backlog is written.
+const SLOWLY: u32 = 20_000;
 /// How often each backlog is measured.
 const ROUNDS: u32 = 3;
 
@@ -85,10 +87,8 @@ async fn write(source: &Client, kind: Kind, table: &str, tenant: &str, round: u3
 /// Measures both kinds.
 pub(super) async fn streams(deployment: &Deployment) {
     let text = std::fs::read_to_string(&deployment.config).unwrap();
-    let slow = text
-        .replace("switch_backoff_ms: 100", "switch_backoff_ms: 100, copy_bytes_per_second: 3000000")
-        .replace("entries: tenant_id }", "entries: tenant_id, ledger: tenant_id }");
-    std::fs::write(&deployment.config, slow).unwrap();
+    let more = text.replace("entries: tenant_id }", "entries: tenant_id, ledger: tenant_id }");
+    std::fs::write(&deployment.config, more).unwrap();
     let serving = deployment.serve().await;
     deployment.client().await.batch_execute(TABLES).await.unwrap();
     let [here, _] = ends(deployment).await;
@@ -139,6 +139,9 @@ async fn subscribed(deployment: &Deployment, kind: Kind, tenant: &str, round: u3
     let [here, there] = ends(deployment).await;
     let source = deployment.database.client(here).await;
     let destination = deployment.database.client(there).await;
+    for client in [&source, &destination] {
+        client.batch_execute("TRUNCATE plain_entries").await.unwrap();
+    }
     let plain = format!("plain_{}", kind.table());
     let sql = format!("CREATE PUBLICATION streamed FOR TABLE {plain}, plain_end");
     source.batch_execute(&sql).await.unwrap();
@@ -167,10 +170,27 @@ async fn subscribed(deployment: &Deployment, kind: Kind, tenant: &str, round: u3
     took
 }
 
+/// From now on a copy sends so many bytes a second, also one under way; 0 is no limit.
+async fn copy_at(deployment: &Deployment, bytes_per_second: u32) {
+    let text = std::fs::read_to_string(&deployment.config).unwrap();
+    let (before, after) = text.split_once("mover: {").unwrap();
+    let after = match after.split_once("copy_bytes_per_second: ") {
+        Some((_, after)) => after.split_once(", ").unwrap().1,
+        None => after,
+    };
+    let text = format!("{before}mover: {{copy_bytes_per_second: {bytes_per_second}, {after}");
+    std::fs::write(&deployment.config, text).unwrap();
+    let output = deployment.run(&["reload"]).await;
+
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// How long a move needs.
 async fn moved(deployment: &Deployment, kind: Kind, tenant: &str, round: u32) -> Duration {
     let [here, there] = ends(deployment).await;
     let source = deployment.database.client(here).await;
+    source.batch_execute("TRUNCATE entries_s0").await.unwrap();
+    copy_at(deployment, SLOWLY).await;
     deployment.ask_for_move(0, &deployment.database.nodes[there].name).await;
     let copying = async || {
         let moves = deployment.admin("/api/v1/moves?limit=1").await;
@@ -181,6 +201,7 @@ async fn moved(deployment: &Deployment, kind: Kind, tenant: &str, round: u32) ->
     eventually("the copy has begun", Duration::from_mins(1), copying).await;
     write(&source, kind, &format!("{}_s0", kind.table()), tenant, round).await;
     assert_eq!(copying().await, Some(()), "the copy ended before the backlog was there");
+    copy_at(deployment, 0).await;
     let mv = deployment.until_moves_are_finished().await.remove(0);
     assert!(mv["changes_applied"].as_u64().unwrap() >= kind.changes(), "{mv}");
     between(&mv, "catching_up", "verifying")

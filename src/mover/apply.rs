@@ -374,11 +374,16 @@ impl<'a> Applier<'a> {
     async fn write(&mut self) -> Result<(), MoveError> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
+        let (source, destination) = (&mut self.source, &mut self.destination);
         let count = match &mut self.windows {
-            None => Box::pin(self.destination.write(&pending, &self.relations)).await?,
+            None => {
+                let writing = Box::pin(destination.write(&pending, &self.relations));
+                source.receive_during(writing).await?
+            }
             Some((_, changes)) => {
                 let changes = std::mem::take(changes);
-                Box::pin(self.destination.write_changes(&changes)).await?
+                let writing = Box::pin(destination.write_changes(&changes));
+                source.receive_during(writing).await?
             }
         };
         self.changes += count;
@@ -397,7 +402,8 @@ impl<'a> Applier<'a> {
                 self.destination.open().await?;
             }
             if self.destination.is_open() {
-                self.destination.commit(&self.slot, end, safe).await?;
+                let committing = self.destination.commit(&self.slot, end, safe);
+                self.source.receive_during(committing).await?;
                 self.unsafely = !safe;
                 let noted = std::mem::replace(&mut self.mark, Mark::Noted) == Mark::Found;
                 self.context.pass(if noted { "mark_noted" } else { "batch_applied" })?;

@@ -1,6 +1,8 @@
 //! A replication connection: slots with exported snapshots, and the stream of a slot's changes.
 //! <https://www.postgresql.org/docs/15/protocol-replication.html>
 
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -23,6 +25,10 @@ use crate::wire::{put_frame, put_query, read_error};
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest wait for a command that does not wait for others.
 const QUICK: Duration = Duration::from_secs(30);
+
+/// How much of the stream is received while something else is waited for, in bytes: about what one
+/// transaction at the destination is made of. More of it waits at the source.
+const READ_AHEAD: usize = 4 << 20;
 
 /// A connection in replication mode.
 pub(super) struct WalSender {
@@ -162,6 +168,20 @@ impl WalSender {
                 _ => {}
             }
         }
+    }
+
+    /// Does something else and receives meanwhile what the source sends, so that it need not wait, either.
+    /// Should the connection break, whoever wants the next message hears of it.
+    pub(super) async fn receive_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        while self.connection.incoming().len() < READ_AHEAD {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                received = self.connection.receive() => if received.is_err() { break },
+            }
+        }
+        work.await
     }
 
     /// Whether a whole message is there already.
