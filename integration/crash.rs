@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, reason = "the seed, and what was measured")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "crash/exactly.rs"]
+mod exactly;
 mod process_support;
 #[path = "crash/source.rs"]
 mod source;

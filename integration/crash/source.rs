@@ -17,7 +17,7 @@ use super::{TEMPORARY, WRITERS, found, write};
 const EARLIER: (i64, i32) = (150, 1_000);
 
 /// Over nodes of its own.
-async fn over(nodes: &TestNodes) -> Deployment {
+pub(super) async fn over(nodes: &TestNodes) -> Deployment {
     let database = TestDatabase { name: "crash".to_owned(), nodes: nodes.addresses() };
     for node in &database.nodes {
         connect(node, "postgres").await.batch_execute("CREATE DATABASE crash").await.unwrap();

@@ -76,6 +76,18 @@ impl Serving {
         assert_eq!(status.signal(), Some(6), "{}", deployment.log_tail());
     }
 
+    /// Waits until its failpoint has stopped it, as `kill -STOP` would.
+    pub async fn halted(&self, deployment: &Deployment) {
+        let stat = format!("/proc/{}/stat", self.child.id().unwrap());
+        let halted = async {
+            while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let halted = timeout(PATIENCE, halted).await;
+        assert!(halted.is_ok(), "it goes on: {}", deployment.log_tail());
+    }
+
     /// `kill -9`.
     pub async fn kill(mut self, deployment: &Deployment) {
         self.signal(Signal::SIGKILL);

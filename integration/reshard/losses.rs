@@ -1,9 +1,10 @@
-//! A node dies in each phase of a change of the shard key, and comes back: the change goes on, or is
-//! undone.
+//! A node dies in each phase of a change of the shard key, and at each step of its switch, and comes back:
+//! the change goes on, or is undone.
 
 use std::time::Duration;
 
 use foreshard::runtime::Tasks;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::crashes::{cut, cuts, shop_over};
@@ -130,4 +131,49 @@ async fn a_node_that_dies_while_rows_are_brought_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_later_or_while_all_is_undone_is_waited_for() {
     phases(&[Phase::Following, Phase::Undoing]).await;
+}
+
+/// The steps of the switch, with who dies there: a node may have prepared what is not decided, or not
+/// committed what is.
+const OF_THE_SWITCH: [(&str, usize); 9] = [
+    ("reshard_locked", 1),
+    ("reshard_arrived", 0),
+    ("reshard_prepared", 1),
+    ("reshard_prepared", 0),
+    ("reshard_decided", 1),
+    ("reshard_decided", 0),
+    ("reshard_committed", 1),
+    ("reshard_committed", 0),
+    ("reshard_switched", 1),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_exactly_at_a_step_of_the_switch_is_waited_for() {
+    let mut nodes = TestNodes::start(2).await;
+    let deployment = shop_over(&nodes).await;
+    let mut known = Known::default();
+    for (at, (failpoint, node)) in OF_THE_SWITCH.into_iter().enumerate() {
+        let (key, group) = &cuts()[at % 3];
+        cut(&deployment, group, "");
+        let stop = format!("stop:{failpoint}");
+        let serving = deployment.serve_until(&stop).await;
+        let clients = Clients::start_beside_nodes_that_die(&deployment, 2);
+        let (asking, path) = (deployment.clone(), ["reshard", "shop"]);
+        let asked = Tasks::new().spawn("reshard", async move { asking.run(&path).await });
+        serving.halted(&deployment).await;
+        nodes.kill_and_restart(node, Duration::ZERO).await;
+        serving.signal(Signal::SIGCONT);
+        let job = job_ended(&deployment).await;
+        assert_eq!(job["state"], "done", "{failpoint}, node {node}: {job:#}");
+        let asked = asked.await.unwrap();
+        assert!(asked.status.success(), "{failpoint}, node {node}: {}", said(&asked));
+        known.absorb(clients.stop().await);
+        let verified = deployment.run(&["verify"]).await;
+        assert!(verified.status.success(), "{failpoint}, node {node}: {}", said(&verified));
+        serving.stop(&deployment).await;
+        shop::assert_written(&deployment, &known).await;
+        assert_clean(&deployment).await;
+        assert_placed(&deployment, key).await;
+        println!("{failpoint}, node {node}: {}", steps(&job));
+    }
 }

@@ -1,9 +1,14 @@
-//! Places between two steps where a test can make the process die.
+//! Places between two steps where a test can make the process die or stop.
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
-//! `kill -9` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
+//! `kill -9` would; `stop:<name>` stops it once, as `kill -STOP` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
 //! [`BACK_FAILPOINTS`], [`RESUME_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`],
 //! [`RESHARD_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{Signal, raise};
 
 /// Those of a move, in the order in which it passes them.
 pub const MOVE_FAILPOINTS: [&str; 16] = [
@@ -157,22 +162,37 @@ pub struct Reached(pub &'static str);
 #[derive(Debug, Clone, Default)]
 pub struct Failpoints {
     armed: Option<String>,
-    aborts: bool,
+    effect: Effect,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Effect {
+    /// Who passes it has to stop.
+    #[default]
+    Return,
+    Abort,
+    /// Unless it has happened.
+    Stop(Arc<AtomicBool>),
 }
 
 impl Failpoints {
     /// Reads `FORESHARD_FAILPOINT`. An unknown name is reported and ignored.
     pub fn from_env() -> Self {
-        let armed = std::env::var("FORESHARD_FAILPOINT").ok().filter(|name| !name.is_empty());
+        let told = std::env::var("FORESHARD_FAILPOINT").ok().filter(|name| !name.is_empty());
+        let (armed, effect) = match told.as_deref().map(|told| (told, told.strip_prefix("stop:"))) {
+            None => (None, Effect::default()),
+            Some((_, Some(name))) => (Some(name.to_owned()), Effect::Stop(Arc::default())),
+            Some((name, None)) => (Some(name.to_owned()), Effect::Abort),
+        };
         if let Some(name) = armed.as_deref().filter(|name| !is_known(name)) {
             tracing::warn!(name, "unknown failpoint");
         }
-        Self { armed, aborts: true }
+        Self { armed, effect }
     }
 
     /// Ends who passes `name`, not the process: for tests that go on in the same process.
     pub fn stopping_at(name: &str) -> Self {
-        Self { armed: Some(name.to_owned()), aborts: false }
+        Self { armed: Some(name.to_owned()), effect: Effect::Return }
     }
 
     /// Passes, unless `name` is armed.
@@ -181,15 +201,30 @@ impl Failpoints {
     /// [`Reached`], if it is and the process goes on.
     pub fn pass(&self, name: &'static str) -> Result<(), Reached> {
         self.abort_at(name);
-        if self.armed.as_deref() == Some(name) { Err(Reached(name)) } else { Ok(()) }
+        let returns = matches!(self.effect, Effect::Return) && self.armed.as_deref() == Some(name);
+        if returns { Err(Reached(name)) } else { Ok(()) }
     }
 
-    /// Passes, unless `name` is armed to abort the process: where nothing less can be stopped.
+    /// Passes, unless `name` is armed to abort or to stop the process: where nothing less can be stopped.
     pub fn abort_at(&self, name: &'static str) {
         debug_assert!(is_known(name), "no failpoint {name}");
-        if self.aborts && self.armed.as_deref() == Some(name) {
-            tracing::error!(name, "failpoint reached, aborting");
-            std::process::abort();
+        if self.armed.as_deref() != Some(name) {
+            return;
+        }
+        match &self.effect {
+            Effect::Return => {}
+            Effect::Abort => {
+                tracing::error!(name, "failpoint reached, aborting");
+                std::process::abort();
+            }
+            Effect::Stop(stopped) => {
+                if !stopped.swap(true, Ordering::Relaxed) {
+                    tracing::error!(name, "failpoint reached, stopping");
+                    if let Err(error) = raise(Signal::SIGSTOP) {
+                        tracing::error!(%error, "the process can't be stopped");
+                    }
+                }
+            }
         }
     }
 }
