@@ -12,7 +12,7 @@ help:
 	@echo 'make fuzz    random bytes and texts for all that reads them (FUZZ_SECONDS=60 a target)'
 	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
 	@echo 'make bench-move  pauses of moves, and their rate beside COPY | COPY (MOVES=50)'
-	@echo 'make bench   CPU time and instructions a query, latency, memory: foreshard, PgBouncer, direct; TPC-H'
+	@echo 'make bench   CPU time and instructions a query, latency, memory: foreshard, PgBouncer, direct; TPC-H; bench-move'
 
 setup:
 	@bash integration/setup/install.sh postgresql
@@ -53,6 +53,7 @@ bench: dist
 	bash integration/bench/idle.sh
 	bash integration/bench/instructions.sh
 	cargo test --release --test differential -- --nocapture all_22_queries
+	$(MAKE) --no-print-directory bench-move
 
 forecast-eval: build
 	bash integration/forecast/run.sh
