@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::between;
 use super::process_support::Deployment;
 use super::support::{eventually, rows};
+use super::{between, median};
 
 /// Transactions of a backlog.
 const TRANSACTIONS: u32 = 100_000;
@@ -118,11 +118,7 @@ pub(super) async fn streams(deployment: &Deployment) {
             );
             ratios.push(ratio);
         }
-        ratios.sort_by(f64::total_cmp);
-        println!(
-            "{kind:?}: {:.0} % of the rate of a subscription in the median",
-            ratios[ratios.len() / 2]
-        );
+        println!("{kind:?}: {:.0} % of the rate of a subscription in the median", median(ratios));
     }
     serving.stop(deployment).await;
 }
