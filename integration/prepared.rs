@@ -54,6 +54,35 @@ async fn an_execute_goes_where_its_arguments_say() {
 }
 
 #[tokio::test]
+async fn explain_names_the_node_and_the_shard_of_a_statement_of_one_node() {
+    let (_database, _proxy, client) = shop().await;
+    let lines = rows(&client, "EXPLAIN (COSTS off) SELECT name FROM tenants WHERE id = 5").await;
+    assert_eq!(lines[0], "Way: one node");
+    let shard = lines[1].split(&['(', ')'][..]).nth(1).unwrap();
+    assert!(lines[1].starts_with("  On n") && lines[1].ends_with("):"), "{lines:?}");
+    assert!(lines[2].ends_with(&format!(" on tenants_{shard} tenants")), "{lines:?}");
+    let with_parameter = "EXPLAIN (COSTS off) SELECT name FROM tenants WHERE id = $1";
+    client.batch_execute("BEGIN").await.unwrap();
+    let prepared = client.query(with_parameter, &[&5_i64]).await.unwrap();
+    let prepared: Vec<String> = prepared.iter().map(|row| row.get(0)).collect();
+    assert_eq!(prepared[..3], lines[..3]);
+    for write in ["UPDATE tenants SET name = 'x' WHERE id = 5", "INSERT INTO tenants VALUES (505)"]
+    {
+        let lines = rows(&client, &format!("EXPLAIN {write}")).await;
+        assert_eq!(lines[0], "Way: one node", "{lines:?}");
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(rows(&client, "SELECT count(*), max(name) FROM tenants").await, ["100|tenant 99"]);
+    let read = "SELECT name FROM tenants WHERE id = 5";
+    for (explain, first) in [("EXPLAIN (FORMAT json)", "["), ("EXPLAIN ANALYZE", "Index Scan")] {
+        let lines = rows(&client, &format!("{explain} {read}")).await;
+        assert!(lines[0].starts_with(first), "{lines:?}");
+    }
+    let of_home = rows(&client, "EXPLAIN SELECT * FROM journal").await;
+    assert!(of_home[0].starts_with("Seq Scan on journal"), "{of_home:?}");
+}
+
+#[tokio::test]
 async fn arguments_are_evaluated_once() {
     let (_database, _proxy, client) = shop().await;
     let sql =

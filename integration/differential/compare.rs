@@ -240,8 +240,8 @@ async fn way(proxy: &mut Wire, statement: &Statement) -> String {
     let first = explained.rows.first().and_then(|row| row.first()).cloned().flatten();
     let first = String::from_utf8(first.unwrap_or_default()).unwrap();
     match first.strip_prefix("Way: ") {
+        Some("one node") | None => "node".to_owned(),
         Some(way) => way.split(&[' ', ',', ';'][..]).next().unwrap_or_default().to_owned(),
-        None => "node".to_owned(),
     }
 }
 

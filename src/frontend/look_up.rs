@@ -33,14 +33,23 @@ impl ClientSession {
         (text, bound): (&str, Option<&Bound<'_, '_>>),
         describe: bool,
     ) -> Result<Led, Fault> {
-        let Some(found) = self.session.look_up(&look.reads).await? else {
-            let (way, template) = self.without_lookups(text, bound).await?;
-            return Ok(Led::Otherwise(way, template));
+        let found = self.session.look_up(&look.reads).await?;
+        let (way, template) = match &found {
+            Some(found) => {
+                let params = Params { looked_up: Some(&found.keys), ..params_of(bound) };
+                self.way(text, params, self.template(text)).await?
+            }
+            None if look.explains && look.reads.is_empty() => self.plain_way(text, bound).await?,
+            None => {
+                let (way, template) = self.without_lookups(text, bound).await?;
+                return Ok(Led::Otherwise(way, template));
+            }
         };
-        let params = Params { looked_up: Some(&found.keys), ..params_of(bound) };
-        let template = self.template(text);
-        let (way, template) = self.way(text, params, template).await?;
-        let lines = look.explains.then(|| self.lookup_lines(&found, &way));
+        let one_node = matches!(&way, Way::Node(_, cost) if !cost.shards.is_empty());
+        if found.is_none() && !one_node {
+            return Ok(Led::Otherwise(way, template));
+        }
+        let lines = look.explains.then(|| self.lines(found.as_ref(), &way));
         let run = async |session: &mut Self| match way {
             Way::Steps(Route::LookUp(_)) => Ok(()),
             Way::Steps(route @ Route::Explain(_)) => {
@@ -56,7 +65,9 @@ impl ClientSession {
             }
         };
         let answer = self.capture(run).await?;
-        if !self.is_right(look, &found, &answer).await? {
+        if let Some(found) = &found
+            && !self.is_right(look, found, &answer).await?
+        {
             let (way, template) = self.without_lookups(text, bound).await?;
             return Ok(Led::Otherwise(way, template));
         }
@@ -119,11 +130,13 @@ impl ClientSession {
         }
     }
 
-    /// What EXPLAIN says of lookups.
-    fn lookup_lines(&self, found: &LookedUp, way: &Way) -> Vec<String> {
+    /// What EXPLAIN says before the plan of a node, and of lookups.
+    fn lines(&self, found: Option<&LookedUp>, way: &Way) -> Vec<String> {
         let map = self.worker.engine.live_map.snapshot();
-        let mut lines = vec!["Way: lookup, then where it leads".to_owned()];
-        for ((name, places), keys) in found.places.iter().zip(&found.keys) {
+        let word = if found.is_some() { "lookup, then where it leads" } else { "one node" };
+        let mut lines = vec![format!("Way: {word}")];
+        let looked_up = found.into_iter().flat_map(|found| found.places.iter().zip(&found.keys));
+        for ((name, places), keys) in looked_up {
             let on: Vec<String> = places
                 .iter()
                 .map(|(shard, node)| format!("{} (s{shard})", map.node(*node).name))

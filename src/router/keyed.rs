@@ -203,10 +203,13 @@ impl Keyed {
         self.lookups = Some(lookups);
     }
 
-    /// It is behind EXPLAIN, whose answer is to be text if `as_text` says so.
-    pub(super) fn explain_lookups(&mut self, as_text: bool) {
-        if let Some(lookups) = &mut self.lookups {
-            lookups.explain(as_text);
+    /// It is behind EXPLAIN, whose answer is to be text if `as_text` says so; and to tell where it goes, if
+    /// `tells` does.
+    pub(super) fn explain_lookups(&mut self, as_text: bool, tells: bool) {
+        match &mut self.lookups {
+            Some(lookups) => lookups.explain(as_text),
+            none if as_text && tells => *none = Some(Lookups::none_explained()),
+            _ => {}
         }
     }
 

@@ -20,7 +20,7 @@ pub struct LookUp {
     pub sure: bool,
     /// It is an UPDATE or DELETE.
     pub writes: bool,
-    /// EXPLAIN is to say it.
+    /// It is behind EXPLAIN, which is to say where it goes, also without lookups.
     pub explains: bool,
 }
 
@@ -60,6 +60,11 @@ impl Lookups {
         };
         let reads = self.reads.iter().map(read).collect::<Option<_>>().unwrap_or_default();
         LookUp { reads, sure: self.sure, writes: self.writes, explains: self.explains }
+    }
+
+    /// Nothing, behind EXPLAIN.
+    pub(super) fn none_explained() -> Self {
+        Self { reads: Vec::new(), sure: false, writes: false, explains: true }
     }
 
     /// It is behind EXPLAIN.

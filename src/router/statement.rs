@@ -187,7 +187,7 @@ fn explained(part: Part, start: Option<usize>, names: &Names<'_>) -> Result<Part
     let route = match part {
         Part::Keyed(keyed) => {
             let mut keyed = if start.is_some() { keyed.explainable() } else { keyed.on_one_node() };
-            keyed.explain_lookups(start.is_some());
+            keyed.explain_lookups(start.is_some(), names.lookups);
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
         }
