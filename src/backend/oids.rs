@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::{BackendError, NodeAddress};
-use crate::wire::{FIRST_USER_OID, OidKind, OidPlace, user_oids};
+use crate::wire::{FIRST_USER_OID, Malformed, OidKind, OidPlace, user_oids};
 
 /// How long looking an id up on both nodes may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -107,15 +107,10 @@ impl Oids {
         if self.are_known() {
             return Ok(None);
         }
-        let stands_for = self.stands_for.load();
-        let mut places = user_oids(frame).map_err(|source| {
+        let mut places = self.places(frame).map_err(|source| {
             let node = self.node.name.clone();
             BackendError::Protocol { node, source }
         })?;
-        for place in places.iter_mut().filter(|place| place.kind == OidKind::Class) {
-            place.oid = stands_for.get(&place.oid).copied().unwrap_or(place.oid);
-        }
-        drop(stands_for);
         if places.is_empty() {
             return Ok(None);
         }
@@ -123,10 +118,40 @@ impl Oids {
             self.translate(&mut places).await?;
         }
         let mut out = BytesMut::from(frame);
-        for place in places {
-            out[place.at..place.at + 4].copy_from_slice(&place.oid.to_be_bytes());
-        }
+        put(&places, &mut out);
         Ok(Some(out))
+    }
+
+    /// Gives a description the ids of the home node where it stands; no, and nothing is done, if one of them
+    /// is to be asked for, or there is none: [`Oids::described`] does that.
+    pub fn describe_at_once(&self, frame: &mut [u8]) -> bool {
+        if self.are_known() {
+            return true;
+        }
+        let Ok(mut places) = self.places(frame) else { return false };
+        if self.foreign && !places.is_empty() {
+            let known = self.known.lock();
+            for place in &mut places {
+                let Some(at_home) = known.get(&(Side::Node, place.kind, place.oid)) else {
+                    return false;
+                };
+                place.oid = *at_home;
+            }
+        }
+        put(&places, frame);
+        true
+    }
+
+    /// The ids in a description, those of tables for the leaves that stand for them.
+    fn places(&self, frame: &[u8]) -> Result<SmallVec<[OidPlace; 8]>, Malformed> {
+        let mut places = user_oids(frame)?;
+        if self.has_stand_ins.load(Ordering::Acquire) {
+            let stands_for = self.stands_for.load();
+            for place in places.iter_mut().filter(|place| place.kind == OidKind::Class) {
+                place.oid = stands_for.get(&place.oid).copied().unwrap_or(place.oid);
+            }
+        }
+        Ok(places)
     }
 
     /// Gives these ids of the node those of the home node.
@@ -208,5 +233,12 @@ impl Oids {
             Some((before, (other, kind, row.get::<_, Option<u32>>(1)?)))
         });
         Ok(pairs.collect())
+    }
+}
+
+/// Writes ids to their places.
+fn put(places: &[OidPlace], frame: &mut [u8]) {
+    for place in places {
+        frame[place.at..place.at + 4].copy_from_slice(&place.oid.to_be_bytes());
     }
 }

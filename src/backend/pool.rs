@@ -113,6 +113,12 @@ impl Pool {
         }
     }
 
+    /// Gives a description by its node the object ids that clients know; no, and nothing is done, if one of
+    /// them is to be asked for: [`Pool::described`] does that.
+    pub fn describe_at_once(&self, frame: &mut [u8]) -> bool {
+        self.of.oids.as_ref().is_none_or(|oids| oids.describe_at_once(frame))
+    }
+
     /// Whether clients know its node's object ids.
     pub fn has_known_ids(&self) -> bool {
         self.of.oids.as_ref().is_none_or(|oids| oids.are_known())

@@ -2,6 +2,7 @@
 //! at once, and their answer comes in one piece. Whatever does not is left to `run` and `pump`.
 
 use std::future::poll_fn;
+use std::ops::Range;
 
 use super::session::Member;
 use super::{Client, Fault, Session};
@@ -20,26 +21,27 @@ struct Whole {
     /// Rows that statements returned or changed.
     rows: u64,
     status: TransactionStatus,
-    /// Types or columns are described in it.
-    describes: bool,
+    /// Where types or columns are described in it, once at the most.
+    described: Option<Range<usize>>,
 }
 
 impl Whole {
     /// One at the beginning of these bytes, if nothing in it has to be looked at: rows, what describes
     /// them, and that statements were parsed, bound and run.
     fn in_front(bytes: &[u8]) -> Option<Self> {
-        let (mut at, mut rows, mut describes) = (0, 0u64, false);
+        let (mut at, mut rows, mut described) = (0, 0u64, None);
         loop {
             let frame = frame_at(bytes.get(at..)?).ok()??;
             let body = bytes.get(at + HEADER..at + frame.len)?;
-            at += frame.len;
+            let here = at..at + frame.len;
+            at = here.end;
             match frame.tag {
                 b'D' | b'I' | b'n' | b'1' | b'2' | b'3' | b's' => {}
                 b'C' => rows = rows.saturating_add(rows_of(body)),
-                b'T' | b't' => describes = true,
+                b'T' | b't' if described.is_none() => described = Some(here),
                 b'Z' => {
                     let status = TransactionStatus::from_byte(*body.first()?);
-                    return Some(Self { len: at, rows, status, describes });
+                    return Some(Self { len: at, rows, status, described });
                 }
                 _ => return None,
             }
@@ -117,13 +119,15 @@ impl Session {
 
 /// Hands a plain answer that is all there to the client; its length.
 fn hand_over(guard: &mut Guard, client: &mut Client) -> Option<u64> {
-    let Whole { len, rows, status, describes } = Whole::in_front(guard.incoming())?;
-    if client.has_reports() || describes && !guard.pool().has_known_ids() {
+    let Whole { len, rows, status, described } = Whole::in_front(guard.incoming())?;
+    if client.has_reports() || !client.has_room(len) {
         return None;
     }
-    if !client.pass_on(&guard.incoming()[..len]) {
+    let (connection, pool) = guard.parts();
+    if described.is_some_and(|at| !pool.describe_at_once(&mut connection.incoming()[at])) {
         return None;
     }
+    client.pass_on(&guard.incoming()[..len]);
     guard.consume(len);
     guard.rows += rows;
     guard.status = Some(status);
@@ -156,7 +160,8 @@ mod tests {
             (b'Z', b"T"),
         ]);
         let status = TransactionStatus::Open;
-        let whole = Whole { len: answer.len(), rows: 2, status, describes: true };
+        let described = Some(0..frames(&[(b'T', b"\0\x01v\0")]).len());
+        let whole = Whole { len: answer.len(), rows: 2, status, described };
         assert_eq!(Whole::in_front(&answer).as_ref(), Some(&whole));
         for len in 0..answer.len() {
             assert_eq!(Whole::in_front(&answer[..len]), None, "{len}");
@@ -172,5 +177,7 @@ mod tests {
             assert_eq!(Whole::in_front(&answer), None, "{}", char::from(tag));
         }
         assert_eq!(Whole::in_front(b"C\0\0\0\x01"), None);
+        let twice = frames(&[(b't', b"\0\0"), (b'T', b"\0\0"), (b'Z', b"I")]);
+        assert_eq!(Whole::in_front(&twice), None);
     }
 }

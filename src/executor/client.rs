@@ -202,22 +202,27 @@ impl Client {
     /// Adds bytes of a server to those that wait, if these are still few then; else it is for
     /// [`Client::relay`] to do.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
-        let fits = self.outgoing.len() + bytes.len() < WRITE_BYTES;
+        let fits = self.has_room(bytes.len());
         if fits {
             self.outgoing.extend_from_slice(bytes);
         }
         fits
     }
 
-    /// Sends bytes of a server at once where nothing waits and the client has said no more, else as
-    /// [`Client::keep`]. An error is left to the next who sends.
-    pub(super) fn pass_on(&mut self, bytes: &[u8]) -> bool {
-        if !self.outgoing.is_empty() || !self.incoming.is_empty() || bytes.len() >= WRITE_BYTES {
-            return self.keep(bytes);
-        }
-        let sent = self.stream.send_at_once(bytes).unwrap_or_default();
+    /// Whether the bytes that wait are still few with so many more.
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.outgoing.len() + len < WRITE_BYTES
+    }
+
+    /// Sends bytes of a server, for which there is room, at once where nothing waits and the client has said
+    /// no more; else they wait. An error is left to the next who sends.
+    pub(super) fn pass_on(&mut self, bytes: &[u8]) {
+        let sent = if self.outgoing.is_empty() && self.incoming.is_empty() {
+            self.stream.send_at_once(bytes).unwrap_or_default()
+        } else {
+            0
+        };
         self.outgoing.extend_from_slice(&bytes[sent..]);
-        true
     }
 
     /// Adds bytes of a server to those that wait; sends when they are many. This is where a slow

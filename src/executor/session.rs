@@ -306,7 +306,7 @@ impl Session {
     /// The connection to `node`, checked out if need be, with the session's settings, in the
     /// session's transaction. Its statements come after [`Member::preface`].
     pub async fn member(&mut self, node: NodeId) -> Result<&mut Member, Fault> {
-        let at = match self.ready_place(node) {
+        let at = match self.place_at_once(node) {
             Some(at) => at,
             None => self.place_of(node).await?,
         };
