@@ -60,7 +60,9 @@ fn statements_with_a_key_go_to_its_shard() {
             "WITH x AS (INSERT INTO orders (id, tenant_id) VALUES (1, 5) RETURNING id) SELECT * FROM x",
             "t5",
         ),
-        ("EXPLAIN SELECT * FROM orders WHERE tenant_id = 5", "t5"),
+        // It says where it goes first.
+        ("EXPLAIN SELECT * FROM orders WHERE tenant_id = 5", "look [] up"),
+        ("EXPLAIN (FORMAT json) SELECT * FROM orders WHERE tenant_id = 5", "t5"),
         ("EXPLAIN (ANALYZE, BUFFERS) UPDATE orders SET total = 3 WHERE tenant_id = 5", "t5"),
         ("COPY (SELECT * FROM orders WHERE tenant_id = 5) TO STDOUT", "t5"),
         ("SELECT * FROM \"Shop\".\"Orders\" WHERE \"Tenant Id\" = 5", "t5"),
