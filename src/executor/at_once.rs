@@ -86,6 +86,12 @@ impl Session {
         share(&mut guard.settings, &mut self.settings).then(|| self.add(node, guard))
     }
 
+    /// The connection to `node` that needs nothing, if it is there at once.
+    pub fn at_once(&mut self, node: NodeId) -> Option<&mut Member> {
+        let at = self.place_at_once(node)?;
+        self.members.get_mut(at)
+    }
+
     /// Waits for the answer of the connection at this place, and hands it to the client if it is plain and
     /// came in one piece: its length. If `None`, it is all still to be looked at.
     pub(super) async fn answer_at_once(

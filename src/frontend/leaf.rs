@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::session::ClientSession;
 use super::statements::{OnLeaf, Prepared};
+use crate::backend::Guard;
 use crate::executor::{Cost, Fault};
 use crate::ids::{NodeId, ShardId};
 use crate::planner::Fragment;
@@ -31,24 +32,46 @@ impl ClientSession {
         template: &Template,
         cost: &Cost,
     ) -> Result<Arc<Prepared>, Fault> {
-        let (Some(site), [shard]) = (&template.leaf, cost.shards.as_slice()) else {
+        let Some((leaf, shard)) = self.leaf_of(node, &prepared, template, cost) else {
             return Ok(prepared);
         };
+        let fits = fits(&self.session.member(node).await?.guard, &leaf);
+        // A definition that comes wants statements to go by the parent.
+        Ok(if fits && self.session.go_to_leaf(shard) { leaf } else { prepared })
+    }
+
+    /// The same, where the session has a connection to `node` or gets one at once.
+    pub(super) fn on_leaf_at_once(
+        &mut self,
+        node: NodeId,
+        prepared: &Arc<Prepared>,
+        template: &Template,
+        cost: &Cost,
+    ) -> Option<Arc<Prepared>> {
+        let leaf = self.leaf_of(node, prepared, template, cost);
+        let guard = &self.session.at_once(node)?.guard;
+        let on_leaf = leaf
+            .filter(|(leaf, _)| fits(guard, leaf))
+            .filter(|(_, shard)| self.session.go_to_leaf(*shard));
+        Some(on_leaf.map_or_else(|| Arc::clone(prepared), |(leaf, _)| leaf))
+    }
+
+    /// The statement on the leaf of its one shard, if it comes often enough and may go there.
+    fn leaf_of(
+        &self,
+        node: NodeId,
+        prepared: &Prepared,
+        template: &Template,
+        cost: &Cost,
+    ) -> Option<(Arc<Prepared>, ShardId)> {
+        let (Some(site), [shard]) = (&template.leaf, cost.shards.as_slice()) else { return None };
         if prepared.number == 0 || prepared.uses.fetch_add(1, Ordering::Relaxed) < USES_MIN {
-            return Ok(prepared);
+            return None;
         }
         if !self.worker.engine.config().leaf_plans || !self.session.acts_as_login() {
-            return Ok(prepared);
+            return None;
         }
-        let Some(leaf) = self.known_leaf(node, &prepared, site, *shard) else {
-            return Ok(prepared);
-        };
-        let guard = &self.session.member(node).await?.guard;
-        let max = guard.pool().config().prepared_statements_max;
-        // One that pushes another out would be worth less than nothing.
-        let fits = guard.prepared.has_or_fits(leaf.number, max);
-        // A definition that comes wants statements to go by the parent.
-        Ok(if fits && self.session.go_to_leaf(*shard) { leaf } else { prepared })
+        Some((self.known_leaf(node, prepared, site, *shard)?, *shard))
     }
 
     /// Whether the rows of an INSERT that goes to leaves mean there what they mean on the table.
@@ -111,6 +134,12 @@ impl ClientSession {
         }
         Some(made)
     }
+}
+
+/// Whether it pushes no other statement out of its connection: it would be worth less than nothing.
+fn fits(guard: &Guard, leaf: &Prepared) -> bool {
+    let max = guard.pool().config().prepared_statements_max;
+    guard.prepared.has_or_fits(leaf.number, max)
 }
 
 fn not_on_leaf(table: &str) -> ServerError {

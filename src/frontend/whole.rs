@@ -55,6 +55,16 @@ impl Exchange {
     }
 }
 
+/// What may be done of an exchange.
+enum Taken {
+    /// It has to be looked at message by message.
+    No,
+    /// The session gets a connection to its node first.
+    Waits(NodeId),
+    /// All of it.
+    Whole(Errand),
+}
+
 /// An exchange that goes to one node in one go.
 struct Errand {
     node: NodeId,
@@ -75,45 +85,46 @@ impl ClientSession {
     /// they were (while a COPY takes rows, Sync is not what it is here).
     pub(super) async fn exchange(&mut self, exchange: Exchange) -> Result<bool, ClientError> {
         let messages = self.client.take(exchange.len);
-        match self.errand(exchange, &messages).await {
-            Ok(None) => {
-                self.client.give_back(messages);
-                return Ok(false);
-            }
-            Ok(Some(errand)) => {
-                if let Err(fault) = self.run_errand(errand, &messages).await {
+        let mut taken = self.errand(exchange, &messages);
+        if let Taken::Waits(node) = taken {
+            match self.session.member(node).await {
+                Ok(_) => taken = self.errand(exchange, &messages),
+                Err(fault) => {
                     self.tell_ready(fault).await?;
+                    return Ok(true);
                 }
             }
-            Err(fault) => self.tell_ready(fault).await?,
+        }
+        let Taken::Whole(errand) = taken else {
+            self.client.give_back(messages);
+            return Ok(false);
+        };
+        if let Err(fault) = self.run_errand(errand, &messages).await {
+            self.tell_ready(fault).await?;
         }
         Ok(true)
     }
 
-    /// Where it goes in one go; `None` if it has to be looked at message by message.
-    async fn errand(
-        &mut self,
-        exchange: Exchange,
-        messages: &[u8],
-    ) -> Result<Option<Errand>, Fault> {
+    /// Where it goes in one go. What is kept of it across a wait would be much.
+    fn errand(&mut self, exchange: Exchange, messages: &[u8]) -> Taken {
         let Ok(bind) = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]) else {
-            return Ok(None);
+            return Taken::No;
         };
         let parsed = exchange.bind > 0;
         let unnamed = bind.portal.is_empty() && bind.statement.is_empty() == parsed;
         if !unnamed || !bind.values.iter().flatten().all(|value| value.is_ascii()) {
-            return Ok(None);
+            return Taken::No;
         }
         let prepared = if parsed {
             self.unnamed(&messages[HEADER..exchange.bind])
         } else {
             self.statements.get(bind.statement).cloned()
         };
-        let Some(prepared) = prepared else { return Ok(None) };
+        let Some(prepared) = prepared else { return Taken::No };
         let known = prepared.types.iter().all(|oid| *oid < FIRST_USER_OID);
         let template = self.template(&prepared.text);
         if !known || !template.is_plain() || self.session.check_not_failed().is_err() {
-            return Ok(None);
+            return Taken::No;
         }
         let params = Params {
             types: &prepared.types,
@@ -123,20 +134,22 @@ impl ClientSession {
             literals: &[],
         };
         let way = self.way_of_point(&prepared.text, &params, &template);
-        let Some(Way::Node(node, cost)) = way else { return Ok(None) };
+        let Some(Way::Node(node, cost)) = way else { return Taken::No };
         let mut instead = None;
         if !parsed {
-            let given = self.on_leaf(node, Arc::clone(&prepared), &template, &cost).await?;
-            let guard = &mut self.session.member(node).await?.guard;
-            if !guard.prepared.has(given.number) {
-                return Ok(None);
+            let Some(given) = self.on_leaf_at_once(node, &prepared, &template, &cost) else {
+                return Taken::Waits(node);
+            };
+            let held = self.session.at_once(node);
+            if !held.is_some_and(|member| member.guard.prepared.has(given.number)) {
+                return Taken::No;
             }
             let mut out = std::mem::take(&mut self.batch.out);
             bind.put_as(given.server_name.as_bytes(), &mut out);
             out.extend_from_slice(&messages[exchange.rest..]);
             instead = Some(out);
         }
-        Ok(Some(Errand { node, cost, prepared, instead }))
+        Taken::Whole(Errand { node, cost, prepared, instead })
     }
 
     /// The unnamed statement of a Parse: the one that the client has, if it is the same.
