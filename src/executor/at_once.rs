@@ -93,7 +93,8 @@ impl Session {
     }
 
     /// Waits for the answer of the connection at this place, and hands it to the client if it is plain and
-    /// came in one piece: its length. If `None`, it is all still to be looked at.
+    /// came in one piece: its length. If `None`, it is all still to be looked at. It waits with the client's
+    /// other bytes where something comes before: whoever hears that a definition is made may ask any proxy.
     pub(super) async fn answer_at_once(
         &mut self,
         at: usize,
@@ -107,7 +108,8 @@ impl Session {
             client.flush().await?;
         }
         poll_fn(|context| guard.poll_receive(context)).await?;
-        Ok(hand_over(guard, client))
+        let waits = self.may_have_left_something();
+        Ok(hand_over(&mut self.members[at].guard, client, waits))
     }
 
     /// Takes note that `node`'s statement was a transaction of its own, and ends that, if there is
@@ -123,8 +125,8 @@ impl Session {
     }
 }
 
-/// Hands a plain answer that is all there to the client; its length.
-fn hand_over(guard: &mut Guard, client: &mut Client) -> Option<u64> {
+/// Hands a plain answer that is all there to the client, at once unless it `waits`; its length.
+fn hand_over(guard: &mut Guard, client: &mut Client, waits: bool) -> Option<u64> {
     let Whole { len, rows, status, described } = Whole::in_front(guard.incoming())?;
     if client.has_reports() || !client.has_room(len) {
         return None;
@@ -133,7 +135,7 @@ fn hand_over(guard: &mut Guard, client: &mut Client) -> Option<u64> {
     if described.is_some_and(|at| !pool.describe_at_once(&mut connection.incoming()[at])) {
         return None;
     }
-    client.pass_on(&guard.incoming()[..len]);
+    client.pass_on(&guard.incoming()[..len], !waits);
     guard.consume(len);
     guard.rows += rows;
     guard.status = Some(status);

@@ -214,10 +214,10 @@ impl Client {
         self.outgoing.len() + len < WRITE_BYTES
     }
 
-    /// Sends bytes of a server, for which there is room, at once where nothing waits and the client has said
-    /// no more; else they wait. An error is left to the next who sends.
-    pub(super) fn pass_on(&mut self, bytes: &[u8]) {
-        let sent = if self.outgoing.is_empty() && self.incoming.is_empty() {
+    /// Sends bytes of a server, for which there is room, if it may be now and where nothing waits and the
+    /// client has said no more; else they wait. An error is left to the next who sends.
+    pub(super) fn pass_on(&mut self, bytes: &[u8], now: bool) {
+        let sent = if now && self.outgoing.is_empty() && self.incoming.is_empty() {
             self.stream.send_at_once(bytes).unwrap_or_default()
         } else {
             0
