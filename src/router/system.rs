@@ -42,7 +42,12 @@ pub(super) fn gives_versions(text: &str, query: &Query, statement: &Statement) -
 /// behind RETURNING says whether the row is a new one.
 pub(super) fn differs(text: &str, statement: &Statement) -> Option<&'static str> {
     let text = text.to_ascii_lowercase();
-    let before = text.rfind("returning").map_or(text.as_str(), |at| &text[..at]);
+    // In a literal or a name it is none.
+    let clause = text.find("returning").filter(|at| {
+        let alone = statement.has("returning") && text.rfind("returning") == Some(*at);
+        alone && !text[..*at].ends_with('"')
+    });
+    let before = clause.map_or(text.as_str(), |at| &text[..at]);
     let differs = |column: &&&str| **column != "xmax" || before.contains("xmax");
     let mut named = SYSTEM_COLUMNS.iter().filter(|column| statement.has(column));
     named.find(differs).copied()

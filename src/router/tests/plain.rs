@@ -137,6 +137,8 @@ fn reference_rows_are_not_told_apart_by_what_differs_from_node_to_node() {
         ("DELETE FROM countries a USING countries b WHERE a.ctid < b.ctid", "refused"),
         ("DELETE FROM countries WHERE id = 1 RETURNING xmax", "every node"),
         ("DELETE FROM countries WHERE id = 1 RETURNING xmin", "refused"),
+        ("UPDATE countries SET name = 'x' WHERE name <> 'returning' AND xmax = 0", "refused"),
+        ("DELETE FROM countries WHERE name = 'returning' AND xmax = 0 RETURNING id", "refused"),
         ("SELECT ctid, xmin FROM countries", "anywhere"),
     ]);
 }
