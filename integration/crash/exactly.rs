@@ -13,16 +13,16 @@ use super::process_support::{Aftermath, Deployment, Writers, Written};
 use super::source::over;
 use super::support::TestNodes;
 
-/// A shard moves to and fro; the node dies that it comes from at every other failpoint, that it goes to at
-/// the others.
-async fn dies_at_each(first: &str) {
+/// A shard moves to and fro; the node dies that it comes from at every other failpoint, at the first if
+/// `source_dies`; that it goes to at the others.
+async fn dies_at_each(mut source_dies: bool) {
     let mut nodes = TestNodes::start(2).await;
     let deployment = over(&nodes).await;
     let serving = deployment.serve().await;
     deployment.load().await;
     serving.stop(&deployment).await;
     let mut written = Written::default();
-    let (mut source_dies, mut writer) = (first == "source", 0);
+    let mut writer = 0;
     for failpoint in MOVE_FAILPOINTS.into_iter().filter(|name| *name != "undone") {
         let writers = writer..writer + WRITERS;
         let stop = format!("stop:{failpoint}");
@@ -62,10 +62,10 @@ async fn dies(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_a_node_at_every_failpoint_loses_and_doubles_nothing() {
-    dies_at_each("source").await;
+    dies_at_each(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_the_other_node_at_every_failpoint_loses_and_doubles_nothing() {
-    dies_at_each("destination").await;
+    dies_at_each(false).await;
 }

@@ -4,7 +4,7 @@
 use foreshard::runtime::{RESHARD_FAILPOINTS, Tasks};
 use serde_json::Value;
 
-use super::process_support::{Deployment, said};
+use super::process_support::{Deployment, Serving, said};
 use super::shop::{self, Clients, Known, by, configure, execute};
 use super::support::{TestDatabase, TestNodes, connect, rows};
 use super::{assert_clean, assert_placed, job_ended};
@@ -85,6 +85,21 @@ fn assert_went_on(failpoint: &str, job: &Value) {
     assert_eq!(distinct.len(), copied, "{failpoint}: {steps:#?}");
 }
 
+/// All that was written is there and in its place by `key`, and nothing is left over. Stops the proxy.
+pub(super) async fn assert_ended_well(
+    serving: Serving,
+    deployment: &Deployment,
+    (known, key): (&Known, &str),
+    named: &str,
+) {
+    let verified = deployment.run(&["verify"]).await;
+    assert!(verified.status.success(), "{named}: {}", said(&verified));
+    serving.stop(deployment).await;
+    shop::assert_written(deployment, known).await;
+    assert_clean(deployment).await;
+    assert_placed(deployment, key).await;
+}
+
 struct Mortal {
     nodes: TestNodes,
     deployment: Deployment,
@@ -129,12 +144,7 @@ impl Mortal {
         let known = clients.unwrap().stop().await;
         let count = known.acknowledged.len();
         self.known.absorb(known);
-        let verified = deployment.run(&["verify"]).await;
-        assert!(verified.status.success(), "{named}: {}", said(&verified));
-        serving.stop(&deployment).await;
-        shop::assert_written(&deployment, &self.known).await;
-        assert_clean(&deployment).await;
-        assert_placed(&deployment, key).await;
+        assert_ended_well(serving, &deployment, (&self.known, key), &named).await;
         println!("{named}: {count} acknowledged");
         self.lives += 1;
         job

@@ -7,11 +7,11 @@ use foreshard::runtime::Tasks;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::crashes::{cut, cuts, shop_over};
+use super::crashes::{assert_ended_well, cut, cuts, shop_over};
 use super::process_support::{Deployment, said};
-use super::shop::{self, Clients, Known, execute};
+use super::shop::{Clients, Known, execute};
 use super::support::{TestNodes, eventually};
-use super::{assert_clean, assert_placed, job_ended, last_job};
+use super::{job_ended, last_job};
 
 /// In which phase a node dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,12 +113,7 @@ async fn phases(all: &[Phase]) {
                 (key, at) = (next, at + 1);
             }
             known.absorb(clients.stop().await);
-            let verified = deployment.run(&["verify"]).await;
-            assert!(verified.status.success(), "{phase:?}: {}", said(&verified));
-            serving.stop(&deployment).await;
-            shop::assert_written(&deployment, &known).await;
-            assert_clean(&deployment).await;
-            assert_placed(&deployment, key).await;
+            assert_ended_well(serving, &deployment, (&known, key), &format!("{phase:?}")).await;
         }
     }
 }
@@ -168,12 +163,8 @@ async fn a_node_that_dies_exactly_at_a_step_of_the_switch_is_waited_for() {
         let asked = asked.await.unwrap();
         assert!(asked.status.success(), "{failpoint}, node {node}: {}", said(&asked));
         known.absorb(clients.stop().await);
-        let verified = deployment.run(&["verify"]).await;
-        assert!(verified.status.success(), "{failpoint}, node {node}: {}", said(&verified));
-        serving.stop(&deployment).await;
-        shop::assert_written(&deployment, &known).await;
-        assert_clean(&deployment).await;
-        assert_placed(&deployment, key).await;
+        let named = format!("{failpoint}, node {node}");
+        assert_ended_well(serving, &deployment, (&known, key), &named).await;
         println!("{failpoint}, node {node}: {}", steps(&job));
     }
 }

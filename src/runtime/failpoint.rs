@@ -1,9 +1,9 @@
 //! Places between two steps where a test can make the process die or stop.
 //!
 //! `FORESHARD_FAILPOINT=<name>` in the environment aborts the process when it gets there, as
-//! `kill -9` would; `stop:<name>` stops it once, as `kill -STOP` would. The names are [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`],
-//! [`BACK_FAILPOINTS`], [`RESUME_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`],
-//! [`RESHARD_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
+//! `kill -9` would; `stop:<name>` stops it once, as `kill -STOP` would. The names are
+//! [`MOVE_FAILPOINTS`], [`CONCURRENT_FAILPOINTS`], [`BACK_FAILPOINTS`],
+//! [`RESUME_FAILPOINTS`], [`JOIN_FAILPOINTS`], [`IMPORT_FAILPOINTS`], [`RESHARD_FAILPOINTS`] and [`COMMIT_FAILPOINTS`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
