@@ -18,6 +18,7 @@ async fn what_a_clinic_writes_gives_what_one_postgresql_gives() {
 #[tokio::test]
 async fn what_a_clinic_makes_in_a_block_and_uses_there_gives_what_one_postgresql_gives() {
     assert_all_right(&FILES.script("blocks").await);
+    assert_all_right(&FILES.script("own").await);
 }
 
 #[tokio::test]

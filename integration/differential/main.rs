@@ -116,14 +116,16 @@ async fn what_the_connection_that_merges_cannot_see_is_refused() {
     assert_eq!(pair.proxy.simple(made).await.error, None);
     let other = pair.proxy.simple("SELECT sum(id), count(DISTINCT name) FROM tenants").await;
     assert_eq!(other.error, None);
-    let refused = pair.proxy.simple("SELECT sum(twice(id)) FROM tenants").await;
+    let cursor = "DECLARE c CURSOR FOR SELECT sum(twice(id)) FROM tenants";
+    let refused = pair.proxy.simple(cursor).await;
     assert_eq!(refused.error.unwrap().0, "0A000");
     pair.proxy.simple("ROLLBACK").await;
+    pair.proxy.simple("CREATE VIEW named AS SELECT id, name FROM tenants").await;
     pair.proxy.simple("BEGIN").await;
-    let replaced =
-        "CREATE OR REPLACE FUNCTION any_of_them() RETURNS int LANGUAGE sql AS 'SELECT 1'";
-    assert_eq!(pair.proxy.simple(replaced).await.error, None);
-    let refused = pair.proxy.simple("SELECT sum(id), count(DISTINCT name) FROM tenants").await;
+    let renamed = pair.proxy.simple("ALTER TABLE tenants RENAME name TO title").await;
+    assert_eq!(renamed.error, None);
+    // The view's query is another one now.
+    let refused = pair.proxy.simple("SELECT count(DISTINCT name) FROM named").await;
     assert_eq!(refused.error.unwrap().0, "0A000");
     pair.proxy.simple("ROLLBACK").await;
     pair.proxy.simple("CREATE TEMP VIEW picked AS SELECT 5::bigint AS id").await;

@@ -4,6 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::merge_session::{Described, MergeSession, param_types};
+use super::run::query_message;
 use super::{Fault, Session};
 use crate::backend::{Command, Guard};
 use crate::ids::NodeId;
@@ -139,7 +140,7 @@ impl Session {
     ) -> Result<Option<Bytes>, Fault> {
         if self.has_redefined() {
             // Another connection would wait for its locks, or not know of it.
-            return Ok(None);
+            return self.columns_in_block(text, declared).await;
         }
         let mut merge = MergeSession::begin(self).await?;
         let described = merge.describe(text, declared).await;
@@ -166,6 +167,24 @@ impl Session {
             }
         }
         failure.map_or(Ok(rows), |error| Err(error.into()))
+    }
+
+    /// The same on the transaction's own connection.
+    async fn columns_in_block(
+        &mut self,
+        text: &str,
+        declared: &[u32],
+    ) -> Result<Option<Bytes>, Fault> {
+        let home = self.engine.live_map.load().home();
+        self.evaluate_here(home, &query_message("SAVEPOINT foreshard_columns"), 1).await?;
+        let described = self.described_here(text, declared).await;
+        let back = "ROLLBACK TO foreshard_columns; RELEASE foreshard_columns";
+        self.evaluate_here(home, &query_message(back), 1).await?;
+        match described {
+            Ok(described) => Ok(Some(described.columns)),
+            Err(Fault::Reported(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     async fn evaluate_apart(

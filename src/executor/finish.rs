@@ -21,6 +21,7 @@ use crate::wire::{ServerError, SqlState, put_frame, put_parse};
 const BARE_HEAD: usize = 5 + 2 + 2 + 2;
 
 /// How the statement on the rows ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// The client has its answer.
     Done,

@@ -44,8 +44,10 @@ const KEYS_MAX: usize = 10_000;
 pub(super) struct MergeSession {
     pub(super) guard: Guard,
     cancel: Arc<CancelTarget>,
-    node: NodeId,
+    pub(super) node: NodeId,
     key: CancelKey,
+    /// Its connection is that of the session's own transaction, which has this one meanwhile.
+    pub(super) is_exchanged: bool,
 }
 
 impl Drop for MergeSession {
@@ -65,7 +67,8 @@ impl MergeSession {
         let guard = session.checkout_beside(node).await?;
         let key = guard.key;
         session.cancel.add(node, key);
-        let mut merge = Self { guard, cancel: Arc::clone(&session.cancel), node, key };
+        let mut merge =
+            Self { guard, cancel: Arc::clone(&session.cancel), node, key, is_exchanged: false };
         let mut sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE".to_owned();
         if session.in_transaction() {
             // The transaction may hold locks itself, and would be waited for without end.

@@ -136,43 +136,54 @@ impl Session {
         run: &PullRun<'_>,
         client: &mut Client,
     ) -> Result<Option<OpenPull>, Fault> {
-        let limit = self.engine.config().pull_timeout();
-        let deadline = Instant::now() + limit;
         let mut merge = MergeSession::begin(self).await?;
-        // Nothing of this reaches the client, so that it may be cut off anywhere.
-        let Ok(gathered) = timeout_at(deadline, self.bring_together(run, &mut merge)).await else {
-            self.lose_busy();
-            self.lose_unended();
-            return Err(too_slow(limit).into());
-        };
-        let (described, gathered) = match gathered {
-            Ok(gathered) => gathered,
-            Err(fault) => {
-                if merge.guard.status.is_some() {
-                    merge.end().await?;
-                }
-                return Err(fault);
-            }
-        };
-        if run.describe && run.mode != PullMode::Declare {
-            client.relay(&described.columns).await?;
-        }
-        match finish_on(&mut merge, (&gathered, run), (&*self.engine, deadline), client).await? {
-            Ending::Done => Ok(Some(OpenPull::new(merge))),
-            Ending::Failed => {
+        let ending = self.pull_on(run, &mut merge, client).await;
+        self.take_back(&mut merge, ending.as_ref().ok().copied()).await?;
+        match ending {
+            Ok(Ending::Done) => Ok(Some(OpenPull::new(merge))),
+            Ok(Ending::Failed) => {
                 self.fail();
                 merge.end().await?;
                 Ok(None)
             }
             // The request to cancel it may still be on its way: its connection goes.
-            Ending::Late => Err(too_slow(limit).into()),
+            Ok(Ending::Late) => Err(too_slow(self.engine.config().pull_timeout()).into()),
+            Err(fault) => {
+                if merge.guard.status.is_some() {
+                    merge.end().await?;
+                }
+                Err(fault)
+            }
         }
+    }
+
+    async fn pull_on(
+        &mut self,
+        run: &PullRun<'_>,
+        merge: &mut MergeSession,
+        client: &mut Client,
+    ) -> Result<Ending, Fault> {
+        let limit = self.engine.config().pull_timeout();
+        let deadline = Instant::now() + limit;
+        // Nothing of this reaches the client, so that it may be cut off anywhere.
+        let Ok(gathered) = timeout_at(deadline, self.bring_together(run, merge)).await else {
+            self.exchange_back(merge);
+            self.lose_busy();
+            self.lose_unended();
+            return Err(too_slow(limit).into());
+        };
+        let (described, gathered) = gathered?;
+        if run.describe && run.mode != PullMode::Declare {
+            client.relay(&described.columns).await?;
+        }
+        finish_on(merge, (&gathered, run), (&*self.engine, deadline), client).await
     }
 
     /// What a pull would do; nothing of it is done.
     pub async fn plan_pull(&mut self, run: &PullRun<'_>) -> Result<PullPlan, Fault> {
         let mut merge = MergeSession::begin(self).await?;
         let prepared = self.prepare(run, &mut merge).await;
+        self.take_back(&mut merge, prepared.as_ref().ok().map(|_| Ending::Done)).await?;
         merge.end().await?;
         Ok(prepared?.plan)
     }
@@ -318,7 +329,8 @@ impl Session {
         }
         for lane in lanes {
             let mut out = BytesMut::new();
-            if !all {
+            // In a transaction block it is the merge session that has the home node's own.
+            if !all && !self.in_transaction() {
                 put_query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &mut out);
                 (lane.before, lane.outstanding, lane.open) = (1, 1, true);
             }

@@ -454,6 +454,12 @@ impl Session {
         }
     }
 
+    /// The home node's part of the transaction is gone.
+    pub(super) fn lose_part(&mut self) {
+        self.transaction.broken |= self.in_transaction();
+        self.fail();
+    }
+
     /// Ends the session: what pins its connections goes with them.
     pub fn end(&mut self) {
         for mut member in self.members.drain(..) {
