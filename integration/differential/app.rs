@@ -141,3 +141,8 @@ async fn queues_and_locks_give_what_one_postgresql_gives() {
 async fn sessions_give_what_one_postgresql_gives() {
     assert_all_right(&script("sessions").await);
 }
+
+#[tokio::test]
+async fn texts_of_several_statements_give_what_one_postgresql_gives() {
+    assert_all_right(&script("texts").await);
+}

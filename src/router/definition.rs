@@ -102,7 +102,7 @@ fn place(
 ) -> Result<Place, ServerError> {
     match ddl {
         DdlStatement::CreateTable(table) => created(table, statement, names),
-        DdlStatement::AlterTable(table) => altered(table, names),
+        DdlStatement::AlterTable(table) => altered(table, statement, names),
         DdlStatement::CreateIndex(index) => of_tables(std::slice::from_ref(&index.table), names),
         DdlStatement::DropTable(named) | DdlStatement::Analyze(named) => {
             of_any_tables(&named.names, names)
@@ -216,11 +216,10 @@ fn created(
             }
         }
     }
-    match names.mentioned(statement) {
-        Some(Mention::Sharded(sharded)) if table.clauses.iter().any(|c| c == "inherits") => {
-            Err(of_sharded("INHERITS", sharded))
-        }
-        _ => Ok(Place::Home),
+    let inherits = table.clauses.iter().any(|clause| clause == "inherits");
+    match names.mentioned(statement).filter(|_| inherits) {
+        Some(mention) => Err(of_policy("INHERITS", mention)),
+        None => Ok(Place::Home),
     }
 }
 
@@ -247,7 +246,17 @@ fn of_sharded(what: &str, table: &str) -> ServerError {
     )
 }
 
-fn altered(table: &AlterTable, names: &Names<'_>) -> Result<Place, ServerError> {
+/// A home table and one of the policy can't have rows of each other.
+fn of_policy(what: &str, mention: Mention<'_>) -> ServerError {
+    let Mention::Reference(table) = mention else { return of_sharded(what, mention.name()) };
+    ServerError::refused(
+        format!("{what} of a home table can't name the reference table \"{table}\""),
+        "The home node has one of its copies, which have to stay equal.",
+        "Use another table.",
+    )
+}
+
+fn altered(table: &AlterTable, of: &Statement, names: &Names<'_>) -> Result<Place, ServerError> {
     if let Meaning::View(view) = names.meaning(&table.name)? {
         return Err(ServerError::refused(
             format!("ALTER TABLE can't change the view \"{}\"", view.name.name),
@@ -261,6 +270,12 @@ fn altered(table: &AlterTable, names: &Names<'_>) -> Result<Place, ServerError> 
     }
     for action in &table.actions {
         let taken = match action {
+            AlterAction::Other(what)
+                if matches!(what.split(' ').next(), Some("ATTACH" | "INHERIT")) =>
+            {
+                names.mentioned(of).map_or(Ok(()), |mention| Err(of_policy(what, mention)))?;
+                None
+            }
             AlterAction::AddConstraint(constraint) => {
                 foreign(&constraint.kind, names)?;
                 None

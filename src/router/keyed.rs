@@ -218,11 +218,19 @@ impl Keyed {
         self.declared = Some(declared);
     }
 
+    /// Whether it is the query of a cursor.
+    pub(super) fn is_declared(&self) -> bool {
+        self.declared.is_some()
+    }
+
+    /// The same in a text of several statements, which goes to one node as it is, or else is not one
+    /// text any more.
+    pub(super) fn among_others(self) -> Self {
+        Self { several: true, over: Over::No, otherwise: None, ..self }
+    }
+
     /// Joins the keys of another statement of the same text; neither has parameters.
     pub(super) fn extend(&mut self, other: Self, map: &ShardMap) {
-        self.several = true;
-        self.over = Over::No;
-        self.otherwise = None;
         for key in other.keys {
             let Key { table, group, bind, used, cuts_blanks } = key;
             let group = other.groups[group].group;

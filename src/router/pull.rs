@@ -157,6 +157,10 @@ pub(super) fn reduction(
     group: GroupId,
 ) -> Option<Reduction> {
     let shape = query.shape.as_deref().filter(|it| it.lock.is_some() == query.features.locking)?;
+    // Only a subquery has an order: PostgreSQL gives its rows in that, and LIMIT the first of them.
+    if query.features.order && shape.order.is_empty() && !shape.grouped {
+        return None;
+    }
     let known = |call: &Call| {
         functions::is_pure(call)
             || call.schema.is_none() && REDUCIBLE.binary_search(&call.name.as_str()).is_ok()

@@ -386,10 +386,13 @@ fn combine(parts: Vec<Part>, map: &ShardMap) -> Result<Part, ServerError> {
         // Among others only the home node's own cursors are used.
         let part = if let Part::Cursor(_) = part { Part::Home } else { part };
         all = match (all, part) {
-            (Part::Anywhere, part @ (Part::Home | Part::Keyed(_) | Part::Anywhere)) => part,
+            (Part::Anywhere, Part::Keyed(keyed)) if !keyed.is_declared() => {
+                Part::Keyed(keyed.among_others())
+            }
+            (Part::Anywhere, part @ (Part::Home | Part::Anywhere)) => part,
             (all @ (Part::Home | Part::Keyed(_)), Part::Anywhere) => all,
             (Part::Home, Part::Home) => Part::Home,
-            (Part::Keyed(mut keyed), Part::Keyed(other)) => {
+            (Part::Keyed(mut keyed), Part::Keyed(other)) if !other.is_declared() => {
                 keyed.extend(other, map);
                 Part::Keyed(keyed)
             }

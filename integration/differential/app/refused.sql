@@ -11,3 +11,7 @@ UPDATE accounts SET name = 'By cursor' WHERE CURRENT OF u;
 UPDATE open_tasks SET account_id = 9 WHERE account_id = 8 AND id = 88888;
 WITH o AS (DELETE FROM comments WHERE account_id = 3 RETURNING task_id) DELETE FROM open_tasks WHERE id IN (SELECT * FROM o);
 SELECT pg_column_size(name), count(*) FROM accounts GROUP BY 1;
+ALTER TABLE flags INHERIT accounts;
+ALTER TABLE audit ADD COLUMN more int, ATTACH PARTITION accounts DEFAULT;
+ALTER TABLE audit INHERIT currencies;
+CREATE TABLE more_plans (note text) INHERITS (plans);

@@ -76,3 +76,7 @@ SELECT id, name FROM accounts ORDER BY name COLLATE "C" DESC FETCH FIRST 4 ROWS 
 SELECT priority, id FROM tasks ORDER BY priority DESC FETCH FIRST 2 ROWS WITH TIES;
 SELECT x.currency, x.d FROM (SELECT currency, issued AS d, row_number() OVER (PARTITION BY currency ORDER BY issued, number) AS rn FROM invoices) x WHERE x.rn = 1 ORDER BY 1;
 SELECT hits, count(*) AS n FROM metrics GROUP BY hits ORDER BY n DESC, hits LIMIT 5 OFFSET 2;
+SELECT * FROM (SELECT id, name FROM accounts ORDER BY name COLLATE "C" DESC, id) x LIMIT 4;
+SELECT x.id FROM (SELECT id, account_id, due FROM tasks ORDER BY due DESC NULLS LAST, id, account_id) x WHERE x.id > 3 LIMIT 5 OFFSET 2;
+SELECT id FROM (SELECT id, name FROM (SELECT id, name FROM accounts ORDER BY name COLLATE "C", id) y) x FETCH FIRST 3 ROWS ONLY;
+SELECT count(*), max(x.id) FROM (SELECT id FROM accounts ORDER BY name) x;

@@ -1,0 +1,12 @@
+SELECT 1; INSERT INTO counters (account_id, name) VALUES (1, 'text'), (2, 'text'), (3, 'text'), (4, 'text'); SELECT 2;
+SELECT account_id, name FROM counters WHERE name = 'text';
+BEGIN; INSERT INTO counters (account_id, name) VALUES (5, 'text'), (6, 'text'), (7, 'text'); COMMIT;
+BEGIN; INSERT INTO counters (account_id, name) VALUES (8, 'text'), (9, 'text'), (10, 'text'); ROLLBACK;
+SELECT account_id, name FROM counters WHERE name = 'text';
+SELECT 1; UPDATE counters SET value = 7 WHERE account_id IN (1, 2, 3, 4) AND name = 'text' RETURNING account_id, value; SELECT 2;
+BEGIN; DELETE FROM counters WHERE account_id IN (1, 2, 3) AND name = 'text'; COMMIT;
+SELECT 1; DELETE FROM counters WHERE account_id IN (5, 6, 7) AND name = 'text'; SELECT 1 / 0;
+SELECT 1; SELECT account_id, value FROM counters WHERE account_id IN (4, 5, 6) AND name = 'text'; SELECT 2;
+SELECT account_id, name, value FROM counters WHERE name = 'text';
+BEGIN; INSERT INTO counters (account_id, name) VALUES (11, 'text'), (12, 'text'), (13, 'text'); COMMIT AND CHAIN; DELETE FROM counters WHERE name = 'text'; ROLLBACK;
+SELECT account_id, name, value FROM counters WHERE name = 'text';
