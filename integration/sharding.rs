@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use foreshard::ids::ShardId;
 use foreshard::runtime::Tasks;
 use futures_util::SinkExt;
 use support::{TestDatabase, TestProxy, eventually, rows};
@@ -379,4 +380,59 @@ async fn indexes_are_made_concurrently_partition_by_partition_and_taken_back_on_
     }
     let error = client.batch_execute("REINDEX INDEX nothing").await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "42P01");
+}
+
+#[tokio::test]
+async fn the_replica_identity_of_a_table_is_that_of_all_its_partitions() {
+    let (database, proxy, client) = shop().await;
+    let identities = "SELECT DISTINCT relreplident FROM pg_class WHERE relname ~ '^orders(_s[0-9])?$' \
+        AND relkind IN ('r', 'p')";
+    client.batch_execute("INSERT INTO tenants SELECT generate_series(1, 50)").await.unwrap();
+    client.batch_execute("INSERT INTO orders SELECT id, 1, 'x' FROM tenants").await.unwrap();
+    for (set, expected) in [("FULL", "f"), ("DEFAULT", "d"), ("FULL", "f")] {
+        let sql = format!("ALTER TABLE orders REPLICA IDENTITY {set}");
+        client.batch_execute(&sql).await.unwrap();
+        for node in 0..2 {
+            assert_eq!(rows(&database.client(node).await, identities).await, [expected]);
+        }
+    }
+    proxy.move_shard(ShardId(1)).await;
+    for node in 0..2 {
+        assert_eq!(rows(&database.client(node).await, identities).await, ["f"]);
+    }
+    assert_eq!(rows(&client, "SELECT count(*) FROM orders").await, ["50"]);
+    let nothing = "ALTER TABLE orders REPLICA IDENTITY NOTHING";
+    let error = client.batch_execute(nothing).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "0A000");
+}
+
+#[tokio::test]
+async fn whether_a_row_is_new_is_told_to_roles_that_may_use_its_partition() {
+    let (database, proxy, client) = shop().await;
+    let role = format!("clerk_{}", database.name);
+    for sql in [
+        format!("CREATE ROLE {role} LOGIN"),
+        format!("GRANT SELECT, INSERT, UPDATE ON tenants TO {role}"),
+    ] {
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let mut config = proxy.config();
+    let (clerk, connection) = config.user(&role).connect(NoTls).await.unwrap();
+    drop(Tasks::new().spawn("clerk", connection));
+    let upsert = "INSERT INTO tenants VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET name = 'b'";
+    let told = format!("{upsert} RETURNING name, (xmax = 0)::text");
+    // Neither the right answer nor a wrong one, and no row.
+    for _ in 0..2 {
+        let error = clerk.simple_query(&told).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "0A000", "{error:?}");
+        assert!(error.detail().is_some() && error.hint().is_some(), "{error:?}");
+    }
+    assert_eq!(rows(&client, "SELECT count(*) FROM tenants").await, ["0"]);
+    clerk.batch_execute(upsert).await.unwrap();
+    assert_eq!(rows(&client, &told).await, ["b|false"]);
+    let others = upsert.replace("(1,", "(1, 'c'), (2, 'd'), (3,");
+    assert!(clerk.simple_query(&format!("{others} RETURNING xmax = 0")).await.is_err());
+    assert_eq!(rows(&client, "SELECT count(*) FROM tenants").await, ["1"]);
+    client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.ok();
 }

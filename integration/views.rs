@@ -389,3 +389,54 @@ async fn a_materialized_view_is_refreshed_by_its_owner() {
     );
     client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.ok();
 }
+
+#[tokio::test]
+async fn a_view_of_a_reference_table_is_read_and_not_written() {
+    let (database, proxy, client) = shop().await;
+    let home = database.client(0).await;
+    for sql in [
+        "INSERT INTO plans VALUES (1, 'free'), (2, 'paid')",
+        "CREATE VIEW offers AS SELECT id, name FROM plans",
+        "CREATE VIEW cheap AS SELECT * FROM offers WHERE id = 1",
+        "CREATE VIEW entries AS SELECT id FROM journal",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    home.batch_execute("CREATE VIEW direct AS SELECT id, name FROM plans").await.unwrap();
+    let writes = [
+        "UPDATE offers SET name = 'x' WHERE id = 1",
+        "INSERT INTO public.offers VALUES (3, 'x')",
+        "DELETE FROM cheap",
+        "WITH gone AS (DELETE FROM cheap RETURNING id) INSERT INTO journal SELECT id FROM gone",
+        "UPDATE direct SET name = 'x'",
+        "DO $$ BEGIN UPDATE offers SET name = 'x'; END $$",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM offers'",
+        "BEGIN; CREATE VIEW late AS SELECT * FROM plans",
+        "UPDATE late SET name = 'x'",
+        "ROLLBACK; BEGIN; CREATE OR REPLACE VIEW entries AS SELECT id FROM plans",
+        "DELETE FROM entries",
+        "ROLLBACK; BEGIN; ALTER VIEW offers RENAME TO moved",
+        "DELETE FROM moved",
+        "ROLLBACK",
+    ];
+    let begins = |sql: &str| sql.contains("BEGIN; ") || sql == "ROLLBACK";
+    for sql in writes.into_iter().filter(|sql| !sql.starts_with("DO")) {
+        if begins(sql) {
+            for sql in sql.split("; ") {
+                client.batch_execute(sql).await.unwrap();
+            }
+        } else {
+            assert_eq!(error(&client, sql).await, "0A000", "{sql}");
+        }
+    }
+    assert_eq!(error(&client, writes[5]).await, "0A000");
+    let proxy = proxy.restart().await;
+    let client = proxy.client().await;
+    assert_eq!(error(&client, writes[0]).await, "0A000");
+    client.batch_execute("INSERT INTO entries VALUES (7)").await.unwrap();
+    assert_eq!(rows(&client, "SELECT o.name FROM offers o JOIN cheap USING (id)").await, ["free"]);
+    for node in 0..3 {
+        let plans = rows(&database.client(node).await, "SELECT * FROM plans ORDER BY id").await;
+        assert_eq!(plans, ["1|free", "2|paid"]);
+    }
+}

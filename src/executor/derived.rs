@@ -4,11 +4,12 @@
 use futures_util::future::join_all;
 
 use super::columns::{ColumnsError, ask};
+use super::run::query_message;
 use super::{Engine, Fault, Session};
 use crate::backend::NodeAddress;
-use crate::router::{Template, through};
+use crate::router::{Access, Template, through};
 use crate::shard_map::{Derived, ShardMap, TableKind, Through, View};
-use crate::sql::{Statement, Strings, TableName, parse};
+use crate::sql::{Literal, Statement, Strings, TableName, parse};
 use crate::wire::ServerError;
 use tokio_postgres::Client;
 
@@ -90,9 +91,11 @@ impl Engine {
             |table: &&crate::shard_map::Table| matches!(table.kind, TableKind::Sharded { .. });
         let tables: Vec<&TableName> =
             map.tables().iter().filter(sharded).map(|table| &table.name).collect();
-        if tables.is_empty() {
+        if map.tables().is_empty() {
             return Ok(());
         }
+        let reference = map.tables().iter().filter(|table| table.kind == TableKind::Reference);
+        let reference: Vec<&TableName> = reference.map(|table| &table.name).collect();
         let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         let home = &self.nodes[map.home().index()];
         let look = async |client: &Client| {
@@ -108,9 +111,11 @@ impl Engine {
                 TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))
             };
             let namesakes: Vec<TableName> = rows.iter().map(name).collect();
-            Ok((functions, views, relations(client, None).await?, namesakes))
+            let of_copies = self::views(client, &reference, &[]).await?;
+            Ok((functions, views, relations(client, None).await?, namesakes, of_copies))
         };
-        let (functions, mut views, relations, mut namesakes) = ask(home, &map, look).await?;
+        let (functions, mut views, relations, mut namesakes, of_copies) =
+            ask(home, &map, look).await?;
         let all: Vec<&str> = names.into_iter().chain(views.iter().map(|v| &*v.name.name)).collect();
         let mut functions: Vec<TableName> =
             functions.iter().filter(|f| mentions(f, &all)).map(|f| f.1.clone()).collect();
@@ -129,7 +134,10 @@ impl Engine {
             map.table(name).is_some() || views.iter().any(|view| view.name == *name)
         };
         namesakes.retain(|name| !own(name));
-        let derived = Derived { views, functions, namesakes };
+        let sharded = |name: &TableName| views.iter().any(|view| view.name == *name);
+        let of_copies = of_copies.into_iter().filter(|view| !view.materialized);
+        let of_copies = of_copies.map(|view| view.name).filter(|name| !sharded(name)).collect();
+        let derived = Derived { views, functions, namesakes, of_copies };
         let differs = |stored: &ShardMap| *stored.derived() != derived;
         self.change_map(|stored| differs(stored).then(|| stored.with_derived(derived.clone())))
             .await
@@ -168,6 +176,12 @@ impl Session {
             )
             .into());
         }
+        self.look_for_new(template).await?;
+        self.check_new_views(template).await
+    }
+
+    /// Relations that the proxy has not seen yet are looked at.
+    async fn look_for_new(&mut self, template: &Template) -> Result<(), Fault> {
         let unknown: Vec<String> = {
             let known = self.engine.relations.read();
             let looked_at = &self.transaction.absent;
@@ -191,6 +205,53 @@ impl Session {
         }
         Ok(())
     }
+
+    /// A view over reference tables that the block itself has made is not written either.
+    async fn check_new_views(&mut self, template: &Template) -> Result<(), Fault> {
+        let absent = &self.transaction.absent;
+        let new: Vec<&String> =
+            template.relations.iter().filter(|it| absent.contains(*it)).collect();
+        let writes = template.access == Access::Write;
+        if new.is_empty() || !writes || !self.has_redefined() {
+            return Ok(());
+        }
+        let map = self.engine.live_map.snapshot();
+        let Some(question) = new_views(&new, &map) else { return Ok(()) };
+        let found = self.evaluate_here(map.home(), &query_message(&question), 1).await?;
+        match found.into_iter().flatten().flatten().next() {
+            None => Ok(()),
+            Some(view) => Err(ServerError::refused(
+                format!("the view \"{view}\" can't be written"),
+                "It reads a reference table, of which the home node's copy alone would change.",
+                "Write the reference table itself.",
+            )
+            .into()),
+        }
+    }
+}
+
+/// Asks for a view of one of these names that reads a reference table; `None` if there are no such tables.
+fn new_views(names: &[&String], map: &ShardMap) -> Option<String> {
+    let list = |names: Vec<String>| format!("ARRAY[{}]::pg_catalog.text[]", names.join(", "));
+    let names = names.iter().map(|name| Literal(name).to_string()).collect();
+    let tables = map.tables().iter().filter(|table| table.kind == TableKind::Reference);
+    let tables: Vec<String> =
+        tables.map(|table| Literal(&table.name.to_string()).to_string()).collect();
+    (!tables.is_empty()).then(|| {
+        format!(
+            "WITH RECURSIVE seen AS (SELECT oid AS view, oid FROM pg_catalog.pg_class \
+             WHERE relkind = 'v' AND relname = ANY ({}) \
+             UNION SELECT seen.view, d.refobjid FROM seen \
+             JOIN pg_catalog.pg_rewrite r ON r.ev_class = seen.oid \
+             JOIN pg_catalog.pg_depend d ON d.objid = r.oid AND d.refobjid <> r.ev_class \
+             AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) \
+             SELECT c.relname FROM seen JOIN pg_catalog.pg_class c ON c.oid = seen.view \
+             WHERE seen.oid IN (SELECT pg_catalog.to_regclass(t) FROM pg_catalog.unnest({}) t) LIMIT 1",
+            list(names),
+            list(tables)
+        )
+    })
 }
 
 /// The views that `node` has; none if it can't be asked.

@@ -6,7 +6,7 @@ use super::create::{check_column, check_constraint, foreign_key, whole_target};
 use super::ddl::{DdlPlan, OnLeaves, Scope, ShardStep, ShardedTable, Step, splice};
 use crate::router::is_pure_function;
 use crate::shard_map::Table;
-use crate::sql::{AlterAction, AlterTable, ColumnDefinition, ConstraintKind, TableName};
+use crate::sql::{AlterAction, AlterTable, ColumnDefinition, ConstraintKind, Ident, TableName};
 use crate::wire::{ServerError, SqlState};
 
 /// Plans ALTER TABLE.
@@ -27,7 +27,11 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
     for action in &alter.actions {
         steps.extend(check(action, alter, key.as_ref(), scope)?);
     }
-    if steps.is_empty() {
+    if let (Some(key), Some(identity)) = (&key, identity(alter)?) {
+        let nodes = Step::Nodes(splice(scope.text, &head(alter, &table.name)));
+        let step = ShardStep::Alter { table: table.name.clone(), rest: identity.to_owned() };
+        steps = vec![nodes, Step::Shards { group: key.group, step }];
+    } else if steps.is_empty() {
         steps.push(Step::Nodes(splice(scope.text, &head(alter, &table.name))));
         let numbered = alter.actions.iter().filter_map(|action| numbers(action, table));
         steps.extend(numbered);
@@ -42,6 +46,24 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
     let varies = key.is_none() && alter.actions.iter().any(default);
     let on_leaves = key.and_then(|key| on_leaves(alter, &key, scope));
     Ok(DdlPlan { varies, on_leaves, ..DdlPlan::new(vec![table.name.clone()], steps) })
+}
+
+/// REPLICA IDENTITY, which a partition has of its own: what each leaf gets. Moves keep it as it is.
+///
+/// # Errors
+/// Rows could not be told apart in a move.
+fn identity(alter: &AlterTable) -> Result<Option<&'static str>, ServerError> {
+    let [AlterAction::ReplicaIdentity(identity)] = alter.actions.as_slice() else {
+        return Ok(None);
+    };
+    match identity.as_str() {
+        "full" => Ok(Some("REPLICA IDENTITY FULL")),
+        "default" => Ok(Some("REPLICA IDENTITY DEFAULT")),
+        _ => {
+            let hint = "Use REPLICA IDENTITY FULL, or DEFAULT: a shard moves by its primary key, or by whole rows.";
+            Err(refused(alter, "this REPLICA IDENTITY", hint))
+        }
+    }
 }
 
 /// The sequence of a column that becomes an identity column.
@@ -114,6 +136,17 @@ fn on_leaves(alter: &AlterTable, key: &ShardedTable<'_>, scope: &Scope<'_>) -> O
         alone: alter.actions.len() == 1,
         steps: vec![Step::Shards { group: key.group, step }],
     })
+}
+
+/// The table would not be that of the policy any more.
+fn renamed(alter: &AlterTable, what: &str, new: &str) -> ServerError {
+    let old = &alter.name.name;
+    let hint = format!(
+        "Its name is in the policy. Keep it, and tell the application (in Django: Meta.db_table = '{old}'); or \
+         declare the new table beside it, reload, create it, INSERT INTO {new} SELECT * FROM {old}, and drop \
+         \"{old}\"."
+    );
+    refused(alter, what, &hint)
 }
 
 fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
@@ -193,11 +226,13 @@ fn check(
             "ADD GENERATED … AS IDENTITY",
             "Use uuid DEFAULT gen_random_uuid(), or give the value in each INSERT.",
         )),
-        AlterAction::Rename(_) | AlterAction::SetSchema(_) => Err(refused(
-            alter,
-            "a new name or schema",
-            "Its name is in the policy: change it there.",
-        )),
+        AlterAction::Rename(new) => {
+            Err(renamed(alter, "a new name", &Ident::new(new.as_str()).to_string()))
+        }
+        AlterAction::SetSchema(schema) => {
+            let new = TableName::new(schema.as_str(), alter.name.name.as_str());
+            Err(renamed(alter, "a new schema", &new.to_string()))
+        }
         AlterAction::AddConstraint(constraint) => {
             check_constraint(&constraint.kind, None, key)?;
             match (&constraint.kind, key) {
@@ -209,6 +244,13 @@ fn check(
                 }
                 _ => Ok(None),
             }
+        }
+        AlterAction::ReplicaIdentity(_) if key.is_some() && alter.actions.len() > 1 => {
+            Err(refused(
+                alter,
+                "REPLICA IDENTITY among other actions",
+                "Set it in a statement of its own.",
+            ))
         }
         AlterAction::Other(words) => check_other(words, alter, key, scope),
         _ => Ok(None),
@@ -245,8 +287,15 @@ fn check_other(
     if plain(words) {
         return Ok(None);
     }
-    let hint = "Only columns, constraints, triggers, the owner, row security and storage parameters \
-                can change.";
+    let hint = match words {
+        "CLUSTER ON" | "SET WITHOUT" => {
+            "Rows of a sharded table are in no order on disk: an index gives one, VACUUM FULL frees room."
+        }
+        _ => {
+            "Only columns, constraints, triggers, the owner, row security, REPLICA IDENTITY and storage \
+             parameters can change."
+        }
+    };
     Err(refused(alter, words, hint))
 }
 

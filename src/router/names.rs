@@ -168,6 +168,24 @@ impl<'a> Names<'a> {
             .any(|table| leaf_name(&table.name, ShardId(shard)).name == name)
     }
 
+    /// Whether a name means a view of the home node over reference tables.
+    pub(super) fn is_of_copies(&self, name: &Name) -> bool {
+        let known = |schema: &str| {
+            let views = &self.map.derived().of_copies;
+            views.iter().any(|view| view.name == name.name && view.schema == schema)
+        };
+        match &name.schema {
+            Some(schema) => known(schema),
+            None => self.schemas().any(|schema| known(schema)),
+        }
+    }
+
+    /// Such a view whose name stands somewhere in a statement.
+    pub(super) fn mentioned_of_copies(&self, statement: &Statement) -> Option<&'a str> {
+        let mut views = self.map.derived().of_copies.iter().map(|view| view.name.as_str());
+        views.find(|view| statement.may_name(view))
+    }
+
     /// The names of tables and views in statements that are not tables of the policy.
     pub(super) fn relations(&self, statements: &[Statement]) -> Vec<String> {
         if !self.active() {

@@ -83,6 +83,7 @@ fn routed(
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
     let meanings = meanings(query, names)?;
+    reference::check_views(query, names)?;
     if query.verb == Verb::Merge {
         return merge::route((text, statement), query, names, &meanings);
     }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::first::First;
 use super::functions;
 use super::insert::{self, Evaluation};
-use super::names::Meaning;
+use super::names::{Meaning, Names};
 use super::part::Part;
 use super::query::{Kinds, Meanings, anywhere, writes};
 use super::rekey::returns_own;
 use super::system;
 use crate::shard_map::Table;
-use crate::sql::{Call, Query, Statement, TableName, Target, UpdateLayout, Verb};
+use crate::sql::{
+    Call, DdlStatement, Query, Source, Statement, TableName, Target, UpdateLayout, Verb,
+};
 use crate::wire::ServerError;
 
 /// An UPDATE with FROM of a reference table: of several rows that a row meets PostgreSQL takes any, and on
@@ -32,6 +34,48 @@ pub(super) fn target<'a>(query: &Query, meanings: &Meanings<'a>) -> Option<&'a T
         Some(Some(Meaning::Reference(table))) if level.target.is_some() => Some(*table),
         _ => None,
     })
+}
+
+/// No level writes through a view of the home node, whose own copy alone PostgreSQL would change.
+///
+/// # Errors
+/// One does.
+pub(super) fn check_views(query: &Query, names: &Names<'_>) -> Result<(), ServerError> {
+    for level in query.levels.iter().filter(|level| level.target.is_some()) {
+        if let Some(Source::Table(name)) = level.tables.first().map(|table| &table.source)
+            && names.is_of_copies(name)
+        {
+            return Err(through_view(&name.name));
+        }
+    }
+    Ok(())
+}
+
+/// The same of a function's code, which is not read.
+///
+/// # Errors
+/// It may write through one.
+pub(super) fn check_code(
+    ddl: &DdlStatement,
+    statement: &Statement,
+    names: &Names<'_>,
+) -> Result<(), ServerError> {
+    let DdlStatement::Global { object, .. } = ddl else { return Ok(()) };
+    let code = matches!(object.as_str(), "function" | "procedure") && statement.has("create");
+    let writes = ["insert", "update", "delete", "merge", "execute"];
+    if !code || !writes.iter().any(|word| statement.has(word)) {
+        return Ok(());
+    }
+    names.mentioned_of_copies(statement).map_or(Ok(()), |view| Err(through_view(view)))
+}
+
+/// What is written through a view of the home node.
+pub(super) fn through_view(view: &str) -> ServerError {
+    ServerError::refused(
+        format!("the view \"{view}\" can't be written"),
+        "It reads a reference table, of which the home node's copy alone would change.",
+        "Write the reference table itself.",
+    )
 }
 
 /// Reference tables, and perhaps home tables.

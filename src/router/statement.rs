@@ -7,7 +7,7 @@ use super::names::{Mention, Names};
 use super::part::Part;
 use super::{
     Access, Control, Declared, Explained, Leaves, Route, definition, first, functions, hint,
-    leaves, query,
+    leaves, query, reference,
 };
 use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb, table_as};
 use crate::wire::{ServerError, SqlState};
@@ -58,7 +58,10 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
             Analysis::new(Access::Read, Ok(part))
         }
         StatementKind::Copy(copy) => of_copy(text, copy, statement, names),
-        StatementKind::Ddl(ddl) => definition::analyse(text, ddl, statement, names),
+        StatementKind::Ddl(ddl) => match reference::check_code(ddl, statement, names) {
+            Ok(()) => definition::analyse(text, ddl, statement, names),
+            Err(error) => Analysis::new(Access::Ddl, Err(error)),
+        },
         StatementKind::Other { verb, fault } => {
             of_other(text, (verb, fault.as_ref()), statement, names)
         }
@@ -236,7 +239,10 @@ fn of_other(
     let access = if query && !writes { Access::Read } else { Access::Write };
     let part = match names.mentioned(statement) {
         _ if verb == "refresh" && names.active() => refreshed(text, statement, names),
-        None => Ok(Part::Home),
+        None => match names.mentioned_of_copies(statement).filter(|_| of_code(verb)) {
+            Some(view) => Err(reference::through_view(view)),
+            None => Ok(Part::Home),
+        },
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),
         // LOCK of ONLY a table: each node locks its own part.
@@ -248,9 +254,17 @@ fn of_other(
         {
             Ok(Part::Home)
         }
+        Some(_) if statement.has("current") && matches!(verb, "update" | "delete") => {
+            Err(at_cursor(verb, fault))
+        }
         Some(mention) => Err(unread(verb, fault, mention)),
     };
     Analysis::new(access, part)
+}
+
+/// What was not read and may write by a view.
+fn of_code(verb: &str) -> bool {
+    matches!(verb, "do" | "call" | "with" | "insert" | "update" | "delete" | "merge")
 }
 
 /// REFRESH of a materialized view, which may be a kept one: sent as it is, it would empty that. Without
@@ -260,6 +274,21 @@ fn refreshed(text: &str, statement: &Statement, names: &Names<'_>) -> Result<Par
         Err(_) if statement.has("no") || !statement.has("materialized") => Ok(Part::Home),
         read => read,
     }
+}
+
+/// PostgreSQL looks for the cursor in each partition, and refuses it for those that its plan leaves out.
+fn at_cursor(verb: &str, fault: Option<&String>) -> ServerError {
+    let fault = fault.map_or("it could not be read", String::as_str);
+    ServerError::refused(
+        format!(
+            "{} WHERE CURRENT OF is not supported for tables of the policy",
+            verb.to_uppercase()
+        ),
+        format!(
+            "A sharded table is partitioned, and its cursor stands on one partition ({fault})."
+        ),
+        "Let the cursor's query give the primary key, with FOR UPDATE, and write the row by it.",
+    )
 }
 
 fn unread(verb: &str, fault: Option<&String>, mention: Mention<'_>) -> ServerError {
@@ -280,6 +309,11 @@ fn unread(verb: &str, fault: Option<&String>, mention: Mention<'_>) -> ServerErr
             mention.name()
         ),
         detail,
-        "Write it in a simpler form, or use statements that name one shard key.",
+        match verb {
+            "cluster" => {
+                "Rows of a sharded table are in no order on disk: an index gives one, VACUUM FULL frees room."
+            }
+            _ => "Write it in a simpler form, or use statements that name one shard key.",
+        },
     )
 }

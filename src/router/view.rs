@@ -28,6 +28,10 @@ pub(super) fn place(
         return Ok(if known { Place::Nodes } else { Place::Home });
     }
     let mention = names.mentioned(statement);
+    // Who writes through it has to know of it from then on.
+    if matches!(mention, Some(Mention::Reference(_))) && !known && statement.has("replace") {
+        return Ok(Place::HomeOnly);
+    }
     let Some(table) = mention.filter(|m| known || matches!(m, Mention::Sharded(_))) else {
         return Ok(Place::Home);
     };

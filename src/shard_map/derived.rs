@@ -17,6 +17,10 @@ pub struct Derived {
     /// Whatever else has the name of a table of the policy or of such a view, in another schema.
     #[serde(default)]
     pub namesakes: Vec<TableName>,
+    /// Views that read reference tables and no sharded ones: they are the home node's, and so is the copy
+    /// that a write through one would reach.
+    #[serde(default)]
+    pub of_copies: Vec<TableName>,
 }
 
 /// A view that reads sharded tables.

@@ -44,6 +44,8 @@ pub enum AlterAction {
     AddConstraint(TableConstraint),
     /// DROP, RENAME, VALIDATE or ALTER CONSTRAINT, with its name
     OtherConstraint(String),
+    /// REPLICA IDENTITY, with the word that follows
+    ReplicaIdentity(String),
     /// Something else, by its words
     Other(String),
 }
@@ -76,6 +78,9 @@ fn action(text: &str, tokens: &[Token]) -> Option<AlterAction> {
     }
     if cursor.eat_all(&["set", "schema"]) {
         return cursor.ident().map(AlterAction::SetSchema);
+    }
+    if cursor.eat_all(&["replica", "identity"]) {
+        return cursor.word().map(|word| AlterAction::ReplicaIdentity(word.to_owned()));
     }
     match cursor.word()? {
         "add" => {
