@@ -188,6 +188,14 @@ async fn a_definition_that_waits_for_one_at_a_partition_is_cancelled_and_disturb
         token.cancel_query(tokio_postgres::NoTls).await.unwrap();
     });
     assert_eq!(code(&defined.unwrap().unwrap_err()), "57014");
+    // It waits no longer than its client wants to.
+    for (setting, expected) in [("lock_timeout", "55P03"), ("statement_timeout", "57014")] {
+        client.batch_execute(&format!("SET {setting} = 300")).await.unwrap();
+        let defined = timeout(Duration::from_secs(15), client.batch_execute(define)).await;
+        let error = defined.unwrap().unwrap_err();
+        assert_eq!(code(&error), expected, "{error:?}");
+        client.batch_execute(&format!("RESET {setting}")).await.unwrap();
+    }
     let (defined, ()) = tokio::join!(timeout(DEADLINE, client.batch_execute(define)), async {
         writer.batch_execute("SELECT max(balance) FROM accounts").await.unwrap();
         writer.batch_execute("COMMIT").await.unwrap();

@@ -22,6 +22,13 @@ use crate::sql::TableName;
 /// How long a transaction that may hold locks waits for others, which may wait for these.
 const BESIDE_LOCKS: Duration = Duration::from_secs(1);
 
+/// Transactions that end soon are waited for before anything else is asked.
+const AT_FIRST: Duration = Duration::from_millis(50);
+
+/// The shorter of the session's timeouts, in milliseconds.
+const TIMEOUT: &str = "SELECT min(setting::bigint) FROM pg_catalog.pg_settings \
+                       WHERE name IN ('lock_timeout', 'statement_timeout') AND setting <> '0'";
+
 /// While it lives nobody goes to the partitions of some tables.
 #[derive(Debug)]
 pub(super) struct ByParents {
@@ -62,22 +69,35 @@ impl Session {
                 None
             }
         };
-        let others = async {
+        let others = async || {
             here.left().await;
             if let Some(closing) = &there {
                 closing.passed().await;
             }
         };
-        let holds_locks = self.members.iter().any(Member::has_begun);
-        let limit = if holds_locks { BESIDE_LOCKS } else { self.engine.config().ddl_timeout() };
-        let cancel = Arc::clone(&self.cancel);
-        if cancel.unless_cancelled(timeout(limit, others)).await?.is_err() {
-            tracing::debug!("a definition runs beside transactions at partitions");
+        if timeout(AT_FIRST, others()).await.is_err() {
+            let limit = self.patience().await?;
+            let cancel = Arc::clone(&self.cancel);
+            if cancel.unless_cancelled(timeout(limit, others())).await?.is_err() {
+                tracing::debug!("a definition runs beside transactions at partitions");
+            }
         }
         if let Some(ddl) = &mut self.transaction.ddl {
             ddl.keep(ByParents { shards, _here: here, _there: there });
         }
         Ok(())
+    }
+
+    /// How long a definition waits for others before PostgreSQL does: no longer than the client has said
+    /// that it waits for locks or statements.
+    async fn patience(&mut self) -> Result<Duration, Fault> {
+        let holds_locks = self.members.iter().any(Member::has_begun);
+        let limit = if holds_locks { BESIDE_LOCKS } else { self.engine.config().ddl_timeout() };
+        let home = self.engine.live_map.load().home();
+        let member = self.ask(home, &query_message(TIMEOUT)).await?;
+        let rows = member.guard.finish_command().await?.rows;
+        let own = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+        Ok(own.map_or(limit, |ms| limit.min(Duration::from_millis(ms))))
     }
 
     /// The shards of the groups of what is defined.
