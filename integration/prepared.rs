@@ -82,6 +82,56 @@ async fn explain_names_the_node_and_the_shard_of_a_statement_of_one_node() {
     assert!(of_home[0].starts_with("Seq Scan on journal"), "{of_home:?}");
 }
 
+/// Rows that the lines with a plan's first node say were found, one a node of `plans`.
+fn found(lines: &[String], plan: &str) -> Vec<u64> {
+    let rows = |line: &String| line.split("rows=").last()?.split(' ').next()?.parse().ok();
+    lines.iter().filter(|line| line.trim_start().starts_with(plan)).filter_map(rows).collect()
+}
+
+#[tokio::test]
+async fn explain_analyze_over_nodes_shows_what_each_of_them_did() {
+    let (_database, proxy, client) = shop().await;
+    let analyze = "EXPLAIN (ANALYZE, COSTS off, TIMING off)";
+    let lines = rows(&client, &format!("{analyze} SELECT * FROM tenants")).await;
+    assert_eq!(lines[0], "Way: scatter, rows concatenated as they come");
+    let of_nodes = found(&lines, "Append ");
+    assert_eq!((of_nodes.len(), of_nodes.iter().sum::<u64>()), (3, 100), "{lines:#?}");
+
+    let lines =
+        rows(&client, &format!("{analyze} SELECT id FROM tenants ORDER BY id LIMIT 7")).await;
+    assert!(lines[0].starts_with("Way: merge"), "{lines:#?}");
+    assert_eq!(found(&lines, "Limit "), [7, 7, 7], "{lines:#?}");
+
+    for outside in [true, false] {
+        if !outside {
+            client.batch_execute("BEGIN; INSERT INTO tenants VALUES (101, 'new')").await.unwrap();
+        }
+        let sql = format!("{analyze} SELECT left(name, 7), count(*) FROM tenants GROUP BY 1");
+        let lines = rows(&client, &sql).await;
+        assert!(lines[0].starts_with("Way: reduce"), "{lines:#?}");
+        let seen: u64 = found(&lines, "->  Append ").iter().sum();
+        assert_eq!(seen, if outside { 100 } else { 101 }, "{lines:#?}");
+        // What is left of the nodes' parts meets on the home node.
+        let merged = lines.iter().position(|line| line.contains("Merge by PostgreSQL on n1"));
+        assert_eq!(found(&lines[merged.unwrap()..], "HashAggregate ").len(), 1, "{lines:#?}");
+    }
+    client.batch_execute("ROLLBACK").await.unwrap();
+
+    let sql = format!("{analyze} SELECT max(name) FROM tenants WHERE id < $1");
+    let lines = client.query(&sql, &[&41_i64]).await.unwrap();
+    let lines: Vec<String> = lines.iter().map(|row| row.get(0)).collect();
+    assert_eq!(found(&lines, "->  Append ").iter().sum::<u64>(), 40, "{lines:#?}");
+
+    for refused in ["EXPLAIN ANALYZE DELETE FROM tenants", "EXPLAIN (FORMAT json) TABLE tenants"] {
+        let error = client.batch_execute(refused).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "0A000", "{refused}");
+    }
+    let error = client.batch_execute("EXPLAIN ANALYZE SELECT 1 / (id - 50) FROM tenants").await;
+    assert_eq!(error.unwrap_err().code().unwrap().code(), "22012");
+    let other = proxy.client().await;
+    assert_eq!(rows(&other, "SELECT count(*) FROM tenants").await, ["100"]);
+}
+
 #[tokio::test]
 async fn arguments_are_evaluated_once() {
     let (_database, _proxy, client) = shop().await;

@@ -56,8 +56,8 @@ pub enum PullMode {
     All,
     /// It gets so many, the others later.
     First(i32),
-    /// They are those of a cursor, which the statement declares.
-    Declare,
+    /// A statement around it takes them: DECLARE of a cursor, or EXPLAIN ANALYZE.
+    Within,
 }
 
 impl PullRun<'_> {
@@ -173,7 +173,7 @@ impl Session {
             return Err(too_slow(limit).into());
         };
         let (described, gathered) = gathered?;
-        if run.describe && run.mode != PullMode::Declare {
+        if run.describe && run.mode != PullMode::Within {
             client.relay(&described.columns).await?;
         }
         finish_on(merge, (&gathered, run), (&*self.engine, deadline), client).await
@@ -197,7 +197,7 @@ impl Session {
         let Prepared { described, mut plan, all } = self.prepare(run, merge).await?;
         let map = self.engine.live_map.snapshot();
         let few = self.gather(&plan, &map, all, merge).await?;
-        if run.mode == PullMode::Declare && !plan.has_params {
+        if run.mode == PullMode::Within && !plan.has_params {
             let head = run.expanded_text().get(..run.start).unwrap_or_default();
             plan.text = format!("{head}{}", plan.text);
         }
@@ -252,7 +252,7 @@ impl Session {
                 params: &run.params,
                 described: &described,
                 // What a cursor is declared for has no parameters.
-                may_be_given: run.mode != PullMode::Declare,
+                may_be_given: run.mode != PullMode::Within,
             };
             if let Some((plan, learned)) = merge.reduced(&question).await? {
                 if let (Some(learned), Some((asked, at))) = (learned, keep) {
@@ -270,7 +270,7 @@ impl Session {
     pub(super) fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
         let (pull, begun) = (&run.pull, self.has_redefined_for(&run.pull));
         let alone = pull.expanded.is_none() && pull.unknown_functions.is_empty();
-        (alone && !begun && run.start == 0 && run.mode != PullMode::Declare).then(|| Asked {
+        (alone && !begun && run.start == 0 && run.mode != PullMode::Within).then(|| Asked {
             text: run.text.to_owned(),
             types: run.params.types.to_vec(),
             search_path: self.search_path.clone(),

@@ -71,7 +71,17 @@ impl Session {
         Ok(member)
     }
 
-    /// The same; the client hears of reported settings first that are others on this connection. The
+    /// The rows of a statement of the proxy's own, 10,000 at the most, values in text.
+    pub async fn rows_of(
+        &mut self,
+        node: NodeId,
+        messages: &[u8],
+    ) -> Result<Vec<Vec<Option<String>>>, Fault> {
+        let member = self.ask(node, messages).await?;
+        Ok(member.guard.finish_command().await?.rows)
+    }
+
+    /// Like `ask`; the client hears of reported settings first that are others on this connection. The
     /// place of the connection.
     async fn ask_for(
         &mut self,

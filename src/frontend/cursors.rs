@@ -184,7 +184,7 @@ impl ClientSession {
             params,
             bind,
             describe: false,
-            mode: PullMode::Declare,
+            mode: PullMode::Within,
         };
         if let Some(open) = self.session.open_pull(&run, &mut self.client).await? {
             let kept = Kept { hold: declared.hold, place: Place::Merge(Box::new(open)) };

@@ -13,6 +13,7 @@ mod console;
 mod control;
 mod cursors;
 mod directory;
+mod explain;
 mod extended;
 mod failing;
 mod greeting;

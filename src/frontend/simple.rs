@@ -12,7 +12,7 @@ use crate::executor::{Cost, Entered, Fault, PullMode, PullRun, Scatter, query_me
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::load;
 use crate::planner;
-use crate::router::{Access, Control, Explained, Leaves, Params, Pull, Route, Template};
+use crate::router::{Access, Control, Leaves, Params, Pull, Route, Template};
 use crate::shard_map::ShardMap;
 use crate::wire::{Reply, ServerError, SqlState, read_query};
 
@@ -311,44 +311,6 @@ impl ClientSession {
         Ok(())
     }
 
-    /// The lines of an EXPLAIN.
-    async fn explain(
-        &mut self,
-        text: &str,
-        explained: &Explained,
-        map: &ShardMap,
-    ) -> Result<Vec<String>, Fault> {
-        let Route::Pull(pull) = &explained.route else {
-            return Ok(planner::explain(text, explained, map));
-        };
-        let params = Params::default();
-        let pull = Arc::clone(pull);
-        let run = PullRun {
-            pull,
-            text,
-            start: explained.start,
-            params,
-            bind: None,
-            describe: true,
-            mode: PullMode::All,
-        };
-        if let Some(select) = self.session.explain_sorted(&run).await? {
-            return Ok(planner::explain_sorted(&select, &run.pull, map));
-        }
-        let plan = self.session.plan_pull(&run).await?;
-        Ok(planner::explain_pull(&plan, explained.start, map))
-    }
-
-    /// Answers with a column of text.
-    fn show_lines(&mut self, column: &str, lines: &[String], describe: bool) {
-        if describe {
-            self.client.put(Reply::TextColumns(&[column]));
-        }
-        for line in lines {
-            self.client.put(Reply::TextRow(line));
-        }
-    }
-
     /// Does what must come after a statement that ran.
     pub(super) async fn after_statement(&mut self, template: &Template) -> Result<(), Fault> {
         if template.closes_cursors {
@@ -374,10 +336,7 @@ impl ClientSession {
         let map = self.worker.engine.live_map.snapshot();
         match route {
             Route::Explain(explained) => {
-                let lines = self.explain(text, explained, &map).await?;
-                self.show_lines("QUERY PLAN", &lines, query.is_some());
-                self.client.put(Reply::CommandComplete("EXPLAIN"));
-                Ok(())
+                self.explain(explained, (text, None), query.is_some()).await
             }
             Route::EveryNode => {
                 self.check_lock(text)?;
@@ -435,6 +394,7 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
             return shards;
         }
         Route::Declare(declared) => return shards_of(&declared.route, map),
+        Route::Explain(explained) if explained.analyzes => return shards_of(&explained.route, map),
         Route::Pull(pull) | Route::Lock(pull) => {
             return pull.groups.iter().copied().flat_map(of_group).collect();
         }

@@ -142,6 +142,9 @@ impl ClientSession {
                 self.declare(&declared, text, Some(&bound)).await
             }
             Way::Steps(Route::Cursor(used)) => self.use_cursor(&used, &messages, false).await,
+            Way::Steps(Route::Explain(explained)) => {
+                self.explain(&explained, (text, Some(&bound)), false).await
+            }
             Way::Steps(route) => self.steps(&route, text, None).await,
             Way::Node(node, cost) => {
                 // The map has changed since Bind: one node is enough now.

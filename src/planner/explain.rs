@@ -5,43 +5,64 @@ use crate::planner::{InputKeys, PullInput, PullPlan};
 use crate::router::{Explained, Pull, Route};
 use crate::shard_map::ShardMap;
 
-/// The lines that EXPLAIN shows for `text`, which starts with EXPLAIN.
-pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<String> {
-    let statement = |text: &str| one_line(text.get(explained.start..).unwrap_or_default());
-    match &explained.route {
-        Route::Scatter(group) => {
-            let mut lines = vec!["Way: scatter, rows concatenated as they come".to_owned()];
-            lines.extend(nodes(map, *group).into_iter().map(|node| {
-                let shards: Vec<_> =
-                    map.shards_on(node, *group).map(|shard| format!("s{shard}")).collect();
-                format!("  On {} ({}): {}", map.node(node).name, shards.join(" "), statement(text))
-            }));
-            lines
-        }
-        Route::ScatterOver(shards) => {
-            let mut lines = vec!["Way: scatter, rows concatenated as they come".to_owned()];
-            lines.extend(on_shards(shards, &statement(text), map));
-            lines
-        }
-        Route::Write(shards) => {
-            let mut lines =
-                vec!["Way: write, each node its own rows, in one transaction".to_owned()];
-            lines.extend(on_shards(shards, &statement(text), map));
-            lines
-        }
-        other => vec![in_a_word(other).to_owned()],
+/// A line that EXPLAIN shows, and what nodes run for it as it stands there.
+#[derive(Debug)]
+pub struct ExplainedStep {
+    /// The line.
+    pub line: String,
+    /// Who runs `select`; nobody, if it depends on other rows, or is done where rows are brought together.
+    pub nodes: Vec<NodeId>,
+    /// The query that they run.
+    pub select: String,
+}
+
+impl ExplainedStep {
+    fn alone(line: impl Into<String>) -> Self {
+        Self { line: line.into(), nodes: Vec::new(), select: String::new() }
     }
 }
 
-/// A line a node that owns some of the shards.
-fn on_shards(shards: &[ShardId], statement: &str, map: &ShardMap) -> Vec<String> {
-    let line = |(id, node): (NodeId, &crate::shard_map::Node)| {
+/// What EXPLAIN shows for `text`, which starts with EXPLAIN.
+pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<ExplainedStep> {
+    let statement = text.get(explained.start..).unwrap_or_default();
+    match &explained.route {
+        Route::Scatter(group) => {
+            let of_group = map.shards().filter(|(_, shard)| shard.group == *group);
+            let shards: Vec<_> = of_group.map(|(id, _)| id).collect();
+            let mut steps =
+                vec![ExplainedStep::alone("Way: scatter, rows concatenated as they come")];
+            steps.extend(on_shards(&shards, statement, map));
+            steps
+        }
+        Route::ScatterOver(shards) => {
+            let mut steps =
+                vec![ExplainedStep::alone("Way: scatter, rows concatenated as they come")];
+            steps.extend(on_shards(shards, statement, map));
+            steps
+        }
+        Route::Write(shards) => {
+            let way = "Way: write, each node its own rows, in one transaction";
+            let mut steps = vec![ExplainedStep::alone(way)];
+            steps.extend(on_shards(shards, statement, map));
+            steps
+        }
+        other => vec![ExplainedStep::alone(in_a_word(other))],
+    }
+}
+
+/// A step a node that owns some of the shards.
+fn on_shards(shards: &[ShardId], statement: &str, map: &ShardMap) -> Vec<ExplainedStep> {
+    let step = |(id, node): (NodeId, &crate::shard_map::Node)| {
         let here = shards.iter().filter(|shard| map.node_of(**shard) == id);
         let here: Vec<_> = here.map(|shard| format!("s{shard}")).collect();
-        let named = || format!("  On {} ({}): {statement}", node.name, here.join(" "));
-        (!here.is_empty()).then(named)
+        let line = || format!("  On {} ({}): {}", node.name, here.join(" "), one_line(statement));
+        (!here.is_empty()).then(|| ExplainedStep {
+            line: line(),
+            nodes: vec![id],
+            select: statement.to_owned(),
+        })
     };
-    map.nodes().filter_map(line).collect()
+    map.nodes().filter_map(step).collect()
 }
 
 /// What is done in steps that depend on the rows that they find.
@@ -70,44 +91,49 @@ fn in_a_word(route: &Route) -> &'static str {
     }
 }
 
-/// The lines that EXPLAIN shows where each node runs `select` and the rows are merged.
-pub fn explain_sorted(select: &str, pull: &Pull, map: &ShardMap) -> Vec<String> {
-    let from: Vec<_> = pull.groups.iter().flat_map(|group| nodes(map, *group)).collect();
-    let names: Vec<_> = from.into_iter().map(|node| map.node(node).name.as_str()).collect();
-    vec![
-        "Way: merge, each node gives its rows in the order and they are merged as they come".into(),
-        format!("  On {}: {}", names.join(", "), one_line(select)),
-    ]
+/// What EXPLAIN shows where each node runs `select` and the rows are merged.
+pub fn explain_sorted(select: &str, pull: &Pull, map: &ShardMap) -> Vec<ExplainedStep> {
+    let nodes: Vec<_> = pull.groups.iter().flat_map(|group| nodes(map, *group)).collect();
+    let way = "Way: merge, each node gives its rows in the order and they are merged as they come";
+    let line = format!("  On {}: {}", names(&nodes, map), one_line(select));
+    vec![ExplainedStep::alone(way), ExplainedStep { line, nodes, select: select.to_owned() }]
 }
 
-/// The lines that EXPLAIN shows for a pull of a text that has its statement at `start`.
-pub fn explain_pull(plan: &PullPlan, start: usize, map: &ShardMap) -> Vec<String> {
+/// What EXPLAIN shows for a pull of a text that has its statement at `start`.
+pub fn explain_pull(plan: &PullPlan, start: usize, map: &ShardMap) -> Vec<ExplainedStep> {
     let home = &map.node(map.home()).name;
     let way = if plan.has_params {
         "Way: pull, rows brought together and the statement run on them"
     } else {
         "Way: reduce, each node does its part and the rest is done on what is left"
     };
-    let mut lines = vec![way.to_owned()];
-    lines.extend(plan.inputs.iter().map(|input| input_line(input, plan, map)));
+    let mut steps = vec![ExplainedStep::alone(way)];
+    steps.extend(plan.inputs.iter().map(|input| input_step(input, plan, map)));
     let start = if plan.has_params { start } else { 0 };
     let text = one_line(plan.text.get(start..).unwrap_or_default());
-    lines.push(format!("  Merge by PostgreSQL on {home}: {text}"));
-    lines
+    steps.push(ExplainedStep::alone(format!("  Merge by PostgreSQL on {home}: {text}")));
+    steps
 }
 
-fn input_line(input: &PullInput, plan: &PullPlan, map: &ShardMap) -> String {
+fn input_step(input: &PullInput, plan: &PullPlan, map: &ShardMap) -> ExplainedStep {
     let from: Vec<_> = match input.group {
         Some(group) => nodes(map, group),
         None => vec![map.home()],
     };
-    let names: Vec<_> = from.into_iter().map(|node| map.node(node).name.as_str()).collect();
     let other = |keys: &InputKeys| plan.inputs.get(keys.of).map_or("", |other| other.name.as_str());
     let keys = input.keys.as_ref().map(|keys| {
         format!(", where {} is among {} of \"{}\"", keys.own, keys.column, other(keys))
     });
     let (select, keys) = (one_line(&input.select), keys.unwrap_or_default());
-    format!("  \"{}\" from {}: {select}{keys}", input.name, names.join(", "))
+    let line = format!("  \"{}\" from {}: {select}{keys}", input.name, names(&from, map));
+    let as_it_stands = input.keys.is_none() && input.group.is_some();
+    let nodes = if as_it_stands { from } else { Vec::new() };
+    ExplainedStep { line, nodes, select: input.select.clone() }
+}
+
+fn names(nodes: &[NodeId], map: &ShardMap) -> String {
+    let names: Vec<_> = nodes.iter().map(|node| map.node(*node).name.as_str()).collect();
+    names.join(", ")
 }
 
 /// The nodes that own shards of a group.

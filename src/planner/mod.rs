@@ -38,7 +38,7 @@ pub use catalog::{
 pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, OnLeaves, ddl, sequence_start};
-pub use explain::{explain, explain_pull, explain_sorted};
+pub use explain::{ExplainedStep, explain, explain_pull, explain_sorted};
 pub use given::{given_list, given_rows, replaced, table_rows};
 pub use in_place::{GIVEN_BYTES_MAX, GIVEN_VALUES_MAX, Given, InPlace};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};

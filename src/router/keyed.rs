@@ -277,7 +277,7 @@ impl Keyed {
             (Err(_), Some(Route::Explain(explained))) => match explained.route {
                 Route::Scatter(group) => {
                     let route = self.scatter(group, params);
-                    Ok(Route::Explain(Arc::new(Explained { start: explained.start, route })))
+                    Ok(Route::Explain(Arc::new(Explained { route, ..**explained })))
                 }
                 _ => Ok(Route::Explain(Arc::clone(explained))),
             },

@@ -16,6 +16,8 @@ use crate::sql::{Materialized, Strings, TableAs, UseCursor};
 pub struct Explained {
     /// Where it starts in the text.
     pub start: usize,
+    /// It runs, and the answer tells what happened.
+    pub analyzes: bool,
     /// Where it would go.
     pub route: Route,
 }

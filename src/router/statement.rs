@@ -46,7 +46,7 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
             // A write that runs is not looked up: whether it found its row is not told.
             let lookups = names.lookups && !(*analyze && access(query) == Access::Write);
             let mut inner = of_query(text, query, statement, &Names { lookups, ..*names });
-            let spread = if *analyze || !*as_text { None } else { Some(*start) };
+            let spread = as_text.then_some((*start, *analyze));
             inner.part = inner.part.and_then(|part| explained(part, spread, names));
             let access = if *analyze { inner.access } else { Access::Read };
             Analysis { access, ..inner }
@@ -183,14 +183,23 @@ fn declared(
     Analysis::new(access(&declare.query), part)
 }
 
-/// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text and the
-/// statement is not to run; `start` is where the statement starts then.
-fn explained(part: Part, start: Option<usize>, names: &Names<'_>) -> Result<Part, ServerError> {
-    let wrap = |route| start.map(|start| Arc::new(Explained { start, route }));
+/// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text; `spread`
+/// is where the statement starts then, and whether it is to run, as it may if it only reads.
+fn explained(
+    part: Part,
+    spread: Option<(usize, bool)>,
+    names: &Names<'_>,
+) -> Result<Part, ServerError> {
+    let wrap = |route| {
+        let (start, analyzes) = spread?;
+        let reads = matches!(route, Route::Scatter(_) | Route::ScatterOver(_) | Route::Pull(_));
+        (reads || !analyzes).then(|| Arc::new(Explained { start, analyzes, route }))
+    };
     let route = match part {
         Part::Keyed(keyed) => {
-            let mut keyed = if start.is_some() { keyed.explainable() } else { keyed.on_one_node() };
-            keyed.explain_lookups(start.is_some(), names.lookups);
+            let plain = spread.is_some_and(|(_, analyzes)| !analyzes);
+            let mut keyed = if plain { keyed.explainable() } else { keyed.on_one_node() };
+            keyed.explain_lookups(plain, names.lookups);
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
         }
@@ -216,7 +225,7 @@ fn explained(part: Part, start: Option<usize>, names: &Names<'_>) -> Result<Part
 
 fn only_text() -> ServerError {
     ServerError::refused(
-        "EXPLAIN of a statement for several nodes is only given as text, without ANALYZE",
+        "EXPLAIN of a statement for several nodes is only given as text, and of a write without ANALYZE",
         "Each node has a plan of its own.",
         "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
     )
