@@ -99,6 +99,47 @@ const STATE: [&str; 10] = [
     "set_config",
 ];
 
+/// Run a query that they are given as text, or read tables that are named so. Sorted.
+const RUN_TEXT: [&str; 19] = [
+    "connectby",
+    "crosstab",
+    "crosstab2",
+    "crosstab3",
+    "crosstab4",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "database_to_xmlschema",
+    "query_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "schema_to_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "table_to_xmlschema",
+    "ts_rewrite",
+    "ts_stat",
+];
+
+/// Whether a function runs a text that may name one of `tables`: it says so, or is not known.
+pub(super) fn runs_text_of<'a>(call: &Call, mut tables: impl Iterator<Item = &'a str>) -> bool {
+    if RUN_TEXT.binary_search(&call.name.as_str()).is_err() {
+        return false;
+    }
+    let whole = call.name.starts_with("database_") || call.name.starts_with("schema_");
+    // With three arguments it takes no text.
+    let taken =
+        if call.name == "ts_rewrite" { call.arguments.get(1) } else { call.arguments.first() };
+    let text = match taken {
+        Some(Some(Constant { value: ConstantValue::String(text), .. })) if !whole => text,
+        _ => return call.name != "ts_rewrite" && tables.next().is_some(),
+    };
+    let text = text.to_lowercase();
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    tables.any(|table| words.contains(&table.to_lowercase().as_str()))
+}
+
 /// Leave what `currval` and `lastval` answer, or read it.
 const SEQUENCES: [&str; 4] = ["currval", "lastval", "nextval", "setval"];
 

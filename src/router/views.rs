@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Names};
 use super::part::Part;
 use super::{Route, functions, hint, through};
-use crate::shard_map::View;
+use crate::shard_map::{Table, TableKind, View};
 use crate::sql::{
     Ident, Query, Source, Statement, StatementKind, Strings, TableName, TableRef, Verb, parse,
 };
@@ -206,6 +206,18 @@ pub(super) fn part(
 /// Refuses calls of functions whose code is known to name sharded tables.
 pub(super) fn check_functions(query: &Query, names: &Names<'_>) -> Result<(), ServerError> {
     let derived = names.map.derived();
+    let sharded = |table: &&Table| matches!(table.kind, TableKind::Sharded { .. });
+    for call in &query.functions {
+        let tables = names.map.tables().iter().filter(sharded).map(|table| &*table.name.name);
+        let views = derived.views.iter().map(|view| &*view.name.name);
+        if names.active() && functions::runs_text_of(call, tables.chain(views)) {
+            return Err(ServerError::refused(
+                format!("{}() can't read a sharded table", call.name),
+                "It would see only the rows of the node that it runs on.",
+                "Copy what it is to read into a table that is not sharded (CREATE TEMP TABLE … AS).",
+            ));
+        }
+    }
     if derived.functions.is_empty() || !hint::declared(query, names).is_empty() {
         return Ok(());
     }

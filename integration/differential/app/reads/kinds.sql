@@ -103,3 +103,6 @@ SELECT x.id FROM accounts AS x (id, label) WHERE x.label = 'Account C3';
 WITH x AS MATERIALIZED (SELECT id FROM accounts WHERE id < 5) SELECT count(*) FROM x;
 WITH x AS NOT MATERIALIZED (SELECT * FROM tasks) SELECT count(*) FROM x WHERE account_id = 5;
 SELECT count(*) FILTER (WHERE parent IS NULL), count(*) FILTER (WHERE currency IN ('EUR', 'USD')) FROM accounts;
+SELECT word, ndoc FROM ts_stat('SELECT to_tsvector(''simple'', name) FROM flags') ORDER BY word;
+SELECT query_to_xml('SELECT code FROM plans ORDER BY id', true, false, '') IS NOT NULL;
+SELECT ts_rewrite('a & b'::tsquery, 'a'::tsquery, 'c'::tsquery);
