@@ -146,3 +146,39 @@ async fn sessions_give_what_one_postgresql_gives() {
 async fn texts_of_several_statements_give_what_one_postgresql_gives() {
     assert_all_right(&script("texts").await);
 }
+
+/// A partition's trigger sees the partition's name.
+#[tokio::test]
+async fn a_trigger_that_asks_for_its_tables_name_is_refused() {
+    let fixture = APP.fixture().await;
+    let (proxy, _) = fixture.clients().await;
+    let function = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN {body}; RETURN new; END $$"
+        )
+    };
+    let trigger = |table: &str, arguments: &str| {
+        format!(
+            "CREATE OR REPLACE TRIGGER noted BEFORE INSERT ON {table} FOR EACH ROW \
+             EXECUTE FUNCTION noted({arguments})"
+        )
+    };
+    let refused = async |sql: &str| {
+        let error = proxy.batch_execute(sql).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "0A000", "{sql}: {error:?}");
+        assert!(error.detail().is_some() && error.hint().unwrap().contains("TG_ARGV"), "{error:?}");
+    };
+    let asks = function("new.name := TG_TABLE_NAME");
+    let told = function("new.name := TG_ARGV[0]");
+    proxy.batch_execute(&asks).await.unwrap();
+    proxy.batch_execute(&trigger("flags", "")).await.unwrap();
+    refused(&trigger("accounts", "")).await;
+    proxy.batch_execute(&told).await.unwrap();
+    proxy.batch_execute(&trigger("accounts", "'accounts'")).await.unwrap();
+    refused(&asks).await;
+    let insert = "INSERT INTO accounts (id, name, created) VALUES (900, 'x', now()) RETURNING name";
+    let row = proxy.query_one(insert, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "accounts");
+}

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Apart, LookupSql, More, Parents, alter, concurrent, create};
+use super::routine::{is_about_routine, routine, told};
+use super::{Apart, LookupSql, More, Parents, alter, concurrent, create, more, trigger};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
@@ -249,6 +250,7 @@ impl ShardStep {
 pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
     let scope = Scope { text: &ddl.text, search_path: &ddl.search_path, map };
     let mut plan = planned(ddl, &scope)?;
+    plan.tables.extend(more::named_anew(&ddl.statement, &ddl.text, map));
     plan.parents = Parents::of(&ddl.statement, &scope);
     plan.locks.extend(plan.parents.locks_before(&ddl.statement, &ddl.text));
     Ok(plan)
@@ -278,15 +280,17 @@ fn planned(ddl: &Ddl, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
         )),
         DdlStatement::View(view) => Ok(views(view, ddl)),
         DdlStatement::Global { object, .. }
-            if matches!(object.as_str(), "sequence" | "statistics") =>
+            if matches!(object.as_str(), "sequence" | "statistics" | "index") =>
         {
             Ok(if_exists(&ddl.text, object))
         }
-        DdlStatement::Global { object, .. }
-            if matches!(object.as_str(), "function" | "procedure")
-                && ddl.text.trim_start().to_ascii_lowercase().starts_with("create") =>
+        DdlStatement::Global { object, routine: name, .. }
+            if matches!(object.as_str(), "function" | "procedure" | "routine") =>
         {
-            Ok(unchecked(object, &ddl.text))
+            Ok(routine(object, name.as_ref(), scope))
+        }
+        DdlStatement::Global { object, routine: Some(function), table } if object == "trigger" => {
+            Ok(trigger::created(function, table.as_ref(), scope))
         }
         DdlStatement::Truncate(named) => {
             let others = scope.for_others(&named.names, &named.parts);
@@ -298,6 +302,9 @@ fn planned(ddl: &Ddl, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
         DdlStatement::Grant(Grant { tables: Some(tables), .. }) => {
             let parts: Vec<_> = tables.iter().map(|name| name.span.clone()).collect();
             Ok(apart(&ddl.text, scope.for_others(tables, &parts)))
+        }
+        DdlStatement::Grant(_) | DdlStatement::Comment if is_about_routine(&ddl.text) => {
+            Ok(told(&ddl.text))
         }
         DdlStatement::Grant(_) | DdlStatement::Comment => {
             Ok(DdlPlan::new(Vec::new(), as_written()))
@@ -324,13 +331,6 @@ fn keep_numbers(text: &str) -> String {
         Some(at) => format!("{}CONTINUE{}", &text[..at], &text[at + "restart".len()..]),
         None => text.to_owned(),
     }
-}
-
-/// CREATE FUNCTION: the home node looks at its code. On others there are no home tables, which it may
-/// name.
-fn unchecked(object: &str, text: &str) -> DdlPlan {
-    let others = format!("SET LOCAL check_function_bodies = off; {}", text.trim());
-    DdlPlan { more: More::of(object, text.trim()), ..apart(text, others) }
 }
 
 /// DROP TABLE: a lookup goes with what it finds, and takes its triggers with it.
@@ -380,8 +380,8 @@ fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
     plan
 }
 
-/// A sequence of a home table is at home only, and so are its statistics.
-fn if_exists(text: &str, object: &str) -> DdlPlan {
+/// A sequence of a home table is at home only, and so are its statistics and its indexes.
+pub(super) fn if_exists(text: &str, object: &str) -> DdlPlan {
     let home = text.trim().to_owned();
     let folded = home.to_ascii_lowercase();
     let head = folded.find(object).map_or(home.len(), |at| at + object.len());

@@ -26,6 +26,8 @@ mod parents;
 mod pull;
 mod reduce;
 mod rekey;
+mod routine;
+mod trigger;
 mod upsert;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! What a definition is about besides tables, and whether a query of the same transaction can tell: the
 //! connection that merges rows of several nodes does not see it yet.
 
+use crate::shard_map::{ShardMap, Table};
+use crate::sql::{DdlStatement, TableName};
+
 /// What else than tables definitions have changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum More {
@@ -63,6 +66,17 @@ fn new_name(object: &str, text: &str) -> Option<String> {
     let name = quoted.unwrap_or(name);
     let plain = |c: char| c.is_alphanumeric() || c == '_';
     (!name.is_empty() && name.chars().all(plain)).then(|| name.to_lowercase())
+}
+
+/// The tables whose defaults may name what gets another name: sequences, types, functions.
+pub(super) fn named_anew(of: &DdlStatement, text: &str, map: &ShardMap) -> Vec<TableName> {
+    let mut words = text.split_ascii_whitespace().map(str::to_ascii_lowercase);
+    let renames = matches!(of, DdlStatement::Global { .. })
+        && words.next().is_some_and(|word| word == "alter")
+        && words.any(|word| matches!(word.as_str(), "rename" | "schema"));
+    let has_default = |table: &&Table| table.columns.iter().any(|it| it.default.is_some());
+    let tables = map.tables().iter().filter(|_| renames).filter(has_default);
+    tables.map(|table| table.name.clone()).collect()
 }
 
 #[cfg(test)]

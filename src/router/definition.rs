@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, CopyOut, Ddl, Route, hint, lookup, query, view};
+use super::{Access, CopyIn, CopyOut, Ddl, Route, global, lookup, query, view};
 use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
@@ -100,6 +100,7 @@ fn place(
     statement: &Statement,
     names: &Names<'_>,
 ) -> Result<Place, ServerError> {
+    global::check_tableoid(ddl, statement, names)?;
     match ddl {
         DdlStatement::CreateTable(table) => created(table, statement, names),
         DdlStatement::AlterTable(table) => altered(table, statement, names),
@@ -127,8 +128,8 @@ fn place(
             Some(_) => Ok(Place::Nodes),
             None => Ok(Place::Home),
         },
-        DdlStatement::Global { object, routine } => {
-            global(object, routine.as_ref(), statement, names)
+        DdlStatement::Global { object, routine, table } => {
+            global::place(object, (routine.as_ref(), table.as_ref()), statement, names)
         }
     }
 }
@@ -238,7 +239,7 @@ fn sharded_is_refused(what: &str, name: &Name, names: &Names<'_>) -> Result<(), 
     }
 }
 
-fn of_sharded(what: &str, table: &str) -> ServerError {
+pub(super) fn of_sharded(what: &str, table: &str) -> ServerError {
     ServerError::refused(
         format!("{what} of a home table can't name the sharded table \"{table}\""),
         "The home node has only some of its rows.",
@@ -270,9 +271,7 @@ fn altered(table: &AlterTable, of: &Statement, names: &Names<'_>) -> Result<Plac
     }
     for action in &table.actions {
         let taken = match action {
-            AlterAction::Other(what)
-                if matches!(what.split(' ').next(), Some("ATTACH" | "INHERIT")) =>
-            {
+            AlterAction::Other(what) if action.takes_in() => {
                 names.mentioned(of).map_or(Ok(()), |mention| Err(of_policy(what, mention)))?;
                 None
             }
@@ -293,6 +292,7 @@ fn altered(table: &AlterTable, of: &Statement, names: &Names<'_>) -> Result<Plac
             _ => None,
         };
         let Some(taken) = taken else { continue };
+        names.check_gives_no_numbers(&table.name)?;
         if !matches!(names.made(&taken)?, Meaning::Home) {
             return Err(ServerError::refused(
                 format!("\"{}\" is a table of the policy", taken.name),
@@ -302,75 +302,6 @@ fn altered(table: &AlterTable, of: &Statement, names: &Names<'_>) -> Result<Plac
         }
     }
     Ok(Place::Home)
-}
-
-/// Types, functions, roles, schemas: every node has them alike.
-fn global(
-    object: &str,
-    routine: Option<&Name>,
-    statement: &Statement,
-    names: &Names<'_>,
-) -> Result<Place, ServerError> {
-    let writes = ["insert", "update", "delete", "merge", "truncate", "copy", "execute"]
-        .iter()
-        .any(|word| statement.has(word));
-    let code = matches!(object, "function" | "procedure" | "routine") && statement.has("create");
-    match names.mentioned(statement) {
-        // They belong to their table.
-        None if matches!(object, "trigger" | "policy") => Ok(Place::Home),
-        None if object == "statistics" && statement.has("create") => Ok(Place::Home),
-        Some(Mention::Reference(table)) if object == "trigger" && statement.has("create") => {
-            Err(ServerError::refused(
-                format!("a trigger on the reference table \"{table}\" is not supported"),
-                "It would run on each node, and could store another value in each copy.",
-                "Let the application give the values.",
-            ))
-        }
-        Some(mention)
-            if object == "trigger"
-                && statement.has("create")
-                && (!statement.has("row") || statement.has("referencing")) =>
-        {
-            Err(ServerError::refused(
-                format!("a statement trigger on \"{}\" is not supported", mention.name()),
-                "It would run on each node that has rows, and see the rows of that node only.",
-                "Write it in a simpler form: FOR EACH ROW, without REFERENCING.",
-            ))
-        }
-        // Another database is at home alone.
-        _ if object == "database" && routine.is_none_or(|it| it.name != names.map.database()) => {
-            Ok(Place::Home)
-        }
-        // Its table is at home, and so is the sequence.
-        None if object == "sequence" && statement.has("owned") => Ok(Place::Home),
-        // It runs where the policy declares its rows to be.
-        Some(Mention::Sharded(_))
-            if code && routine.is_some_and(|it| hint::is_declared(it, names)) =>
-        {
-            Ok(Place::Nodes)
-        }
-        Some(Mention::Sharded(table)) if code => Err(ServerError::refused(
-            format!("a function that names the sharded table \"{table}\" is not supported"),
-            "It would see only the rows of the node that it happens to run on.",
-            "Declare it in the policy (functions), if all its rows have one shard key.",
-        )),
-        Some(Mention::Reference(table)) if code && writes => Err(ServerError::refused(
-            format!(
-                "a function that names the reference table \"{table}\" and writes is not \
-                     supported"
-            ),
-            "It would change the copy of one node only.",
-            "Let the application run the statements itself.",
-        )),
-        _ if object == "schema" && (statement.has("table") || statement.has("view")) => {
-            Err(ServerError::refused(
-                "CREATE SCHEMA with tables in it is not supported",
-                "A schema belongs on every node, a home table on one.",
-                "Create the schema first and its tables after it.",
-            ))
-        }
-        _ => Ok(Place::Nodes),
-    }
 }
 
 /// COPY in and out.

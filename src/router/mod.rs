@@ -11,6 +11,7 @@ mod bind;
 mod definition;
 mod first;
 mod functions;
+mod global;
 mod hint;
 mod insert;
 mod keyed;

@@ -4,8 +4,8 @@ use super::Context;
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::{ShardMap, Table, TableKind, View, leaf_name};
 use crate::sql::{
-    CopyStatement, DdlStatement, DeclareCursor, Name, Query, Source, Statement, StatementKind,
-    Strings, TableName,
+    CopyStatement, DdlStatement, DeclareCursor, Ident, Name, Query, Source, Statement,
+    StatementKind, Strings, TableName,
 };
 use crate::wire::ServerError;
 
@@ -224,6 +224,26 @@ impl<'a> Names<'a> {
                 found.push(name.name.clone());
             }
         }
+    }
+
+    /// ALTER TABLE may name a sequence: one that gives numbers to a table of the policy is on every node.
+    ///
+    /// # Errors
+    /// It is such a sequence.
+    pub(super) fn check_gives_no_numbers(&self, name: &Name) -> Result<(), ServerError> {
+        let written = [format!(".{}'", name.name), format!(".{}'", Ident(name.name.clone()))];
+        let named = |default: &String| {
+            default.contains("nextval") && written.iter().any(|it| default.contains(it))
+        };
+        let columns = self.map.tables().iter().flat_map(|table| &table.columns);
+        if !columns.filter_map(|column| column.default.as_ref()).any(named) {
+            return Ok(());
+        }
+        Err(ServerError::refused(
+            format!("ALTER TABLE can't give \"{}\" another name", name.name),
+            "It may be a sequence that gives numbers to a table of the policy.",
+            "Use ALTER SEQUENCE.",
+        ))
     }
 
     /// The first sharded table, or partition of one, that a statement that was not read may name;

@@ -10,7 +10,7 @@ use crate::shard_move::Import;
 use crate::sql::TableName;
 
 /// Reasons that the catalog knows, by the tables' object ids.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 10] = [
     // What the table is.
     "SELECT c.oid::regclass || CASE WHEN c.relkind = 'p' \
      THEN ' is partitioned already: make it anew through foreshard, and COPY its rows into it' \
@@ -36,6 +36,11 @@ const REASONS: [&str; 9] = [
     "SELECT format('trigger %I of %s has transition tables for each row, which partitions can''t have: \
      make it FOR EACH STATEMENT', tgname, tgrelid::regclass) FROM pg_trigger \
      WHERE tgrelid = ANY ($1) AND tgtype & 1 = 1 AND (tgoldtable IS NOT NULL OR tgnewtable IS NOT NULL)",
+    "SELECT format('trigger %I of %s calls %s, which asks for its table''s name: on a partition that is \
+     the partition''s; give it as an argument of the trigger instead (TG_ARGV[0])', t.tgname, \
+     t.tgrelid::regclass, p.oid::regprocedure) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+     WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgtype & 1 = 1 \
+     AND p.prosrc ~* '\\mtg_(table_name|relname|relid)\\M'",
     // What would be left with the old table.
     "SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) || ' uses the row type of ' \
      || c.oid::regclass || ': drop it, and make it again afterwards' FROM pg_class c \

@@ -50,6 +50,14 @@ pub enum AlterAction {
     Other(String),
 }
 
+impl AlterAction {
+    /// Whether rows of another table become rows of this one, or the other way round.
+    pub fn takes_in(&self) -> bool {
+        let Self::Other(words) = self else { return false };
+        matches!(words.split(' ').next(), Some("ATTACH" | "INHERIT"))
+    }
+}
+
 /// Behind ALTER TABLE.
 pub(super) fn read(cursor: &mut Cursor<'_>) -> Option<AlterTable> {
     cursor.eat_all(&["if", "exists"]);

@@ -47,8 +47,10 @@ pub enum DdlStatement {
     Global {
         /// `schema`, `type`, `function`, …
         object: String,
-        /// The name of a function, a procedure or a database.
+        /// The name of a function, a procedure or a database; the function that a new trigger calls.
         routine: Option<Name>,
+        /// The table of a trigger or a policy.
+        table: Option<Name>,
     },
 }
 
@@ -69,7 +71,9 @@ pub(super) fn read(text: &str, tokens: &[Token]) -> Option<DdlStatement> {
                 return Some(DdlStatement::View(view));
             }
             cursor.at = start;
-            object::global(&cursor).or_else(|| object::database(&mut cursor))
+            let index = || object::index(&cursor).filter(|_| verb == "alter");
+            let object = object::global(&cursor).or_else(index);
+            object.or_else(|| object::database(&mut cursor))
         }
         "truncate" => {
             cursor.eat("table");

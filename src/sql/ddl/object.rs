@@ -67,8 +67,29 @@ pub(super) fn global(cursor: &Cursor<'_>) -> Option<DdlStatement> {
         || object == "owned" && cursor.word_ahead(1) == Some("by")
         || object == "text" && cursor.word_ahead(1) == Some("search");
     let named = matches!(object, "function" | "procedure" | "routine");
-    let routine = Cursor { at: cursor.at + 1, ..*cursor }.name().filter(|_| named);
-    global.then(|| DdlStatement::Global { object: object.to_owned(), routine })
+    let of_table = matches!(object, "policy" | "trigger");
+    let routine = if object == "trigger" {
+        behind(cursor, &["execute", "function"])
+            .or_else(|| behind(cursor, &["execute", "procedure"]))
+    } else {
+        Cursor { at: cursor.at + 1, ..*cursor }.name().filter(|_| named)
+    };
+    let table = if of_table { behind(cursor, &["on"]) } else { None };
+    global.then(|| DdlStatement::Global { object: object.to_owned(), routine, table })
+}
+
+/// The name behind the first of these words in a row.
+fn behind(cursor: &Cursor<'_>, words: &[&str]) -> Option<Name> {
+    (cursor.at + 1..cursor.tokens.len()).find_map(|at| {
+        let mut here = Cursor { at, ..*cursor };
+        if here.eat_all(words) { here.name() } else { None }
+    })
+}
+
+/// `INDEX …`, behind ALTER: an index of a home table is at home only, others are everywhere.
+pub(super) fn index(cursor: &Cursor<'_>) -> Option<DdlStatement> {
+    let object = cursor.word().filter(|word| *word == "index")?.to_owned();
+    Some(DdlStatement::Global { object, routine: None, table: None })
 }
 
 /// `DATABASE name SET | RESET …`, behind ALTER: what its sessions begin with.
@@ -78,7 +99,7 @@ pub(super) fn database(cursor: &mut Cursor<'_>) -> Option<DdlStatement> {
     let name = cursor.name()?;
     let sets = matches!(cursor.word(), Some("set" | "reset"))
         && cursor.word_ahead(1) != Some("tablespace");
-    sets.then_some(DdlStatement::Global { object, routine: Some(name) })
+    sets.then_some(DdlStatement::Global { object, routine: Some(name), table: None })
 }
 
 /// `[CONCURRENTLY] [IF EXISTS] [ONLY] a, b …`
