@@ -73,6 +73,19 @@ async fn dependent_rows_are_never_lost_by_a_new_key() {
         "UPDATE items SET tenant_id = 99 WHERE tenant_id = 1",
     ])
     .await;
+    pair.all_same(&[
+        "ALTER TABLE orders DROP CONSTRAINT orders_tenant_id_fkey",
+        "ALTER TABLE orders ADD FOREIGN KEY (tenant_id) REFERENCES tenants (id) ON UPDATE CASCADE",
+    ])
+    .await;
+    // Those that would follow are not on the new key's node: it says so, and not that they are there.
+    pair.refused("UPDATE tenants SET id = 100 WHERE id = 1").await;
+    pair.all_same(&[
+        "UPDATE tenants SET id = 1, name = 'same' WHERE id = 1 RETURNING id, name",
+        "UPDATE tenants SET id = 100 WHERE id = 1000",
+    ])
+    .await;
+    pair.same_tables().await;
 }
 
 #[tokio::test]

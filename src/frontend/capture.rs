@@ -21,6 +21,8 @@ pub(super) struct Answer {
     pub columns: Option<Bytes>,
     /// The `DataRow`s, frames.
     pub rows: Vec<Bytes>,
+    /// The `NoticeResponse`s, frames.
+    pub notices: Vec<Bytes>,
     /// The last command tag.
     pub tag: String,
 }
@@ -86,6 +88,7 @@ fn read(mut kept: Bytes) -> Result<Answer, Fault> {
         match tag {
             b'T' => answer.columns = Some(frame),
             b'D' => answer.rows.push(frame),
+            b'N' => answer.notices.push(frame),
             b'C' => command_tag(&frame[5..]).clone_into(&mut answer.tag),
             b'E' => return Err(Fault::Reported(frame)),
             _ => {}

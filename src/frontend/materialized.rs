@@ -110,6 +110,9 @@ impl ClientSession {
             session.session.run_text(home, text, &mut session.client).await
         };
         let answer = self.capture(run).await?;
+        for notice in &answer.notices {
+            self.client.relay(notice).await?;
+        }
         self.client.put(Reply::CommandComplete(&answer.tag));
         Ok(())
     }

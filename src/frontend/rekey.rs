@@ -51,11 +51,15 @@ impl ClientSession {
         if let Some(lock) = &steps.lock {
             self.captured(&spread(&whole(lock, bound))).await?;
         }
+        // Before anything is deleted: a foreign key or a trigger would speak of a DELETE.
+        if let Some(refusal) = self.obstacle(&steps, nodes[0]).await? {
+            let changes = self.captured(&spread(&whole(&steps.changes, bound))).await?;
+            if !changes.rows.is_empty() {
+                return Err(refusal.into());
+            }
+        }
         let take = spread(&described_as_text(&steps.take, bound)?);
         let taken = self.captured(&take).await?;
-        if !taken.rows.is_empty() {
-            self.check_obstacles(&steps, nodes[0]).await?;
-        }
         let mut update = spread(&whole(&steps.update, bound));
         update.describe = bound.is_none();
         let updated = self.captured(&update).await?;
@@ -87,19 +91,23 @@ impl ClientSession {
         self.capture(run).await
     }
 
-    /// Refuses what would go by another way than an UPDATE does.
-    async fn check_obstacles(&mut self, steps: &RekeySteps, node: NodeId) -> Result<(), Fault> {
+    /// Why rows that get another key would go by another way than an UPDATE does.
+    async fn obstacle(
+        &mut self,
+        steps: &RekeySteps,
+        node: NodeId,
+    ) -> Result<Option<ServerError>, Fault> {
         let ask = async |session: &mut Self| {
             session.session.run_text(node, &steps.obstacles, &mut session.client).await
         };
         let found = self.capture(ask).await?;
-        let Some(row) = found.rows.first() else { return Ok(()) };
+        let Some(row) = found.rows.first() else { return Ok(None) };
         let what = super::select::values(row)?.into_iter().flatten().next().unwrap_or_default();
-        Err(ServerError::refused(
+        Ok(Some(ServerError::refused(
             "rows can't get another shard key here",
             format!("They move by DELETE and INSERT, and the table has {what}."),
-            "Insert the rows with the new key, their dependents too, and delete the old ones.",
-        )
-        .into())
+            "In one transaction, insert the rows with the new key, then their dependents, and delete the \
+             old ones, dependents first.",
+        )))
     }
 }

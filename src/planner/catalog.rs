@@ -199,6 +199,19 @@ fn helpers(sharded: &[TableName]) -> Vec<String> {
              UNION ALL SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace IN ({})",
             own_schemas()
         ),
+        // The rules of kept views, each with that of the view which has the user's query.
+        format!(
+            "CREATE VIEW {CATALOG}.kept_rules AS SELECT DISTINCT w.oid, q.oid AS query, v.oid AS view \
+             FROM pg_catalog.pg_rewrite w \
+             JOIN pg_catalog.pg_class m ON m.oid = w.ev_class AND m.relkind = 'm' \
+             JOIN pg_catalog.pg_depend d ON d.objid = w.oid \
+             AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+             JOIN pg_catalog.pg_class v ON v.oid = d.refobjid AND v.relkind = 'v' \
+             AND v.relnamespace = pg_catalog.to_regnamespace({}) \
+             JOIN pg_catalog.pg_rewrite q ON q.ev_class = v.oid",
+            Literal(kept::SCHEMA)
+        ),
     ]
 }
 
@@ -252,7 +265,13 @@ fn query_of(table: &CatalogTable, system: bool) -> String {
              AND e.typrelid <> 0 AND e.typrelid IN (SELECT h.oid FROM {CATALOG}.hidden_tables h)))",
             own_schemas()
         ),
-        "pg_depend" => from,
+        // pg_dump puts a kept view behind the tables of its query.
+        "pg_depend" => format!(
+            "{from} UNION ALL SELECT {} FROM pg_catalog.pg_depend t JOIN {CATALOG}.kept_rules k \
+             ON t.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND t.objid = k.query \
+             WHERE t.refobjid <> k.view",
+            list(true)
+        ),
         _ => format!("{from} WHERE t.oid NOT IN ({})", own_schemas()),
     }
 }
@@ -264,7 +283,8 @@ fn own_schemas() -> String {
     format!("SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname IN ({})", own.join(", "))
 }
 
-/// What a column shows instead of its value; `lifted` of a foreign key that only partitions have.
+/// What a column shows instead of its value; `lifted` of a foreign key that only partitions have, and of
+/// what a kept view depends on.
 fn value(table: &str, column: &str, lifted: bool) -> Option<String> {
     let sharded = |then: &str| {
         let is = format!("t.oid IN (SELECT s.oid FROM {CATALOG}.sharded s)");
@@ -310,6 +330,7 @@ fn value(table: &str, column: &str, lifted: bool) -> Option<String> {
             "coalesce(t.reloptions, {})",
             of_leaves("p.reloptions", " ORDER BY p.oid LIMIT 1")
         )),
+        ("pg_depend", "objid") if lifted => Some("k.oid".to_owned()),
         // A foreign key depends on the index of what it references.
         ("pg_depend", "refobjid") => Some(format!(
             "CASE WHEN t.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass \

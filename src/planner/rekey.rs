@@ -9,6 +9,8 @@ use crate::sql::{Ident, Literal, TableName};
 pub struct RekeySteps {
     /// Locks the rows first, if that is needed.
     pub lock: Option<String>,
+    /// A row where one changes its key.
+    pub changes: String,
     /// Takes the rows away whose key changes, and gives them as they are to be.
     pub take: String,
     /// Which of its columns are bare strings, which have no type.
@@ -55,12 +57,11 @@ pub fn rekey(rekey: &Rekey) -> RekeySteps {
     let returning = rekey.layout.returning.as_ref().map(part).unwrap_or_default();
     let names: Vec<_> =
         rekey.columns.iter().map(|(column, _)| Ident::new(column).to_string()).collect();
-    let lock = || {
-        let others = from.map_or_else(String::new, |from| format!(", {from}"));
-        format!("SELECT FROM {target}{others} WHERE {condition} FOR UPDATE OF {alias}")
-    };
+    let others = from.map_or_else(String::new, |from| format!(", {from}"));
+    let lock = || format!("SELECT FROM {target}{others} WHERE {condition} FOR UPDATE OF {alias}");
     RekeySteps {
         lock: rekey.locks.then(lock),
+        changes: format!("SELECT FROM {target}{others} WHERE {condition} AND ({changed}) LIMIT 1"),
         take: format!(
             "DELETE FROM {target}{} WHERE {condition} AND ({changed}) RETURNING {}",
             behind("USING"),
