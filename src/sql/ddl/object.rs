@@ -86,9 +86,14 @@ fn behind(cursor: &Cursor<'_>, words: &[&str]) -> Option<Name> {
     })
 }
 
-/// `INDEX …`, behind ALTER: an index of a home table is at home only, others are everywhere.
+/// `INDEX …`, behind ALTER: an index of a home table is at home only, others are everywhere. Not where
+/// IF EXISTS can't be said.
 pub(super) fn index(cursor: &Cursor<'_>) -> Option<DdlStatement> {
     let object = cursor.word().filter(|word| *word == "index")?.to_owned();
+    let firm = ["attach", "depends", "all"];
+    if (1..5).any(|ahead| cursor.word_ahead(ahead).is_some_and(|word| firm.contains(&word))) {
+        return None;
+    }
     Some(DdlStatement::Global { object, routine: None, table: None })
 }
 
