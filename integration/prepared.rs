@@ -122,7 +122,19 @@ async fn explain_analyze_over_nodes_shows_what_each_of_them_did() {
     let lines: Vec<String> = lines.iter().map(|row| row.get(0)).collect();
     assert_eq!(found(&lines, "->  Append ").iter().sum::<u64>(), 40, "{lines:#?}");
 
-    for refused in ["EXPLAIN ANALYZE DELETE FROM tenants", "EXPLAIN (FORMAT json) TABLE tenants"] {
+    client.batch_execute("BEGIN").await.unwrap();
+    let lines = rows(&client, &format!("{analyze} DELETE FROM tenants WHERE id > 40")).await;
+    assert!(lines[0].starts_with("Way: write"), "{lines:#?}");
+    assert_eq!(found(&lines, "->  Append ").iter().sum::<u64>(), 60, "{lines:#?}");
+    assert_eq!(rows(&client, "SELECT count(*) FROM tenants").await, ["40"]);
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let update = format!("{analyze} UPDATE tenants SET name = upper(name) WHERE name < $1");
+    client.execute(&update, &[&"tenant 2"]).await.unwrap();
+    let changed = "SELECT count(*) FROM tenants WHERE name LIKE 'TENANT%'";
+    assert_eq!(rows(&proxy.client().await, changed).await, ["12"]);
+
+    let into = "EXPLAIN ANALYZE INSERT INTO tenants SELECT id + 200 FROM tenants";
+    for refused in [into, "EXPLAIN (FORMAT json) TABLE tenants"] {
         let error = client.batch_execute(refused).await.unwrap_err();
         assert_eq!(error.code().unwrap().code(), "0A000", "{refused}");
     }

@@ -85,4 +85,4 @@ pub use run::{Cost, query_message};
 pub use scatter::Scatter;
 pub use session::{Member, Session};
 pub use sorted::Order;
-pub use spread::{Spread, SpreadPart};
+pub use spread::{Spread, SpreadPart, put_plan};

@@ -10,7 +10,7 @@ use super::pump::{Verdict, pump};
 use super::run::Cost;
 use super::{Client, Fault, Session};
 use crate::ids::NodeId;
-use crate::wire::{ServerError, SqlState, command_count, command_tag};
+use crate::wire::{Reply, ServerError, SqlState, command_count, command_tag};
 
 /// The most bytes of RETURNING rows that are kept to be put in order.
 const ROWS_BYTES_MAX: usize = 256 << 20;
@@ -60,6 +60,37 @@ impl Session {
             Err(fault) => Err(fault),
         };
         self.end_broadcast(implicit, tag, client).await
+    }
+
+    /// The same of a write behind EXPLAIN ANALYZE; the client gets each node's plan behind a line of its
+    /// own.
+    pub async fn run_analyzed(
+        &mut self,
+        spread: &Spread,
+        lines: &[String],
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        let implicit = self.begin_implicit();
+        let ran = match self.try_analyzed(spread, lines, client).await {
+            Ok(()) => self.keep_after(spread).await,
+            Err(fault) => Err(fault),
+        };
+        self.end_broadcast(implicit, ran.map(|()| "EXPLAIN".to_owned()), client).await
+    }
+
+    async fn try_analyzed(
+        &mut self,
+        spread: &Spread,
+        lines: &[String],
+        client: &mut Client,
+    ) -> Result<(), Fault> {
+        for (part, line) in spread.parts.iter().zip(lines) {
+            client.put(Reply::TextRow(line));
+            for row in self.rows_of(part.node, &part.messages).await? {
+                put_plan(client, "    ", row);
+            }
+        }
+        Ok(())
     }
 
     /// What it has noted goes to the lookups.
@@ -151,6 +182,13 @@ impl Answer {
             b'E' if self.error.is_none() => self.error = Some(Bytes::copy_from_slice(frame)),
             _ => {}
         }
+    }
+}
+
+/// Puts the lines of a node's plan.
+pub fn put_plan(client: &mut Client, indent: &str, row: Vec<Option<String>>) {
+    for line in row.into_iter().flatten() {
+        client.put(Reply::TextRow(&format!("{indent}{line}")));
     }
 }
 

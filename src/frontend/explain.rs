@@ -7,8 +7,10 @@ use futures_util::future::BoxFuture;
 
 use super::select::values;
 use super::session::ClientSession;
-use super::writes::{params_of, whole};
-use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun};
+use super::writes::{params_of, part, whole};
+use crate::executor::{BindFrames, Bound, Cost, Fault, PullMode, PullRun, Spread, put_plan};
+use crate::ids::ShardId;
+use crate::load::Access;
 use crate::planner::{self, ExplainedStep};
 use crate::router::{Explained, Route};
 use crate::wire::Reply;
@@ -46,6 +48,9 @@ impl ClientSession {
         if describe {
             self.client.put(Reply::TextColumns(&["QUERY PLAN"]));
         }
+        if let (true, Route::Write(shards)) = (explained.analyzes, &explained.route) {
+            return self.analyze_write(&steps, shards, (text, bound)).await;
+        }
         let head = text.get(..explained.start).unwrap_or_default();
         for step in &steps {
             self.client.put(Reply::TextRow(&step.line));
@@ -57,7 +62,7 @@ impl ClientSession {
             let pull =
                 async |session: &mut Self| session.session.pull(run, &mut session.client).await;
             for row in self.capture(pull).await?.rows {
-                self.show_plan("    ", values(&row)?);
+                put_plan(&mut self.client, "    ", values(&row)?);
             }
         }
         if explained.analyzes && !self.session.in_transaction() {
@@ -99,15 +104,32 @@ impl ClientSession {
                 indent = "      ";
             }
             for row in self.session.rows_of(*node, &messages).await? {
-                self.show_plan(indent, row);
+                put_plan(&mut self.client, indent, row);
             }
         }
         Ok(())
     }
 
-    fn show_plan(&mut self, indent: &str, row: Vec<Option<String>>) {
-        for line in row.into_iter().flatten() {
-            self.client.put(Reply::TextRow(&format!("{indent}{line}")));
+    /// Runs a write on its nodes, in one transaction, each behind EXPLAIN ANALYZE.
+    async fn analyze_write(
+        &mut self,
+        steps: &[ExplainedStep],
+        shards: &[ShardId],
+        (text, bound): (&str, Option<&Bound<'_, '_>>),
+    ) -> Result<(), Fault> {
+        let map = self.worker.engine.live_map.snapshot();
+        let (mut parts, mut lines) = (Vec::new(), Vec::new());
+        for step in steps {
+            let Some(node) = step.nodes.first() else {
+                self.client.put(Reply::TextRow(&step.line));
+                continue;
+            };
+            let mut cost = Cost::none(Access::Write);
+            cost.shards = shards.iter().copied().filter(|at| map.node_of(*at) == *node).collect();
+            parts.push(part(*node, cost, whole(text, bound)));
+            lines.push(step.line.clone());
         }
+        let spread = Spread { parts, describe: false, at_once: false };
+        self.session.run_analyzed(&spread, &lines, &mut self.client).await
     }
 }

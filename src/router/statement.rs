@@ -184,7 +184,8 @@ fn declared(
 }
 
 /// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text; `spread`
-/// is where the statement starts then, and whether it is to run, as it may if it only reads.
+/// is where the statement starts then, and whether it is to run, as it may where each node does its part
+/// by itself.
 fn explained(
     part: Part,
     spread: Option<(usize, bool)>,
@@ -192,8 +193,11 @@ fn explained(
 ) -> Result<Part, ServerError> {
     let wrap = |route| {
         let (start, analyzes) = spread?;
-        let reads = matches!(route, Route::Scatter(_) | Route::ScatterOver(_) | Route::Pull(_));
-        (reads || !analyzes).then(|| Arc::new(Explained { start, analyzes, route }))
+        let may_run = matches!(
+            route,
+            Route::Scatter(_) | Route::ScatterOver(_) | Route::Pull(_) | Route::Write(_)
+        );
+        (may_run || !analyzes).then(|| Arc::new(Explained { start, analyzes, route }))
     };
     let route = match part {
         Part::Keyed(keyed) => {
@@ -225,7 +229,7 @@ fn explained(
 
 fn only_text() -> ServerError {
     ServerError::refused(
-        "EXPLAIN of a statement for several nodes is only given as text, and of a write without ANALYZE",
+        "EXPLAIN of this statement for several nodes is only given as text, without ANALYZE",
         "Each node has a plan of its own.",
         "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
     )
