@@ -6,6 +6,8 @@
 mod extended;
 mod protocol_support;
 mod support;
+#[path = "protocol/over_nodes.rs"]
+mod over_nodes;
 #[path = "protocol/whole.rs"]
 mod whole;
 

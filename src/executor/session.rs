@@ -180,9 +180,16 @@ impl Session {
     }
 
     /// The connection to `node` is inside the transaction block already.
-    pub(super) fn mark_begun(&mut self, node: NodeId) {
+    pub fn mark_begun(&mut self, node: NodeId) {
         for member in self.members.iter_mut().filter(|member| member.node == node) {
             member.begun = true;
+        }
+    }
+
+    /// The connection to `node` does not get a statement that it was about to.
+    pub fn forget_given(&mut self, node: NodeId, number: u64) {
+        if let Some(member) = self.held(node) {
+            member.guard.prepared.remove(number);
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Batch {
     /// It is the proxy's own, for EXECUTE in the simple protocol: the client gets only what a
     /// `Query` is answered with.
     pub quiet: bool,
+    /// What is executed is in a block that `Sync` ends.
+    pub widened: bool,
     /// After an error: everything up to `Sync` is skipped.
     pub skipping: bool,
     /// Texts of `Parse` that no node has got yet.
@@ -244,6 +246,9 @@ impl ClientSession {
     /// Sends `Sync` and relays what is due; the transaction's state is the session's then.
     /// `false` if it was swallowed by a COPY.
     pub(super) async fn sync_batch(&mut self) -> Result<bool, Fault> {
+        if self.batch.widened {
+            return Box::pin(self.sync_widened()).await;
+        }
         let Some(node) = self.batch.node.filter(|_| self.batch.has_exchange()) else {
             self.drain().await?;
             self.end_batch().await?;
@@ -291,7 +296,7 @@ impl ClientSession {
         Ok(node)
     }
 
-    async fn end_batch(&mut self) -> Result<(), Fault> {
+    pub(super) async fn end_batch(&mut self) -> Result<(), Fault> {
         if self.batch.changes_reading {
             self.session.refresh_search_path().await?;
             self.renew_templates();
@@ -324,7 +329,7 @@ pub(super) fn with_client_names(
 
 impl Batch {
     /// Something is, or is about to be, outstanding on the node.
-    fn has_exchange(&self) -> bool {
+    pub(super) fn has_exchange(&self) -> bool {
         self.in_exchange || !self.out.is_empty()
     }
 

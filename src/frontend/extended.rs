@@ -37,6 +37,10 @@ impl ClientSession {
             _ => self.on_flush().await,
         };
         match handled {
+            Ok(()) if self.batch.skipping => {
+                self.forget_unsent();
+                Ok(())
+            }
             Ok(()) if self.batch.out.len() < OUT_BYTES_MAX => Ok(()),
             Ok(()) => match self.flush_batch().await {
                 Ok(()) => Ok(()),
@@ -220,6 +224,9 @@ impl ClientSession {
                 self.at(node).await?;
                 self.batch.out.extend_from_slice(message);
                 self.batch.due.push_back(Due::seen(b'E'));
+                if !self.batch.executed {
+                    self.session.note_outset();
+                }
                 self.batch.executed = true;
                 Ok(())
             }
@@ -283,12 +290,7 @@ impl ClientSession {
     /// Ends the exchange with a node before one with another begins.
     async fn leave(&mut self, before: NodeId) -> Result<(), Fault> {
         if self.batch.executed && !self.session.in_transaction() {
-            return Err(ServerError::refused(
-                "statements between two Syncs need different nodes",
-                "Outside of a transaction block they are one transaction of one node.",
-                "Send Sync after each, or put them into a transaction block.",
-            )
-            .into());
+            return Box::pin(self.widen()).await;
         }
         put_frame(b'S', &mut self.batch.out, |_| ());
         self.batch.due.push_back(Due::unseen(b'S'));
@@ -297,6 +299,16 @@ impl ClientSession {
         self.batch.in_exchange = false;
         self.batch.unnamed = None;
         Ok(())
+    }
+
+    /// An error came of what was sent: what was to follow on another node does not.
+    fn forget_unsent(&mut self) {
+        self.batch.out.clear();
+        for due in std::mem::take(&mut self.batch.due) {
+            if let (Due::Node { message: b'P', number, .. }, Some(node)) = (due, self.batch.node) {
+                self.session.forget_given(node, number);
+            }
+        }
     }
 
     /// Gives `node` a statement that its connection lacks.

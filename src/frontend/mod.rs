@@ -41,6 +41,7 @@ mod tls;
 mod units;
 mod upsert;
 mod whole;
+mod widened;
 mod worker;
 mod capture;
 mod first;

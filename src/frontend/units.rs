@@ -52,9 +52,7 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let text = &*prepared.text;
         let template = self.template(text);
-        if self.batch.executed && !self.session.in_transaction() {
-            return Err(not_alone().into());
-        }
+        self.widen_for_steps(&template.control).await?;
         self.end_exchange().await?;
         if self.batch.skipping {
             return Ok(());
@@ -177,14 +175,6 @@ pub(super) fn limited() -> Fault {
         "Fetch all rows at once, or add the shard key to the statement.",
     )
     .into()
-}
-
-fn not_alone() -> ServerError {
-    ServerError::refused(
-        "this statement can't share an implicit transaction with others",
-        "Between two Syncs, outside of a transaction block, it has to be alone.",
-        "Send Sync before it, or put the statements into a transaction block.",
-    )
 }
 
 /// The messages that run a portal on a node in an exchange of its own.

@@ -1,0 +1,97 @@
+//! What is executed up to Sync is one transaction, also over several nodes.
+
+use super::*;
+
+/// Parse to Execute of a text without parameters.
+fn run(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", "", &[]), describe_portal(""), execute("", 0)].concat()
+}
+
+fn insert(id: &str) -> Vec<u8> {
+    [bind("", "insert", &[Some(id)]), execute("", 0)].concat()
+}
+
+const ALL: &str = "SELECT id, note FROM t ORDER BY id";
+
+#[tokio::test]
+async fn rows_of_several_nodes_between_two_syncs_come_all_or_not_at_all() {
+    let prepared = vec![parse("insert", "INSERT INTO t VALUES ($1::int, 'many')"), sync()];
+    let ids: Vec<String> = (20..60).map(|id: i32| id.to_string()).collect();
+    let many: Vec<_> = ids.iter().map(|id| insert(id)).chain([sync()]).collect();
+    let fails = run("SELECT 1/0");
+    same_over_two_nodes(vec![
+        (prepared, 1),
+        (many, 1),
+        (vec![query(ALL)], 1),
+        (
+            vec![insert("100"), insert("101"), insert("102"), fails.clone(), insert("103"), sync()],
+            1,
+        ),
+        (vec![insert("110"), insert("x"), insert("111"), insert("112"), sync()], 1),
+        (vec![query(ALL)], 1),
+        (vec![insert("120"), insert("121"), insert("122"), flush(), insert("123"), sync()], 1),
+        (vec![insert("130"), insert("131"), insert("132"), flush(), fails, sync()], 1),
+        (vec![insert("140"), sync(), insert("141"), insert("142"), sync()], 2),
+        (vec![query(ALL)], 1),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn statements_of_one_node_and_of_all_share_the_transaction_up_to_sync() {
+    let change = || run("UPDATE t SET note = note || '+' WHERE id < 9");
+    let count = || run("SELECT count(*), max(note) FROM t WHERE note LIKE '%+'");
+    let one = |id: i32| run(&format!("DELETE FROM t WHERE id = {id}"));
+    let fails = || run("SELECT 1/0");
+    same_over_two_nodes(vec![
+        (vec![change(), count(), one(1), one(2), one(3), count(), sync()], 1),
+        (vec![query(ALL)], 1),
+        (vec![one(4), one(5), change(), count(), fails(), sync()], 1),
+        (vec![change(), one(4), fails(), sync()], 1),
+        (vec![change(), fails(), one(4), sync(), count(), sync()], 2),
+        (vec![query(ALL)], 1),
+        (vec![one(6), run("SET work_mem = '3MB'"), count(), run("SHOW work_mem"), sync()], 1),
+        (vec![query("SHOW work_mem")], 1),
+        (vec![run("BEGIN"), one(7), change(), run("COMMIT"), count(), sync()], 1),
+        (vec![run("BEGIN"), one(8), change(), sync()], 1),
+        (vec![count(), one(9), run("ROLLBACK"), count(), one(10), sync()], 1),
+        (vec![query(ALL)], 1),
+        (
+            vec![
+                run("CREATE TABLE other (x int)"),
+                one(5),
+                run("INSERT INTO other VALUES (1)"),
+                sync(),
+            ],
+            1,
+        ),
+        (vec![run("SELECT x FROM other"), run("DROP TABLE other"), fails(), sync()], 1),
+        (vec![run("SELECT x FROM other"), count(), sync()], 1),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn portals_live_up_to_sync() {
+    let rows = || parse("rows", "SELECT id FROM t WHERE id <> $1 ORDER BY id");
+    let add = |id: i32| run(&format!("INSERT INTO t VALUES ({id}, 'new')"));
+    same_over_two_nodes(vec![
+        (
+            vec![
+                rows(),
+                bind("p", "rows", &[Some("3")]),
+                execute("p", 2),
+                add(11),
+                execute("p", 3),
+                add(12),
+                add(13),
+                execute("p", 0),
+                sync(),
+            ],
+            1,
+        ),
+        (vec![execute("p", 0), sync()], 1),
+        (vec![query(ALL)], 1),
+    ])
+    .await;
+}

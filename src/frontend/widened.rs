@@ -1,0 +1,126 @@
+//! The implicit transaction of the extended protocol, over several nodes.
+//!
+//! What is executed up to `Sync` outside of a transaction block is one transaction. While one node does
+//! all of it, that is the node's own. Once another node is needed it becomes a block that the session
+//! ends at `Sync`: a BEGIN that comes before a node's `Sync` takes what was executed before it in.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::batch::Due;
+use super::session::ClientSession;
+use super::simple::is_ours;
+use crate::executor::Fault;
+use crate::router::Control;
+use crate::wire::{ServerError, put_frame};
+
+/// How long the message behind an `Execute` is waited for; most are there already.
+const NEXT: Duration = Duration::from_secs(1);
+
+impl ClientSession {
+    /// Outside of a transaction block what was executed since the last `Sync`, and what comes up to the
+    /// next one, gets a block. An error of the node's leaves the batch skipping.
+    pub(super) async fn widen(&mut self) -> Result<(), Fault> {
+        if self.session.in_transaction() {
+            return Ok(());
+        }
+        let node = self.batch.node.filter(|_| self.batch.executed && self.batch.has_exchange());
+        if let Some(node) = node {
+            self.put_begin();
+            self.drain().await?;
+            self.batch.in_exchange = false;
+            self.batch.unnamed = None;
+            if self.batch.skipping {
+                return Ok(());
+            }
+            self.session.begin("BEGIN");
+            self.session.mark_begun(node);
+        } else {
+            self.session.begin("BEGIN");
+        }
+        self.batch.widened = true;
+        Ok(())
+    }
+
+    /// The same before a statement that the proxy runs in steps of its own, unless it is alone. What the
+    /// proxy does itself, as SET, needs it only behind others.
+    ///
+    /// # Errors
+    /// 0A000: it is about transactions, and not the first.
+    pub(super) async fn widen_for_steps(&mut self, control: &Control) -> Result<(), Fault> {
+        let open = self.session.in_transaction() && !self.batch.widened;
+        let follows = self.batch.executed || self.batch.widened;
+        if open || !follows && is_ours(control) {
+            return Ok(());
+        }
+        if follows && is_about_transactions(control) {
+            return Err(not_first().into());
+        }
+        if follows || !self.is_last().await? { self.widen().await } else { Ok(()) }
+    }
+
+    /// Whether the client's next message is `Sync`.
+    async fn is_last(&mut self) -> Result<bool, Fault> {
+        let next = timeout(NEXT, self.client.frame()).await;
+        let frame = next.ok().transpose()?.flatten();
+        Ok(frame.is_some_and(|frame| frame.tag == b'S'))
+    }
+
+    /// BEGIN, and the end of the node's part of the exchange.
+    fn put_begin(&mut self) {
+        let batch = &mut self.batch;
+        put_frame(b'P', &mut batch.out, |out| out.extend_from_slice(b"\0BEGIN\0\0\0"));
+        put_frame(b'B', &mut batch.out, |out| out.extend_from_slice(&[0; 8]));
+        put_frame(b'E', &mut batch.out, |out| out.extend_from_slice(&[0; 5]));
+        put_frame(b'S', &mut batch.out, |_| ());
+        batch.due.extend([b'P', b'B', b'E', b'S'].map(Due::unseen));
+    }
+
+    /// `Sync` ends the block; `false` if it was swallowed by a COPY.
+    pub(super) async fn sync_widened(&mut self) -> Result<bool, Fault> {
+        if self.batch.has_exchange() {
+            put_frame(b'S', &mut self.batch.out, |_| ());
+            self.batch.due.push_back(Due::unseen(b'S'));
+        }
+        let drained = self.drain().await;
+        if drained.is_ok() && std::mem::take(&mut self.batch.sync_is_lost) {
+            return Ok(false);
+        }
+        self.batch.widened = false;
+        self.batch.in_exchange = false;
+        let whole =
+            drained.is_ok() && !self.batch.skipping && self.session.check_not_failed().is_ok();
+        let ended = if !self.session.in_transaction() {
+            Ok(())
+        } else if whole {
+            self.session.commit().await
+        } else {
+            self.session.rollback().await
+        };
+        drained?;
+        ended?;
+        self.end_batch().await.map(|()| true)
+    }
+}
+
+fn is_about_transactions(control: &Control) -> bool {
+    matches!(
+        control,
+        Control::Begin
+            | Control::Commit { .. }
+            | Control::Rollback { .. }
+            | Control::Savepoint { .. }
+            | Control::Release { .. }
+            | Control::RollbackTo { .. }
+            | Control::SetTransaction { .. }
+    )
+}
+
+fn not_first() -> ServerError {
+    ServerError::refused(
+        "a statement about transactions can't follow others up to Sync",
+        "Outside of a transaction block what is executed up to Sync is a transaction of its own.",
+        "Send Sync before it.",
+    )
+}
