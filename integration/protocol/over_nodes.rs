@@ -72,6 +72,26 @@ async fn statements_of_one_node_and_of_all_share_the_transaction_up_to_sync() {
 }
 
 #[tokio::test]
+async fn errors_about_rows_name_the_tables() {
+    let define = "ALTER TABLE t ADD UNIQUE (id, note), ALTER note SET NOT NULL, \
+                  ADD CONSTRAINT short CHECK (note NOT LIKE '%\"t_s1\"%')";
+    let check = "INSERT INTO t SELECT id + 50, '\"t_s1\"' FROM t WHERE id = 1";
+    same_over_two_nodes(vec![
+        (vec![query(define)], 1),
+        (vec![query("INSERT INTO t VALUES (1, 'again')")], 1),
+        (vec![query("INSERT INTO t VALUES (2, 'again'), (3, 'again')")], 1),
+        (vec![query("INSERT INTO t VALUES (4)")], 1),
+        (vec![query("UPDATE t SET note = NULL WHERE id = 5")], 1),
+        (vec![query(check)], 1),
+        (vec![run("INSERT INTO t VALUES (6, 'x')"), sync()], 1),
+        (vec![parse("p", "UPDATE t SET note = $2 WHERE id = $1"), sync()], 1),
+        (vec![bind("", "p", &[Some("7"), None]), execute("", 0), sync()], 1),
+        (vec![bind("", "p", &[Some("7"), None]), execute("", 0), sync()], 1),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn portals_live_up_to_sync() {
     let rows = || parse("rows", "SELECT id FROM t WHERE id <> $1 ORDER BY id");
     let add = |id: i32| run(&format!("INSERT INTO t VALUES ({id}, 'new')"));

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::plain_names::with_tables;
 use super::reports::Reports;
-use super::{CancelTarget, Fault};
+use super::{CancelTarget, Engine, Fault};
 use crate::backend::Stream;
 use crate::wire::{Frame, HEADER, Malformed, Reply, ServerError, frame_at};
 
@@ -29,6 +30,8 @@ pub struct Client {
     outgoing: BytesMut,
     /// Of its session, which may have been cancelled by the proxy itself.
     target: Option<Arc<CancelTarget>>,
+    /// Knows what its tables are called.
+    engine: Option<Arc<Engine>>,
     /// What it is told of settings before the next `ReadyForQuery`.
     reports: Reports,
 }
@@ -48,7 +51,7 @@ impl Client {
     /// Takes over a connected socket.
     pub fn new(stream: Stream) -> Self {
         let (incoming, outgoing) = (BytesMut::new(), BytesMut::new());
-        Self { stream, incoming, outgoing, target: None, reports: Reports::default() }
+        Self { stream, incoming, outgoing, target: None, engine: None, reports: Reports::default() }
     }
 
     /// Gives the socket back; what was received and not consumed is lost.
@@ -166,14 +169,16 @@ impl Client {
         self.put(Reply::Error(error));
     }
 
-    /// Its session is the one that cancel requests reach by this.
-    pub fn belongs_to(&mut self, target: &Arc<CancelTarget>) {
-        self.target = Some(Arc::clone(target));
+    /// Its session is the one that cancel requests reach by this, and its tables are this engine's.
+    pub fn belongs_to(&mut self, target: &Arc<CancelTarget>, engine: &Arc<Engine>) {
+        (self.target, self.engine) = (Some(Arc::clone(target)), Some(Arc::clone(engine)));
     }
 
-    /// What the client gets instead of a node's error, if the proxy was the cause of that.
+    /// What the client gets instead of a node's error, if the proxy was the cause of that, or of its names.
     pub(super) fn instead_of(&self, frame: &[u8]) -> Option<BytesMut> {
-        let error = self.target.as_ref()?.instead_of(frame)?;
+        let Some(error) = self.target.as_ref()?.instead_of(frame) else {
+            return with_tables(frame, &self.engine.as_ref()?.live_map.load());
+        };
         let mut out = BytesMut::new();
         Reply::Error(&error).put(&mut out);
         Some(out)

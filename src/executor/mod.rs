@@ -40,6 +40,7 @@ mod open_pull;
 mod outside;
 mod parents;
 mod placed;
+mod plain_names;
 mod pull;
 mod pump;
 mod redefined;

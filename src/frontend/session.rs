@@ -91,7 +91,7 @@ impl ClientSession {
             client.flush().await?;
             return Ok(None);
         }
-        client.belongs_to(&session.cancel);
+        client.belongs_to(&session.cancel, &worker.engine);
         let (of, database) = (Arc::clone(&user), startup.database.clone());
         let who = Who { user: of, database, address, since: Instant::now() };
         let cancel = worker.cancels.enter(startup.minor, Arc::clone(&session.cancel), who);
