@@ -62,7 +62,10 @@ impl ClientSession {
             return Ok(());
         }
         if is_ours(&template.control) {
-            return self.control(&template.control, text).await;
+            self.control(&template.control, text).await?;
+            // What came before a COMMIT has ended with it.
+            self.batch.executed &= self.session.in_transaction();
+            return Ok(());
         }
         self.session.check_not_failed()?;
         if self.next_rows(portal, limit).await? {

@@ -54,7 +54,9 @@ impl ClientSession {
         if open || !follows && is_ours(control) {
             return Ok(());
         }
-        if follows && is_about_transactions(control) {
+        let about =
+            control.moves_transaction() || matches!(control, Control::SetTransaction { .. });
+        if follows && about {
             return Err(not_first().into());
         }
         if follows || !self.is_last().await? { self.widen().await } else { Ok(()) }
@@ -102,19 +104,6 @@ impl ClientSession {
         ended?;
         self.end_batch().await.map(|()| true)
     }
-}
-
-fn is_about_transactions(control: &Control) -> bool {
-    matches!(
-        control,
-        Control::Begin
-            | Control::Commit { .. }
-            | Control::Rollback { .. }
-            | Control::Savepoint { .. }
-            | Control::Release { .. }
-            | Control::RollbackTo { .. }
-            | Control::SetTransaction { .. }
-    )
 }
 
 fn not_first() -> ServerError {

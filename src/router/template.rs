@@ -248,17 +248,7 @@ fn changes_session(statement: &Statement) -> bool {
 }
 
 fn moves_transaction(statement: &Statement) -> bool {
-    matches!(
-        &statement.kind,
-        StatementKind::Control(
-            Control::Begin
-                | Control::Commit { .. }
-                | Control::Rollback { .. }
-                | Control::Savepoint { .. }
-                | Control::Release { .. }
-                | Control::RollbackTo { .. }
-        )
-    )
+    matches!(&statement.kind, StatementKind::Control(control) if control.moves_transaction())
 }
 
 /// A block begins that does not end in the text: what node joins it later has to know how it began. What

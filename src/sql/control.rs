@@ -89,6 +89,21 @@ pub enum Control {
     },
 }
 
+impl Control {
+    /// Whether it begins or ends a transaction block, or a part of one.
+    pub fn moves_transaction(&self) -> bool {
+        matches!(
+            self,
+            Self::Begin
+                | Self::Commit { .. }
+                | Self::Rollback { .. }
+                | Self::Savepoint { .. }
+                | Self::Release { .. }
+                | Self::RollbackTo { .. }
+        )
+    }
+}
+
 /// What `DISCARD` throws away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
