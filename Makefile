@@ -3,7 +3,7 @@
 .PHONY: help setup build dist test check chaos demo bench bench-move fuzz regress forecast-eval
 
 help:
-	@echo 'make dist    target/dist/foreshard, as it is installed: a longer build, faster than a release build'
+	@echo 'make dist    target/dist/foreshard, as it is installed: built twice, by a profile of the first one under load'
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
 	@echo 'make test    all tests; installs PostgreSQL and etcd if they are missing'
 	@echo 'make check   format, lints, tests'
@@ -20,8 +20,8 @@ setup:
 build:
 	cargo build --release
 
-dist:
-	cargo build --profile dist --bin foreshard
+dist: setup
+	bash integration/dist/build.sh
 
 test: setup
 	@bash integration/setup/install.sh etcd

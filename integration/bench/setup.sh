@@ -3,6 +3,7 @@
 # $under, if set, is a command that both proxies run under.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. integration/bench/common.sh
 foreshard=${FORESHARD:-target/release/foreshard}
 rows=100000
 
@@ -19,32 +20,6 @@ stop() {
   rm -rf "$work"
 }
 trap stop EXIT
-
-fail() {
-  echo "bench: $1" >&2
-  [ -z "${2:-}" ] || tail -n 20 "$2" >&2
-  exit 1
-}
-
-# PostgreSQL's client programs, also where the distribution does not put them on PATH.
-PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)/usr/sbin
-command -v pgbench >/dev/null || fail "pgbench is not installed"
-
-free_port() { # the first free one of 127.0.0.1 from $1 upwards
-  local port=$1
-  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
-  echo "$port"
-}
-
-wait_for() { # $1: what, $2: its log, then a command that succeeds once it is there
-  local what=$1 log=$2 try
-  shift 2
-  for try in $(seq 300); do
-    "$@" >/dev/null 2>&1 && return 0
-    sleep 0.1
-  done
-  fail "$what does not start" "$log"
-}
 
 sql() { psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -U postgres -p "$1" bench -Atc "$2"; }
 
