@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::{TestDatabase, TestProxy, rows};
 use tokio_postgres::Client;
 
@@ -40,11 +42,16 @@ async fn an_execute_goes_where_its_arguments_say() {
         .batch_execute("PREPARE most AS SELECT max(id) FROM tenants WHERE id < $1")
         .await
         .unwrap();
-    for id in 1..20 {
-        assert_eq!(rows(&client, &format!("EXECUTE one({id})")).await, [format!("tenant {id}")]);
-        let most = rows(&client, &format!("EXECUTE most({id} + 1)")).await;
-        assert_eq!(most, [id.to_string()]);
-    }
+    // None of them waits for more of the client.
+    let all = async {
+        for id in 1..20 {
+            let one = rows(&client, &format!("EXECUTE one({id})")).await;
+            assert_eq!(one, [format!("tenant {id}")]);
+            let most = rows(&client, &format!("EXECUTE most({id} + 1)")).await;
+            assert_eq!(most, [id.to_string()]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), all).await.unwrap();
     let plan = rows(&client, "EXPLAIN (COSTS off) EXECUTE one(5)").await.join("\n");
     assert!(plan.contains("tenants_s"), "{plan}");
     let plan = rows(&client, "EXPLAIN EXECUTE most(5)").await.join("\n");

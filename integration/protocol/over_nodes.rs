@@ -66,6 +66,7 @@ async fn statements_of_one_node_and_of_all_share_the_transaction_up_to_sync() {
             ],
             1,
         ),
+        (vec![run("VACUUM t"), close_portal(""), sync()], 1),
         (vec![run("BEGIN"), one(8), change(), sync()], 1),
         (vec![count(), one(9), run("ROLLBACK"), count(), one(10), sync()], 1),
         (vec![query(ALL)], 1),

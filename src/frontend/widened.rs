@@ -13,7 +13,7 @@ use super::session::ClientSession;
 use super::simple::is_ours;
 use crate::executor::Fault;
 use crate::router::Control;
-use crate::wire::{ServerError, put_frame};
+use crate::wire::{ServerError, put_command, put_frame};
 
 /// How long the message behind an `Execute` is waited for; most are there already.
 const NEXT: Duration = Duration::from_secs(1);
@@ -62,19 +62,26 @@ impl ClientSession {
         if follows || !self.is_last().await? { self.widen().await } else { Ok(()) }
     }
 
-    /// Whether the client's next message is `Sync`.
+    /// Whether the client's next message is `Sync`, perhaps after some that close portals; or nothing more
+    /// comes: EXECUTE in the simple protocol is an exchange of the proxy's own.
     async fn is_last(&mut self) -> Result<bool, Fault> {
-        let next = timeout(NEXT, self.client.frame()).await;
-        let frame = next.ok().transpose()?.flatten();
-        Ok(frame.is_some_and(|frame| frame.tag == b'S'))
+        if self.batch.quiet {
+            return Ok(true);
+        }
+        let mut at = 0;
+        loop {
+            let next = timeout(NEXT, self.client.frame_after(at)).await;
+            match next.ok().transpose()?.flatten() {
+                Some(frame) if frame.tag == b'C' => at += frame.len,
+                frame => return Ok(frame.is_some_and(|frame| frame.tag == b'S')),
+            }
+        }
     }
 
     /// BEGIN, and the end of the node's part of the exchange.
     fn put_begin(&mut self) {
         let batch = &mut self.batch;
-        put_frame(b'P', &mut batch.out, |out| out.extend_from_slice(b"\0BEGIN\0\0\0"));
-        put_frame(b'B', &mut batch.out, |out| out.extend_from_slice(&[0; 8]));
-        put_frame(b'E', &mut batch.out, |out| out.extend_from_slice(&[0; 5]));
+        put_command("BEGIN", &mut batch.out);
         put_frame(b'S', &mut batch.out, |_| ());
         batch.due.extend([b'P', b'B', b'E', b'S'].map(Due::unseen));
     }
