@@ -7,7 +7,7 @@ use super::columns::{ColumnsError, ask};
 use super::run::query_message;
 use super::{Engine, Fault, Session};
 use crate::backend::NodeAddress;
-use crate::router::{Access, Template, through};
+use crate::router::{Access, Template, through, through_view};
 use crate::shard_map::{Derived, ShardMap, TableKind, Through, View};
 use crate::sql::{Literal, Statement, Strings, TableName, parse};
 use crate::wire::ServerError;
@@ -220,12 +220,7 @@ impl Session {
         let found = self.evaluate_here(map.home(), &query_message(&question), 1).await?;
         match found.into_iter().flatten().flatten().next() {
             None => Ok(()),
-            Some(view) => Err(ServerError::refused(
-                format!("the view \"{view}\" can't be written"),
-                "It reads a reference table, of which the home node's copy alone would change.",
-                "Write the reference table itself.",
-            )
-            .into()),
+            Some(view) => Err(through_view(&view).into()),
         }
     }
 }

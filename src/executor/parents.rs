@@ -94,8 +94,7 @@ impl Session {
         let holds_locks = self.members.iter().any(Member::has_begun);
         let limit = if holds_locks { BESIDE_LOCKS } else { self.engine.config().ddl_timeout() };
         let home = self.engine.live_map.load().home();
-        let member = self.ask(home, &query_message(TIMEOUT)).await?;
-        let rows = member.guard.finish_command().await?.rows;
+        let rows = self.rows_of(home, &query_message(TIMEOUT)).await?;
         let own = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
         Ok(own.map_or(limit, |ms| limit.min(Duration::from_millis(ms))))
     }
@@ -105,8 +104,7 @@ impl Session {
         let mut tables = parents.tables.clone();
         if let Some(query) = &parents.of_indexes {
             let home = self.engine.live_map.load().home();
-            let member = self.ask(home, &query_message(query)).await?;
-            for row in member.guard.finish_command().await?.rows {
+            for row in self.rows_of(home, &query_message(query)).await? {
                 if let [Some(schema), Some(name)] = row.as_slice() {
                     tables.push(TableName::new(schema.as_str(), name.as_str()));
                 }

@@ -53,6 +53,7 @@ pub use merge_rows::{MergeKey, MergeRows, MergeTo, MergeWith};
 pub use pull::{Pull, PullColumn, PullKind, PullTable, Reduction};
 pub use pull_keys::PullKeys;
 pub use reference::Once;
+pub use reference::through_view;
 pub use rekey::Rekey;
 pub use route::{Access, Context, Declared, Explained, Params, Route};
 pub use template::{CopyIn, CopyOut, Ddl, Template, template, template_plain, template_together};

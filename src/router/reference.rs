@@ -70,7 +70,7 @@ pub(super) fn check_code(
 }
 
 /// What is written through a view of the home node.
-pub(super) fn through_view(view: &str) -> ServerError {
+pub fn through_view(view: &str) -> ServerError {
     ServerError::refused(
         format!("the view \"{view}\" can't be written"),
         "It reads a reference table, of which the home node's copy alone would change.",
