@@ -12,7 +12,8 @@ pub struct Files {
     pub folder: &'static str,
 }
 
-const APP: Files = Files { folder: "app" };
+/// The set of this room, with which others go on.
+pub const APP: Files = Files { folder: "app" };
 
 impl Files {
     fn text_of(&self, name: &str) -> String {
@@ -21,7 +22,8 @@ impl Files {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    async fn fixture(&self) -> Fixture {
+    /// Both sides with schema and rows.
+    pub async fn fixture(&self) -> Fixture {
         let fixture = Fixture::start(&self.text_of("policy.yaml")).await;
         fixture.define(&self.text_of("schema.sql")).await;
         fixture.fill(&self.text_of("rows.sql")).await;
@@ -145,6 +147,11 @@ async fn sessions_give_what_one_postgresql_gives() {
 #[tokio::test]
 async fn texts_of_several_statements_give_what_one_postgresql_gives() {
     assert_all_right(&script("texts").await);
+}
+
+#[tokio::test]
+async fn transaction_blocks_give_what_one_postgresql_gives() {
+    assert_all_right(&script("blocks").await);
 }
 
 /// A partition's trigger sees the partition's name.

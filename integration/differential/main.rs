@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 mod app;
+mod chains;
 mod clinic;
 mod compare;
 mod fixture;

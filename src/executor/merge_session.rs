@@ -268,8 +268,14 @@ impl MergeSession {
 /// Whether a text of the transaction is about its modes, which the merge session has its own of.
 fn sets_transaction(text: &str) -> bool {
     let mut words = text.split_ascii_whitespace().map(str::to_ascii_lowercase);
-    words.next().as_deref() == Some("set")
-        && matches!(words.next().as_deref(), Some("transaction" | "constraints"))
+    match words.next().as_deref() {
+        Some("commit") => true,
+        Some("set") => {
+            let mut words = words.skip_while(|word| matches!(word.as_str(), "local" | "session"));
+            words.next().is_some_and(|w| w.starts_with("transaction") || w == "constraints")
+        }
+        _ => false,
+    }
 }
 
 /// Whether an `ErrorResponse` says that a column is neither grouped nor aggregated.

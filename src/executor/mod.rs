@@ -8,6 +8,7 @@ mod arguments;
 mod at_once;
 mod broadcast;
 mod cancel;
+mod chain;
 mod claim;
 mod client;
 mod columns;

@@ -200,11 +200,6 @@ impl Session {
         self.release();
     }
 
-    /// The text of the client's BEGIN, inside its transaction block.
-    pub fn begin_text(&self) -> Option<String> {
-        self.transaction.begin.clone()
-    }
-
     /// A node that joins the transaction later must run `text`, one statement, after BEGIN.
     pub fn remember(&mut self, text: &str) {
         self.transaction.prelude.push(text.to_owned());

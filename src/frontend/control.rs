@@ -22,10 +22,14 @@ impl ClientSession {
             Control::Commit { chain } => self.end_block(text, *chain, true).await,
             Control::Rollback { chain } => self.end_block(text, *chain, false).await,
             Control::Savepoint { .. } => self.in_block(text, "SAVEPOINT").await,
-            Control::Release { .. } => self.in_block(text, "RELEASE").await,
+            Control::Release { .. } => {
+                self.join_to_check().await?;
+                self.in_block(text, "RELEASE").await
+            }
             Control::RollbackTo { .. } => {
                 self.session.check_whole()?;
                 self.session.unfail();
+                self.join_to_check().await?;
                 self.in_block(text, "ROLLBACK").await
             }
             Control::SetTransaction { text } => {
@@ -44,8 +48,11 @@ impl ClientSession {
             Control::Set { name, local: false, values: None, .. } => {
                 self.reset(Some(name), text, "SET").await
             }
-            Control::Set { name, local, .. } => {
+            Control::Set { name, local, values, .. } => {
                 self.session.will_set(name);
+                if *local && !is_surely_valid(name, values.as_deref()) {
+                    self.join_to_check().await?;
+                }
                 self.set(text, *local).await
             }
             Control::Reset { name } => self.reset(name.as_deref(), text, "RESET").await,
@@ -86,21 +93,20 @@ impl ClientSession {
 
     /// COMMIT or ROLLBACK, as the transaction's state allows.
     async fn end_block(&mut self, text: &str, chain: bool, commit: bool) -> Result<(), Fault> {
-        let Some(begin) = self.session.begin_text() else { return self.pass(text).await };
+        if !self.session.in_transaction() {
+            return self.pass(text).await;
+        }
+        let next = if chain { Some(self.session.begin_of_next().await?) } else { None };
         let failed = self.session.status() == TransactionStatus::Failed;
         let nodes = self.session.begun_nodes();
         let failed_unseen = failed && !self.session.failed_on_node();
-        if let ([node], false) = (nodes.as_slice(), failed_unseen) {
-            let node = *node;
-            if !commit || failed {
-                self.cursors.clear();
-            }
-            self.session.run_text(node, text, &mut self.client).await?;
+        if !commit || failed {
+            self.cursors.clear();
+        }
+        if let ([node], false, None) = (nodes.as_slice(), failed_unseen, &next) {
+            self.session.run_text(*node, text, &mut self.client).await?;
         } else {
             let commit = commit && !failed;
-            if !commit {
-                self.cursors.clear();
-            }
             if nodes.is_empty() {
                 self.session.forget_block();
             } else if commit {
@@ -108,8 +114,8 @@ impl ClientSession {
             } else {
                 self.session.rollback().await?;
             }
-            if chain {
-                self.session.begin(&begin);
+            if let Some(begin) = next {
+                self.session.begin_chained(&begin);
             }
             self.client.put(Reply::CommandComplete(if commit { "COMMIT" } else { "ROLLBACK" }));
         }
@@ -135,8 +141,24 @@ impl ClientSession {
                 return Err(Fault::Reported(error.freeze()));
             }
         }
-        self.session.remember(text);
-        self.session.run_text(*last, text, &mut self.client).await
+        self.session.run_text(*last, text, &mut self.client).await?;
+        if self.session.check_not_failed().is_ok() {
+            self.session.remember(text);
+        }
+        Ok(())
+    }
+
+    /// A node tells whether a savepoint is there, or a setting can be set, before any has joined the
+    /// block.
+    async fn join_to_check(&mut self) -> Result<(), Fault> {
+        if self.session.check_not_failed().is_err()
+            || !self.session.in_transaction()
+            || !self.session.begun_nodes().is_empty()
+        {
+            return Ok(());
+        }
+        let node = self.session.any_node();
+        self.session.join_block(node).await
     }
 
     /// SET CONSTRAINTS: those that are named may be on some nodes only, but the home node tells
@@ -158,8 +180,11 @@ impl ClientSession {
                 return Err(Fault::Reported(error.freeze()));
             }
         }
-        self.session.remember(&lenient);
-        self.session.run_text(home, text, &mut self.client).await
+        self.session.run_text(home, text, &mut self.client).await?;
+        if self.session.check_not_failed().is_ok() {
+            self.session.remember(&lenient);
+        }
+        Ok(())
     }
 
     async fn set(&mut self, text: &str, local: bool) -> Result<(), Fault> {
@@ -274,6 +299,7 @@ impl ClientSession {
                 false
             }
             Control::Reset { .. } | Control::Set { values: None, .. } => !resets_here,
+            Control::Commit { chain } | Control::Rollback { chain } => !chain,
             _ => true,
         }
     }
@@ -287,6 +313,25 @@ impl ClientSession {
             self.session.expect_settings_change();
         }
         self.batch.changes_reading |= template.changes_reading;
+    }
+}
+
+/// Whether no server could refuse SET LOCAL with these values: of what stands at the start of many blocks.
+fn is_surely_valid(name: &str, values: Option<&[String]>) -> bool {
+    let Some([value]) = values else { return false };
+    match name {
+        "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
+            let unit = value.trim_start_matches(|c: char| c.is_ascii_digit());
+            let digits = value.len() - unit.len();
+            let most = match unit {
+                "" | "ms" => 9,
+                "s" => 6,
+                "min" => 4,
+                _ => 0,
+            };
+            (1..=most).contains(&digits)
+        }
+        _ => name.contains('.') && !name.starts_with("plpgsql."),
     }
 }
 

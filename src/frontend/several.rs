@@ -35,8 +35,8 @@ impl ClientSession {
         if implicit { self.session.commit().await } else { Ok(()) }
     }
 
-    /// The same for a text in a block that has failed, which may end it.
-    pub(super) async fn several_after_failure(&mut self, text: &str) -> Result<(), Fault> {
+    /// The same for a text in a block, which may end it or parts of it.
+    pub(super) async fn each_of_several(&mut self, text: &str) -> Result<(), Fault> {
         let parsed = parse(text, self.session.strings());
         let spans: Vec<_> = parsed.statements.iter().map(|it| it.span.clone()).collect();
         self.several(text, &spans).await

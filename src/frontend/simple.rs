@@ -67,11 +67,11 @@ impl ClientSession {
             self.client.put(Reply::EmptyQuery);
         } else if is_ours(&template.control) {
             self.control(&template.control, text).await?;
+        } else if template.moves_transaction && self.parts_of_block() {
+            self.each_of_several(text).await?;
         } else if let Some(node) = self.session.failed_node() {
             let cost = Cost::none(load::Access::Read);
             return self.session.run_query(node, message, &mut self.client, &cost).await;
-        } else if template.moves_transaction && self.session.check_not_failed().is_err() {
-            self.several_after_failure(text).await?;
         } else {
             self.session.check_not_failed()?;
             match self.way(text, params, template).await? {
@@ -94,6 +94,13 @@ impl ClientSession {
         }
         self.ready();
         Ok(())
+    }
+
+    /// Whether texts that begin or end parts of a transaction block run one statement at a time: nodes
+    /// that join it later have to know of each.
+    fn parts_of_block(&self) -> bool {
+        let failed = self.session.check_not_failed().is_err();
+        failed || self.session.in_transaction() && !self.is_plain()
     }
 
     /// Runs a text that does not go to one node as it is; leaves `ReadyForQuery` to the caller.

@@ -255,9 +255,20 @@ fn moves_transaction(statement: &Statement) -> bool {
 /// is set in the text is reported at its end, so that such a text stays whole.
 fn leaves_a_block(statements: &[Statement]) -> bool {
     let control = |statement: &Statement, which: fn(&Control) -> bool| matches!(&statement.kind, StatementKind::Control(control) if which(control));
-    let begins = |it: &Statement| control(it, |it| matches!(it, Control::Begin));
+    let begins = |it: &Statement| {
+        let chains = |it: &Control| match it {
+            Control::Begin => true,
+            Control::Commit { chain } | Control::Rollback { chain } => *chain,
+            _ => false,
+        };
+        control(it, chains)
+    };
     let ends = |it: &Statement| {
-        control(it, |it| matches!(it, Control::Commit { .. } | Control::Rollback { .. }))
+        let over = |it: &Control| match it {
+            Control::Commit { chain } | Control::Rollback { chain } => !chain,
+            _ => false,
+        };
+        control(it, over)
     };
     let begun = statements.iter().rposition(begins);
     let is_left = begun.is_some_and(|at| !statements[at..].iter().any(ends));
