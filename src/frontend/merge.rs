@@ -13,6 +13,7 @@ use crate::ids::ShardId;
 use crate::load::Access;
 use crate::planner;
 use crate::router::{MergeRows, MergeTo, MergeWith, Params, Route};
+use crate::sql::Ident;
 use crate::wire::{ServerError, SqlState};
 
 /// The most rows of a source: a node must see all of its own at once.
@@ -37,9 +38,10 @@ impl ClientSession {
         let types: Vec<(u32, i32)> = columns.iter().map(|(_, oid)| (*oid, -1)).collect();
         let kinds = self.type_names(&types, false).await?;
         let rows = selected.rows.iter().map(|row| values(row)).collect::<Result<Vec<_>, _>>()?;
+        let scalar = self.is_scalar(merge, &columns, &kinds, typed).await?;
         let names = columns.iter().map(|(name, _)| name.clone());
         let named: Vec<(String, String)> = names.zip(kinds).collect();
-        let written = planner::merge(merge, &named, &rows);
+        let written = planner::merge(merge, &named, &rows, scalar);
         let text = written.text.clone();
         let source = MergeRows { columns: &columns, rows: &rows };
         let way = match &merge.to {
@@ -58,6 +60,37 @@ impl ClientSession {
         // Without rows it is checked, and does nothing.
         let way = way.map_or(Way::Node(home, Cost::none(Access::Write)), Way::Steps);
         self.write_way(way, &text, typed).await
+    }
+
+    /// Whether a row of the source, named as a whole, is its one value: that of a function which gives no
+    /// composite values.
+    async fn is_scalar(
+        &mut self,
+        merge: &MergeWith,
+        columns: &[(String, u32)],
+        kinds: &[String],
+        typed: Option<&Bound<'_, '_>>,
+    ) -> Result<bool, Fault> {
+        let source = merge.text.get(merge.source.clone()).unwrap_or_default();
+        let ([(_, oid)], [kind]) = (columns, kinds) else { return Ok(false) };
+        if source.starts_with('(') || !source.contains('(') {
+            return Ok(false);
+        }
+        // Neither a table's row nor a function's composite value has the type of its column.
+        let whole = Ident::new(&merge.alias);
+        let told = format!("SELECT COALESCE({whole}.*) FROM {source} WHERE false");
+        let told = self.fetch(&told, typed).await?;
+        let described = told.columns.as_ref().map_or(Ok(Vec::new()), |c| described_columns(c))?;
+        let scalar = matches!(described.as_slice(), [(_, whole)] if whole == oid);
+        if scalar && kind.ends_with("[]") {
+            return Err(ServerError::refused(
+                "this MERGE needs several nodes",
+                "Its source is a function that gives arrays, each as a row.",
+                "Write a query as its source: USING (SELECT …) AS name.",
+            )
+            .into());
+        }
+        Ok(scalar)
     }
 
     /// Passes the gates of the shards that rows belong to; the shard of each row, or all.

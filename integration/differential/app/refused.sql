@@ -21,3 +21,4 @@ SELECT word FROM ts_stat('SELECT search FROM tasks') ORDER BY word;
 SELECT query_to_xml('SELECT * FROM accounts WHERE id = 1', true, false, '');
 SELECT schema_to_xml('public', true, false, '');
 SELECT a.id, table_to_xml('tasks'::regclass, true, false, '') FROM accounts a WHERE a.id = 1;
+MERGE INTO counters c USING pg_blocking_pids(1) AS k ON c.account_id = 1 + k[1] WHEN MATCHED THEN UPDATE SET name = k.*::text;
