@@ -43,19 +43,15 @@ async fn blocks_that_are_chained_have_the_modes_that_one_postgresql_gives_them()
     let mut pair = fixture.pair().await;
     let mut report = Report::new("chains");
     (report.script, report.text_only) = (true, true);
-    let mut step = 0;
-    for begin in BEGINS {
-        for first in USES {
-            for end in ENDS {
-                step += 1;
-                let (second, again) = (USES[step % USES.len()], ENDS[step % 2]);
-                let parts = [begin, first, &[end][..], second, &[again], &AFTER];
-                for sql in parts.into_iter().flatten() {
-                    let sql = (*sql).to_owned();
-                    let statement = Statement { sql, unordered: true, parameters: None };
-                    report.add(&mut pair, &statement).await;
-                }
-            }
+    let ends = |first| ENDS.map(|end| (first, end));
+    let uses = |begin| USES.into_iter().flat_map(ends).map(move |(first, end)| (begin, first, end));
+    for (step, (begin, first, end)) in BEGINS.into_iter().flat_map(uses).enumerate() {
+        let (second, again) = (USES[(step + 1) % USES.len()], ENDS[(step + 1) % 2]);
+        let parts = [begin, first, &[end], second, &[again], &AFTER];
+        for sql in parts.into_iter().flatten() {
+            let sql = (*sql).to_owned();
+            let statement = Statement { sql, unordered: true, parameters: None };
+            report.add(&mut pair, &statement).await;
         }
     }
     report.print();
