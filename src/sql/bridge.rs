@@ -42,11 +42,12 @@ fn translate(text: &str, tokens: &[Token]) -> Result<(Vec<TokenWithSpan>, Remove
     let mut cursor = Cursor::new(text, tokens);
     let mut out = Vec::with_capacity(tokens.len() + 4);
     let mut removed = Removed::default();
+    let has_xml = lacking::has_xml(tokens);
     while let Some(token) = cursor.token() {
         if skip_symbols(&mut cursor) || edit(&mut cursor, &mut out, &mut removed)? {
             continue;
         }
-        match lacking::edit(&mut cursor) {
+        match lacking::edit(&mut cursor, has_xml) {
             Some(Instead::Nothing) => {}
             Some(Instead::One(grammar)) => push(&mut out, grammar, token),
             None => {
