@@ -38,3 +38,8 @@ async fn names_on_its_search_path_mean_what_they_mean_on_one_postgresql() {
 async fn what_it_keeps_in_materialized_views_gives_what_one_postgresql_gives() {
     script("materialized").await;
 }
+
+#[tokio::test]
+async fn tables_that_it_makes_of_queries_have_what_they_have_on_one_postgresql() {
+    script("made").await;
+}

@@ -40,9 +40,25 @@ impl ClientSession {
     where
         F: AsyncFnOnce(&mut Self) -> Result<(), Fault>,
     {
-        let (near, mut far) = UnixStream::pair()?;
+        let kept = self.answering(work, keep).await??;
+        if kept.len() >= BYTES_MAX {
+            return Err(too_much().into());
+        }
+        read(kept.freeze())
+    }
+
+    /// The same; `keeping` gets the bytes of the answers. It has to read all of them.
+    pub(super) async fn answering<F, K>(
+        &mut self,
+        work: F,
+        keeping: impl FnOnce(UnixStream) -> K,
+    ) -> Result<K::Output, Fault>
+    where
+        F: AsyncFnOnce(&mut Self) -> Result<(), Fault>,
+        K: Future,
+    {
+        let (near, far) = UnixStream::pair()?;
         let own = std::mem::replace(&mut self.client, Client::new(Stream::Unix(near)));
-        let mut kept = BytesMut::new();
         let working = async {
             let worked = work(self).await;
             let flushed = self.client.flush().await;
@@ -52,26 +68,24 @@ impl ClientSession {
             drop(near);
             worked.and(flushed.map_err(Fault::from))
         };
-        let keeping = async {
-            loop {
-                kept.reserve(READ_BYTES);
-                if far.read_buf(&mut kept).await? == 0 {
-                    return Ok::<_, std::io::Error>(());
-                }
-                if kept.len() > BYTES_MAX {
-                    kept.truncate(BYTES_MAX);
-                    tokio::io::copy(&mut far, &mut tokio::io::sink()).await?;
-                    return Ok(());
-                }
-            }
-        };
-        let (worked, keeping) = tokio::join!(working, keeping);
-        worked?;
-        keeping?;
-        if kept.len() >= BYTES_MAX {
-            return Err(too_much().into());
+        let (worked, kept) = tokio::join!(working, keeping(far));
+        worked.map(|()| kept)
+    }
+}
+
+/// All of it, up to the most that is kept.
+async fn keep(mut far: UnixStream) -> std::io::Result<BytesMut> {
+    let mut kept = BytesMut::new();
+    loop {
+        kept.reserve(READ_BYTES);
+        if far.read_buf(&mut kept).await? == 0 {
+            return Ok(kept);
         }
-        read(kept.freeze())
+        if kept.len() > BYTES_MAX {
+            kept.truncate(BYTES_MAX);
+            tokio::io::copy(&mut far, &mut tokio::io::sink()).await?;
+            return Ok(kept);
+        }
     }
 }
 

@@ -193,9 +193,7 @@ impl ClientSession {
 
     /// Fills the table behind a kept view with the rows of all nodes; how many there are.
     async fn fill_kept(&mut self, kept: &KeptView, query: &str) -> Result<u64, Fault> {
-        let fill = kept.fill(query);
-        let run = async |session: &mut Self| Box::pin(session.rewritten(&fill, None)).await;
-        Ok(self.capture(run).await?.count())
+        Box::pin(self.fill(&kept.rows(), query, None)).await
     }
 
     /// Runs a statement on the home node, of which the client hears only an error.

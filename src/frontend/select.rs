@@ -1,11 +1,12 @@
 //! INSERT of a query's rows: the query runs like any other, its rows are inserted like any others.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::capture::Answer;
 use super::look_up::Led;
 use super::session::ClientSession;
 use super::simple::Way;
+use super::spool::Spool;
 use super::writes::params_of;
 use crate::executor::{BindFrames, Bound, Fault, PullMode, PullRun, Scatter, query_message};
 use crate::planner::{literal, renumbered};
@@ -17,7 +18,21 @@ use crate::wire::{Bind, FIRST_USER_OID, Reader, Reply, ServerError, SqlState, bo
 const ROWS_A_STATEMENT: usize = 1_000;
 
 /// The most rows with ON CONFLICT, which must see all of them at once.
-const ROWS_MAX: usize = 100_000;
+const ROWS_MAX: u64 = 100_000;
+
+/// Rows as literals, some at a time.
+struct Portions<'a> {
+    rows: Spool,
+    most: usize,
+    kinds: &'a [String],
+    untyped: &'a [bool],
+}
+
+impl Portions<'_> {
+    async fn next(&mut self) -> Result<Vec<String>, Fault> {
+        literal_rows(&self.rows.portion(self.most).await?, self.kinds, Some(self.untyped))
+    }
+}
 
 impl ClientSession {
     /// Runs `INSERT … SELECT`; leaves `ReadyForQuery` to the caller.
@@ -30,13 +45,16 @@ impl ClientSession {
         let source = insert.text.get(layout.source.clone()).unwrap_or_default();
         let types = self.types_in(&insert.text, bound).await?;
         let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
-        let selected = self.fetch(source, typed.as_ref()).await?;
-        let count = selected.columns.as_ref().map_or(Ok(0), |c| types_of(c).map(|it| it.len()))?;
-        let untyped: Vec<bool> =
-            bare_columns(source, count).iter().map(|bare| is_untyped(*bare, &types)).collect();
-        let rows = self.literals(&selected, Some(&untyped)).await?;
+        let read =
+            async |session: &mut Self| session.read_as(source, typed.as_ref(), Some(&[0, 0])).await;
+        let rows = Box::pin(self.spool(read)).await?;
+        let columns = rows.columns.as_ref().map_or(Ok(Vec::new()), |c| types_of(c))?;
+        let untyped: Vec<bool> = bare_columns(source, columns.len())
+            .iter()
+            .map(|bare| is_untyped(*bare, &types))
+            .collect();
         let (head, tail) = (&insert.text[..layout.source.start], &insert.text[layout.source.end..]);
-        if rows.is_empty() {
+        if rows.count == 0 {
             // The same without rows: checks it, and describes what RETURNING gives.
             let text = format!("{head}{}{tail}", without_rows(source, &untyped));
             let home = self.worker.engine.live_map.load().home();
@@ -44,12 +62,14 @@ impl ClientSession {
             return self.write_way(Way::Node(home, cost), &text, typed.as_ref()).await;
         }
         let whole = layout.conflict;
-        if whole && rows.len() > ROWS_MAX {
+        if whole && rows.count > ROWS_MAX {
             return Err(too_many().into());
         }
-        let portion = if whole { rows.len() } else { ROWS_A_STATEMENT };
+        let most = if whole { usize::MAX } else { ROWS_A_STATEMENT };
+        let kinds = self.type_names(&columns, false).await?;
+        let mut source = Portions { rows, most, kinds: &kinds, untyped: &untyped };
         let insert = async |session: &mut Self| {
-            session.insert_portions(head, tail, &rows, (portion, typed.as_ref())).await
+            session.insert_portions((head, tail), &mut source, typed.as_ref()).await
         };
         self.in_one_block("INSERT 0", insert).await
     }
@@ -119,13 +139,16 @@ impl ClientSession {
 
     async fn insert_portions(
         &mut self,
-        head: &str,
-        tail: &str,
-        rows: &[String],
-        (portion, bound): (usize, Option<&Bound<'_, '_>>),
+        (head, tail): (&str, &str),
+        source: &mut Portions<'_>,
+        bound: Option<&Bound<'_, '_>>,
     ) -> Result<u64, Fault> {
         let mut count = 0;
-        for (index, rows) in rows.chunks(portion).enumerate() {
+        for index in 0.. {
+            let rows = source.next().await?;
+            if rows.is_empty() {
+                break;
+            }
             let text = format!("{head}VALUES {}{tail}", rows.join(", "));
             let answer =
                 self.capture(async |session| session.rewritten(&text, bound).await).await?;
@@ -171,16 +194,23 @@ impl ClientSession {
         bound: Option<&Bound<'_, '_>>,
         results: Option<&[u8]>,
     ) -> Result<Answer, Fault> {
-        let Some(bound) = bound else {
-            let read = async |session: &mut Self| Box::pin(session.read(source, None)).await;
-            return self.capture(read).await;
-        };
+        let read = async |session: &mut Self| session.read_as(source, bound, results).await;
+        self.capture(read).await
+    }
+
+    /// Runs a query with those parameters that it uses.
+    pub(super) async fn read_as(
+        &mut self,
+        source: &str,
+        bound: Option<&Bound<'_, '_>>,
+        results: Option<&[u8]>,
+    ) -> Result<(), Fault> {
+        let Some(bound) = bound else { return Box::pin(self.read(source, None)).await };
         let (text, numbers) = renumbered(source);
         let (frame, types) = part_of(&numbers, results, bound);
         let bind = Bind::read(body(&frame)).map_err(crate::executor::ClientError::from)?;
         let part = Bound { types: &types, bind: &bind };
-        let read = async |session: &mut Self| Box::pin(session.read(&text, Some(&part))).await;
-        self.capture(read).await
+        Box::pin(self.read(&text, Some(&part))).await
     }
 
     /// Runs a query.
@@ -242,15 +272,12 @@ impl ClientSession {
         }
     }
 
-    /// Each row as `(…)` of literals, with the types of the query's columns; a column that is a
-    /// string without a type, by `untyped`, has none here either. Without `untyped` also NULLs have
-    /// types where nothing else tells them.
+    /// Each row as `(…)` of literals, with the types of the query's columns: [`literal_rows`].
     pub(super) async fn literals(
         &mut self,
         selected: &Answer,
         untyped: Option<&[bool]>,
     ) -> Result<Vec<String>, Fault> {
-        let is_untyped = |at: usize| untyped.and_then(|all| all.get(at)) == Some(&true);
         if selected.rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -258,26 +285,7 @@ impl ClientSession {
             Some(columns) => self.type_names(&types_of(columns)?, false).await?,
             None => Vec::new(),
         };
-        let mut rows = Vec::with_capacity(selected.rows.len());
-        for (number, row) in selected.rows.iter().enumerate() {
-            let values = values(row)?;
-            let value = |(index, value): (usize, Option<String>)| {
-                let kind = types.get(index).filter(|_| !is_untyped(index));
-                match (value, kind) {
-                    // VALUES that are all NULL would be texts; in INSERT they have the column's type.
-                    (None, Some(kind)) if number == 0 && untyped.is_none() => {
-                        format!("CAST(NULL AS {kind})")
-                    }
-                    (value, kind) => {
-                        let kind = kind.map_or("unknown", String::as_str).to_owned();
-                        literal(&value.map(|value| (value, kind)))
-                    }
-                }
-            };
-            let values: Vec<String> = values.into_iter().enumerate().map(value).collect();
-            rows.push(format!("({})", values.join(", ")));
-        }
-        Ok(rows)
+        literal_rows(&selected.rows, &types, untyped)
     }
 
     /// The names of types, each with its modifier if that is wanted: whatever node has described
@@ -303,10 +311,39 @@ impl ClientSession {
             run.await
         };
         let answer = self.capture(session).await?;
-        let name =
-            |row: &bytes::Bytes| Ok(values(row)?.into_iter().flatten().next().unwrap_or_default());
+        let name = |row: &Bytes| Ok(values(row)?.into_iter().flatten().next().unwrap_or_default());
         answer.rows.iter().map(name).collect()
     }
+}
+
+/// Each row as `(…)` of literals of these types; a column that is a string without a type, by
+/// `untyped`, has none here either. Without `untyped` also NULLs have types where nothing else tells
+/// them.
+fn literal_rows(
+    frames: &[Bytes],
+    types: &[String],
+    untyped: Option<&[bool]>,
+) -> Result<Vec<String>, Fault> {
+    let is_untyped = |at: usize| untyped.and_then(|all| all.get(at)) == Some(&true);
+    let mut rows = Vec::with_capacity(frames.len());
+    for (number, row) in frames.iter().enumerate() {
+        let value = |(index, value): (usize, Option<String>)| {
+            let kind = types.get(index).filter(|_| !is_untyped(index));
+            match (value, kind) {
+                // VALUES that are all NULL would be texts; in INSERT they have the column's type.
+                (None, Some(kind)) if number == 0 && untyped.is_none() => {
+                    format!("CAST(NULL AS {kind})")
+                }
+                (value, kind) => {
+                    let kind = kind.map_or("unknown", String::as_str).to_owned();
+                    literal(&value.map(|value| (value, kind)))
+                }
+            }
+        };
+        let values: Vec<String> = values(row)?.into_iter().enumerate().map(value).collect();
+        rows.push(format!("({})", values.join(", ")));
+    }
+    Ok(rows)
 }
 
 /// Whether [`ClientSession::write`] runs it.

@@ -1,5 +1,5 @@
 //! A table made of a query's rows, where these are on several nodes: the home node makes it empty, by
-//! the query's columns, and the rows are inserted like any others.
+//! the query's columns, and it is filled.
 
 use super::session::ClientSession;
 use super::simple::Way;
@@ -27,7 +27,7 @@ impl ClientSession {
         made: &TableAs,
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(), Fault> {
-        let types = self.types_in(&made.insert, bound).await?;
+        let types = self.types_in(&made.query, bound).await?;
         let typed = bound.map(|bound| Bound { types: &types, bind: bound.bind });
         if made.no_data || made.if_not_exists && self.is_there(&made.name, made.temporary).await? {
             if typed.is_none() {
@@ -44,10 +44,7 @@ impl ClientSession {
         let work = async |session: &mut Self| {
             let empty = async |session: &mut Self| session.make_empty(made, typed.as_ref()).await;
             session.capture(empty).await?;
-            let fill = async |session: &mut Self| {
-                Box::pin(session.rewritten(&made.insert, typed.as_ref())).await
-            };
-            Ok(session.capture(fill).await?.count())
+            Box::pin(session.fill(&made.name, &made.query, typed.as_ref())).await
         };
         self.in_one_block("SELECT", work).await
     }

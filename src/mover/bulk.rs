@@ -8,6 +8,7 @@ use super::batch::{Rows, carried};
 use super::change::{RawText, Relation};
 use super::error::MoveError;
 use super::names::{self, quoted};
+use crate::wire::{put_copy_text, put_with_backslashes};
 
 impl Rows {
     /// `COPY` of rows that came, and its data.
@@ -23,7 +24,7 @@ impl Rows {
                 if column.data_type == b'n' {
                     data.put_slice(b"\\N");
                 } else {
-                    put_escaped(column.as_bytes(), &mut data);
+                    put_copy_text(column.as_bytes(), &mut data);
                 }
             }
             data.put_u8(b'\n');
@@ -119,31 +120,7 @@ fn array(rows: &[TupleData], at: usize, relation: &Relation) -> Result<RawText, 
     Ok(RawText(Some(out.freeze())))
 }
 
-/// A value as a field of COPY's text.
-fn put_escaped(value: &[u8], out: &mut BytesMut) {
-    put_with_backslashes(value, out, |byte| match byte {
-        b'\\' => Some(b'\\'),
-        b'\n' => Some(b'n'),
-        b'\r' => Some(b'r'),
-        b'\t' => Some(b't'),
-        _ => None,
-    });
-}
-
 /// A value within the quotes of an array's element.
 fn put_quoted(value: &[u8], out: &mut BytesMut) {
     put_with_backslashes(value, out, |byte| matches!(byte, b'\\' | b'"').then_some(byte));
-}
-
-fn put_with_backslashes(value: &[u8], out: &mut BytesMut, escape: impl Fn(u8) -> Option<u8>) {
-    let mut rest = value;
-    while let Some((at, letter)) =
-        rest.iter().enumerate().find_map(|(at, byte)| escape(*byte).map(|letter| (at, letter)))
-    {
-        out.put_slice(&rest[..at]);
-        out.put_u8(b'\\');
-        out.put_u8(letter);
-        rest = &rest[at + 1..];
-    }
-    out.put_slice(rest);
 }

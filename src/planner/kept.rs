@@ -94,7 +94,7 @@ impl KeptView {
     }
 
     /// The table that holds rows for a moment.
-    fn rows(&self) -> String {
+    pub fn rows(&self) -> String {
         format!("{SCHEMA}.r{}", self.number)
     }
 
@@ -123,11 +123,6 @@ impl KeptView {
     /// What keeps others from filling the table.
     pub fn lock(&self) -> String {
         format!("LOCK TABLE {} IN EXCLUSIVE MODE", self.rows())
-    }
-
-    /// What fills the table.
-    pub fn fill(&self, query: &str) -> String {
-        format!("INSERT INTO {} {query}", self.rows())
     }
 
     /// What empties it.

@@ -1,4 +1,4 @@
-//! CREATE TABLE … AS and SELECT … INTO, read by hand: an empty table, and an INSERT of the query's rows.
+//! CREATE TABLE … AS and SELECT … INTO, read by hand: an empty table, and the query whose rows it gets.
 
 use super::cursor::Cursor;
 use super::lexer::{Kind, Strings, Token, tokens};
@@ -16,8 +16,8 @@ pub struct TableAs {
     pub no_data: bool,
     /// What makes the table without rows.
     pub empty: String,
-    /// What fills it.
-    pub insert: String,
+    /// Whose rows fill it.
+    pub query: String,
 }
 
 /// Reads one statement; `None` if it is none of these.
@@ -64,7 +64,7 @@ fn created(cursor: &mut Cursor<'_>) -> Option<TableAs> {
         temporary,
         no_data,
         empty: format!("{} WITH NO DATA", cursor.slice(0..end)),
-        insert: format!("INSERT INTO {name} {}", cursor.slice(start..end)),
+        query: cursor.slice(start..end).to_owned(),
         name,
     })
 }
@@ -105,7 +105,7 @@ fn selected(text: &str, all: &[Token]) -> Option<TableAs> {
         temporary: kind == "TEMP ",
         no_data: false,
         empty: format!("CREATE {kind}TABLE {name} AS {query} WITH NO DATA"),
-        insert: format!("INSERT INTO {name} {query}"),
+        query: query.to_owned(),
     })
 }
 
@@ -117,19 +117,19 @@ mod tests {
     fn both_forms_are_an_empty_table_and_its_rows() {
         let read = |text: &str| {
             let made = table_as(text, Strings::Standard).unwrap();
-            format!("{} / {}", made.empty, made.insert)
+            format!("{} / {}", made.empty, made.query)
         };
         assert_eq!(
             read(
                 "CREATE TEMP TABLE s.t (a, b) ON COMMIT DROP AS SELECT 1, cast(2 AS int) WITH DATA"
             ),
             "CREATE TEMP TABLE s.t (a, b) ON COMMIT DROP AS SELECT 1, cast(2 AS int) WITH NO DATA / \
-             INSERT INTO s.t SELECT 1, cast(2 AS int)"
+             SELECT 1, cast(2 AS int)"
         );
         assert_eq!(
             read("WITH w AS (SELECT 1) SELECT a INTO TEMP TABLE \"T\" FROM w"),
             "CREATE TEMP TABLE \"T\" AS WITH w AS (SELECT 1) SELECT a   FROM w WITH NO DATA / \
-             INSERT INTO \"T\" WITH w AS (SELECT 1) SELECT a   FROM w"
+             WITH w AS (SELECT 1) SELECT a   FROM w"
         );
         assert!(table_as("CREATE TABLE t AS EXECUTE q", Strings::Standard).is_none());
         assert!(

@@ -2,6 +2,7 @@
 //!
 //! The only room that knows the message crate. Works on bytes, never on sockets.
 
+mod copy_text;
 mod error;
 mod frame;
 mod md5;
@@ -12,6 +13,7 @@ mod requests;
 mod scram;
 mod startup;
 
+pub use copy_text::{put_copy_text, put_with_backslashes};
 pub use error::{ServerError, Severity, SqlState};
 pub use frame::{FRAME_MAX, Frame, HEADER, frame_at, put_frame};
 pub use md5::{is_md5_verifier, md5_answer, md5_verifier};
