@@ -106,6 +106,30 @@ async fn errors_about_rows_name_the_tables() {
 }
 
 #[tokio::test]
+async fn errors_about_rows_name_constraints_and_indexes_as_they_were_named() {
+    let define = "ALTER TABLE t ADD CONSTRAINT \"My uq\" UNIQUE (id, note), ALTER note SET NOT NULL";
+    let again = || query("INSERT INTO t SELECT id, note FROM t WHERE id = 2");
+    let other = "INSERT INTO t SELECT id + 100, lower(note) FROM t WHERE id = 3";
+    same_over_two_nodes(vec![
+        (vec![query("ALTER TABLE t RENAME CONSTRAINT t_pkey TO t_one")], 1),
+        (vec![query("INSERT INTO t VALUES (1, 'again')")], 1),
+        (vec![query("INSERT INTO t VALUES (2, 'again'), (3, 'again')")], 1),
+        (vec![query("ALTER TABLE t DROP CONSTRAINT t_one"), query(define)], 2),
+        (vec![again()], 1),
+        (vec![query("BEGIN"), again(), query("ROLLBACK")], 3),
+        (vec![query("ALTER TABLE t RENAME CONSTRAINT \"My uq\" TO other_uq")], 1),
+        (vec![again()], 1),
+        (vec![run("INSERT INTO t SELECT id, note FROM t"), sync()], 1),
+        (vec![query("ALTER TABLE t DROP CONSTRAINT other_uq")], 1),
+        (vec![query("CREATE UNIQUE INDEX lowered ON t (id, lower(note)) WHERE id < 1000")], 1),
+        (vec![query(other), query(other)], 2),
+        (vec![query("ALTER INDEX lowered RENAME TO lowered_again")], 1),
+        (vec![again()], 1),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn portals_live_up_to_sync() {
     let rows = || parse("rows", "SELECT id FROM t WHERE id <> $1 ORDER BY id");
     let add = |id: i32| run(&format!("INSERT INTO t VALUES ({id}, 'new')"));

@@ -256,7 +256,7 @@ impl Session {
                 Ok(())
             }
             Err(fault) => {
-                let fault = client.told(fault);
+                let fault = client.told(fault).await;
                 if implicit {
                     self.rollback().await?;
                 } else {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::plain_names::with_tables;
 use super::reports::Reports;
 use super::{CancelTarget, Engine, Fault};
 use crate::backend::Stream;
@@ -175,9 +174,9 @@ impl Client {
     }
 
     /// What the client gets instead of a node's error, if the proxy was the cause of that, or of its names.
-    pub(super) fn instead_of(&self, frame: &[u8]) -> Option<BytesMut> {
+    pub(super) async fn instead_of(&self, frame: &[u8]) -> Option<BytesMut> {
         let Some(error) = self.target.as_ref()?.instead_of(frame) else {
-            return with_tables(frame, &self.engine.as_ref()?.live_map.load());
+            return Box::pin(self.engine.as_ref()?.with_tables(frame)).await;
         };
         let mut out = BytesMut::new();
         Reply::Error(&error).put(&mut out);
@@ -186,10 +185,10 @@ impl Client {
 
     /// The fault as the client is to hear of it, which can't be told any more once its transaction is
     /// over.
-    pub fn told(&self, fault: Fault) -> Fault {
+    pub async fn told(&self, fault: Fault) -> Fault {
         match fault {
             Fault::Reported(frame) => {
-                let instead = self.instead_of(&frame).map(BytesMut::freeze);
+                let instead = self.instead_of(&frame).await.map(BytesMut::freeze);
                 Fault::Reported(instead.unwrap_or(frame))
             }
             other => other,
@@ -198,7 +197,7 @@ impl Client {
 
     /// Adds a node's error.
     pub async fn relay_error(&mut self, frame: &[u8]) -> io::Result<()> {
-        match self.instead_of(frame) {
+        match self.instead_of(frame).await {
             Some(instead) => self.relay(&instead).await,
             None => self.relay(frame).await,
         }

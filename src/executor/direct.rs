@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use super::Engine;
+use super::plain_names::IndexNames;
 use crate::ids::NodeId;
 use crate::sql::TableName;
 
@@ -60,6 +61,8 @@ pub struct DirectLeaves {
     /// Grows when all that was found is forgotten.
     generation: AtomicU64,
     found: Mutex<HashMap<Place, KnownLeaves>>,
+    /// What clients call their indexes.
+    pub(super) index_names: IndexNames,
 }
 
 #[derive(Debug)]
@@ -118,6 +121,7 @@ impl DirectLeaves {
         let mut found = self.found.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
         found.clear();
+        self.index_names.forget();
     }
 }
 

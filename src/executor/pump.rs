@@ -95,7 +95,9 @@ pub async fn pump(
                 b'T' | b't' if verdict.forwards() && !pool.has_known_ids() => {
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }
-                b'E' if verdict.forwards() => client.instead_of(&backend.incoming()[at..at + here]),
+                b'E' if verdict.forwards() => {
+                    client.instead_of(&backend.incoming()[at..at + here]).await
+                }
                 _ => {
                     backend.note(at..at + here);
                     None

@@ -100,7 +100,7 @@ impl ClientSession {
                 Ok(())
             }
             Err(fault) => {
-                let fault = self.client.told(fault);
+                let fault = self.client.told(fault).await;
                 if implicit {
                     self.session.rollback().await?;
                 } else {

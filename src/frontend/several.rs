@@ -23,7 +23,10 @@ impl ClientSession {
             let statement = text.get(span.clone()).unwrap_or_default();
             let before = self.session.check_not_failed().is_err();
             let ran = Box::pin(self.one_of_several(statement, &mut implicit)).await;
-            let ran = ran.map_err(|fault| self.client.told(fault));
+            let ran = match ran {
+                Err(fault) => Err(self.client.told(fault).await),
+                ran => ran,
+            };
             let failed = ran.is_err() || !before && self.session.check_not_failed().is_err();
             if failed && implicit {
                 self.session.rollback().await?;
