@@ -5,27 +5,24 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::task::Waker;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use super::limits::{NodeLimit, Slot, Waiting};
+use super::limits::{NodeLimit, Slot};
+use super::place::Place;
+use super::shelf::{Idle, Pick, Shelf, is_fresh, is_over};
 use super::ticket::Look;
 use super::{
     BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, LiveConfig, Login,
-    Moment, NodeAddress, Oids, Permits, PoolMode, Ticket, TicketId,
+    Moment, NodeAddress, Oids, PoolMode, Ticket,
 };
 use crate::ids::NodeId;
 use crate::runtime::Tasks;
-
-/// How long a connection that is too old is kept for a session that may ask `currval`.
-const KEPT_FOR: Duration = Duration::from_mins(1);
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
 #[derive(Debug)]
@@ -33,13 +30,12 @@ pub struct Pool {
     of: PoolOf,
     login: ArcSwap<Login>,
     config: LiveConfig,
-    idle: Mutex<Vec<Idle>>,
-    permits: Permits,
-    /// Checkouts that wait for one.
-    waiting: AtomicUsize,
-    /// How long those waited.
+    pub(super) shelf: Mutex<Shelf>,
+    /// How long checkouts waited for their turn.
     waited: metrics::Histogram,
     limit: Arc<NodeLimit>,
+    /// The watch over those who wait.
+    pub(super) watch: Tasks,
 }
 
 /// The node that a pool's connections lead to.
@@ -55,25 +51,17 @@ pub struct PoolOf {
     pub defaults: DefaultsOf,
 }
 
-/// A connection that nobody has checked out.
-#[derive(Debug)]
-struct Idle {
-    connection: Box<Connection>,
-    slot: Slot,
-    /// Who used it last, and whether they would miss it: beside each other in memory for all that are
-    /// idle, as each checkout looks through them.
-    owner: Option<TicketId>,
-    missed: bool,
-    /// It has state of its owner's, so that only that session may have it; it counts as in use.
-    reserved: Option<OwnedSemaphorePermit>,
-}
-
-/// What a checkout finds.
-enum Pick {
-    Ready(Idle),
-    /// Its owner would miss what it has left there: look first.
-    Look(Idle, Arc<Ticket>),
-    Open,
+/// How a pool is filled, in connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filling {
+    /// Sessions hold them.
+    pub in_use: usize,
+    /// Nobody holds them.
+    pub idle: usize,
+    /// Statements that wait for one.
+    pub waiting: usize,
+    /// How many there may be.
+    pub size: usize,
 }
 
 /// A checked-out connection. Goes back when it is dropped clean; is closed otherwise.
@@ -83,7 +71,6 @@ pub struct Guard {
     pool: Arc<Pool>,
     /// The pool's mode when it was checked out.
     pub mode: PoolMode,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -94,12 +81,11 @@ impl Pool {
         config: LiveConfig,
         (size, limit): (u32, Arc<NodeLimit>),
     ) -> Arc<Self> {
-        let permits = Permits::new(size);
-        let idle = Mutex::default();
+        let shelf = Mutex::new(Shelf::new(size));
         let login = ArcSwap::from_pointee(login);
-        let waiting = AtomicUsize::new(0);
         let waited = metrics::histogram!("foreshard_backend_checkout_wait_seconds");
-        let pool = Arc::new(Self { of, login, config, idle, permits, waiting, waited, limit });
+        let watch = Tasks::new();
+        let pool = Arc::new(Self { of, login, config, shelf, waited, limit, watch });
         pool.limit.enter(&pool);
         pool
     }
@@ -140,52 +126,56 @@ impl Pool {
     /// A connection for the session of `ticket` that is there and needs nothing, as most are. `None`
     /// says nothing: [`Pool::checkout`] knows what is to be done.
     pub fn try_checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Guard> {
-        let permit = self.permits.take()?;
-        self.take_ready(ticket, permit).ok()
+        let mut shelf = self.shelf.lock();
+        if !shelf.turns.take() {
+            return None;
+        }
+        self.take_ready(shelf, ticket, Place::taken(self)).ok()
     }
 
     /// A connection for the session of `ticket`: the one that it had last, an idle one, or a new
     /// one; waits for its turn up to the deadline. Cancel safe.
     pub async fn checkout(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Result<Guard, ConnectError> {
-        if let Some((idle, permit)) = self.take_reserved(ticket) {
-            return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
+        let reserved = self.shelf.lock().take_reserved(ticket);
+        if let Some(idle) = reserved {
+            let place = Place::taken(self);
+            return Ok(self.guard(idle.connection, idle.slot, place, ticket));
         }
         let deadline = Instant::now() + self.config().checkout_timeout();
-        let permit = self.permit(deadline).await?;
-        match self.take_ready(ticket, permit) {
+        let place = self.place(deadline).await?;
+        match self.take_ready(self.shelf.lock(), ticket, place) {
             Ok(guard) => Ok(guard),
             // The rare rest is large: who only waits for a turn, as many do, does not pay for it.
-            Err(permit) => Box::pin(self.make_ready(ticket, permit, deadline)).await,
+            Err(place) => Box::pin(self.make_ready(ticket, place, deadline)).await,
         }
     }
 
-    /// A connection that needs nothing; gives the permit back where there is none.
-    fn take_ready(
+    /// A connection that needs nothing; gives the place back where there is none.
+    fn take_ready<'a>(
         self: &Arc<Self>,
+        mut shelf: MutexGuard<'_, Shelf>,
         ticket: &Arc<Ticket>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Guard, OwnedSemaphorePermit> {
-        let taken = {
-            let mut idle = self.idle.lock();
-            place_for(&idle, ticket).map(|at| idle.remove(at))
-        };
-        let Some(mut taken) = taken else { return Err(permit) };
+        place: Place<'a>,
+    ) -> Result<Guard, Place<'a>> {
+        let taken = shelf.take_for(ticket);
+        drop(shelf);
+        let Some(mut taken) = taken else { return Err(place) };
         let (now, config) = (Moment::now(), self.config());
         if is_over(&mut taken.connection, now, &config) {
-            return Err(permit);
+            return Err(place);
         }
         if !is_fresh(&taken.connection, now, &config) {
-            self.idle.lock().push(taken);
-            return Err(permit);
+            self.shelf.lock().idle.push(taken);
+            return Err(place);
         }
-        Ok(self.guard_in(config.pool_mode, (taken.connection, taken.slot), permit, ticket))
+        Ok(self.guard_in(config.pool_mode, (taken.connection, taken.slot), place, ticket))
     }
 
     /// A connection that is looked at first, or a new one.
-    async fn make_ready(
-        self: &Arc<Self>,
+    async fn make_ready<'a>(
+        self: &'a Arc<Self>,
         ticket: &Arc<Ticket>,
-        mut permit: OwnedSemaphorePermit,
+        mut place: Place<'a>,
         deadline: Instant,
     ) -> Result<Guard, ConnectError> {
         loop {
@@ -194,7 +184,7 @@ impl Pool {
                     if !is_over(&mut idle.connection, Moment::now(), &self.config())
                         && self.answers(&mut idle.connection).await
                     {
-                        return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
+                        return Ok(self.guard(idle.connection, idle.slot, place, ticket));
                     }
                 }
                 Pick::Look(mut idle, owner) => {
@@ -202,16 +192,17 @@ impl Pool {
                     let Ok(found) = idle.connection.look(&[].into()).await else { continue };
                     look.learn(found.settings);
                     if found.state.is_none() {
-                        return Ok(self.guard(idle.connection, idle.slot, permit, ticket));
+                        return Ok(self.guard(idle.connection, idle.slot, place, ticket));
                     }
-                    idle.reserved = Some(permit);
-                    self.idle.lock().push(idle);
-                    permit = self.permit(deadline).await?;
+                    idle.reserved = true;
+                    self.shelf.lock().idle.push(idle);
+                    place.keep();
+                    place = self.place(deadline).await?;
                 }
                 Pick::Open => {
                     let slot = self.limit.slot(deadline).await.map_err(|()| self.exhausted())?;
                     let opened = Box::new(self.open().await?);
-                    return Ok(self.guard(opened, slot, permit, ticket));
+                    return Ok(self.guard(opened, slot, place, ticket));
                 }
             }
         }
@@ -236,30 +227,38 @@ impl Pool {
         self: &Arc<Self>,
         connection: Box<Connection>,
         slot: Slot,
-        permit: OwnedSemaphorePermit,
+        place: Place<'_>,
         ticket: &Arc<Ticket>,
     ) -> Guard {
-        self.guard_in(self.config().pool_mode, (connection, slot), permit, ticket)
+        self.guard_in(self.config().pool_mode, (connection, slot), place, ticket)
     }
 
     fn guard_in(
         self: &Arc<Self>,
         mode: PoolMode,
         (mut connection, slot): (Box<Connection>, Slot),
-        permit: OwnedSemaphorePermit,
+        place: Place<'_>,
         ticket: &Arc<Ticket>,
     ) -> Guard {
         connection.trace.take_over(ticket);
-        let connection = Some((connection, slot));
-        Guard { connection, pool: Arc::clone(self), mode, _permit: permit }
+        // The guard gives it back.
+        place.keep();
+        Guard { connection: Some((connection, slot)), pool: Arc::clone(self), mode }
     }
 
-    fn take_reserved(&self, ticket: &Arc<Ticket>) -> Option<(Idle, OwnedSemaphorePermit)> {
-        let mut idle = self.idle.lock();
-        let own = |idle: &Idle| idle.reserved.is_some() && idle.owner == Some(ticket.id());
-        let mut taken = idle.iter().position(own).map(|at| idle.remove(at))?;
-        let permit = taken.reserved.take()?;
-        Some((taken, permit))
+    fn pick(&self, ticket: &Arc<Ticket>) -> Pick {
+        self.shelf.lock().pick(ticket)
+    }
+
+    /// A place, in the order in which they are asked for.
+    async fn place(self: &Arc<Self>, deadline: Instant) -> Result<Place<'_>, ConnectError> {
+        if self.shelf.lock().turns.take() {
+            return Ok(Place::taken(self));
+        }
+        let started = Instant::now();
+        let place = Place::wait(self, deadline).await;
+        self.waited.record(started.elapsed().as_secs_f64());
+        place.ok_or_else(|| self.exhausted())
     }
 
     /// New connections log in with this credential. Nothing does not replace something.
@@ -271,45 +270,11 @@ impl Pool {
         }
     }
 
-    async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, ConnectError> {
-        if let Some(permit) = self.permits.take() {
-            return Ok(permit);
-        }
-        let started = Instant::now();
-        let _waiting = Waiting::new(&self.waiting);
-        let permit = timeout_at(deadline, self.permits.wait()).await;
-        self.waited.record(started.elapsed().as_secs_f64());
-        permit.map_err(|_| self.exhausted())?.map_err(|_| self.exhausted())
-    }
-
     fn exhausted(&self) -> ConnectError {
         ConnectError::PoolExhausted {
             node: self.of.address.name.clone(),
-            size: self.permits.size(),
+            size: self.shelf.lock().turns.size(),
             timeout_ms: self.config().checkout_timeout_ms,
-        }
-    }
-
-    /// The connection that the session had last, else the one that was used last and that nobody
-    /// misses, else a new one, else the one that was missed longest.
-    fn pick(&self, ticket: &Arc<Ticket>) -> Pick {
-        let mut idle = self.idle.lock();
-        let free = |idle: &Idle| idle.reserved.is_none();
-        let own = |idle: &Idle| free(idle) && idle.owner == Some(ticket.id());
-        let unmissed = |idle: &Idle| free(idle) && !idle.missed;
-        if let Some(at) = idle.iter().rposition(own).or_else(|| idle.iter().rposition(unmissed)) {
-            return Pick::Ready(idle.remove(at));
-        }
-        let others = idle.iter().filter(|idle| free(idle)).count();
-        // This checkout's own permit is not available either.
-        if others <= self.permits.free() {
-            return Pick::Open;
-        }
-        let Some(at) = idle.iter().position(free) else { return Pick::Open };
-        let taken = idle.remove(at);
-        match taken.connection.trace.owner.clone().filter(|_| taken.connection.trace.unknown) {
-            Some(owner) => Pick::Look(taken, owner),
-            None => Pick::Ready(taken),
         }
     }
 
@@ -324,30 +289,20 @@ impl Pool {
     /// The session of `ticket` has ended: nobody misses what it left, and what can't be told is
     /// closed.
     pub fn forget(&self, ticket: &Arc<Ticket>) {
-        self.idle.lock().retain_mut(|idle| {
-            let trace = &mut idle.connection.trace;
-            if !trace.is_of(ticket) {
-                return true;
-            }
-            trace.owner = None;
-            trace.stale_sequences |= trace.sequences;
-            (idle.owner, idle.missed) = (None, false);
-            idle.reserved.is_none() && !trace.unknown
-        });
+        let places = self.shelf.lock().forget(ticket);
+        (0..places).for_each(|_| drop(Place::taken(self)));
     }
 
-    /// Connections that sessions hold, those that nobody holds, and how many there may be.
-    pub fn filling(&self) -> (usize, usize, usize) {
-        let size = self.permits.size() as usize;
-        let idle = self.idle.lock();
-        let reserved = idle.iter().filter(|idle| idle.reserved.is_some()).count();
-        let taken = size.saturating_sub(self.permits.free());
-        (taken.saturating_sub(reserved), idle.len(), size)
-    }
-
-    /// Statements that wait for a connection.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+    /// How it is filled.
+    pub fn filling(&self) -> Filling {
+        let Shelf { idle, turns } = &*self.shelf.lock();
+        let reserved = idle.iter().filter(|idle| idle.reserved).count();
+        Filling {
+            in_use: (turns.taken() as usize).saturating_sub(reserved),
+            idle: idle.len(),
+            waiting: turns.waiting(),
+            size: turns.size() as usize,
+        }
     }
 
     /// The node that it leads to, and who logs in there to which database.
@@ -359,13 +314,11 @@ impl Pool {
     /// Closes what has been idle for too long, is too old, or was closed by the node.
     pub fn sweep(&self) {
         let (now, config) = (Moment::now(), self.config());
-        let over = |idle: &mut Idle| {
-            idle.reserved.is_none() && is_over(&mut idle.connection, now, &config)
-        };
-        self.idle.lock().retain_mut(|idle| !over(idle));
+        let over = |idle: &mut Idle| !idle.reserved && is_over(&mut idle.connection, now, &config);
+        self.shelf.lock().idle.retain_mut(|idle| !over(idle));
         // It may have become smaller.
         loop {
-            let (in_use, idle, size) = self.filling();
+            let Filling { in_use, idle, size, .. } = self.filling();
             if in_use + idle <= size || !self.close_one() {
                 return;
             }
@@ -373,60 +326,25 @@ impl Pool {
     }
 
     /// It may have this many connections from now on; where there are more, those go that come back.
-    pub fn resize(&self, size: u32, tasks: &Tasks) {
-        self.permits.resize(size, tasks, || {});
+    pub fn resize(&self, size: u32) {
+        self.shelf.lock().turns.resize(size);
+        loop {
+            let granted = self.shelf.lock().turns.grant();
+            let Some(waker) = granted else { return };
+            waker.wake();
+        }
     }
 
     /// Closes the connections that nobody has checked out.
     pub fn close_idle(&self) {
-        self.idle.lock().retain(|idle| idle.reserved.is_some());
+        self.shelf.lock().idle.retain(|idle| idle.reserved);
     }
 
     /// Closes one idle connection that nobody misses, so that another pool may open one.
     pub(super) fn close_one(&self) -> bool {
-        let mut idle = self.idle.lock();
-        let unmissed = |idle: &Idle| idle.reserved.is_none() && !idle.missed;
-        let known = |idle: &Idle| idle.reserved.is_none() && !idle.connection.trace.unknown;
-        let at = idle.iter().position(unmissed).or_else(|| idle.iter().position(known));
-        at.map(|at| idle.remove(at)).is_some()
+        let taken = self.shelf.lock().take_one();
+        taken.is_some()
     }
-}
-
-/// Whether an idle connection is to be closed: too old, idle for too long, or closed by the node. What
-/// a session has left in it for certain goes with it only once it was idle for too long, or old and
-/// idle for a while; what can't be told stays as long as its session.
-fn is_over(connection: &mut Connection, now: Moment, config: &Config) -> bool {
-    if connection.is_stale() {
-        return true;
-    }
-    let trace = &connection.trace;
-    if trace.is_missed() && trace.unknown {
-        return false;
-    }
-    let idle = now.since(connection.idle_since);
-    let is_old = config.lifetime().is_some_and(|it| now.since(connection.opened_at) > it);
-    idle > config.idle_timeout() || is_old && (!trace.is_missed() || idle > KEPT_FOR)
-}
-
-/// Whether it was not idle for so long that it has to show that it answers.
-fn is_fresh(connection: &Connection, now: Moment, config: &Config) -> bool {
-    now.since(connection.idle_since) < config.check_after()
-}
-
-/// The connection that the session had last, else the one that was used last and that nobody misses;
-/// `None` where there is neither, or one is reserved for the session.
-fn place_for(idle: &[Idle], ticket: &Arc<Ticket>) -> Option<usize> {
-    let (me, mut own, mut unmissed) = (Some(ticket.id()), None, None);
-    for (at, idle) in idle.iter().enumerate() {
-        match idle {
-            Idle { owner, reserved: Some(_), .. } if *owner == me => return None,
-            Idle { reserved: Some(_), .. } => {}
-            Idle { owner, .. } if *owner == me => own = Some(at),
-            Idle { missed: false, .. } => unmissed = Some(at),
-            Idle { .. } => {}
-        }
-    }
-    own.or(unmissed)
 }
 
 impl Guard {
@@ -475,13 +393,16 @@ impl DerefMut for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some((mut connection, slot)) = self.connection.take()
-            && connection.is_clean()
-            && !self.pool.limit.is_wanted()
-        {
-            connection.idle_since = Moment::now();
-            let (owner, missed) = (connection.trace.owner_id(), connection.trace.is_missed());
-            self.pool.idle.lock().push(Idle { connection, slot, owner, missed, reserved: None });
-        }
+        let back = self.connection.take().filter(|(connection, _)| {
+            // Another one is closed before its place is free.
+            connection.is_clean() && !self.pool.limit.is_wanted()
+        });
+        let back = back.map(|(connection, slot)| Idle::new(connection, slot));
+        let next = {
+            let Shelf { idle, turns } = &mut *self.pool.shelf.lock();
+            idle.extend(back);
+            turns.leave()
+        };
+        next.into_iter().for_each(Waker::wake);
     }
 }

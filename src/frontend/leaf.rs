@@ -48,6 +48,7 @@ impl ClientSession {
         template: &Template,
         cost: &Cost,
     ) -> Option<Arc<Prepared>> {
+        self.session.at_once(node)?;
         let leaf = self.leaf_of(node, prepared, template, cost);
         let guard = &self.session.at_once(node)?.guard;
         let on_leaf = leaf

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::directory::PoolInfo;
 use crate::backend::{
-    Defaults, DefaultsOf, LiveConfig, Login, NodeAddress, NodeLimit, Permits, Pool, PoolOf,
+    Defaults, DefaultsOf, Filling, LiveConfig, Login, NodeAddress, NodeLimit, Permits, Pool, PoolOf,
 };
 use crate::executor::Engine;
 use crate::ids::NodeId;
@@ -82,7 +82,7 @@ impl Pools {
     pub(super) fn list(&self) -> Vec<PoolInfo> {
         let info = |pool: &Arc<Pool>| {
             let (node, user, database) = pool.whose();
-            let ((in_use, idle, size), waiting) = (pool.filling(), pool.waiting());
+            let Filling { in_use, idle, waiting, size } = pool.filling();
             PoolInfo { node, user, database, in_use, idle, waiting, size }
         };
         self.by_login.lock().values().flatten().map(info).collect()
@@ -110,7 +110,7 @@ impl Pools {
         let config = self.config.load_full();
         let size = share_of(config.pool_size, self.share);
         for pool in self.pools() {
-            pool.resize(size, tasks);
+            pool.resize(size);
         }
         for (_, limit) in &self.nodes {
             limit.resize(share_of(config.node_connections_max, self.share), tasks);

@@ -12,7 +12,7 @@ use super::simple::Way;
 use super::statements::Prepared;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
-use crate::router::Params;
+use crate::router::{Params, Template};
 use crate::wire::{Bind, FIRST_USER_OID, Parse, frame_at};
 
 /// A Describe of the unnamed portal.
@@ -55,24 +55,25 @@ impl Exchange {
     }
 }
 
-/// What may be done of an exchange.
-enum Taken {
-    /// It has to be looked at message by message.
-    No,
-    /// The session gets a connection to its node first.
-    Waits(NodeId),
-    /// All of it.
-    Whole(Errand),
-}
-
-/// An exchange that goes to one node in one go.
+/// An exchange of one statement of one key, whose gate was passed.
 struct Errand {
     node: NodeId,
     cost: Cost,
     /// What the client's statement is.
     prepared: Arc<Prepared>,
-    /// The bytes for the node, unless they are the client's.
-    instead: Option<BytesMut>,
+    template: Arc<Template>,
+}
+
+/// What its node is sent.
+enum Sent {
+    /// The client's bytes.
+    AsItIs,
+    /// These instead.
+    Instead(BytesMut),
+    /// That is known once the session has a connection to the node.
+    Later,
+    /// It has to be looked at message by message.
+    Otherwise,
 }
 
 impl ClientSession {
@@ -85,46 +86,49 @@ impl ClientSession {
     /// they were (while a COPY takes rows, Sync is not what it is here).
     pub(super) async fn exchange(&mut self, exchange: Exchange) -> Result<bool, ClientError> {
         let messages = self.client.take(exchange.len);
-        let mut taken = self.errand(exchange, &messages);
-        if let Taken::Waits(node) = taken {
-            match self.session.member(node).await {
-                Ok(_) => taken = self.errand(exchange, &messages),
-                Err(fault) => {
-                    self.tell_ready(fault).await?;
-                    return Ok(true);
-                }
-            }
-        }
-        let Taken::Whole(errand) = taken else {
+        let Some(errand) = self.errand(exchange, &messages) else {
             self.client.give_back(messages);
             return Ok(false);
         };
-        if let Err(fault) = self.run_errand(errand, &messages).await {
+        let mut sent = self.sent(&errand, exchange, &messages);
+        if let Sent::Later = sent {
+            if let Err(fault) = self.session.member(errand.node).await {
+                self.tell_ready(fault).await?;
+                return Ok(true);
+            }
+            sent = self.sent(&errand, exchange, &messages);
+        }
+        let instead = match sent {
+            Sent::AsItIs => None,
+            Sent::Instead(bytes) => Some(bytes),
+            Sent::Later | Sent::Otherwise => {
+                self.client.give_back(messages);
+                return Ok(false);
+            }
+        };
+        if let Err(fault) = self.run_errand(errand, &messages, instead).await {
             self.tell_ready(fault).await?;
         }
         Ok(true)
     }
 
     /// Where it goes in one go. What is kept of it across a wait would be much.
-    fn errand(&mut self, exchange: Exchange, messages: &[u8]) -> Taken {
-        let Ok(bind) = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]) else {
-            return Taken::No;
-        };
+    fn errand(&mut self, exchange: Exchange, messages: &[u8]) -> Option<Errand> {
+        let bind = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]).ok()?;
         let parsed = exchange.bind > 0;
         let unnamed = bind.portal.is_empty() && bind.statement.is_empty() == parsed;
         if !unnamed || !bind.values.iter().flatten().all(|value| value.is_ascii()) {
-            return Taken::No;
+            return None;
         }
         let prepared = if parsed {
-            self.unnamed(&messages[HEADER..exchange.bind])
+            self.unnamed(&messages[HEADER..exchange.bind])?
         } else {
-            self.statements.get(bind.statement).cloned()
+            Arc::clone(self.statements.get(bind.statement)?)
         };
-        let Some(prepared) = prepared else { return Taken::No };
         let known = prepared.types.iter().all(|oid| *oid < FIRST_USER_OID);
         let template = self.template(&prepared.text);
         if !known || !template.is_plain() || self.session.check_not_failed().is_err() {
-            return Taken::No;
+            return None;
         }
         let params = Params {
             types: &prepared.types,
@@ -133,23 +137,29 @@ impl ClientSession {
             looked_up: None,
             literals: &[],
         };
-        let way = self.way_of_point(&prepared.text, &params, &template);
-        let Some(Way::Node(node, cost)) = way else { return Taken::No };
-        let mut instead = None;
-        if !parsed {
-            let Some(given) = self.on_leaf_at_once(node, &prepared, &template, &cost) else {
-                return Taken::Waits(node);
-            };
-            let held = self.session.at_once(node);
-            if !held.is_some_and(|member| member.guard.prepared.has(given.number)) {
-                return Taken::No;
-            }
-            let mut out = std::mem::take(&mut self.batch.out);
-            bind.put_as(given.server_name.as_bytes(), &mut out);
-            out.extend_from_slice(&messages[exchange.rest..]);
-            instead = Some(out);
+        match self.way_of_point(&prepared.text, &params, &template)? {
+            Way::Node(node, cost) => Some(Errand { node, cost, prepared, template }),
+            _ => None,
         }
-        Taken::Whole(Errand { node, cost, prepared, instead })
+    }
+
+    /// What its node is sent: a statement that is prepared has another name there.
+    fn sent(&mut self, errand: &Errand, exchange: Exchange, messages: &[u8]) -> Sent {
+        let Errand { node, cost, prepared, template } = errand;
+        if exchange.bind > 0 {
+            return Sent::AsItIs;
+        }
+        let Some(given) = self.on_leaf_at_once(*node, prepared, template, cost) else {
+            return Sent::Later;
+        };
+        let held = self.session.at_once(*node);
+        let has = held.is_some_and(|member| member.guard.prepared.has(given.number));
+        let bind = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]);
+        let (true, Ok(bind)) = (has, bind) else { return Sent::Otherwise };
+        let mut out = std::mem::take(&mut self.batch.out);
+        bind.put_as(given.server_name.as_bytes(), &mut out);
+        out.extend_from_slice(&messages[exchange.rest..]);
+        Sent::Instead(out)
     }
 
     /// The unnamed statement of a Parse: the one that the client has, if it is the same.
@@ -163,8 +173,13 @@ impl ClientSession {
         }
     }
 
-    async fn run_errand(&mut self, errand: Errand, messages: &[u8]) -> Result<(), Fault> {
-        let Errand { node, cost, prepared, instead } = errand;
+    async fn run_errand(
+        &mut self,
+        errand: Errand,
+        messages: &[u8],
+        instead: Option<BytesMut>,
+    ) -> Result<(), Fault> {
+        let Errand { node, cost, prepared, .. } = errand;
         if prepared.number == 0 {
             let known = self.statements.get(&b""[..]);
             if !known.is_some_and(|known| Arc::ptr_eq(known, &prepared)) {
