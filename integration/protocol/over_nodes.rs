@@ -153,3 +153,68 @@ async fn portals_live_up_to_sync() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn settings_that_come_first_are_those_of_the_transaction_up_to_sync() {
+    let show = || query("SHOW work_mem");
+    let count = || run("SELECT count(*) FROM t");
+    let fails = || run("SELECT 1/0");
+    let one = || run("DELETE FROM t WHERE id = 1");
+    same_over_two_nodes(vec![
+        (vec![run("SET work_mem = '3MB'"), count(), fails(), sync()], 1),
+        (vec![show()], 1),
+        (vec![run("SET work_mem = '4MB'"), one(), run("SHOW work_mem"), sync()], 1),
+        (vec![show()], 1),
+        (vec![run("RESET work_mem"), run("SHOW work_mem"), fails(), sync()], 1),
+        (vec![show()], 1),
+        (vec![run("SET work_mem = '5MB'"), sync(), fails(), sync()], 2),
+        (vec![show()], 1),
+        (vec![run("SET work_mem = '6MB'"), flush(), fails(), sync()], 1),
+        (vec![show()], 1),
+        (vec![run("SET work_mem = '7MB'"), run("BEGIN"), one(), run("ROLLBACK"), sync()], 1),
+        (vec![show()], 1),
+        (vec![run("SET LOCAL work_mem = '8MB'"), run("SHOW work_mem"), count(), sync()], 1),
+        (vec![show()], 1),
+        (vec![run("SET nonsense = 1"), count(), sync(), count(), sync()], 2),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn blocks_begin_and_end_behind_others_as_in_postgresql() {
+    let count = || run("SELECT count(*) FROM t");
+    let one = |id: i32| run(&format!("DELETE FROM t WHERE id = {id}"));
+    let both = || run("DELETE FROM t WHERE id IN (3, 4)");
+    let fails = || run("SELECT 1/0");
+    let rows = || (vec![query(ALL)], 1);
+    same_over_two_nodes(vec![
+        (vec![one(1), run("BEGIN"), one(2), sync()], 1),
+        (vec![run("ROLLBACK"), sync()], 1),
+        rows(),
+        (vec![both(), run("START TRANSACTION"), one(2), run("COMMIT"), sync()], 1),
+        rows(),
+        (vec![one(5), run("COMMIT"), one(6), fails(), sync()], 1),
+        rows(),
+        (vec![one(6), one(7), run("ROLLBACK"), one(8), sync()], 1),
+        rows(),
+        (vec![one(9), fails(), run("COMMIT"), sync()], 1),
+        rows(),
+        (
+            vec![
+                run("SET work_mem = '3MB'"),
+                run("BEGIN ISOLATION LEVEL REPEATABLE READ"),
+                run("SHOW transaction_isolation"),
+                count(),
+                sync(),
+            ],
+            1,
+        ),
+        (vec![run("ROLLBACK"), run("SHOW work_mem"), sync()], 1),
+        (vec![one(10), run("BEGIN READ ONLY"), one(11), sync()], 1),
+        (vec![run("COMMIT"), sync()], 1),
+        (vec![count(), run("BEGIN ISOLATION LEVEL SERIALIZABLE"), sync()], 1),
+        (vec![query("ROLLBACK")], 1),
+        rows(),
+    ])
+    .await;
+}

@@ -33,6 +33,8 @@ pub struct Client {
     engine: Option<Arc<Engine>>,
     /// What it is told of settings before the next `ReadyForQuery`.
     reports: Reports,
+    /// How many errors of nodes were passed on to it.
+    errors: u64,
 }
 
 /// Why a client's connection can't go on.
@@ -50,7 +52,8 @@ impl Client {
     /// Takes over a connected socket.
     pub fn new(stream: Stream) -> Self {
         let (incoming, outgoing) = (BytesMut::new(), BytesMut::new());
-        Self { stream, incoming, outgoing, target: None, engine: None, reports: Reports::default() }
+        let (target, engine, reports) = (None, None, Reports::default());
+        Self { stream, incoming, outgoing, target, engine, reports, errors: 0 }
     }
 
     /// Gives the socket back; what was received and not consumed is lost.
@@ -193,6 +196,15 @@ impl Client {
             }
             other => other,
         }
+    }
+
+    /// How many errors of nodes were passed on to the client in their answers.
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    pub(super) fn note_error(&mut self) {
+        self.errors += 1;
     }
 
     /// Adds a node's error.

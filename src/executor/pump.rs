@@ -96,6 +96,7 @@ pub async fn pump(
                     pool.described(&backend.incoming()[at..at + here]).await?
                 }
                 b'E' if verdict.forwards() => {
+                    client.note_error();
                     client.instead_of(&backend.incoming()[at..at + here]).await
                 }
                 _ => {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::pump::{Verdict, pump};
-use super::run::Cost;
+use super::run::{Cost, query_message};
 use super::{Client, Fault, Order, Session};
 use crate::ids::NodeId;
 use crate::wire::{Reply, ServerError, SqlState, command_count, command_tag};
@@ -210,6 +210,17 @@ impl Session {
             }
         }
         Ok(Passed { rows, failed })
+    }
+
+    /// Runs a setting of the transaction's on each of its nodes, and on those that join it later.
+    pub async fn set_on_all(&mut self, text: &str) -> Result<(), Fault> {
+        for node in self.begun_nodes() {
+            if let Some(error) = self.run_unseen(node, &query_message(text)).await? {
+                return Err(Fault::Reported(error.freeze()));
+            }
+        }
+        self.remember(text);
+        Ok(())
     }
 
     /// Sends the same messages to a node and drops the answer up to `ReadyForQuery`; the first

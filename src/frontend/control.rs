@@ -53,7 +53,7 @@ impl ClientSession {
                 if *local && !is_surely_valid(name, values.as_deref()) {
                     self.join_to_check().await?;
                 }
-                self.set(text, *local).await
+                self.set(Some(name), text, *local).await
             }
             Control::Reset { name } => self.reset(name.as_deref(), text, "RESET").await,
             Control::Discard(discard) => self.discard(*discard, text).await,
@@ -187,10 +187,14 @@ impl ClientSession {
         Ok(())
     }
 
-    async fn set(&mut self, text: &str, local: bool) -> Result<(), Fault> {
+    async fn set(&mut self, name: Option<&str>, text: &str, local: bool) -> Result<(), Fault> {
         if local && self.session.in_transaction() {
+            if self.batch.widened {
+                let message = "SET LOCAL can only be used in transaction blocks";
+                self.client.put_error(&warning("25P01", message));
+            }
             self.in_block(text, "SET").await?;
-            return self.read_anew().await;
+            return self.read_anew(name).await;
         }
         self.session.check_not_failed()?;
         self.session.expect_settings_change();
@@ -201,11 +205,16 @@ impl ClientSession {
         } else {
             self.pass(text).await?;
         }
-        self.read_anew().await
+        self.read_anew(name).await
     }
 
-    /// Names or strings may mean something else now.
-    async fn read_anew(&mut self) -> Result<(), Fault> {
+    /// Names or strings may mean something else now that this setting has changed, or all. In a block whose
+    /// modes are still to come the question would be its first query.
+    async fn read_anew(&mut self, name: Option<&str>) -> Result<(), Fault> {
+        let means = ["search_path", "role", "session_authorization", "standard_conforming_strings"];
+        if name.is_some_and(|name| !means.contains(&name)) {
+            return Ok(());
+        }
         self.session.refresh_search_path().await?;
         self.renew_templates();
         Ok(())
@@ -216,7 +225,7 @@ impl ClientSession {
         let startup = Arc::clone(&self.session.startup_settings);
         let is_startups = name.is_none_or(|name| startup.0.contains_key(name));
         if startup.0.is_empty() || !is_startups {
-            return self.set(text, false).await;
+            return self.set(name, text, false).await;
         }
         self.session.check_not_failed()?;
         self.session.expect_settings_change();
@@ -242,7 +251,7 @@ impl ClientSession {
             self.run_reset(node, &sql).await?;
         }
         self.client.put(Reply::CommandComplete(tag));
-        self.read_anew().await
+        self.read_anew(name).await
     }
 
     /// Runs a reset on one node; the client gets only what it reports.
@@ -335,7 +344,7 @@ fn is_surely_valid(name: &str, values: Option<&[String]>) -> bool {
     }
 }
 
-fn warning(code: &'static str, message: &str) -> ServerError {
+pub(super) fn warning(code: &'static str, message: &str) -> ServerError {
     ServerError {
         severity: crate::wire::Severity::Warning,
         ..ServerError::new(SqlState(code), message)

@@ -231,7 +231,11 @@ impl ClientSession {
                 Ok(())
             }
             Portal::Ours(prepared, bind) => {
-                self.execute_ours(&prepared, (name, &bind), limit).await
+                let errors = self.client.errors();
+                self.execute_ours(&prepared, (name, &bind), limit).await?;
+                // A node's error that is passed on among its answers ends the batch like any other.
+                self.batch.skipping |= self.client.errors() > errors;
+                Ok(())
             }
         }
     }

@@ -52,6 +52,9 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         let text = &*prepared.text;
         let template = self.template(text);
+        if self.moves_widened(&template.control, text).await? {
+            return Ok(());
+        }
         self.widen_for_steps(&template.control).await?;
         self.end_exchange().await?;
         if self.batch.skipping {

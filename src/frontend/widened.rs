@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::batch::Due;
+use super::control::warning;
 use super::session::ClientSession;
 use super::simple::is_ours;
 use crate::executor::Fault;
 use crate::router::Control;
-use crate::wire::{ServerError, put_command, put_frame};
+use crate::wire::{Reply, ServerError, put_command, put_frame};
 
 /// How long the message behind an `Execute` is waited for; most are there already.
 const NEXT: Duration = Duration::from_secs(1);
@@ -44,14 +45,16 @@ impl ClientSession {
     }
 
     /// The same before a statement that the proxy runs in steps of its own, unless it is alone. What the
-    /// proxy does itself, as SET, needs it only behind others.
+    /// proxy does itself needs it only behind others, but for settings: these are taken back if one that
+    /// follows fails.
     ///
     /// # Errors
     /// 0A000: it is about transactions, and not the first.
     pub(super) async fn widen_for_steps(&mut self, control: &Control) -> Result<(), Fault> {
         let open = self.session.in_transaction() && !self.batch.widened;
         let follows = self.batch.executed || self.batch.widened;
-        if open || !follows && is_ours(control) {
+        let sets = matches!(control, Control::Set { .. } | Control::Reset { .. });
+        if open || !follows && is_ours(control) && !sets {
             return Ok(());
         }
         let about =
@@ -60,6 +63,52 @@ impl ClientSession {
             return Err(not_first().into());
         }
         if follows || !self.is_last().await? { self.widen().await } else { Ok(()) }
+    }
+
+    /// BEGIN behind others up to Sync takes what they did into its block; COMMIT and ROLLBACK end that.
+    /// Whether it was one of these, which is done then.
+    pub(super) async fn moves_widened(
+        &mut self,
+        control: &Control,
+        text: &str,
+    ) -> Result<bool, Fault> {
+        let follows = self.batch.executed || self.batch.widened;
+        if !follows || self.session.in_transaction() && !self.batch.widened {
+            return Ok(false);
+        }
+        let commit = match control {
+            Control::Begin => None,
+            Control::Commit { chain: false } => Some(true),
+            Control::Rollback { chain: false } => Some(false),
+            _ => return Ok(false),
+        };
+        let began = if commit.is_none() { Some(began(text).ok_or_else(not_first)?) } else { None };
+        self.widen().await?;
+        self.end_exchange().await?;
+        if self.batch.skipping {
+            return Ok(true);
+        }
+        if let Some((tag, modes)) = began {
+            if !modes.is_empty() {
+                self.session.set_on_all(&format!("SET TRANSACTION {modes}")).await?;
+            }
+            self.batch.widened = false;
+            self.client.put(Reply::CommandComplete(tag));
+            return Ok(true);
+        }
+        self.batch.widened = false;
+        self.client.put_error(&warning("25P01", "there is no transaction in progress"));
+        self.batch.executed = false;
+        self.cursors.clear();
+        let commit = commit == Some(true);
+        if commit {
+            self.session.commit().await?;
+        } else {
+            self.session.rollback().await?;
+        }
+        self.renew_templates();
+        self.client.put(Reply::CommandComplete(if commit { "COMMIT" } else { "ROLLBACK" }));
+        Ok(true)
     }
 
     /// Whether the client's next message is `Sync`, perhaps after some that close portals; or nothing more
@@ -113,10 +162,51 @@ impl ClientSession {
     }
 }
 
+/// What BEGIN or START TRANSACTION is answered, and the modes that it asks for; `None` if it can't be told
+/// apart.
+fn began(text: &str) -> Option<(&'static str, &str)> {
+    let word = |text: &'_ str| text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let text = text.trim().trim_end_matches(';').trim_end();
+    let (first, rest) = text.split_at(word(text));
+    let rest = rest.trim_start();
+    let (second, modes) = rest.split_at(word(rest));
+    let is = |given: &str, known: &str| given.eq_ignore_ascii_case(known);
+    let noise = is(second, "transaction") || is(second, "work");
+    let modes = if noise { modes.trim_start() } else { rest };
+    match first {
+        _ if is(first, "begin") => Some(("BEGIN", modes)),
+        _ if is(first, "start") && noise => Some(("START TRANSACTION", modes)),
+        _ => None,
+    }
+}
+
 fn not_first() -> ServerError {
     ServerError::refused(
         "a statement about transactions can't follow others up to Sync",
         "Outside of a transaction block what is executed up to Sync is a transaction of its own.",
         "Send Sync before it.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::began;
+
+    #[test]
+    fn the_modes_of_a_block_are_told_from_how_it_begins() {
+        for (text, told) in [
+            ("BEGIN", Some(("BEGIN", ""))),
+            (" begin work ; ", Some(("BEGIN", ""))),
+            ("begin read only", Some(("BEGIN", "read only"))),
+            (
+                "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY;",
+                Some(("BEGIN", "ISOLATION LEVEL SERIALIZABLE, READ ONLY")),
+            ),
+            ("start transaction", Some(("START TRANSACTION", ""))),
+            ("START TRANSACTION DEFERRABLE", Some(("START TRANSACTION", "DEFERRABLE"))),
+            ("/* x */ BEGIN", None),
+        ] {
+            assert_eq!(began(text), told, "{text}");
+        }
+    }
 }
