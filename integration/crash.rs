@@ -5,6 +5,7 @@
 #[path = "crash/exactly.rs"]
 mod exactly;
 mod process_support;
+mod protocol_support;
 #[path = "crash/source.rs"]
 mod source;
 mod support;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use foreshard::runtime::{COMMIT_FAILPOINTS, MOVE_FAILPOINTS};
 use foreshard::shard_move::State;
 use process_support::{Aftermath, Deployment, Serving, Writers, Written};
+use protocol_support::{RawClient, bind, execute, parse, sync};
 use rand::{Rng, SeedableRng};
 use support::rows;
 
@@ -135,10 +137,31 @@ async fn end_prepared(deployment: &Deployment, node: usize, verdict: &str) {
 }
 
 /// The kind of write whose part on the home node can't be prepared.
-const TEMPORARY: usize = 3;
+const TEMPORARY: usize = 4;
+
+/// What is executed up to Sync, without a transaction block.
+const PIPELINE: usize = 3;
+
+async fn pipeline(deployment: &Deployment, number: usize) {
+    let mut client = RawClient::connect(deployment.port, &deployment.database.name, &[]).await;
+    let sql = "INSERT INTO entries (tenant_id, writer, n) VALUES ($1, $2, $3)";
+    let number = number.to_string();
+    let mut messages = parse("", sql);
+    for tenant in (1..=20).map(|tenant: i32| tenant.to_string()) {
+        messages.extend(bind("", "", &[Some(&tenant), Some(&number), Some(&tenant)]));
+        messages.extend(execute("", 0));
+    }
+    messages.extend(sync());
+    client.send(&messages).await;
+    let answers = client.until_ready(1).await;
+    assert_eq!(answers.last().unwrap(), "(closed)", "{answers:?}");
+}
 
 /// A write of several nodes, which the end of the proxy cuts off.
 async fn write(deployment: &Deployment, kind: usize, number: usize) {
+    if kind == PIPELINE {
+        return pipeline(deployment, number).await;
+    }
     let error = match kind {
         0 => {
             let row = |tenant| format!("{tenant}\t{number}\t{tenant}\n");
