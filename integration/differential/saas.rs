@@ -43,3 +43,8 @@ async fn what_it_keeps_in_materialized_views_gives_what_one_postgresql_gives() {
 async fn tables_that_it_makes_of_queries_have_what_they_have_on_one_postgresql() {
     script("made").await;
 }
+
+#[tokio::test]
+async fn what_the_grammar_lacks_gives_what_one_postgresql_gives() {
+    script("grammar").await;
+}

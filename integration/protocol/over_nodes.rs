@@ -107,7 +107,8 @@ async fn errors_about_rows_name_the_tables() {
 
 #[tokio::test]
 async fn errors_about_rows_name_constraints_and_indexes_as_they_were_named() {
-    let define = "ALTER TABLE t ADD CONSTRAINT \"My uq\" UNIQUE (id, note), ALTER note SET NOT NULL";
+    let define =
+        "ALTER TABLE t ADD CONSTRAINT \"My uq\" UNIQUE (id, note), ALTER note SET NOT NULL";
     let again = || query("INSERT INTO t SELECT id, note FROM t WHERE id = 2");
     let other = "INSERT INTO t SELECT id + 100, lower(note) FROM t WHERE id = 3";
     same_over_two_nodes(vec![

@@ -47,6 +47,11 @@ fn translate(text: &str, tokens: &[Token]) -> Result<(Vec<TokenWithSpan>, Remove
         if skip_symbols(&mut cursor) || edit(&mut cursor, &mut out, &mut removed)? {
             continue;
         }
+        if lacking::is_odd_any(&cursor) {
+            push(&mut out, Grammar::Tilde, token);
+            cursor.at += 1;
+            continue;
+        }
         match lacking::edit(&mut cursor, has_xml) {
             Some(Instead::Nothing) => {}
             Some(Instead::One(grammar)) => push(&mut out, grammar, token),
@@ -76,8 +81,12 @@ fn skip_symbols(cursor: &mut Cursor<'_>) -> bool {
         cursor.at += 2;
         return true;
     }
+    if !cursor.symbol_ahead(0, "[") {
+        return false;
+    }
     let target = before(2).is_some_and(|b| b.word() == Some("set") || b.symbol_ahead(0, ","));
-    if !target || !cursor.symbol_ahead(0, "[") || !is_set_list(cursor) {
+    let inserted = is_insert_list(cursor);
+    if !inserted && (!target || !is_set_list(cursor)) {
         return false;
     }
     let mut after = *cursor;
@@ -92,11 +101,34 @@ fn skip_symbols(cursor: &mut Cursor<'_>) -> bool {
             }
         }
     }
-    if !after.symbol_ahead(0, "=") {
+    let ends = |symbol| after.symbol_ahead(0, symbol);
+    if !(if inserted { ends(",") || ends(")") } else { ends("=") }) {
         return false;
     }
     cursor.at = after.at;
     true
+}
+
+/// Whether the cursor stands behind a column of `INSERT INTO t (a[1], b)`.
+fn is_insert_list(cursor: &Cursor<'_>) -> bool {
+    let at = |at: usize| Cursor { at, ..*cursor };
+    let is_name = |here: &Cursor<'_>| {
+        let kind = here.token().map(|token| &token.kind);
+        matches!(kind, Some(Kind::Word(_) | Kind::Quoted(_))) && here.word() != Some("values")
+    };
+    let mut open = cursor.at.saturating_sub(1);
+    if !is_name(&at(open)) {
+        return false;
+    }
+    while !at(open).symbol_ahead(0, "(") {
+        if open == 0 || matches!(at(open).word(), Some("select" | "array")) {
+            return false;
+        }
+        open -= 1;
+    }
+    let before = (1..=6).map_while(|back| open.checked_sub(back).map(at));
+    let mut names = before.take_while(|here| is_name(here) || here.symbol_ahead(0, "."));
+    names.any(|here| here.word() == Some("into"))
 }
 
 /// Whether the cursor stands in the list of SET, in no parentheses of it.

@@ -63,9 +63,46 @@ fn edited(cursor: &mut Cursor<'_>, has_xml: bool) -> Option<Instead> {
             cursor.at += 1;
             Some(Instead::One(Grammar::make_word(word, Some('"'))))
         }
+        "as" if closed && follows_using(cursor) => {
+            cursor.at += 1;
+            cursor.ident()?;
+            Some(Instead::Nothing)
+        }
         "name" | "document" | "content" | "as" | "passing" if has_xml => edit_xml(cursor, here),
         _ => None,
     }
+}
+
+/// Whether the cursor stands behind `USING (a, b)`: a name for these columns, which are columns of the
+/// tables, too.
+fn follows_using(cursor: &Cursor<'_>) -> bool {
+    let mut at = cursor.at.saturating_sub(1);
+    while at > 1 {
+        at -= 1;
+        let here = Cursor { at, ..*cursor };
+        let kind = cursor.tokens.get(at).map(|token| &token.kind);
+        if here.symbol_ahead(0, "(") {
+            let before = Cursor { at: at - 1, ..*cursor };
+            return before.word() == Some("using") && at + 2 < cursor.at;
+        }
+        if !matches!(kind, Some(Kind::Word(_) | Kind::Quoted(_))) && !here.symbol_ahead(0, ",") {
+            return false;
+        }
+    }
+    false
+}
+
+/// `a @@ ANY (…)`: the grammar takes few operators there. What stands for them compares nothing.
+pub(super) fn is_odd_any(cursor: &Cursor<'_>) -> bool {
+    let operator = |token: &Token| {
+        let of = |byte: u8| b"~!@#^&|`?+-*/%<>=".contains(&byte);
+        token.kind == Kind::Symbol && cursor.text[token.span()].bytes().all(of)
+    };
+    let plain = ["=", "<", ">", "<=", ">=", "<>", "!=", "~", "~*", "!~", "!~*", "~~", "~~*"];
+    cursor.token().is_some_and(operator)
+        && matches!(cursor.word_ahead(1), Some("any" | "all" | "some"))
+        && cursor.symbol_ahead(2, "(")
+        && !plain.iter().any(|plain| cursor.symbol_ahead(0, plain))
 }
 
 /// `SEARCH DEPTH FIRST BY a, b SET c`, `CYCLE a SET b [TO x DEFAULT y] USING c`: they add columns.

@@ -1,0 +1,18 @@
+SELECT o.id, x.tenant_id FROM orders o JOIN order_items i USING (tenant_id) AS x WHERE o.tenant_id = 3 AND x.tenant_id = 3 ORDER BY 1, 2 LIMIT 5;
+SELECT x.tenant_id, count(*) FROM orders JOIN users USING (tenant_id) AS x GROUP BY x.tenant_id ORDER BY 1 LIMIT 10;
+SELECT row_to_json(x.*), o.id FROM orders o JOIN users u USING (tenant_id, id) AS x ORDER BY o.tenant_id, o.id LIMIT 5;
+SELECT x.* FROM orders LEFT JOIN users USING (tenant_id) AS x WHERE x.tenant_id IN (1, 2) ORDER BY 1 LIMIT 10;
+SELECT count(*) FROM articles WHERE search @@ ANY (ARRAY[to_tsquery('english', 'shard'), to_tsquery('english', 'the')]);
+SELECT id FROM users WHERE email ^@ ANY (ARRAY['a', 'b']) ORDER BY tenant_id, id LIMIT 5;
+SELECT count(*) FROM orders WHERE tags @> ANY (ARRAY[ARRAY['x']]) AND tenant_id = 4;
+SELECT count(*) FROM tenants WHERE id % ALL (ARRAY[2, 3]) = 0;
+SELECT count(*) FROM tenants WHERE settings ? ANY (ARRAY['a', 'b']);
+INSERT INTO orders (tenant_id, id, tags[1], tags[2], total_cents) VALUES (1, 900001, 'one', 'two', 5), (2, 900001, 'three', 'four', 6);
+INSERT INTO orders (tenant_id, id, tags[2:3]) SELECT 3, 900001, ARRAY['a', 'b'];
+INSERT INTO orders AS o (tenant_id, id, tags[1]) VALUES (1, 900001, 'x') ON CONFLICT (tenant_id, id) DO UPDATE SET tags[3] = EXCLUDED.tags[1] RETURNING o.tags;
+INSERT INTO orders (tags[1], id, tenant_id) SELECT 'q', 900002, t.id FROM tenants t WHERE t.id < 5;
+SELECT tenant_id, id, tags, total_cents FROM orders WHERE id >= 900001 ORDER BY 1, 2;
+INSERT INTO orders (tenant_id[1], id) VALUES (1, 900003);
+DELETE FROM orders USING (SELECT 900001 AS id) AS x WHERE orders.id = x.id;
+DELETE FROM orders USING (tenants t JOIN users u ON u.tenant_id = t.id) WHERE orders.tenant_id = t.id AND orders.id = 900002;
+SELECT count(*) FROM orders WHERE id >= 900001;
