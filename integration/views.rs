@@ -3,6 +3,8 @@
 
 #[path = "views/carried.rs"]
 mod carried;
+#[path = "views/code.rs"]
+mod code;
 mod support;
 
 use support::{TestDatabase, TestProxy, rows};

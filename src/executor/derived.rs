@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 
+use super::code::{self, Function};
 use super::columns::{ColumnsError, ask};
 use super::run::query_message;
 use super::{Engine, Fault, Session};
@@ -54,16 +55,6 @@ const VIEWS: &str = "\
     WHERE c.oid IN (SELECT oid FROM dependent) AND c.relkind IN ('v', 'm') \
     AND c.relpersistence <> 't' ORDER BY 1, 2";
 
-/// Functions that users made, with their code.
-const FUNCTIONS: &str = "\
-    SELECT p.oid, n.nspname::text, p.proname::text, \
-    CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END \
-    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-    JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
-    WHERE n.nspname !~ '^(pg_catalog|information_schema|foreshard(_catalog|_system|_information)?)$' \
-    AND l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'p') \
-    AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype ORDER BY 2, 3";
-
 /// The names of all that can be read like a table.
 const RELATIONS: &str = "\
     SELECT c.relname::text, c.relkind IN ('v', 'm') FROM pg_catalog.pg_class c \
@@ -78,9 +69,6 @@ const NAMESAKES: &str = "\
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = ANY ($1) \
     AND n.nspname !~ '^(pg_.*|information_schema|foreshard(_catalog|_system|_information)?)$' \
     ORDER BY 1, 2";
-
-/// A function: OID, name, code.
-type Function = (u32, TableName, String);
 
 impl Engine {
     /// Reads the views and functions over sharded tables; stores and publishes the map if they
@@ -99,9 +87,9 @@ impl Engine {
         let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         let home = &self.nodes[map.home().index()];
         let look = async |client: &Client| {
-            let functions = functions(client).await?;
+            let functions = code::functions(client).await?;
             let naming: Vec<u32> =
-                functions.iter().filter(|f| mentions(f, &names)).map(|f| f.0).collect();
+                functions.iter().filter(|f| mentions(f, &names)).map(|f| f.oid).collect();
             let views = views(client, &tables, &naming).await?;
             let all = map.tables().iter().map(|table| &table.name);
             let all = all.chain(views.iter().map(|view| &view.name));
@@ -112,13 +100,14 @@ impl Engine {
             };
             let namesakes: Vec<TableName> = rows.iter().map(name).collect();
             let of_copies = self::views(client, &reference, &[]).await?;
-            Ok((functions, views, relations(client, None).await?, namesakes, of_copies))
+            let code = (functions, code::rules(client).await?);
+            Ok((code, views, relations(client, None).await?, namesakes, of_copies))
         };
-        let (functions, mut views, relations, mut namesakes, of_copies) =
+        let ((code, rules), mut views, relations, mut namesakes, of_copies) =
             ask(home, &map, look).await?;
         let all: Vec<&str> = names.into_iter().chain(views.iter().map(|v| &*v.name.name)).collect();
         let mut functions: Vec<TableName> =
-            functions.iter().filter(|f| mentions(f, &all)).map(|f| f.1.clone()).collect();
+            code.iter().filter(|f| mentions(f, &all)).map(|f| f.name.clone()).collect();
         functions.dedup();
         if !views.is_empty() {
             let others = map.nodes().filter(|(id, _)| *id != map.home());
@@ -136,8 +125,16 @@ impl Engine {
         namesakes.retain(|name| !own(name));
         let sharded = |name: &TableName| views.iter().any(|view| view.name == *name);
         let of_copies = of_copies.into_iter().filter(|view| !view.materialized);
-        let of_copies = of_copies.map(|view| view.name).filter(|name| !sharded(name)).collect();
-        let derived = Derived { views, functions, namesakes, of_copies };
+        let of_copies: Vec<TableName> =
+            of_copies.map(|view| view.name).filter(|name| !sharded(name)).collect();
+        let policy = code::Policy {
+            parts: tables.into_iter().chain(views.iter().map(|view| &view.name)).collect(),
+            copies: reference.into_iter().chain(&of_copies).collect(),
+        };
+        let entangled = code::entangled(&code, &rules, &functions, &policy);
+        let callers = entangled.functions.into_iter().collect();
+        let entangled = entangled.tables.into_iter().collect();
+        let derived = Derived { views, functions, namesakes, of_copies, callers, entangled };
         let differs = |stored: &ShardMap| *stored.derived() != derived;
         self.change_map(|stored| differs(stored).then(|| stored.with_derived(derived.clone())))
             .await
@@ -257,9 +254,9 @@ async fn views_on(
     functions: &[TableName],
 ) -> Vec<View> {
     let look = async |client: &Client| {
-        let all = self::functions(client).await?;
+        let all = code::functions(client).await?;
         let naming: Vec<u32> =
-            all.iter().filter(|(_, name, _)| functions.contains(name)).map(|f| f.0).collect();
+            all.iter().filter(|f| functions.contains(&f.name)).map(|f| f.oid).collect();
         views(client, tables, &naming).await
     };
     ask(node, map, look).await.unwrap_or_else(|error| {
@@ -269,10 +266,10 @@ async fn views_on(
 }
 
 /// Whether a function's code has one of `names` in it.
-fn mentions((_, _, code): &Function, names: &[&str]) -> bool {
-    let parsed = parse(code, Strings::Standard);
+fn mentions(function: &Function, names: &[&str]) -> bool {
+    let parsed = parse(&function.code, Strings::Standard);
     let in_it = |name: &&str| parsed.statements.iter().any(|s: &Statement| s.may_name(name));
-    names.iter().any(in_it)
+    !function.trigger && names.iter().any(in_it)
 }
 
 async fn views(
@@ -300,15 +297,6 @@ async fn views(
         }
     };
     Ok(rows.iter().map(view).collect())
-}
-
-async fn functions(client: &Client) -> Result<Vec<Function>, tokio_postgres::Error> {
-    let rows = client.query(FUNCTIONS, &[]).await?;
-    let function = |row: &tokio_postgres::Row| {
-        let name = TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-        (row.get(0), name, row.get::<_, Option<String>>(3).unwrap_or_default())
-    };
-    Ok(rows.iter().map(function).collect())
 }
 
 /// Names with whether they are views; of these names only, or all.

@@ -11,6 +11,7 @@ mod cancel;
 mod chain;
 mod claim;
 mod client;
+mod code;
 mod columns;
 mod copy_in;
 mod copy_relay;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Mention, Names};
 use super::part::Part;
 use super::statement::Analysis;
-use super::{Access, CopyIn, CopyOut, Ddl, Route, global, lookup, query, view};
+use super::{Access, CopyIn, CopyOut, Ddl, Route, global, lookup, query, reference, view};
 use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
@@ -112,6 +112,7 @@ fn place(
         DdlStatement::Truncate(named) => {
             for name in &named.names {
                 lookup::check_target(Some(&names.meaning(name)?), names)?;
+                reference::check_entangled(name, names)?;
             }
             of_any_tables(&named.names, names)
         }
@@ -316,6 +317,9 @@ pub(super) fn copy(
 ) -> Result<Part, ServerError> {
     let Some(copy_table) = &copy.table else { return copy_query(text, copy, statement, names) };
     let table = match names.meaning(copy_table)? {
+        Meaning::Home if copy.from => {
+            return reference::check_entangled(copy_table, names).map(|()| Part::Home);
+        }
         // A view takes no COPY: PostgreSQL says so.
         Meaning::View(_) | Meaning::Home => return Ok(Part::Home),
         Meaning::Reference(_) if !copy.from && copy.by_client => return Ok(Part::Anywhere),

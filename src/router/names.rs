@@ -180,6 +180,28 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// A function whose name stands somewhere in a statement, or a home table with such triggers, that does
+    /// something else on the home node than on all.
+    pub(super) fn mentioned_code(&self, statement: &Statement) -> Option<&'a str> {
+        let derived = self.map.derived();
+        let known = derived.functions.iter().chain(&derived.callers).chain(&derived.entangled);
+        let mut known = known.map(|it| it.name.as_str());
+        known.find(|name| self.active() && statement.may_name(name))
+    }
+
+    /// Whether a name means a home table whose triggers or rules do something else there than on all nodes.
+    pub(super) fn is_entangled(&self, name: &Name) -> bool {
+        let tables = &self.map.derived().entangled;
+        let known = |schema: &str| {
+            tables.iter().any(|table| table.name == name.name && table.schema == schema)
+        };
+        match &name.schema {
+            _ if tables.is_empty() => false,
+            Some(schema) => known(schema),
+            None => self.schemas().any(|schema| known(schema)),
+        }
+    }
+
     /// Such a view whose name stands somewhere in a statement.
     pub(super) fn mentioned_of_copies(&self, statement: &Statement) -> Option<&'a str> {
         let mut views = self.map.derived().of_copies.iter().map(|view| view.name.as_str());

@@ -12,7 +12,7 @@ use super::rekey::returns_own;
 use super::system;
 use crate::shard_map::Table;
 use crate::sql::{
-    Call, DdlStatement, Query, Source, Statement, TableName, Target, UpdateLayout, Verb,
+    Call, DdlStatement, Name, Query, Source, Statement, TableName, Target, UpdateLayout, Verb,
 };
 use crate::wire::ServerError;
 
@@ -47,8 +47,27 @@ pub(super) fn check_views(query: &Query, names: &Names<'_>) -> Result<(), Server
         {
             return Err(through_view(&name.name));
         }
+        if let Some(Source::Table(name)) = level.tables.first().map(|table| &table.source) {
+            check_entangled(name, names)?;
+        }
     }
     Ok(())
+}
+
+/// A write of a table fires nothing that would do something else on the home node than on all.
+///
+/// # Errors
+/// It does.
+pub(super) fn check_entangled(table: &Name, names: &Names<'_>) -> Result<(), ServerError> {
+    if !names.is_entangled(table) {
+        return Ok(());
+    }
+    Err(ServerError::refused(
+        format!("a write of the home table \"{}\" is not supported", table.name),
+        "A trigger or rule of it reads a sharded table, of which the home node has a part, or writes a \
+         reference table, of which the home node's copy alone would change.",
+        "Drop that, and let the application run its statements.",
+    ))
 }
 
 /// The same of a function's code, which is not read.

@@ -7,7 +7,7 @@ use super::names::{Mention, Names};
 use super::part::Part;
 use super::{
     Access, Control, Declared, Explained, Leaves, Route, definition, first, functions, hint,
-    leaves, query, reference,
+    leaves, query, reference, views,
 };
 use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb, table_as};
 use crate::wire::{ServerError, SqlState};
@@ -254,7 +254,10 @@ fn of_other(
         _ if verb == "refresh" && names.active() => refreshed(text, statement, names),
         None => match names.mentioned_of_copies(statement).filter(|_| of_code(verb)) {
             Some(view) => Err(reference::through_view(view)),
-            None => Ok(Part::Home),
+            None => match names.mentioned_code(statement).filter(|_| of_code(verb)) {
+                Some(function) => Err(views::of_one_node(function)),
+                None => Ok(Part::Home),
+            },
         },
         // Each node has it whole, and nothing is written.
         Some(Mention::Reference(_)) if access == Access::Read => Ok(Part::Home),

@@ -218,24 +218,37 @@ pub(super) fn check_functions(query: &Query, names: &Names<'_>) -> Result<(), Se
             ));
         }
     }
-    if derived.functions.is_empty() || !hint::declared(query, names).is_empty() {
+    let known = !derived.functions.is_empty() || !derived.callers.is_empty();
+    if !known || !hint::declared(query, names).is_empty() {
         return Ok(());
     }
-    for call in &query.functions {
-        let reads = |function: &&TableName| {
+    for call in query.functions.iter().filter(|call| !functions::is_pure(call)) {
+        let is = |function: &TableName| {
             function.name == call.name
                 && call.schema.as_ref().is_none_or(|schema| *schema == function.schema)
         };
-        if functions::is_pure(call) || !derived.functions.iter().any(|f| reads(&f)) {
-            continue;
+        if derived.functions.iter().any(is) {
+            return Err(ServerError::refused(
+                format!("the function {}() names a sharded table", call.name),
+                "It would see only the rows of the node that it runs on.",
+                "Write its query as a statement, or as a view.",
+            ));
         }
-        return Err(ServerError::refused(
-            format!("the function {}() names a sharded table", call.name),
-            "It would see only the rows of the node that it runs on.",
-            "Write its query as a statement, or as a view.",
-        ));
+        if derived.callers.iter().any(is) {
+            return Err(of_one_node(&call.name));
+        }
     }
     Ok(())
+}
+
+/// Code that does something else on one node than on all.
+pub(super) fn of_one_node(named: &str) -> ServerError {
+    ServerError::refused(
+        format!("what \"{named}\" does can't run on one node alone"),
+        "It writes a reference table, of which one copy would change, or names a sharded table, of which \
+         one node has a part, or calls a function or fires a trigger that does.",
+        "Let the application run its statements.",
+    )
 }
 
 /// The pull of a route, with the expanded text.

@@ -21,6 +21,13 @@ pub struct Derived {
     /// that a write through one would reach.
     #[serde(default)]
     pub of_copies: Vec<TableName>,
+    /// Functions that users made and whose code writes a reference table, or calls what does or what names
+    /// a sharded table.
+    #[serde(default)]
+    pub callers: Vec<TableName>,
+    /// Home tables with triggers or rules that read sharded tables, or write reference tables.
+    #[serde(default)]
+    pub entangled: Vec<TableName>,
 }
 
 /// A view that reads sharded tables.
