@@ -202,7 +202,7 @@ async fn a_crash_at_every_failpoint_of_an_import_loses_and_doubles_nothing() {
 }
 
 /// What keeps a table from being imported, what is said of it, and how it is mended.
-const REFUSED: [(&str, &str, &str); 14] = [
+const REFUSED: [(&str, &str, &str); 17] = [
     (
         "ALTER TABLE entries DROP CONSTRAINT entries_pkey, ADD PRIMARY KEY (id)",
         "the primary key \"entries_pkey\" of \"public\".\"entries\" lacks the shard key: ALTER TABLE \
@@ -260,6 +260,27 @@ const REFUSED: [(&str, &str, &str); 14] = [
          CREATE TRIGGER logs AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION logs()",
         "which other nodes do not have",
         "DROP FUNCTION logs CASCADE; DROP TABLE log",
+    ),
+    (
+        "CREATE FUNCTION names() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE NOTICE '%', TG_TABLE_NAME; RETURN NEW; END $$; \
+         CREATE TRIGGER names AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION names()",
+        "trigger names of public.accounts calls public.names(), which asks for its table's name",
+        "DROP FUNCTION names CASCADE",
+    ),
+    (
+        "CREATE FUNCTION tells() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE NOTICE 'x'; RETURN NULL; END $$; \
+         CREATE TRIGGER tells AFTER DELETE ON accounts FOR EACH STATEMENT EXECUTE FUNCTION tells()",
+        "trigger tells of public.accounts is FOR EACH STATEMENT",
+        "DROP FUNCTION tells CASCADE",
+    ),
+    (
+        "CREATE FUNCTION counts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; \
+         CREATE TRIGGER counts AFTER INSERT ON accounts REFERENCING NEW TABLE AS made FOR EACH ROW \
+         EXECUTE FUNCTION counts()",
+        "trigger counts of public.accounts is FOR EACH STATEMENT, or has transition tables",
+        "DROP FUNCTION counts CASCADE",
     ),
     (
         "CREATE TYPE mood AS ENUM ('fine'); ALTER TABLE accounts ADD COLUMN mood mood",

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
 use super::cancel::pass_on;
-use super::merge_session::MergeSession;
+use super::merge_session::{MergeSession, names_stand_in, of_row_type};
 use super::pull::{Gathered, PullMode, PullRun};
 use super::pump::{Verdict, pump};
 use super::run::query_message;
@@ -41,6 +41,7 @@ pub(super) async fn finish_on(
 ) -> Result<Ending, Fault> {
     merge.guard.send(&messages(gathered, run)).await?;
     let (mut ending, ended) = (Ending::Done, AtomicBool::new(false));
+    let mut of_row = false;
     let (node, key) = (merge.guard.node, merge.guard.key);
     let late = async {
         sleep_until(deadline).await;
@@ -48,7 +49,7 @@ pub(super) async fn finish_on(
             Box::pin(pass_on(engine, node, key)).await;
         }
     };
-    let pumping = Box::pin(pump(&mut merge.guard, client, |tag, _| match tag {
+    let pumping = Box::pin(pump(&mut merge.guard, client, |tag, frame| match tag {
         b'D' | b'N' | b'H' | b'd' | b'c' => Verdict::Forward,
         b'E' | b'C' | b's' if Instant::now() >= deadline => {
             ending = Ending::Late;
@@ -58,13 +59,17 @@ pub(super) async fn finish_on(
             ended.store(true, Ordering::Relaxed);
             if tag == b'E' {
                 ending = Ending::Failed;
+                of_row = names_stand_in(frame);
             }
-            Verdict::Forward
+            if of_row { Verdict::Drop } else { Verdict::Forward }
         }
         b'Z' => Verdict::DropLast,
         _ => Verdict::Drop,
     }));
     until(pumping, late).await?;
+    if of_row {
+        client.put_error(&of_row_type());
+    }
     Ok(ending)
 }
 

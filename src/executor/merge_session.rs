@@ -278,6 +278,20 @@ fn sets_transaction(text: &str) -> bool {
     }
 }
 
+/// Whether an `ErrorResponse` is about the type of a temporary table, which stands for another one.
+pub(super) fn names_stand_in(frame: &[u8]) -> bool {
+    let error = read_error(frame.get(5..).unwrap_or_default());
+    matches!(&*error.code, "42846" | "42883" | "42804") && error.message.contains("\"foreshard ")
+}
+
+pub(super) fn of_row_type() -> ServerError {
+    ServerError::refused(
+        "a whole row of several nodes can't be used as a value of its table's type",
+        "It is brought together with others in a table of another name, and so of another type.",
+        "Name the columns: ROW(a.x, a.y)::t",
+    )
+}
+
 /// Whether an `ErrorResponse` says that a column is neither grouped nor aggregated.
 pub(super) fn is_grouping_error(frame: &[u8]) -> bool {
     read_error(frame.get(5..).unwrap_or_default()).code == "42803"

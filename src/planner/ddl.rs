@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::routine::{is_about_routine, routine, told};
-use super::{Apart, LookupSql, More, Parents, alter, concurrent, create, more, trigger};
+use super::{Apart, LookupSql, More, Parents, alter, concurrent, create, index, more, trigger};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
 use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
@@ -279,10 +279,10 @@ fn planned(ddl: &Ddl, scope: &Scope<'_>) -> Result<DdlPlan, ServerError> {
             }],
         )),
         DdlStatement::View(view) => Ok(views(view, ddl)),
-        DdlStatement::Global { object, .. }
+        DdlStatement::Global { object, routine: index, .. }
             if matches!(object.as_str(), "sequence" | "statistics" | "index") =>
         {
-            Ok(if_exists(&ddl.text, object))
+            Ok(index::altered(index.as_ref(), scope, if_exists(&ddl.text, object)))
         }
         DdlStatement::Global { object, routine: name, .. }
             if matches!(object.as_str(), "function" | "procedure" | "routine") =>

@@ -15,6 +15,7 @@ mod ddl;
 mod explain;
 mod given;
 mod in_place;
+mod index;
 mod insert;
 mod kept;
 mod lookup;

@@ -22,3 +22,6 @@ SELECT query_to_xml('SELECT * FROM accounts WHERE id = 1', true, false, '');
 SELECT schema_to_xml('public', true, false, '');
 SELECT a.id, table_to_xml('tasks'::regclass, true, false, '') FROM accounts a WHERE a.id = 1;
 MERGE INTO counters c USING pg_blocking_pids(1) AS k ON c.account_id = 1 + k[1] WHEN MATCHED THEN UPDATE SET name = k.*::text;
+SELECT x::counters FROM counters x, accounts a WHERE a.id = x.value ORDER BY x.account_id, x.name;
+ALTER INDEX tasks_pkey SET (fillfactor = 80);
+ALTER INDEX IF EXISTS public.tasks_pkey RESET (fillfactor);

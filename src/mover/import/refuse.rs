@@ -33,9 +33,12 @@ const REASONS: [&str; 10] = [
      AND (connoinherit OR NOT convalidated) OR contype = 'f' AND NOT convalidated)",
     "SELECT indexrelid::regclass || ' is no valid index: REINDEX or drop it' FROM pg_index \
      WHERE indrelid = ANY ($1) AND NOT (indisvalid AND indisready)",
-    "SELECT format('trigger %I of %s has transition tables for each row, which partitions can''t have: \
-     make it FOR EACH STATEMENT', tgname, tgrelid::regclass) FROM pg_trigger \
-     WHERE tgrelid = ANY ($1) AND tgtype & 1 = 1 AND (tgoldtable IS NOT NULL OR tgnewtable IS NOT NULL)",
+    "SELECT format('trigger %I of %s is FOR EACH STATEMENT, or has transition tables: it would run on each \
+     node that has rows, and see the rows of that node only; make it FOR EACH ROW, without REFERENCING', \
+     t.tgname, t.tgrelid::regclass) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+     WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND p.pronamespace <> \
+     coalesce(to_regnamespace('foreshard'), 0) AND (t.tgtype & 1 = 0 OR t.tgoldtable IS NOT NULL \
+     OR t.tgnewtable IS NOT NULL)",
     "SELECT format('trigger %I of %s calls %s, which asks for its table''s name: on a partition that is \
      the partition''s; give it as an argument of the trigger instead (TG_ARGV[0])', t.tgname, \
      t.tgrelid::regclass, p.oid::regprocedure) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \

@@ -94,7 +94,15 @@ pub(super) fn index(cursor: &Cursor<'_>) -> Option<DdlStatement> {
     if (1..5).any(|ahead| cursor.word_ahead(ahead).is_some_and(|word| firm.contains(&word))) {
         return None;
     }
-    Some(DdlStatement::Global { object, routine: None, table: None })
+    Some(DdlStatement::Global { object, routine: with_parameters(cursor), table: None })
+}
+
+/// The index whose storage parameters are set or reset.
+fn with_parameters(cursor: &Cursor<'_>) -> Option<Name> {
+    let mut cursor = Cursor { at: cursor.at + 1, ..*cursor };
+    cursor.eat_all(&["if", "exists"]);
+    let name = cursor.name()?;
+    (cursor.eat_any(&["set", "reset"]) && cursor.eat_symbol("(")).then_some(name)
 }
 
 /// `DATABASE name SET | RESET …`, behind ALTER: what its sessions begin with.

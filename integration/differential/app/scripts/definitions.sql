@@ -256,3 +256,8 @@ ALTER INDEX log_days ATTACH PARTITION log_2024;
 ALTER INDEX public.log_days RENAME TO log_by_day;
 SELECT count(*) FROM log_of_days;
 DROP TABLE log_of_days;
+CREATE INDEX audit_what ON audit (what);
+ALTER INDEX audit_what SET (fillfactor = 70);
+ALTER INDEX IF EXISTS audit_what RESET (fillfactor);
+ALTER INDEX IF EXISTS nowhere SET (fillfactor = 70);
+ALTER INDEX nowhere SET (fillfactor = 70);
