@@ -220,19 +220,17 @@ impl Code<'_> {
 
     fn is_table_at(&self, start: usize) -> bool {
         for word in self.words[..start].iter().rev() {
-            let Word::Name(name) = word else {
-                match word {
-                    Word::Mark(b',' | b'.') => continue,
-                    // What gives rows like a table, or a column of another name, may end so.
-                    Word::Mark(mark) => return matches!(mark, b')'),
-                    Word::Name(_) => continue,
-                }
+            let name = match word {
+                Word::Name(name) => name,
+                Word::Mark(b',' | b'.') => continue,
+                // What gives rows like a table, or a column of another name, may end so.
+                Word::Mark(mark) => return *mark == b')',
             };
             let is = |known: &&str| name.eq_ignore_ascii_case(known);
-            if TABLE_WORDS.iter().any(|known| is(known)) {
+            if TABLE_WORDS.iter().any(is) {
                 return true;
             }
-            if OTHER_WORDS.iter().any(|known| is(known)) {
+            if OTHER_WORDS.iter().any(is) {
                 return false;
             }
         }
