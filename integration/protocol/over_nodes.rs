@@ -219,3 +219,29 @@ async fn blocks_begin_and_end_behind_others_as_in_postgresql() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn parameters_of_undeclared_types_may_be_used_for_the_key_and_for_more() {
+    let text = "INSERT INTO t VALUES ($1, 'n' || $1::int)";
+    let wrong = "INSERT INTO t VALUES ($1, $1)";
+    let one = |name: &str, id: &str| [bind("", name, &[Some(id)]), execute("", 0)].concat();
+    let two = |name: &str, id: &str, note: &str| {
+        [bind("", name, &[Some(id), Some(note)]), execute("", 0)].concat()
+    };
+    let both = "INSERT INTO t VALUES ($1, 'a' || $2::int), ($2, 'b') RETURNING id, note";
+    same_over_two_nodes(vec![
+        (vec![parse("", text), one("", "61"), sync()], 1),
+        (vec![parse("", wrong), one("", "61"), sync()], 1),
+        (vec![parse("named", text), describe_statement("named"), sync()], 1),
+        (vec![one("named", "62"), one("named", "63"), one("named", "64"), sync()], 1),
+        (vec![one("named", " 65 "), one("named", "x"), sync()], 1),
+        (vec![describe_statement("named"), sync()], 1),
+        (vec![query("BEGIN"), parse("", text), one("", "66"), sync()], 2),
+        (vec![one("named", "67"), sync(), query("COMMIT")], 2),
+        (vec![parse("both", both), describe_statement("both"), two("both", "68", "69"), sync()], 1),
+        (vec![parse("", "INSERT INTO t VALUES ($1, $1 || 'x')"), one("", "70"), sync()], 1),
+        (vec![parse("", "DELETE FROM t WHERE id = $1 AND $1 = 61"), one("", "61"), sync()], 1),
+        (vec![query(ALL)], 1),
+    ])
+    .await;
+}

@@ -121,11 +121,11 @@ impl ClientSession {
     /// Makes a portal of a statement.
     pub(super) async fn bind_to(
         &mut self,
-        (prepared, template): (Arc<Prepared>, Arc<Template>),
+        (mut prepared, template): (Arc<Prepared>, Arc<Template>),
         bind: &Bind<'_>,
         body: &[u8],
     ) -> Result<(), Fault> {
-        let text = &*prepared.text;
+        let text = &*Arc::clone(&prepared).text;
         for bytes in bind.values.iter().flatten().copied().chain([text.as_bytes()]) {
             self.check_encoding(bytes)?;
         }
@@ -135,18 +135,21 @@ impl ClientSession {
             return Ok(());
         }
         self.check_reading()?;
-        let params = Params {
-            types: &prepared.types,
-            formats: &bind.formats,
-            values: &bind.values,
-            looked_up: None,
-            literals: &[],
-        };
         let (way, template) = if let Some(node) = self.session.failed_node() {
             (Way::Node(node, Cost::none(Access::Read)), template)
         } else {
             self.session.check_not_failed()?;
-            self.way(text, params, template).await?
+            let routed = self.way(text, bound(&prepared, bind), Arc::clone(&template)).await;
+            match (routed, self.may_declare(&prepared, bind)) {
+                (Err(Fault::Refused(_)), true) => {
+                    prepared = self.declare_types(&prepared, bind.statement).await?;
+                    if self.batch.skipping {
+                        return Ok(());
+                    }
+                    self.way(text, bound(&prepared, bind), template).await?
+                }
+                (routed, _) => routed?,
+            }
         };
         let Way::Node(node, cost) = way else {
             self.flush_unparsed().await?;
@@ -155,8 +158,8 @@ impl ClientSession {
             return Ok(());
         };
         // A statement of no particular node goes where the batch goes.
-        let anywhere =
-            cost.shards.is_empty() && matches!(template.route(&params), Ok(Route::Anywhere));
+        let anywhere = cost.shards.is_empty()
+            && matches!(template.route(&bound(&prepared, bind)), Ok(Route::Anywhere));
         let node = if anywhere { self.batch.node.unwrap_or(node) } else { node };
         self.at(node).await?;
         if !template.is_plain() {
@@ -170,6 +173,27 @@ impl ClientSession {
         self.batch.portals.insert(bind.portal.into(), Portal::Native(node));
         self.batch.add_cost(cost);
         Ok(())
+    }
+
+    /// Whether PostgreSQL may be asked for types that the client has left to it: that ends an exchange, and
+    /// what was executed must not be committed by it.
+    fn may_declare(&self, prepared: &Prepared, bind: &Bind<'_>) -> bool {
+        let count = bind.values.len();
+        let all = prepared.types.len() >= count && !prepared.types.contains(&0);
+        !all && (!self.batch.executed || self.session.in_transaction())
+    }
+
+    /// The statement with the types of all its parameters, as the home node infers them: it is that from
+    /// now on, as if the client had declared them.
+    async fn declare_types(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        name: &[u8],
+    ) -> Result<Arc<Prepared>, Fault> {
+        let types = self.all_types(prepared).await?;
+        let declared = self.worker.statements.declared(prepared, &types);
+        self.statements.insert(name.into(), Arc::clone(&declared));
+        Ok(declared)
     }
 
     /// Keeps a portal that the proxy runs in steps of its own.
@@ -439,6 +463,17 @@ impl ClientSession {
         let mut out = BytesMut::new();
         reply.clone().put(&mut out);
         self.batch.due.push_back(Due::Ours(out.freeze()));
+    }
+}
+
+/// What a statement's parameters are bound to.
+fn bound<'a>(prepared: &'a Prepared, bind: &'a Bind<'_>) -> Params<'a> {
+    Params {
+        types: &prepared.types,
+        formats: &bind.formats,
+        values: &bind.values,
+        looked_up: None,
+        literals: &[],
     }
 }
 

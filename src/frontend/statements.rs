@@ -115,4 +115,13 @@ impl AllStatements {
         known.1.insert(key, Arc::clone(&made));
         made
     }
+
+    /// The same text with these types of its parameters.
+    pub(super) fn declared(&self, prepared: &Prepared, types: &[u32]) -> Arc<Prepared> {
+        let (text, sent) = (&*prepared.text, prepared.sent.as_deref());
+        match prepared.number {
+            0 => Prepared::unnamed(text, sent, types),
+            _ => self.named(text, sent, types),
+        }
+    }
 }
