@@ -80,6 +80,8 @@ impl ClientSession {
         self.check_reading()?;
         let text = utf8(parse.text)?;
         self.check_encoding(parse.text)?;
+        let made = Box::pin(self.table_of_executed(text)).await?;
+        let text = made.as_deref().unwrap_or(text);
         let template = self.template(text);
         let sent = self.shown(&template).await?;
         let prepared = if parse.name.is_empty() {

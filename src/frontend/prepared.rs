@@ -10,10 +10,11 @@ use super::extended::invalid;
 use super::session::ClientSession;
 use super::statements::Prepared;
 use crate::executor::Fault;
+use crate::planner::replaced;
 use crate::router::Template;
 use crate::sql::{
     Argument, ArgumentLiteral, Control, ExecuteStatement, Literal, PrepareStatement, StatementKind,
-    hint, parse,
+    executed_table, hint, params_of, parse,
 };
 use crate::wire::{Bind, Reply, ServerError, SqlState};
 
@@ -136,6 +137,46 @@ impl ClientSession {
         };
         let bind = Bind::made(portal, &values, results);
         Ok((explaining(execute, prepared, text), bind))
+    }
+
+    /// `CREATE TABLE … AS EXECUTE` of what is kept here, as CREATE TABLE of its query; `None` if the text
+    /// is something else.
+    pub(super) async fn table_of_executed(&mut self, text: &str) -> Result<Option<String>, Fault> {
+        let may_be = !self.statements.is_empty()
+            && text.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("create"));
+        let read = if may_be { executed_table(text, self.session.strings()) } else { None };
+        let Some((execute, after)) = read else { return Ok(None) };
+        let Some(prepared) = self.statements.get(execute.name.as_bytes()).cloned() else {
+            return Ok(None);
+        };
+        self.session.check_not_failed()?;
+        self.end_exchange().await?;
+        let types = self.all_types(&prepared).await?;
+        if types.len() != execute.arguments.len() {
+            return Err(wrong_number(&execute, types.len()).into());
+        }
+        let modified: Vec<(u32, i32)> = types.iter().map(|oid| (*oid, -1)).collect();
+        let names = self.type_names(&modified, false).await?;
+        let arguments = execute.arguments.iter().map(|argument| &text[argument.span.clone()]);
+        let casts = arguments.zip(&names).map(|(argument, kind)| {
+            format!("CAST(CAST(({argument}) AS {kind}) AS pg_catalog.text)")
+        });
+        // Each once, however often it stands in the query.
+        let ask = format!("SELECT {}", casts.collect::<Vec<_>>().join(", "));
+        let values = if types.is_empty() { Vec::new() } else { self.row_of_home(&ask).await? };
+        let value = |number: &u16| {
+            let at = usize::from(*number).saturating_sub(1);
+            let kind = names.get(at).map_or("unknown", String::as_str);
+            match values.get(at).and_then(Option::as_ref) {
+                Some(value) => format!("CAST({} AS {kind})", Literal(value)),
+                None => format!("CAST(NULL AS {kind})"),
+            }
+        };
+        let places = params_of(&prepared.text).into_iter();
+        let edits = places.map(|(number, span)| (span, value(&number))).collect();
+        let query = replaced(&prepared.text, edits);
+        let head = &text[execute.explain.unwrap_or_default()];
+        Ok(Some(format!("{head}{query} {}", &text[after])))
     }
 
     /// Describes what a text that executes it gives.

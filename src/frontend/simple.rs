@@ -72,6 +72,17 @@ impl ClientSession {
         } else if let Some(node) = self.session.failed_node() {
             let cost = Cost::none(load::Access::Read);
             return self.session.run_query(node, message, &mut self.client, &cost).await;
+        } else if let Some(made) = Box::pin(self.table_of_executed(text)).await? {
+            self.session.check_not_failed()?;
+            let template = self.template(&made);
+            match self.way(&made, Params::default(), template).await? {
+                (Way::Node(node, _), template) => {
+                    self.prepare_node(&template, node).await?;
+                    self.session.run_text(node, &made, &mut self.client).await?;
+                    self.after_statement(&template).await?;
+                }
+                (way, _) => self.run_ways(way, &made, &query_message(&made)).await?,
+            }
         } else {
             self.session.check_not_failed()?;
             match self.way(text, params, template).await? {

@@ -58,7 +58,7 @@ pub use materialized::{Materialized, MaterializedQuery, materialized};
 pub use merge::{Merge, MergeInsert, MergeValue};
 pub use parse::parse;
 pub use places::{Place, PlaceUse, Places, places};
-pub use prepared::{Argument, ArgumentLiteral, ExecuteStatement, PrepareStatement};
+pub use prepared::{Argument, ArgumentLiteral, ExecuteStatement, PrepareStatement, executed_table};
 pub use quote::{Ident, Literal, TableName};
 pub use role_password::{RolePassword, role_password};
 pub use shape::{Aggregate, Item, Limit, OrderItem, REDUCIBLE, Shape};

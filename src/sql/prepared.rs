@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::control::Control;
 use super::cursor::{Cursor, comma_parts};
-use super::lexer::{Kind, Token};
+use super::lexer::{Kind, Strings, Token, tokens};
 
 /// `PREPARE name [(types)] AS statement`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,38 @@ pub(super) fn explained(text: &str, tokens: &[Token]) -> Option<Control> {
     }
     let explain = Some(tokens.first()?.start..start);
     execute(&mut cursor, explain).map(|it| Control::Execute(it.into()))
+}
+
+/// Reads `CREATE TABLE … AS EXECUTE …`, with the bytes of WITH NO DATA; what makes the table is in the
+/// place of EXPLAIN.
+pub fn executed_table(text: &str, strings: Strings) -> Option<(ExecuteStatement, Range<usize>)> {
+    let all = tokens(text.trim_end_matches([';', ' ', '\n']), strings);
+    let mut end = all.len();
+    for words in [&["with", "no", "data"][..], &["with", "data"]] {
+        let tail = end.checked_sub(words.len()).and_then(|at| all.get(at..end))?;
+        let is = |(token, word): (&Token, &&str)| token.kind == Kind::Word((*word).to_owned());
+        if tail.iter().zip(words).all(is) {
+            end -= words.len();
+            break;
+        }
+    }
+    let mut cursor = Cursor::new(text, &all[..end]);
+    if !cursor.eat("create") {
+        return None;
+    }
+    while !(cursor.word() == Some("as") && cursor.word_ahead(1) == Some("execute")) {
+        if cursor.at_end() {
+            return None;
+        }
+        if cursor.parenthesized().is_none() {
+            cursor.at += 1;
+        }
+    }
+    cursor.at += 1;
+    let start = cursor.token()?.start;
+    cursor.at += 1;
+    let after = all.get(end).map_or(text.len(), |token| token.start)..text.len();
+    Some((execute(&mut cursor, Some(0..start))?, after))
 }
 
 fn prepare(cursor: &mut Cursor<'_>) -> Option<PrepareStatement> {
