@@ -1,6 +1,6 @@
 # The few commands of this project.
 
-.PHONY: help setup build dist test check chaos demo bench bench-move fuzz regress forecast-eval
+.PHONY: help setup build dist test check chaos demo bench bench-move fuzz regress regress-sharded forecast-eval
 
 help:
 	@echo 'make dist    target/dist/foreshard, as it is installed: built twice, by a profile of the first one under load'
@@ -9,6 +9,7 @@ help:
 	@echo 'make check   format, lints, tests'
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
+	@echo 'make regress-sharded the same SQL with its tables sharded over three nodes, beside one PostgreSQL (FILES="insert join")'
 	@echo 'make fuzz    random bytes and texts for all that reads them (FUZZ_SECONDS=60 a target)'
 	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
 	@echo 'make bench-move  pauses of moves, and their rate beside COPY | COPY (MOVES=50)'
@@ -60,3 +61,6 @@ forecast-eval: build
 
 regress: setup build
 	bash integration/regress/run.sh
+
+regress-sharded: setup build
+	bash integration/regress/sharded/run.sh $(FILES)
