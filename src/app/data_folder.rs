@@ -31,6 +31,9 @@ pub(super) enum DataFolderError {
     },
 }
 
+/// The policy's name in the folder.
+pub(super) const POLICY: &str = "policy.yaml";
+
 /// A folder that no other process uses while this value lives.
 #[derive(Debug)]
 pub(super) struct DataFolder {
@@ -84,17 +87,17 @@ impl DataFolder {
 
     /// The policy of the last start, if it had one.
     pub(super) fn policy(&self) -> Option<PathBuf> {
-        Some(self.path.join("policy.yaml")).filter(|path| path.exists())
+        Some(self.path.join(POLICY)).filter(|path| path.exists())
     }
+}
 
-    /// Keeps a policy for the next start.
-    pub(super) fn store_policy(&self, policy: &Path) -> Result<(), DataFolderError> {
-        let kept = self.path.join("policy.yaml");
-        if policy.canonicalize().ok() == kept.canonicalize().ok() {
-            return Ok(());
-        }
-        fs::copy(policy, &kept).map(drop).map_err(file("writing", &kept))
+/// Keeps a policy in a data folder for the next start.
+pub(super) fn keep_policy(folder: &Path, policy: &Path) -> Result<(), DataFolderError> {
+    let kept = folder.join(POLICY);
+    if policy.canonicalize().ok() == kept.canonicalize().ok() {
+        return Ok(());
     }
+    fs::copy(policy, &kept).map(drop).map_err(file("writing", &kept))
 }
 
 /// `/var/lib/foreshard` for root, since the server's user can't enter root's home; for others as

@@ -10,8 +10,9 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 use super::cli;
-use super::data_folder::{DataFolder, DataFolderError};
+use super::data_folder::{DataFolder, DataFolderError, POLICY, keep_policy};
 use super::logging;
+use super::reload::Source;
 use super::running::{RunError, Running};
 use super::signals::Signals;
 use super::terminal::{complain, say, story};
@@ -127,9 +128,11 @@ impl Dev {
             policy,
             ..Serve::default()
         };
-        let running = Box::pin(Running::start(serve, None, Vec::new())).await?;
+        let file = policy_file.clone().unwrap_or_else(|| folder.path.join(POLICY));
+        let source = Source::Policy { file, folder: folder.path.clone() };
+        let running = Box::pin(Running::start(serve, source, Vec::new())).await?;
         if let Some(file) = &policy_file {
-            folder.store_policy(file)?;
+            keep_policy(&folder.path, file)?;
         }
         Ok(Self { folder, policy: policy_file, nodes, running, database })
     }

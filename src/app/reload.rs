@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StartError;
+use super::data_folder::{DataFolderError, keep_policy};
 use super::steering::Steering;
 use super::terminal::story;
 use crate::config::{Faults, Policy, Serve};
@@ -17,10 +18,19 @@ use crate::runtime::Tasks;
 /// Requests that wait while a reload is under way.
 const REQUESTS: usize = 16;
 
+/// What the configuration is read from again.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// All of it.
+    Config(PathBuf),
+    /// The policy, which the data folder keeps for the next start. The rest stays as it is.
+    Policy { file: PathBuf, folder: PathBuf },
+}
+
 /// Reads the configuration again.
 #[derive(Debug)]
 struct Reloader {
-    file: PathBuf,
+    source: Source,
     /// What is in force, as far as it can be changed, and what the proxy was started with.
     current: Serve,
     admission: Arc<ArcSwap<Admission>>,
@@ -53,17 +63,41 @@ enum ReloadError {
     /// The policy can't be put in force.
     #[error(transparent)]
     Policy(#[from] StartError),
+    /// The policy is in force, but the next start may not find it.
+    #[error(transparent)]
+    Kept(#[from] DataFolderError),
+}
+
+impl Source {
+    fn read(&self, current: &Serve) -> Result<Serve, Faults> {
+        match self {
+            Self::Config(file) => Serve::load(file),
+            Self::Policy { file, .. } => {
+                let names: Vec<_> = current.nodes.iter().map(|node| node.name.clone()).collect();
+                let policy = Policy::load(file, Some(&names))?;
+                Ok(Serve { policy, ..current.clone() })
+            }
+        }
+    }
+
+    /// Keeps what is in force now.
+    fn keep(&self) -> Result<(), DataFolderError> {
+        match self {
+            Self::Config(_) => Ok(()),
+            Self::Policy { file, folder } => keep_policy(folder, file),
+        }
+    }
 }
 
 impl ReloadDesk {
-    /// Starts the task. `file` is what the configuration was read from.
+    /// Starts the task.
     pub(super) fn open(
-        file: PathBuf,
+        source: Source,
         started_with: Serve,
         admission: Arc<ArcSwap<Admission>>,
         (steering, tasks): (Steering, &Tasks),
     ) -> Self {
-        let reloader = Reloader { file, current: started_with, admission, steering };
+        let reloader = Reloader { source, current: started_with, admission, steering };
         let (sender, requests) = mpsc::channel(REQUESTS);
         tasks.spawn("reload", reloader.serve(requests, tasks.clone()));
         Self(sender)
@@ -117,7 +151,7 @@ impl Reloader {
     /// Reads the configuration and takes over what can be. With a fault in it, or a policy that does
     /// not fit the data, nothing changes.
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let new = Serve::load(&self.file)?;
+        let new = self.source.read(&self.current)?;
         self.steering.follow(&new.policy, &self.current.nodes).await?;
         let mut reloaded = compare(&self.current, &new);
         reloaded.needs_reshard = self.steering.waiting_keys(&new.policy);
@@ -139,6 +173,7 @@ impl Reloader {
         current.executor = new.executor;
         current.policy = new.policy;
         self.admission.store(Arc::new(current.admission()));
+        self.source.keep()?;
         Ok(reloaded)
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::leading::{self, Leading, Opened};
 use super::preflight::{Needed, NodesDown, check_nodes};
-use super::reload::ReloadDesk;
+use super::reload::{ReloadDesk, Source};
 use super::term::Turn;
 use super::{Proxy, ProxyConfig, StartError};
 use crate::admin::{AdminError, AdminServer, Metrics, MetricsError, Readiness, Reload, Service};
@@ -63,16 +63,16 @@ pub(super) struct Running {
     /// What the nodes can't do.
     pub(super) warnings: Vec<String>,
     readiness: watch::Sender<Readiness>,
-    reload: Option<ReloadDesk>,
+    reload: ReloadDesk,
     leading: Option<Leading>,
 }
 
 impl Running {
     /// Opens the catalog, for which it may have to wait, looks at the nodes, then starts the proxy
-    /// and the admin server. `file` is what the configuration was read from and can be read from again.
+    /// and the admin server. `source` is what the configuration is read from again.
     pub(super) async fn start(
         serve: Serve,
-        file: Option<PathBuf>,
+        source: Source,
         inherited: Vec<OwnedFd>,
     ) -> Result<Self, RunError> {
         let folder = serve.data_folder.clone();
@@ -80,13 +80,13 @@ impl Running {
             .map_err(|source| RunError::Folder { folder: folder.clone(), source })?;
         let metrics = Metrics::install()?;
         let Opened { catalog, turn, leading, local } = leading::open(&serve, &metrics).await?;
-        let serve = match &file {
-            Some(file) if leading.is_some() => as_it_is_now(serve, file),
+        let serve = match &source {
+            Source::Config(file) if leading.is_some() => as_it_is_now(serve, file),
             _ => serve,
         };
         let waits = turn.is_enrolled();
         let catalog = (catalog, turn, local);
-        let started = Box::pin(Self::start_with(serve, file, inherited, metrics, catalog)).await;
+        let started = Box::pin(Self::start_with(serve, source, inherited, metrics, catalog)).await;
         match (started, leading) {
             (Ok(running), leading) => {
                 if let Some(leading) = &leading {
@@ -104,7 +104,7 @@ impl Running {
 
     async fn start_with(
         serve: Serve,
-        file: Option<PathBuf>,
+        source: Source,
         inherited: Vec<OwnedFd>,
         metrics: Metrics,
         (catalog, turn, local): (Catalog, Turn, Option<EmbeddedKv>),
@@ -133,7 +133,7 @@ impl Running {
         })
         .await?;
         let parts = (proxy.steering.clone(), proxy.tasks());
-        let reload = file.map(|file| ReloadDesk::open(file, started_with, admission, parts));
+        let reload = ReloadDesk::open(source, started_with, admission, parts);
         let (readiness, receiver) = watch::channel(Readiness::Ready);
         let service = Service {
             catalog: proxy.engine.catalog.clone(),
@@ -148,7 +148,7 @@ impl Running {
             directory: proxy.directory(),
             progress: proxy.mover.progress.clone(),
             imports: proxy.steering.imports(),
-            reload: reload.clone().map(reload_by),
+            reload: Some(reload_by(reload.clone())),
             readiness: receiver,
         };
         let admin = match AdminServer::start(admin_listen, service, metrics) {
@@ -166,9 +166,7 @@ impl Running {
 
     /// Reads the configuration again; the log tells what came of it.
     pub(super) fn reload(&self) {
-        if let Some(desk) = &self.reload {
-            desk.request();
-        }
+        self.reload.request();
     }
 
     /// Ends once another process has the catalog.

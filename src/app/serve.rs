@@ -9,6 +9,7 @@ use super::cli;
 use super::hand_over::{self, Offer};
 use super::logging;
 use super::preflight::{Needed, check_nodes};
+use super::reload::Source;
 use super::running::Running;
 use super::signals::{Signals, Wish};
 use super::terminal::{complain, story};
@@ -43,7 +44,7 @@ pub(super) async fn serve(args: cli::Serve) -> ExitCode {
     };
     let data_folder = config.data_folder.clone();
     let running = tokio::select! {
-        running = Box::pin(Running::start(config, Some(args.config), inherited)) => running,
+        running = Box::pin(Running::start(config, Source::Config(args.config), inherited)) => running,
         () = signals.stop() => return ExitCode::SUCCESS,
     };
     let running = match running {
