@@ -373,3 +373,55 @@ async fn a_join_that_is_called_off_leaves_nothing_on_the_node() {
     succeeds(&deployment, &["verify"]).await;
     serving.stop(&deployment).await;
 }
+
+/// What rests on home tables, as a database that is there already has it; some of it with a comment.
+const AT_HOME: &str = "CREATE TABLE at_home (id int PRIMARY KEY, name text); \
+     INSERT INTO at_home VALUES (1, 'one'); \
+     CREATE FUNCTION homes() RETURNS SETOF at_home LANGUAGE sql AS 'SELECT * FROM at_home'; \
+     COMMENT ON FUNCTION homes() IS 'rows'; GRANT EXECUTE ON FUNCTION homes() TO pg_monitor; \
+     CREATE FUNCTION of_home(h at_home) RETURNS int LANGUAGE sql AS 'SELECT h.id'; \
+     CREATE CAST (at_home AS int) WITH FUNCTION of_home(at_home); \
+     CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM at_home; END; \
+     CREATE FUNCTION by_default(n bigint DEFAULT counted()) RETURNS bigint LANGUAGE sql AS 'SELECT n'; \
+     CREATE TYPE pair AS (one at_home, n int); \
+     CREATE FUNCTION of_pair(p pair) RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+     CREATE STATISTICS stood ON id, name FROM at_home; \
+     CREATE VIEW seen AS SELECT * FROM at_home; \
+     CREATE FUNCTION of_view() RETURNS SETOF seen LANGUAGE sql AS 'SELECT * FROM seen'; \
+     CREATE RULE ruled AS ON DELETE TO at_home DO ALSO NOTHING; \
+     ALTER TABLE at_home ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON at_home USING (true); \
+     CREATE FUNCTION fired() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+     CREATE TRIGGER fired BEFORE INSERT ON at_home FOR EACH ROW EXECUTE FUNCTION fired(); \
+     CREATE FUNCTION free(id int) RETURNS int LANGUAGE sql AS 'SELECT id'; \
+     COMMENT ON FUNCTION free(int) IS 'free'; CREATE TYPE plain AS (a int, b text)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_joins_a_home_node_whose_functions_rest_on_its_tables() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let database = TestDatabase::create(2).await;
+    let deployment = deployment(&database, &[0]);
+    database.client(0).await.batch_execute(AT_HOME).await.unwrap();
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    serving.stop(&deployment).await;
+    configure(&deployment, &database, &[0, 1]);
+    let serving = deployment.serve().await;
+    until_member(&deployment, "n2").await;
+    let new = database.client(1).await;
+    let functions = "SELECT proname || coalesce(obj_description(oid, 'pg_proc'), '') FROM pg_proc \
+         WHERE pronamespace = 'public'::regnamespace ORDER BY 1";
+    assert_eq!(rows(&new, functions).await, ["fired", "freefree"]);
+    let types = "SELECT typname FROM pg_type WHERE typname IN ('pair', 'plain', 'at_home')";
+    assert_eq!(rows(&new, types).await, ["plain"]);
+    let client = deployment.client().await;
+    for (sql, expected) in [
+        ("SELECT name FROM homes()", "one"),
+        ("SELECT by_default()", "1"),
+        ("SELECT free(7)", "7"),
+        ("SELECT name FROM of_view()", "one"),
+    ] {
+        assert_eq!(rows(&client, sql).await, [expected], "{sql}");
+    }
+    succeeds(&deployment, &["verify"]).await;
+    serving.stop(&deployment).await;
+}

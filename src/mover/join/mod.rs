@@ -6,6 +6,7 @@
 
 mod references;
 mod roles;
+mod left_out;
 mod schema;
 
 use std::time::Duration;

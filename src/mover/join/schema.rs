@@ -13,13 +13,14 @@ use super::super::context::MoverContext;
 use super::super::error::MoveError;
 use super::super::names::quoted;
 use super::super::session::Session;
+use super::left_out;
 use crate::backend::{NodeAddress, TlsMode};
 use crate::ids::NodeId;
 use crate::planner::{CATALOG_SCHEMAS, sequence_start};
 use crate::shard_map::ShardMap;
 
 /// How long `pg_dump` may take.
-const DEADLINE: Duration = Duration::from_mins(5);
+pub(super) const DEADLINE: Duration = Duration::from_mins(5);
 
 /// Relations that are no tables of the policy, and the sequences that belong to them.
 const OTHERS: &str = "WITH other AS (SELECT c.oid, n.nspname, c.relname FROM pg_class c \
@@ -62,15 +63,28 @@ pub(super) async fn dump(
         map.tables().iter().map(|it| (it.name.schema.as_str(), it.name.name.as_str())).unzip();
     let others = session.rows("looking for tables", OTHERS, &[&schemas, &names]).await?;
     let version = version(&session).await?;
-    let left_out: Vec<String> = others
-        .iter()
-        .map(|row| format!("--exclude-table={}.{}", quoted(row.get(0)), quoted(row.get(1))))
-        .collect();
+    let (schemas, names): (Vec<String>, Vec<String>) =
+        others.iter().map(|row| (row.get(0), row.get(1))).unzip();
+    let gone = left_out::resting_on(&session, &schemas, &names).await?;
+    let excluded = |(schema, name): (&String, &String)| {
+        format!("--exclude-table={}.{}", quoted(schema), quoted(name))
+    };
+    let left_out: Vec<String> = schemas.iter().zip(&names).map(excluded).collect();
     let address = context.address(node)?;
     let secrets = Secrets::write(address)?;
     let part = async |section: &str| {
-        let text = run(address, map.database(), &secrets, section, &left_out).await?;
-        Ok::<_, MoveError>(readable(&text, version))
+        if gone.is_empty() {
+            let text = run(address, map.database(), &secrets, section, &left_out).await?;
+            return Ok::<_, MoveError>(readable(&text, version));
+        }
+        let folder = Secrets::folder().map_err(|error| {
+            MoveError::Busy(format!("a folder for pg_dump can't be made: {error}"))
+        })?;
+        let archive = folder.path().join("archive");
+        let to = ["--format=custom".to_owned(), format!("--file={}", archive.display())];
+        let arguments: Vec<String> = left_out.iter().cloned().chain(to).collect();
+        run(address, map.database(), &secrets, section, &arguments).await?;
+        Ok(readable(&left_out::restore(&archive, &gone).await?, version))
     };
     Ok(Schema { before_rows: part("pre-data").await?, after_rows: part("post-data").await? })
 }
@@ -82,27 +96,36 @@ pub(super) async fn version(session: &Session) -> Result<i32, MoveError> {
     Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
-/// Files of TLS that `pg_dump` has to read; removed when dropped.
+/// Files of TLS that `pg_dump` has to read, or what it writes; removed when dropped.
 struct Secrets(Option<PathBuf>);
 
 impl Secrets {
+    /// A folder that nobody else reads.
+    fn folder() -> std::io::Result<Self> {
+        let name = format!("foreshard-{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self(Some(folder)))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new("."))
+    }
+
     fn write(address: &NodeAddress) -> Result<Self, MoveError> {
         if address.tls.mode() == TlsMode::Disable {
             return Ok(Self(None));
         }
-        let name = format!("foreshard-{}-{:08x}", std::process::id(), rand::random::<u32>());
-        let folder = std::env::temp_dir().join(name);
-        let written = std::fs::DirBuilder::new().mode(0o700).create(&folder).and_then(|()| {
-            let files = address.tls.files();
-            write(&folder.join("ca"), &files.authorities)?;
-            write(&folder.join("certificate"), &files.certificate)?;
-            write(&folder.join("key"), &files.key)
+        let written = Self::folder().and_then(|folder| {
+            let (files, path) = (address.tls.files(), folder.path());
+            write(&path.join("ca"), &files.authorities)?;
+            write(&path.join("certificate"), &files.certificate)?;
+            write(&path.join("key"), &files.key)?;
+            Ok(folder)
         });
-        let secrets = Self(Some(folder));
         written.map_err(|error| {
             MoveError::Busy(format!("the certificates for pg_dump can't be written: {error}"))
-        })?;
-        Ok(secrets)
+        })
     }
 }
 
