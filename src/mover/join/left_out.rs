@@ -103,7 +103,7 @@ fn without(contents: &str, gone: &[(i64, i64)]) -> String {
     let kept = entries.iter().filter(|(_, entry)| {
         entry.is_none_or(|entry| !is_gone(&entry) && !left.iter().any(|it| entry.is_of(it)))
     });
-    kept.map(|(line, _)| format!("{line}\n")).collect()
+    kept.map(|(line, _)| *line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
