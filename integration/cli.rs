@@ -179,15 +179,15 @@ async fn dev_follows_its_policy() {
     let (data, file) = (folder.join("data").display().to_string(), folder.join("mine.yaml"));
     let (port, policy) = (ports(5), file.display().to_string());
     let (text, admin) = (port.to_string(), format!("http://127.0.0.1:{}", port + 1));
-    std::fs::write(&file, "database: shop\n").unwrap();
+    fs::write(&file, "database: shop\n").unwrap();
     let args = ["dev", "--port", &text, "--data", &data, "--policy", &policy];
     let dev = Running::start(&args);
     served(port).await;
-    std::fs::write(&file, "database: shop\ngroups: { g: { kei: bigint } }\n").unwrap();
+    fs::write(&file, "database: shop\ngroups: { g: { kei: bigint } }\n").unwrap();
     let (ok, _, err) = run(&["reload", "--admin", &admin]);
     assert!(!ok && err.contains("mine.yaml:2:16"), "{err}");
     let groups = "groups: { g: { key: bigint, shards: 4, tables: { items: tenant } } }";
-    std::fs::write(&file, format!("database: shop\n{groups}\n")).unwrap();
+    fs::write(&file, format!("database: shop\n{groups}\n")).unwrap();
     let (ok, out, err) = run(&["reload", "--admin", &admin]);
     assert!(ok, "{out}{err}");
     let client = connect(&address(port), "shop").await;
@@ -198,7 +198,7 @@ async fn dev_follows_its_policy() {
     kill(dev.pid(), Signal::SIGTERM).unwrap();
     assert!(dev.ended().await.0);
     // The folder has it now.
-    let kept = std::fs::read_to_string(folder.join("data/policy.yaml")).unwrap();
+    let kept = fs::read_to_string(folder.join("data/policy.yaml")).unwrap();
     assert!(kept.contains(groups), "{kept}");
 }
 
