@@ -120,7 +120,7 @@ fn place(
         DdlStatement::Maintenance(of) => of_tables(&of.tables, names)
             .map(|place| if of.tables.is_empty() { Place::Nodes } else { place }),
         DdlStatement::View(view) => view::place(view, statement, names),
-        DdlStatement::Grant(grant) if grant.sequences => Ok(Place::Home),
+        DdlStatement::Grant(grant) if grant.at_home => Ok(Place::Home),
         DdlStatement::Grant(grant) => match &grant.tables {
             Some(tables) => of_any_tables(tables, names),
             None => Ok(Place::Nodes),

@@ -3,7 +3,8 @@
 use super::definition::{Place, of_sharded};
 use super::hint;
 use super::names::{Meaning, Mention, Names};
-use crate::sql::{DdlStatement, Name, Statement};
+use crate::shard_map::Table;
+use crate::sql::{DdlStatement, Name, Statement, TableName};
 use crate::wire::ServerError;
 
 /// Checks and the like of a sharded table would see its partitions.
@@ -98,6 +99,9 @@ pub(super) fn place(
             "It would change the copy of one node only.",
             "Let the application run the statements itself.",
         )),
+        _ if object == "schema" && statement.has("alter") && statement.has("rename") => {
+            renamed_schema(statement, names)
+        }
         _ if object == "schema" && (statement.has("table") || statement.has("view")) => {
             Err(ServerError::refused(
                 "CREATE SCHEMA with tables in it is not supported",
@@ -107,4 +111,16 @@ pub(super) fn place(
         }
         _ => Ok(Place::Nodes),
     }
+}
+
+/// The map would look for its tables in the old one.
+fn renamed_schema(statement: &Statement, names: &Names<'_>) -> Result<Place, ServerError> {
+    let of_policy = |table: &&Table| statement.has(&table.name.schema);
+    let Some(table) = names.map.tables().iter().find(of_policy) else { return Ok(Place::Nodes) };
+    let TableName { schema, .. } = &table.name;
+    Err(ServerError::refused(
+        format!("the schema \"{schema}\" can't be renamed: it has tables of the policy"),
+        format!("The policy and the shard map name them with their schema: {}.", table.name),
+        "Keep its name, and set search_path where the application uses another one.",
+    ))
 }

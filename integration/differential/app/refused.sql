@@ -25,3 +25,4 @@ MERGE INTO counters c USING pg_blocking_pids(1) AS k ON c.account_id = 1 + k[1] 
 SELECT x::counters FROM counters x, accounts a WHERE a.id = x.value ORDER BY x.account_id, x.name;
 ALTER INDEX tasks_pkey SET (fillfactor = 80);
 ALTER INDEX IF EXISTS public.tasks_pkey RESET (fillfactor);
+ALTER SCHEMA public RENAME TO elsewhere;

@@ -77,7 +77,8 @@ def build(statements, home=()):
         referenced |= {name.lower() for name in re.findall(r"(?i)references\s+([a-z_0-9.]+)", text)}
         for found in filter(None, (pattern.match(text) for pattern in UNIQUE_LATER)):
             name, names = found[1].lower(), first_words(parts(found[2])[0])
-            tables[name] = [column for column in tables.get(name, []) if column[0] in names]
+            if name in tables:
+                tables[name] = [column for column in tables[name] if column[0] in names]
         found = CREATE.match(text)
         if not found:
             found = OTHERWISE.match(text)

@@ -32,8 +32,8 @@ pub struct Maintenance {
 pub struct Grant {
     /// The tables, where it is about tables by name.
     pub tables: Option<Vec<Name>>,
-    /// It is about sequences.
-    pub sequences: bool,
+    /// It is about sequences or large objects: the home node alone has them.
+    pub at_home: bool,
 }
 
 /// Objects that every node has alike.
@@ -215,7 +215,7 @@ pub(super) fn grant(cursor: &mut Cursor<'_>) -> Option<Grant> {
         cursor.at += 1;
     }
     cursor.at += 1;
-    let mut grant = Grant { tables: None, sequences: false };
+    let mut grant = Grant { tables: None, at_home: false };
     let Some(word) = cursor.word().filter(|_| !cursor.at_end()) else {
         // A quoted table, or no ON.
         if cursor.at < cursor.tokens.len() {
@@ -238,8 +238,10 @@ pub(super) fn grant(cursor: &mut Cursor<'_>) -> Option<Grant> {
         "tablespace",
         "type",
     ];
-    if word == "sequence" || word == "all" && cursor.word_ahead(1) == Some("sequences") {
-        grant.sequences = true;
+    if matches!((word, cursor.word_ahead(1)), ("sequence", _) | ("all", Some("sequences")))
+        || (word, cursor.word_ahead(1)) == ("large", Some("object"))
+    {
+        grant.at_home = true;
     } else if !objects.contains(&word) || cursor.symbol_ahead(1, ".") {
         cursor.eat("table");
         grant.tables = Some(tables(cursor)?);

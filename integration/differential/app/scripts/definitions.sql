@@ -261,3 +261,7 @@ ALTER INDEX audit_what SET (fillfactor = 70);
 ALTER INDEX IF EXISTS audit_what RESET (fillfactor);
 ALTER INDEX IF EXISTS nowhere SET (fillfactor = 70);
 ALTER INDEX nowhere SET (fillfactor = 70);
+SELECT lo_create(4711);
+GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC;
+SELECT lomacl IS NOT NULL FROM pg_largeobject_metadata WHERE oid = 4711;
+SELECT lo_unlink(4711);
