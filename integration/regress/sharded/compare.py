@@ -5,6 +5,7 @@ import collections
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -332,6 +333,8 @@ def compared(name, nodes, paths):
 
 def main():
     foreshard, work, out, *names = sys.argv[1:]
+    # The nodes are stopped then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.makedirs(out, exist_ok=True)
     if not names:
         with open(f"{work}/source/src/test/regress/parallel_schedule", encoding="utf8") as schedule:
