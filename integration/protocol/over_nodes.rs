@@ -245,3 +245,18 @@ async fn parameters_of_undeclared_types_may_be_used_for_the_key_and_for_more() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn a_batch_has_one_error() {
+    let two = || run("SET LOCAL work_mem = '3MB'; SELECT 1");
+    let unread = || run("SELECT nonsense FROM t");
+    same_over_two_nodes(vec![
+        (vec![two(), sync()], 1),
+        (vec![query("BEGIN"), two(), sync(), query("ROLLBACK")], 3),
+        (vec![parse("", "SELECT 1; SELECT 2"), bind("", "", &[]), sync()], 1),
+        (vec![run("DELETE FROM t WHERE id = 1"), two(), sync()], 1),
+        (vec![run("DELETE FROM t WHERE id = 1"), unread(), unread(), sync()], 1),
+        (vec![query(ALL)], 1),
+    ])
+    .await;
+}

@@ -39,7 +39,12 @@ impl ClientSession {
     /// Relays what is due before an error of the proxy's, then tells the error. With `failing`, the
     /// node's own error that fails its transaction is not shown.
     async fn settle_due(&mut self, fault: Fault, failing: bool) -> Result<(), ClientError> {
+        let errors = self.client.errors();
         let told = if failing { self.drain_failing().await } else { self.flush_batch().await };
+        if told.is_ok() && self.client.errors() > errors {
+            // A node's error came first; what comes after one is not told.
+            return Ok(());
+        }
         let fault = match (fault, told) {
             (fault, Ok(())) => fault,
             (_, Err(newer)) => newer,
@@ -67,8 +72,13 @@ impl ClientSession {
 
     /// Relays what is due, then takes the error of the statement that was sent to fail.
     async fn drain_failing(&mut self) -> Result<(), Fault> {
+        let errors = self.client.errors();
         put_frame(b'H', &mut self.batch.out, |_| ());
         self.drain().await?;
+        if self.client.errors() > errors {
+            // It has failed already, and answers nothing more.
+            return Ok(());
+        }
         if let Some(node) = self.batch.node {
             let member = self.session.member(node).await?;
             while member.guard.frame().await?.0 != b'E' {}

@@ -233,7 +233,7 @@ impl ClientSession {
         }
         let columns = answer.columns.as_ref().map_or(Ok(Vec::new()), |c| described_columns(c))?;
         let types = answer.columns.as_ref().map_or(Ok(Vec::new()), |c| types_of(c))?;
-        let kinds = self.type_names(&types, true).await?;
+        let kinds = self.value_types(&types, true).await?;
         let rows = self.literals(&answer, None).await?;
         let names = columns.into_iter().map(|(name, _)| name).collect();
         Ok(Given { names, kinds, rows })

@@ -36,7 +36,7 @@ impl ClientSession {
         }
         let columns = selected.columns.as_ref().map_or(Ok(Vec::new()), |c| described_columns(c))?;
         let types: Vec<(u32, i32)> = columns.iter().map(|(_, oid)| (*oid, -1)).collect();
-        let kinds = self.type_names(&types, false).await?;
+        let kinds = self.value_types(&types, false).await?;
         let rows = selected.rows.iter().map(|row| values(row)).collect::<Result<Vec<_>, _>>()?;
         let scalar = self.is_scalar(merge, &columns, &kinds, typed).await?;
         let names = columns.iter().map(|(name, _)| name.clone());

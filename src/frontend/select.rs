@@ -66,7 +66,7 @@ impl ClientSession {
             return Err(too_many().into());
         }
         let most = if whole { usize::MAX } else { ROWS_A_STATEMENT };
-        let kinds = self.type_names(&columns, false).await?;
+        let kinds = self.value_types(&columns, false).await?;
         let mut source = Portions { rows, most, kinds: &kinds, untyped: &untyped };
         let insert = async |session: &mut Self| {
             session.insert_portions((head, tail), &mut source, typed.as_ref()).await
@@ -282,10 +282,41 @@ impl ClientSession {
             return Ok(Vec::new());
         }
         let types = match &selected.columns {
-            Some(columns) => self.type_names(&types_of(columns)?, false).await?,
+            Some(columns) => self.value_types(&types_of(columns)?, false).await?,
             None => Vec::new(),
         };
         literal_rows(&selected.rows, &types, untyped)
+    }
+
+    /// The names of the types of values that a statement gave as text and another one gets: see
+    /// [`Self::type_names`].
+    ///
+    /// # Errors
+    /// 0A000: the session's setting takes digits away from them.
+    pub(super) async fn value_types(
+        &mut self,
+        types: &[(u32, i32)],
+        modified: bool,
+    ) -> Result<Vec<String>, Fault> {
+        let names = self.type_names(types, modified).await?;
+        let rounds = |(name, (oid, _)): (&String, &(u32, i32))| {
+            let name = name.trim_end_matches("[]");
+            *oid >= FIRST_USER_OID || ROUNDED.iter().any(|known| name.starts_with(known))
+        };
+        if !names.iter().zip(types).any(rounds) {
+            return Ok(names);
+        }
+        let digits = "SELECT pg_catalog.current_setting('extra_float_digits')";
+        let digits = self.row_of_home(digits).await?.into_iter().flatten().next();
+        match digits.and_then(|digits| digits.parse::<i32>().ok()) {
+            Some(1..) => Ok(names),
+            _ => Err(ServerError::refused(
+                "floating-point values would lose digits between nodes",
+                "extra_float_digits is 0 or less, so that nodes give them rounded.",
+                "SET extra_float_digits = 1, which is PostgreSQL's default.",
+            )
+            .into()),
+        }
     }
 
     /// The names of types, each with its modifier if that is wanted: whatever node has described
@@ -315,6 +346,10 @@ impl ClientSession {
         answer.rows.iter().map(name).collect()
     }
 }
+
+/// Types whose text has as many digits as `extra_float_digits` says.
+const ROUNDED: [&str; 9] =
+    ["real", "double precision", "point", "line", "lseg", "box", "path", "polygon", "circle"];
 
 /// Each row as `(…)` of literals of these types; a column that is a string without a type, by
 /// `untyped`, has none here either. Without `untyped` also NULLs have types where nothing else tells

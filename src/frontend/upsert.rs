@@ -57,7 +57,7 @@ impl ClientSession {
         }
         let types: Vec<(u32, i32)> =
             upsert.table.columns.iter().map(|column| (column.type_oid, -1)).collect();
-        let kinds = self.type_names(&types, false).await?;
+        let kinds = self.value_types(&types, false).await?;
         let answer = self.fetch(&UpsertSql(upsert).values(&kinds), bound).await?;
         let rows = read(upsert, &answer)?;
         if upsert.conflict.returning.is_some() && bound.is_none() {

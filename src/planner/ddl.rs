@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::routine::{is_about_routine, routine, told};
+use super::routine::{first_word, if_there, is_about_routine, routine, told};
 use super::{Apart, LookupSql, More, Parents, alter, concurrent, create, index, more, trigger};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
@@ -382,6 +382,9 @@ fn views(view: &ViewStatement, ddl: &Ddl) -> DdlPlan {
 
 /// A sequence of a home table is at home only, and so are its statistics and its indexes.
 pub(super) fn if_exists(text: &str, object: &str) -> DdlPlan {
+    if object == "statistics" && first_word(text) == "alter" {
+        return if_there(text);
+    }
     let home = text.trim().to_owned();
     let folded = home.to_ascii_lowercase();
     let head = folded.find(object).map_or(home.len(), |at| at + object.len());

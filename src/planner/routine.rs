@@ -38,6 +38,11 @@ fn created(text: &str, refused_if: Option<String>) -> DdlPlan {
     home_and_others(&home, format!("SET LOCAL check_function_bodies = off; {made}"))
 }
 
+/// A change of what is on the home node, and on others if it is a sharded table's.
+pub(super) fn if_there(text: &str) -> DdlPlan {
+    home_and_others(text, unless(text, "undefined_object"))
+}
+
 fn home_and_others(text: &str, others: String) -> DdlPlan {
     let home = text.trim().to_owned();
     DdlPlan::new(Vec::new(), vec![Step::HomeAndOthers { home, others }])
@@ -50,6 +55,6 @@ fn unless(text: &str, conditions: &str) -> String {
     format!("DO {}", Literal(&run))
 }
 
-fn first_word(text: &str) -> String {
+pub(super) fn first_word(text: &str) -> String {
     text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default().to_ascii_lowercase()
 }

@@ -26,3 +26,4 @@ SELECT x::counters FROM counters x, accounts a WHERE a.id = x.value ORDER BY x.a
 ALTER INDEX tasks_pkey SET (fillfactor = 80);
 ALTER INDEX IF EXISTS public.tasks_pkey RESET (fillfactor);
 ALTER SCHEMA public RENAME TO elsewhere;
+SET LOCAL extra_float_digits = 0; INSERT INTO metrics SELECT day, device + 1000, hits, ratio / 7 FROM metrics;
