@@ -99,6 +99,25 @@ async fn copied_rows_land_on_the_nodes_that_own_them() {
 }
 
 #[tokio::test]
+async fn rows_are_copied_into_a_table_in_the_block_that_makes_it() {
+    let (_database, _proxy, client) = shop().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("CREATE TABLE feelings (what text, tenant_id bigint)").await.unwrap();
+    let text = b"one\t1\ntwo\t2\nthree\t3\nfour\t4\nfive\t5\n";
+    assert_eq!(copy(&client, "COPY feelings FROM STDIN", text).await.unwrap(), 5);
+    let insert = "INSERT INTO feelings VALUES ($1, $2)";
+    for (what, tenant) in [("six", 6_i64), ("seven", 7)] {
+        assert_eq!(client.execute(insert, &[&what, &tenant]).await.unwrap(), 1);
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    for (tenant, what) in [(2, "two"), (5, "five"), (7, "seven")] {
+        let sql = format!("SELECT what FROM feelings WHERE tenant_id = {tenant}");
+        assert_eq!(rows(&client, &sql).await, [what]);
+    }
+    assert_eq!(rows(&client, "SELECT count(*) FROM feelings").await, ["7"]);
+}
+
+#[tokio::test]
 async fn a_copy_that_fails_on_one_node_leaves_no_row_anywhere() {
     let (database, _proxy, client) = shop().await;
     client.batch_execute("INSERT INTO tenants VALUES (5, 'there already')").await.unwrap();

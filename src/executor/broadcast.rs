@@ -98,7 +98,9 @@ impl Session {
             Ok(tag) => self.after_ddl(plan).await.map(|()| tag),
             Err(fault) => Err(fault),
         };
-        self.end_broadcast(implicit, tag, client).await
+        let sees = tag.is_ok() && !implicit && !plan.tables.is_empty();
+        self.end_broadcast(implicit, tag, client).await?;
+        if sees { self.see_own_columns().await } else { Ok(()) }
     }
 
     /// A lookup that was made is filled, and TRUNCATE of a looked-up table empties its lookups.

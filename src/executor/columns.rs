@@ -1,16 +1,19 @@
 //! Keeps the map's knowledge of columns equal to the home node's catalog.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
-use super::{Engine, Session};
+use super::run::query_message;
+use super::transaction::Transaction;
+use super::{Engine, Fault, Session};
 use crate::backend::NodeAddress;
 use crate::backend::RaiseError;
 use crate::catalog::{CatalogError, Expect};
 use crate::shard_map::{Column, Identity, ShardMap};
-use crate::sql::TableName;
+use crate::sql::{Literal, TableName};
 
 /// How long a node's catalog may take to be read.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -85,11 +88,7 @@ impl Engine {
                     type_oid: row.get(1),
                     generated: row.get(2),
                     default: row.get(3),
-                    identity: match row.get::<_, &str>(4) {
-                        "a" => Identity::Always,
-                        "d" => Identity::ByDefault,
-                        _ => Identity::No,
-                    },
+                    identity: identity(row.get(4)),
                 });
                 found.push((table, columns.collect::<Vec<_>>()));
             }
@@ -156,6 +155,27 @@ pub(super) async fn ask<T>(
     }
 }
 
+/// A row of [`COLUMNS`], as text.
+fn column_of(row: Vec<Option<String>>) -> Option<Column> {
+    let mut values = row.into_iter();
+    Some(Column {
+        name: values.next()??,
+        type_oid: values.next()??.parse().ok()?,
+        generated: values.next()?.as_deref() == Some("t"),
+        default: values.next()?,
+        identity: identity(values.next()?.as_deref()),
+    })
+}
+
+/// `pg_attribute.attidentity`
+fn identity(letter: Option<&str>) -> Identity {
+    match letter {
+        Some("a") => Identity::Always,
+        Some("d") => Identity::ByDefault,
+        _ => Identity::No,
+    }
+}
+
 fn late() -> ColumnsError {
     ColumnsError::Catalog(CatalogError::Store {
         doing: "reading columns",
@@ -164,6 +184,42 @@ fn late() -> ColumnsError {
 }
 
 impl Session {
+    /// The transaction sees the columns that its own definitions have made, until it ends.
+    ///
+    /// # Errors
+    /// What the home node says.
+    pub async fn see_own_columns(&mut self) -> Result<(), Fault> {
+        let map = self.engine.live_map.snapshot();
+        let mut tables = self.transaction.changed_tables.clone();
+        tables.retain(|table| map.table(table).is_some());
+        tables.sort_unstable();
+        tables.dedup();
+        let mut own = Vec::new();
+        for table in tables {
+            let (schema, name) =
+                (Literal(&table.schema).to_string(), Literal(&table.name).to_string());
+            let sql = COLUMNS.replace("$1", &schema).replace("$2", &name);
+            let rows = self.rows_of(map.home(), &query_message(&sql)).await?;
+            own.push((table, rows.into_iter().filter_map(column_of).collect()));
+        }
+        self.transaction.own_map = Some(Arc::new(map.seen_with(&own)));
+        self.transaction.own_columns = own;
+        Ok(())
+    }
+
+    /// The map in force as the session's transaction sees it, if it has changed columns itself.
+    pub fn own_map(&self) -> Option<Arc<ShardMap>> {
+        let Transaction { own_columns, own_map, .. } = &self.transaction;
+        if own_columns.is_empty() {
+            return None;
+        }
+        let map = own_map.as_ref().filter(|map| map.epoch() == self.engine.live_map.epoch());
+        Some(
+            map.cloned()
+                .unwrap_or_else(|| Arc::new(self.engine.live_map.load().seen_with(own_columns))),
+        )
+    }
+
     /// After a transaction with DDL: the map learns the new columns. If it can't, statements that
     /// need them are refused until it can.
     pub(super) async fn read_changed_columns(&mut self) {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{Exclusive, Pass, Writing};
 use crate::ids::ShardId;
 use crate::planner::More;
-use crate::shard_map::ShardMap;
+use crate::shard_map::{Column, ShardMap};
 use crate::sql::TableName;
 
 /// What was in force when a transaction began to look at its data.
@@ -61,6 +61,10 @@ pub(super) struct Transaction {
     pub varies: bool,
     /// Tables whose columns are to be read again after it.
     pub changed_tables: Vec<TableName>,
+    /// The columns of those of them that are sharded or reference tables, as it sees them itself.
+    pub own_columns: Vec<(TableName, Vec<Column>)>,
+    /// The map with these, at the epoch that was in force when it was made.
+    pub own_map: Option<Arc<ShardMap>>,
     /// Names of views that its DDL has made, changed or dropped.
     pub changed_views: BTreeSet<String>,
     /// Names of relations that it has asked for and that were not there.
@@ -89,6 +93,8 @@ impl Transaction {
             references,
             varies,
             changed_tables,
+            own_columns,
+            own_map: _,
             changed_views,
             absent,
         } = self;
@@ -97,6 +103,7 @@ impl Transaction {
             || ddl.is_some()
             || reserved.is_some()
             || !changed_tables.is_empty()
+            || !own_columns.is_empty()
             || !changed_views.is_empty();
         let wrote = references.is_some() || *varies;
         if begin.is_some() || defined || wrote || !absent.is_empty() {

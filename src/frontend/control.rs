@@ -30,7 +30,11 @@ impl ClientSession {
                 self.session.check_whole()?;
                 self.session.unfail();
                 self.join_to_check().await?;
-                self.in_block(text, "ROLLBACK").await
+                self.in_block(text, "ROLLBACK").await?;
+                if self.session.own_map().is_some() && self.session.check_not_failed().is_ok() {
+                    self.session.see_own_columns().await?;
+                }
+                Ok(())
             }
             Control::SetTransaction { text } => {
                 let constraints = text.trim_start().get(4..15).is_some_and(|word| {

@@ -267,7 +267,7 @@ impl ClientSession {
             looked_up: None,
             literals: &[],
         };
-        let template = self.templates.together(text, &self.worker.engine.live_map.load());
+        let template = self.templates.together(text, &self.map());
         let (way, _) = self.way_together(text, params, template).await?;
         match way {
             Way::Pull(pull) => {

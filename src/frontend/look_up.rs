@@ -122,7 +122,7 @@ impl ClientSession {
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(Way, Arc<Template>), Fault> {
         loop {
-            let template = self.templates.plain(text, &self.worker.engine.live_map.load());
+            let template = self.templates.plain(text, &self.map());
             let route = template.route(&params_of(bound))?;
             if let Some(way) = self.enter_route(route, &template).await? {
                 return Ok((way, template));

@@ -159,7 +159,15 @@ impl ClientSession {
 
     /// The routed text at the epoch in force.
     pub(super) fn template(&self, text: &str) -> Arc<Template> {
-        self.templates.get(text, &self.worker.engine.live_map)
+        match self.session.own_map() {
+            Some(map) => self.templates.seen(text, &map),
+            None => self.templates.get(text, &self.worker.engine.live_map),
+        }
+    }
+
+    /// The map in force, as the session's transaction sees it.
+    pub(super) fn map(&self) -> Arc<ShardMap> {
+        self.session.own_map().unwrap_or_else(|| self.worker.engine.live_map.snapshot())
     }
 
     /// LOCK outside of a transaction block would hold nothing.
@@ -195,7 +203,7 @@ impl ClientSession {
                     return Ok((way, template));
                 }
             }
-            template = self.templates.together(text, &self.worker.engine.live_map.load());
+            template = self.templates.together(text, &self.map());
         }
     }
 
@@ -374,7 +382,7 @@ impl ClientSession {
             }
             Route::CopyIn(copy) => {
                 self.check_utf8_session()?;
-                let plan = planner::copy_in(copy, &map)?;
+                let plan = planner::copy_in(copy, &self.map())?;
                 self.session.run_copy_in(&plan, &mut self.client).await
             }
             _ => Err(ServerError::new(SqlState::INTERNAL_ERROR, "a route without steps").into()),

@@ -61,10 +61,15 @@ impl Templates {
         self.make(text, &live_map.load())
     }
 
-    fn make(&self, text: &str, map: &ShardMap) -> Arc<Template> {
+    /// The routed `text` for a session that sees this map; not kept.
+    pub(super) fn seen(&self, text: &str, map: &ShardMap) -> Arc<Template> {
         let (database, search_path) = (&self.database, &self.search_path);
         let context = Context { database, search_path, strings: self.strings };
-        let made = Arc::new(showing(template(text, &context, map), text, &context, map));
+        Arc::new(showing(template(text, &context, map), text, &context, map))
+    }
+
+    fn make(&self, text: &str, map: &ShardMap) -> Arc<Template> {
+        let made = self.seen(text, map);
         if text.len() <= TEXT_BYTES_MAX && !may_hold_secret(text) {
             self.kept.lock().keep(text.into(), Arc::clone(&made));
         }

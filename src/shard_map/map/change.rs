@@ -1,4 +1,4 @@
-//! Whole groups that come, or get another shard key.
+//! Whole groups that come, or get another shard key; and what one transaction sees.
 
 use super::{Column, Group, InvalidMap, KeyedFunction, Shard, ShardMap, Table, TableKind};
 use crate::ids::{GroupId, NodeId, ShardId};
@@ -45,6 +45,19 @@ pub fn arriving(group: &str) -> String {
 }
 
 impl ShardMap {
+    /// This map as one transaction sees it that has changed these tables' columns: at the same epoch, and
+    /// for nobody else.
+    #[must_use]
+    pub fn seen_with(&self, columns: &[(TableName, Vec<Column>)]) -> Self {
+        let epoch = self.parts.epoch;
+        let changed = |map: Self, (table, columns): &(TableName, Vec<Column>)| {
+            map.with_columns(table, columns.clone())
+        };
+        let mut seen = columns.iter().fold(self.clone(), changed);
+        seen.parts.epoch = epoch;
+        seen
+    }
+
     /// This map with another group, at the next epoch.
     ///
     /// # Errors
