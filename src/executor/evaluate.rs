@@ -82,9 +82,14 @@ impl Session {
         } else {
             self.evaluate_apart(node, &messages, answers).await?
         };
-        let expected: usize = evaluation.pieces.iter().map(|piece| piece.count).sum();
-        if rows.len() != expected {
-            return Err(too_many().into());
+        // Whose value each is.
+        let given = rows.iter().map(|row| row.get(2)?.as_ref()?.parse::<usize>().ok());
+        let counts = evaluation.pieces.iter().map(|piece| piece.count);
+        let wanted =
+            counts.clone().enumerate().flat_map(|(at, count)| std::iter::repeat_n(at, count));
+        if !given.eq(wanted.map(Some)) {
+            let expected: usize = counts.sum();
+            return Err(if expected > VALUES_MAX { too_many() } else { several() }.into());
         }
         let value = |row: Vec<Option<String>>| {
             let mut columns = row.into_iter();
@@ -201,6 +206,17 @@ impl Session {
         }
         Ok(rows)
     }
+}
+
+/// The most values that are evaluated for a statement.
+const VALUES_MAX: usize = 10_000;
+
+fn several() -> ServerError {
+    ServerError::refused(
+        "a value of this INSERT has several rows, or none",
+        "It is evaluated before it is known which node its row goes to.",
+        "Write INSERT INTO … SELECT ….",
+    )
 }
 
 fn too_many() -> ServerError {

@@ -128,16 +128,16 @@ pub fn renumbered(text: &str) -> (String, Vec<u16>) {
 
 /// What evaluates the pieces: rows of value and type, as many as there are values.
 pub fn evaluation_queries(evaluation: &Evaluation) -> Vec<(String, Vec<u16>)> {
-    let query = |piece: &crate::router::Piece| {
+    let query = |(number, piece): (usize, &crate::router::Piece)| {
         let (expression, params) = renumbered(&piece.expression);
         let text = format!(
-            "SELECT v::pg_catalog.text, pg_catalog.format_type(pg_catalog.pg_typeof(v), -1) \
+            "SELECT v::pg_catalog.text, pg_catalog.format_type(pg_catalog.pg_typeof(v), -1), {number} \
              FROM (SELECT ({expression}) AS v FROM pg_catalog.generate_series(1, {})) AS x",
             piece.count
         );
         (text, params)
     };
-    evaluation.pieces.iter().map(query).collect()
+    evaluation.pieces.iter().enumerate().map(query).collect()
 }
 
 /// A value that was evaluated: text and type; `None` for NULL.

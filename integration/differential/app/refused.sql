@@ -27,3 +27,5 @@ ALTER INDEX tasks_pkey SET (fillfactor = 80);
 ALTER INDEX IF EXISTS public.tasks_pkey RESET (fillfactor);
 ALTER SCHEMA public RENAME TO elsewhere;
 SET LOCAL extra_float_digits = 0; INSERT INTO metrics SELECT day, device + 1000, hits, ratio / 7 FROM metrics;
+INSERT INTO counters (account_id, name, value) VALUES (generate_series(1, 3), 'series', 1);
+INSERT INTO counters (account_id, name, value) VALUES (generate_series(1, 0), 'none', 1), (generate_series(1, 2), 'two', 2);
