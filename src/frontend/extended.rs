@@ -142,15 +142,15 @@ impl ClientSession {
         } else {
             self.session.check_not_failed()?;
             let routed = self.way(text, bound(&prepared, bind), Arc::clone(&template)).await;
-            match (routed, self.may_declare(&prepared, bind)) {
-                (Err(Fault::Refused(_)), true) => {
+            match routed {
+                Err(Fault::Refused(_)) if self.may_declare(&prepared, bind) => {
                     prepared = self.declare_types(&prepared, bind.statement).await?;
                     if self.batch.skipping {
                         return Ok(());
                     }
                     self.way(text, bound(&prepared, bind), template).await?
                 }
-                (routed, _) => routed?,
+                routed => routed?,
             }
         };
         let Way::Node(node, cost) = way else {
@@ -194,7 +194,11 @@ impl ClientSession {
     ) -> Result<Arc<Prepared>, Fault> {
         let types = self.all_types(prepared).await?;
         let declared = self.worker.statements.declared(prepared, &types);
-        self.statements.insert(name.into(), Arc::clone(&declared));
+        if let Some(known) = self.statements.get_mut(name)
+            && Arc::ptr_eq(known, prepared)
+        {
+            *known = Arc::clone(&declared);
+        }
         Ok(declared)
     }
 
