@@ -155,6 +155,13 @@ pub(super) async fn ask<T>(
     }
 }
 
+/// [`COLUMNS`] with the table in it.
+fn columns_of(table: &TableName) -> String {
+    let (head, rest) = COLUMNS.split_once("$1").unwrap_or_default();
+    let (middle, tail) = rest.split_once("$2").unwrap_or_default();
+    format!("{head}{}{middle}{}{tail}", Literal(&table.schema), Literal(&table.name))
+}
+
 /// A row of [`COLUMNS`], as text.
 fn column_of(row: Vec<Option<String>>) -> Option<Column> {
     let mut values = row.into_iter();
@@ -196,10 +203,7 @@ impl Session {
         tables.dedup();
         let mut own = Vec::new();
         for table in tables {
-            let (schema, name) =
-                (Literal(&table.schema).to_string(), Literal(&table.name).to_string());
-            let sql = COLUMNS.replace("$1", &schema).replace("$2", &name);
-            let rows = self.rows_of(map.home(), &query_message(&sql)).await?;
+            let rows = self.rows_of(map.home(), &query_message(&columns_of(&table))).await?;
             own.push((table, rows.into_iter().filter_map(column_of).collect()));
         }
         self.transaction.own_map = Some(Arc::new(map.seen_with(&own)));

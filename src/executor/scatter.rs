@@ -214,12 +214,23 @@ impl Session {
 
     /// Runs a setting of the transaction's on each of its nodes, and on those that join it later.
     pub async fn set_on_all(&mut self, text: &str) -> Result<(), Fault> {
-        for node in self.begun_nodes() {
-            if let Some(error) = self.run_unseen(node, &query_message(text)).await? {
+        self.run_unseen_on(self.begun_nodes(), text).await?;
+        self.remember(text);
+        Ok(())
+    }
+
+    /// Runs a text on these nodes, of which the client hears an error at the most.
+    pub async fn run_unseen_on(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        text: &str,
+    ) -> Result<(), Fault> {
+        let message = query_message(text);
+        for node in nodes {
+            if let Some(error) = self.run_unseen(node, &message).await? {
                 return Err(Fault::Reported(error.freeze()));
             }
         }
-        self.remember(text);
         Ok(())
     }
 

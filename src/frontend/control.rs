@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::announce;
 use super::session::ClientSession;
 use super::simple::is_ours;
-use crate::executor::{Fault, query_message};
+use crate::executor::Fault;
 use crate::ids::NodeId;
 use crate::router::{Control, Discard, Leaves, Params, Route, Template};
 use crate::sql::Literal;
@@ -140,11 +140,7 @@ impl ClientSession {
             self.client.put(Reply::CommandComplete(tag));
             return Ok(());
         };
-        for node in others {
-            if let Some(error) = self.session.run_unseen(*node, &query_message(text)).await? {
-                return Err(Fault::Reported(error.freeze()));
-            }
-        }
+        self.session.run_unseen_on(others.iter().copied(), text).await?;
         self.session.run_text(*last, text, &mut self.client).await?;
         if self.session.check_not_failed().is_ok() {
             self.session.remember(text);
@@ -176,14 +172,10 @@ impl ClientSession {
         self.session.check_not_failed()?;
         let body = format!("BEGIN {text}; EXCEPTION WHEN undefined_object THEN NULL; END");
         let lenient = format!("DO {}", Literal(&body));
-        let message = query_message(&lenient);
         let home = self.worker.engine.live_map.load().home();
         self.session.join_block(home).await?;
-        for node in self.session.begun_nodes().into_iter().filter(|node| *node != home) {
-            if let Some(error) = self.session.run_unseen(node, &message).await? {
-                return Err(Fault::Reported(error.freeze()));
-            }
-        }
+        let others = self.session.begun_nodes().into_iter().filter(|node| *node != home);
+        self.session.run_unseen_on(others, &lenient).await?;
         self.session.run_text(home, text, &mut self.client).await?;
         if self.session.check_not_failed().is_ok() {
             self.session.remember(&lenient);
@@ -260,9 +252,7 @@ impl ClientSession {
 
     /// Runs a reset on one node; the client gets only what it reports.
     async fn run_reset(&mut self, node: NodeId, sql: &str) -> Result<(), Fault> {
-        if let Some(error) = self.session.run_unseen(node, &query_message(sql)).await? {
-            return Err(Fault::Reported(error.freeze()));
-        }
+        self.session.run_unseen_on([node], sql).await?;
         self.session.settle_unseen(node, &mut self.client).await
     }
 

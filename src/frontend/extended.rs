@@ -80,7 +80,7 @@ impl ClientSession {
         self.check_reading()?;
         let text = utf8(parse.text)?;
         self.check_encoding(parse.text)?;
-        let made = Box::pin(self.table_of_executed(text)).await?;
+        let made = self.table_of_executed(text).await?;
         let text = made.as_deref().unwrap_or(text);
         let template = self.template(text);
         let sent = self.shown(&template).await?;

@@ -2,6 +2,7 @@
 //! parameters, is kept here under its name, beside the statements of the protocol, and EXECUTE runs
 //! it as those are run; a statement for the home node alone is prepared there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -146,14 +147,27 @@ impl ClientSession {
             && text.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("create"));
         let read = if may_be { executed_table(text, self.session.strings()) } else { None };
         let Some((execute, after)) = read else { return Ok(None) };
-        let Some(prepared) = self.statements.get(execute.name.as_bytes()).cloned() else {
-            return Ok(None);
-        };
+        match self.statements.get(execute.name.as_bytes()).cloned() {
+            // Large, and rare.
+            Some(kept) => {
+                Box::pin(self.table_of_kept(text, &execute, after, &kept)).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn table_of_kept(
+        &mut self,
+        text: &str,
+        execute: &ExecuteStatement,
+        after: Range<usize>,
+        prepared: &Prepared,
+    ) -> Result<String, Fault> {
         self.session.check_not_failed()?;
         self.end_exchange().await?;
-        let types = self.all_types(&prepared).await?;
+        let types = self.all_types(prepared).await?;
         if types.len() != execute.arguments.len() {
-            return Err(wrong_number(&execute, types.len()).into());
+            return Err(wrong_number(execute, types.len()).into());
         }
         let modified: Vec<(u32, i32)> = types.iter().map(|oid| (*oid, -1)).collect();
         let names = self.type_names(&modified, false).await?;
@@ -175,8 +189,8 @@ impl ClientSession {
         let places = params_of(&prepared.text).into_iter();
         let edits = places.map(|(number, span)| (span, value(&number))).collect();
         let query = replaced(&prepared.text, edits);
-        let head = &text[execute.explain.unwrap_or_default()];
-        Ok(Some(format!("{head}{query} {}", &text[after])))
+        let head = &text[execute.explain.clone().unwrap_or_default()];
+        Ok(format!("{head}{query} {}", &text[after]))
     }
 
     /// Describes what a text that executes it gives.

@@ -72,7 +72,7 @@ impl ClientSession {
         } else if let Some(node) = self.session.failed_node() {
             let cost = Cost::none(load::Access::Read);
             return self.session.run_query(node, message, &mut self.client, &cost).await;
-        } else if let Some(made) = Box::pin(self.table_of_executed(text)).await? {
+        } else if let Some(made) = self.table_of_executed(text).await? {
             self.session.check_not_failed()?;
             let template = self.template(&made);
             match self.way(&made, Params::default(), template).await? {
