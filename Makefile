@@ -1,6 +1,6 @@
 # The few commands of this project.
 
-.PHONY: help setup build dist test check chaos demo bench bench-move fuzz regress regress-sharded forecast-eval
+.PHONY: help setup build dist test check chaos demo bench bench-move fuzz regress regress-sharded sqlsmith forecast-eval
 
 help:
 	@echo 'make dist    target/dist/foreshard, as it is installed: built twice, by a profile of the first one under load'
@@ -10,6 +10,7 @@ help:
 	@echo 'make forecast-eval  error of the forecasts on real load series, beside the baselines'
 	@echo 'make regress PostgreSQL'\''s own regression suite through foreshard, compared with direct'
 	@echo 'make regress-sharded the same SQL with its tables sharded over three nodes, beside one PostgreSQL (FILES="insert join")'
+	@echo 'make sqlsmith statements that sqlsmith makes up, over sharded tables and on one PostgreSQL (COUNT=2000, SEED=1)'
 	@echo 'make fuzz    random bytes and texts for all that reads them (FUZZ_SECONDS=60 a target)'
 	@echo 'make chaos   shards move while everything fails at random (CHAOS_SECONDS=600, SEED=…)'
 	@echo 'make bench-move  pauses of moves, and their rate beside COPY | COPY (MOVES=50)'
@@ -64,3 +65,7 @@ regress: setup build
 
 regress-sharded: setup build
 	bash integration/regress/sharded/run.sh $(FILES)
+
+sqlsmith: setup build
+	@bash integration/setup/install.sh sqlsmith
+	COUNT='$(COUNT)' SEED='$(SEED)' bash integration/regress/sharded/sqlsmith.sh

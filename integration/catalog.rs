@@ -11,6 +11,10 @@
 
 #[path = "catalog/constraints.rs"]
 mod constraints;
+#[path = "catalog/dump.rs"]
+mod dump;
+#[path = "catalog/migrations.rs"]
+mod migrations;
 #[path = "catalog/psql.rs"]
 mod psql;
 mod support;

@@ -191,6 +191,61 @@ async fn a_source_of_any_kind_is_brought_to_the_nodes_of_its_keys() {
 }
 
 #[tokio::test]
+async fn joins_are_a_source() {
+    let pair = filled().await;
+    let one = [
+        "MERGE INTO notes n USING tenants t JOIN plans p ON p.id = t.plan AND t.id = 5 \
+         ON n.tenant_id = t.id WHEN MATCHED THEN UPDATE SET body = p.name || t.name",
+        "MERGE INTO notes n USING (tenants t LEFT JOIN orders o ON o.tenant_id = t.id AND o.id = 77) \
+         ON n.tenant_id = t.id AND t.id = 6 WHEN MATCHED AND o.id IS NULL THEN DELETE",
+    ];
+    for sql in one {
+        assert!(is_of_one_node(&pair, sql).await, "{sql}");
+        pair.all_same(&[sql]).await;
+    }
+    pair.all_same(&[
+        "MERGE INTO notes n USING tenants t JOIN orders o ON o.tenant_id = t.id AND o.id = 1 \
+         ON n.tenant_id = t.id WHEN MATCHED AND t.plan = 0 THEN DELETE \
+         WHEN MATCHED THEN UPDATE SET body = o.note || t.name WHEN NOT MATCHED \
+         THEN INSERT (tenant_id, at, body) VALUES (t.id, '2025-01-01', o.note)",
+        "MERGE INTO notes AS n USING orders t LEFT JOIN items o USING (tenant_id) \
+         ON n.tenant_id = t.tenant_id WHEN MATCHED THEN DO NOTHING",
+        "MERGE INTO notes AS n USING tenants t LEFT JOIN orders o ON o.tenant_id = t.id AND o.id = 2 \
+         CROSS JOIN (VALUES ('x')) AS v (x) ON n.tenant_id = t.id \
+         WHEN MATCHED THEN UPDATE SET body = coalesce(o.note, 'none') || v.x \
+         WHEN NOT MATCHED THEN INSERT (tenant_id, body, at) VALUES (t.id, o.note || v.x, '2025-01-01')",
+        "MERGE INTO orders o USING plans p JOIN plans q USING (id) ON o.id = p.id AND o.tenant_id = 9 \
+         WHEN MATCHED THEN UPDATE SET note = p.name || q.name",
+        "MERGE INTO orders o USING plans p CROSS JOIN plans q ON o.id = p.id AND q.id = 1 \
+         WHEN MATCHED THEN DELETE",
+        // Named as a whole: its rows go to the nodes of their keys.
+        "MERGE INTO tenants t USING (journal a JOIN plans p ON a.id = p.id + 1) AS j (id, what, plan) \
+         ON t.id = j.id WHEN MATCHED THEN UPDATE SET name = j.what, plan = j.plan \
+         WHEN NOT MATCHED THEN INSERT (id, name) VALUES (j.id, j.what)",
+        "MERGE INTO tenants t USING (orders o JOIN plans p USING (id)) AS j ON t.id = j.tenant_id + 1 \
+         WHEN MATCHED THEN UPDATE SET name = j.note || j.name",
+        "MERGE INTO journal j USING (plans p JOIN plans q ON p.id = q.id) ON j.id = p.id \
+         WHEN MATCHED THEN UPDATE SET what = q.name",
+        "SELECT * FROM journal",
+    ])
+    .await;
+    for sql in [
+        "MERGE INTO tenants t USING journal a JOIN plans p ON a.id = p.id ON t.id = a.id \
+         WHEN MATCHED THEN UPDATE SET name = p.name",
+        // The key may be NULL, whose shard is on another node.
+        "MERGE INTO notes n USING tenants t LEFT JOIN orders o ON o.tenant_id = t.id AND o.id = 2 \
+         ON n.tenant_id = t.id WHEN NOT MATCHED THEN INSERT (tenant_id) VALUES (o.tenant_id)",
+        "MERGE INTO notes n USING plans p LEFT JOIN tenants t ON p.id = t.plan ON n.tenant_id = t.id \
+         WHEN MATCHED THEN DELETE",
+        "MERGE INTO notes n USING orders o JOIN tenants t ON o.id = t.id ON n.tenant_id = t.id \
+         WHEN MATCHED THEN DELETE",
+    ] {
+        pair.refused(sql).await;
+    }
+    pair.same_tables().await;
+}
+
+#[tokio::test]
 async fn whole_tables_are_merged_on_every_node_or_at_home() {
     let pair = filled().await;
     pair.all_same(&[
@@ -332,6 +387,8 @@ fn random_merge(rng: &mut StdRng) -> String {
         "(SELECT o.tenant_id AS id, o.note AS v, o.id::int AS n FROM orders o WHERE o.id = 1)",
         "(SELECT i, 's' || i, i % 3 FROM generate_series(1, 50, 7) i)",
         "(SELECT DISTINCT tenant_id, 'd', 1 FROM orders)",
+        "(plans p JOIN tenants USING (id))",
+        "((SELECT tenant_id, note FROM orders WHERE id = 2) o JOIN plans p ON p.id < 2)",
     ]);
     let more = pick(&["", "", " AND s.n < 3", " AND s.v IS NOT NULL", " AND t.#text LIKE '%1%'"]);
     let clauses = [

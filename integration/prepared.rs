@@ -141,14 +141,76 @@ async fn explain_analyze_over_nodes_shows_what_each_of_them_did() {
     assert_eq!(rows(&proxy.client().await, changed).await, ["12"]);
 
     let into = "EXPLAIN ANALYZE INSERT INTO tenants SELECT id + 200 FROM tenants";
-    for refused in [into, "EXPLAIN (FORMAT json) TABLE tenants"] {
-        let error = client.batch_execute(refused).await.unwrap_err();
-        assert_eq!(error.code().unwrap().code(), "0A000", "{refused}");
+    for (wrong, code) in [(into, "0A000"), ("EXPLAIN (FORMAT csv) TABLE tenants", "22023")] {
+        let error = client.batch_execute(wrong).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), code, "{wrong}");
     }
     let error = client.batch_execute("EXPLAIN ANALYZE SELECT 1 / (id - 50) FROM tenants").await;
     assert_eq!(error.unwrap_err().code().unwrap().code(), "22012");
     let other = proxy.client().await;
     assert_eq!(rows(&other, "SELECT count(*) FROM tenants").await, ["100"]);
+}
+
+/// What tools ask for.
+#[tokio::test]
+async fn explain_over_nodes_gives_documents_with_the_plans_of_the_nodes() {
+    let (database, _proxy, client) = shop().await;
+    let home = database.client(0).await;
+    let json = async |sql: String| -> serde_json::Value {
+        let lines = rows(&client, &sql).await;
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        serde_json::from_str(&lines[0]).unwrap_or_else(|error| panic!("{error}: {}", lines[0]))
+    };
+    // What pgAdmin sends, and its Explain Analyze.
+    let plain = "EXPLAIN (FORMAT JSON, ANALYZE FALSE, VERBOSE FALSE, COSTS FALSE, BUFFERS FALSE, \
+        TIMING FALSE, SUMMARY FALSE, SETTINGS FALSE, WAL FALSE)";
+    let analyze = "EXPLAIN (ANALYZE, BUFFERS, FORMAT json)";
+    for head in [plain, analyze] {
+        let read = json(format!("{head} SELECT * FROM tenants")).await;
+        let plans = read[0]["Plan"]["Plans"].as_array().unwrap();
+        assert_eq!(plans.len(), 3, "{read:#}");
+        let of = |plan: &serde_json::Value| plan["Plans"][0]["Actual Rows"].as_u64();
+        let found: Option<Vec<u64>> = plans.iter().map(of).collect();
+        let found = found.map(|found| found.into_iter().sum::<u64>());
+        assert_eq!(found, (head == analyze).then_some(100), "{read:#}");
+        for plan in plans {
+            assert_eq!(plan["Plans"][0]["Node Type"], "Append", "{read:#}");
+        }
+        let read = json(format!("{head} SELECT left(name, 7), count(*) FROM tenants GROUP BY 1"));
+        let read = read.await;
+        let steps = read[0]["Plan"]["Plans"].as_array().unwrap();
+        let merged = steps.last().unwrap();
+        assert!(merged["Step"].as_str().unwrap().starts_with("Merge by PostgreSQL on n1"));
+        assert_eq!(merged["Plans"][0].is_object(), head == analyze, "{read:#}");
+        assert_eq!(steps[0]["Plans"].as_array().unwrap().len(), 3, "{read:#}");
+
+        let read = json(format!("{head} UPDATE tenants SET name = name || '\"<' WHERE id > 90"));
+        let read = read.await;
+        let updated = &read[0]["Plan"]["Plans"][0]["Plans"][0];
+        assert_eq!(updated["Operation"], "Update", "{read:#}");
+        let changed = rows(&client, "SELECT count(*) FROM tenants WHERE name LIKE '%<'").await;
+        assert_eq!(changed, [if head == analyze { "10" } else { "0" }]);
+
+        let head = head.replace("JSON", "xml").replace("json", "xml");
+        let lines =
+            rows(&client, &format!("{head} SELECT '<' || name FROM tenants WHERE name > '&'"))
+                .await;
+        assert_eq!(lines.len(), 1);
+        let well_formed = home.query_one("SELECT $1::text::xml IS DOCUMENT", &[&lines[0]]).await;
+        assert!(well_formed.unwrap().get::<_, bool>(0), "{}", lines[0]);
+        assert_eq!(lines[0].matches("<Node-Type>Append<").count(), 3, "{}", lines[0]);
+        let head = head.replace("xml", "yaml");
+        let lines = rows(&client, &format!("{head} SELECT * FROM tenants")).await;
+        assert_eq!(lines.concat().matches("          - Node Type: \"Append\"").count(), 3);
+    }
+    let sql = "EXPLAIN (FORMAT JSON) INSERT INTO tenants SELECT id + 200 FROM tenants";
+    assert!(
+        json(sql.to_owned()).await[0]["Plan"]["Way"].as_str().unwrap().starts_with("query, then")
+    );
+    // With a parameter, and its type as PostgreSQL gives it.
+    let typed = client.prepare("EXPLAIN (FORMAT json) SELECT * FROM tenants WHERE id < $1").await;
+    let typed = typed.unwrap();
+    assert_eq!(typed.columns()[0].type_(), &tokio_postgres::types::Type::JSON);
 }
 
 #[tokio::test]
@@ -193,4 +255,53 @@ async fn what_can_not_be_routed_is_refused_as_it_is_prepared() {
                (SELECT * FROM tenants OFFSET 0) t WHERE id = $1";
     client.batch_execute(sql).await.unwrap();
     assert_eq!(rows(&client, "EXECUTE hinted(7)").await, ["tenant 7"]);
+}
+
+#[tokio::test]
+async fn a_statement_takes_types_that_are_made_anew_under_the_same_name() {
+    let (_database, proxy, client) = shop().await;
+    let others = "CREATE TYPE other AS ENUM ('x'); CREATE TYPE third AS ENUM ('y')";
+    client.batch_execute(others).await.unwrap();
+    let text = "UPDATE tenants SET state = ($2::text)::state WHERE id = $1 AND state <= $3";
+    for labels in ["'old', 'new'", "'new', 'newer'", "'newest', 'new'"] {
+        client.batch_execute(&format!("CREATE TYPE state AS ENUM ({labels})")).await.unwrap();
+        let add = "ALTER TABLE tenants ADD COLUMN state state DEFAULT 'new'";
+        client.batch_execute(add).await.unwrap();
+        // Each client prepares it, on connections that know its text.
+        let one = proxy.client().await;
+        let statement = one.prepare(text).await.unwrap();
+        let given = statement.params()[2].name();
+        assert_eq!(given, "state");
+        for id in 1..20_i64 {
+            let state = Label("new");
+            assert_eq!(
+                one.execute(&statement, &[&id, &"new", &state]).await.unwrap(),
+                1,
+                "{labels}"
+            );
+        }
+        client.batch_execute("ALTER TABLE tenants DROP COLUMN state").await.unwrap();
+        client.batch_execute("DROP TYPE state").await.unwrap();
+    }
+}
+
+/// A value of an enum.
+#[derive(Debug)]
+struct Label(&'static str);
+
+impl tokio_postgres::types::ToSql for Label {
+    fn to_sql(
+        &self,
+        _: &tokio_postgres::types::Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(tokio_postgres::types::IsNull::No)
+    }
+
+    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+        matches!(kind.kind(), tokio_postgres::types::Kind::Enum(_))
+    }
+
+    tokio_postgres::types::to_sql_checked!();
 }

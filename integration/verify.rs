@@ -150,6 +150,70 @@ async fn what_is_wrong_is_named_with_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_with_a_new_name_moves_and_splits_and_the_old_one_leaves_the_policy() {
+    let deployment = Deployment::new(3).await;
+    let serving = deployment.serve().await;
+    deployment.load().await;
+    let started_with = std::fs::read_to_string(&deployment.config).unwrap();
+    let reload = async |tables: &str| {
+        let text = started_with.replace("entries: tenant_id", tables);
+        std::fs::write(&deployment.config, text).unwrap();
+        said(&deployment.run(&["reload"]).await)
+    };
+    let client = deployment.client().await;
+    client
+        .batch_execute("ALTER TABLE entries ADD CONSTRAINT once UNIQUE (tenant_id, writer, n); INSERT INTO entries SELECT tenant_id, 7, 1, 'x' FROM accounts")
+        .await
+        .unwrap();
+    let held = rows(&client, "SELECT count(*), sum(tenant_id) FROM entries").await;
+    let prepared =
+        client.prepare("SELECT count(*) FROM entries WHERE tenant_id = $1").await.unwrap();
+    assert_eq!(client.query_one(&prepared, &[&7_i64]).await.unwrap().get::<_, i64>(0), 1);
+    let rename = "ALTER TABLE entries RENAME TO postings";
+    let refused = client.batch_execute(rename).await.unwrap_err();
+    let hint = refused.as_db_error().unwrap().hint().unwrap();
+    assert!(hint.contains("in group shop with the key (tenant_id)"), "{hint}");
+
+    let told = reload("entries: tenant_id, postings: tenant_id").await;
+    assert!(told.contains("what is sharded"), "{told}");
+    client.batch_execute(rename).await.unwrap();
+    let gone = client.query_one(&prepared, &[&7_i64]).await.unwrap_err();
+    assert_eq!(gone.code().unwrap().code(), "42P01", "{gone:?}");
+    let node = deployment.other_node(0).await;
+    deployment.move_shard(0, &node).await;
+    let split = deployment.run(&["split", "1", "--wait"]).await;
+    assert!(split.status.success(), "{}", said(&split));
+    let sum = "SELECT count(*), sum(tenant_id) FROM postings";
+    assert_eq!(rows(&client, sum).await, held);
+    let twice = "INSERT INTO postings SELECT tenant_id, 7, 1, 'x' FROM accounts";
+    let twice = client.batch_execute(twice).await.unwrap_err();
+    let constraint = twice.as_db_error().unwrap().constraint();
+    assert_eq!((constraint, twice.code().unwrap().code()), (Some("once"), "23505"));
+    assert_eq!(verify(&deployment, &[]).await.0, 0);
+
+    // A table that exists stays in the policy; one that does not may go, and may be another one then.
+    let told = reload("entries: tenant_id").await;
+    assert!(told.contains("public.postings is in the map, not in the policy"), "{told}");
+    let told = reload("postings: tenant_id").await;
+    assert!(told.contains("what is sharded"), "{told}");
+    client
+        .batch_execute("CREATE TABLE entries (id int); INSERT INTO entries VALUES (1)")
+        .await
+        .unwrap();
+    let there = "SELECT count(*) FROM pg_class WHERE relname = 'entries'";
+    assert_eq!(rows(&deployment.database.client(0).await, there).await, ["1"]);
+    assert_eq!(rows(&deployment.database.client(1).await, there).await, ["0"]);
+    assert_eq!(verify(&deployment, &[]).await.0, 0);
+    let told = reload("postings: tenant_id, entries: tenant_id").await;
+    assert!(told.contains("waits for foreshard import: shop"), "{told}");
+    reload("postings: tenant_id").await;
+    serving.stop(&deployment).await;
+    let serving = deployment.serve().await;
+    assert_eq!(rows(&deployment.client().await, sum).await, held);
+    serving.stop(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_that_are_there_as_something_else_are_refused_at_the_start() {
     let deployment = Deployment::new(2).await;
     let home = deployment.database.client(0).await;

@@ -131,10 +131,20 @@ async fn what_a_view_can_t_be_is_refused() {
         "UPDATE named SET id = id + 100",
         "WITH gone AS (DELETE FROM orders RETURNING tenant_id) DELETE FROM named",
         "SELECT * FROM named FOR UPDATE",
-        "ALTER TABLE named RENAME TO renamed",
+        "ALTER TABLE ONLY named RENAME TO renamed",
         "CREATE TEMP TABLE named (id int)",
     ] {
         assert_eq!(error(&client, sql).await, "0A000", "{sql}");
+    }
+    // ALTER TABLE of a view is ALTER VIEW.
+    let all = rows(&client, "SELECT id, name FROM named ORDER BY id").await;
+    client.batch_execute("ALTER TABLE named RENAME TO renamed").await.unwrap();
+    client.batch_execute("ALTER TABLE renamed RENAME COLUMN name TO title").await.unwrap();
+    assert_eq!(rows(&client, "SELECT id, title FROM renamed ORDER BY id").await, all);
+    assert_eq!(error(&client, "SELECT id FROM named").await, "42P01");
+    for node in 0..3 {
+        let there = "SELECT count(*) FROM pg_views WHERE viewname IN ('named', 'renamed')";
+        assert_eq!(rows(&database.client(node).await, there).await, ["1"], "node {node}");
     }
     // What reads a home table, too, is a view of the home node, and right.
     client.batch_execute("CREATE VIEW mixed AS SELECT t.id FROM tenants t, journal").await.unwrap();

@@ -1,5 +1,9 @@
 //! Constraints by the name of their table, though they may stand on its partitions.
 
+use foreshard::ids::{NodeId, ShardId};
+use foreshard::mover::{HowToSplit, Wanted};
+use tokio_postgres::Client;
+
 use super::support::rows;
 use super::write_support::Pair;
 
@@ -83,11 +87,71 @@ async fn a_text_of_several_statements_is_one_transaction_wherever_they_go() {
         "SET CONSTRAINTS its_plan IMMEDIATE; ALTER TABLE orders DROP CONSTRAINT its_plan",
         "UPDATE orders SET plan = 77; SELECT tenant_id, plan FROM orders",
         "SELECT what FROM journal",
+        "INSERT INTO tenants (id) VALUES (60); INSERT INTO tenants (id) VALUES (61), (62); COMMIT",
+        "DELETE FROM tenants WHERE id > 59; ROLLBACK; SELECT count(*) FROM tenants",
     ])
     .await;
-    pair.refused(
-        "INSERT INTO tenants (id) VALUES (60); INSERT INTO tenants (id) VALUES (61), (62); COMMIT",
-    )
+}
+
+/// What an error says of where it happened: SQLSTATE, schema, table, constraint, message.
+async fn blamed(client: &Client, sql: &str) -> [String; 5] {
+    let error = client.batch_execute(sql).await.expect_err(sql);
+    let error = error.as_db_error().unwrap();
+    let text = |field: Option<&str>| field.unwrap_or_default().to_owned();
+    let (schema, table) = (text(error.schema()), text(error.table()));
+    let code = error.code().code().to_owned();
+    [code, schema, table, text(error.constraint()), error.message().to_owned()]
+}
+
+#[tokio::test]
+async fn errors_name_constraints_and_indexes_as_the_user_did_after_a_split_and_a_move() {
+    let pair = Pair::start().await;
+    pair.all_same(&[
+        "CREATE UNIQUE INDEX \"One note\" ON orders (tenant_id, lower(note))",
+        "ALTER TABLE orders ADD CONSTRAINT small CHECK (total < 1000)",
+        "ALTER TABLE orders ADD CONSTRAINT one_total UNIQUE (tenant_id, total)",
+        "ALTER TABLE orders RENAME CONSTRAINT orders_pkey TO its_key",
+        "ALTER TABLE orders RENAME CONSTRAINT orders_tenant_id_fkey TO its_tenant",
+        "INSERT INTO tenants (id) SELECT n FROM generate_series(1, 40) n",
+        "INSERT INTO orders (tenant_id, id, note, total) \
+         SELECT n, 1, 'n' || n, n FROM generate_series(1, 40) n",
+    ])
     .await;
-    pair.same("SELECT count(*) FROM tenants").await;
+    let same = async |when: &str| {
+        for tenant in 1..=40 {
+            for values in [
+                format!("({tenant}, 1, 'x', 0.5)"),
+                format!("({tenant}, 2, 'N{tenant}', 0.5)"),
+                format!("({tenant}, 2, 'x', {tenant})"),
+                format!("({tenant}, 2, 'x', 1000)"),
+                format!("({tenant}, 2, 'x', -1)"),
+                format!("({}, 2, 'x', 1)", tenant + 1000),
+            ] {
+                let sql =
+                    format!("INSERT INTO orders (tenant_id, id, note, total) VALUES {values}");
+                let (ours, theirs) =
+                    (blamed(&pair.shop, &sql).await, blamed(&pair.plain, &sql).await);
+                assert_eq!(ours, theirs, "{when}: {sql}");
+            }
+        }
+    };
+    same("at first").await;
+    let split = |shard, to: &[u16]| Wanted::Split {
+        shard: ShardId(shard),
+        how: HowToSplit::Into(2),
+        to: to.iter().map(|node| NodeId(*node)).collect(),
+    };
+    for shard in 0..4 {
+        pair.proxy.change_shards(&split(shard, &[1, 2])).await;
+    }
+    same("after splits").await;
+    for shard in 4..8 {
+        pair.proxy.move_shard(ShardId(shard)).await;
+    }
+    same("after moves").await;
+    let last = pair.proxy.proxy.engine.live_map.load().shards().map(|(id, _)| id.0).max();
+    pair.proxy.change_shards(&split(last.unwrap(), &[])).await;
+    pair.shop.batch_execute("ALTER INDEX \"One note\" RENAME TO by_note").await.unwrap();
+    pair.plain.batch_execute("ALTER INDEX \"One note\" RENAME TO by_note").await.unwrap();
+    same("after a name has changed").await;
 }

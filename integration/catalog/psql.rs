@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::support::{TestDatabase, TestProxy, rows};
 use super::write_support::Pair;
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_mins(2);
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(4);
 
 /// More than tables: what their descriptions can show.
 const MORE: [&str; 8] = [
@@ -34,11 +34,13 @@ pub async fn run(program: &str, args: &[&str]) -> String {
     text(&output.stdout)
 }
 
-fn of_proxy(proxy: &TestProxy) -> String {
+/// How clients reach it.
+pub fn of_proxy(proxy: &TestProxy) -> String {
     format!("postgresql://postgres@127.0.0.1:{}/{}", proxy.proxy.address.port(), proxy.database)
 }
 
-fn of_server(database: &TestDatabase) -> String {
+/// How clients reach the first node itself.
+pub fn of_server(database: &TestDatabase) -> String {
     let node = &database.nodes[0];
     let (host, port) = (node.host.replace('/', "%2F"), node.port);
     format!("postgresql://postgres@/{}?host={host}&port={port}", database.name)

@@ -4,24 +4,33 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::psql::run;
+use super::psql::{of_proxy, run};
 use super::support::{TestDatabase, TestProxy};
 
-/// Runs a program of Python against a proxy whose policy shards its tables.
-async fn python(program: &str, policy: &str) {
+/// Whether Python is on the machine; installs the tools for it.
+pub async fn has_python() -> bool {
     let mut look = Command::new("python3");
     look.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     if look.status().await.is_err() {
         println!("skipped: there is no python3 on this machine");
-        return;
+        return false;
     }
     run("bash", &["integration/setup/install.sh", "python-tools"]).await;
+    true
+}
+
+/// Runs a program of Python against a proxy whose policy shards its tables.
+async fn python(program: &str, policy: &str) {
+    if !has_python().await {
+        return;
+    }
     let database = TestDatabase::create(2).await;
     let proxy = TestProxy::start(&database, policy).await;
-    let port = proxy.proxy.address.port();
-    let url = format!("postgresql://postgres@127.0.0.1:{port}/{}", proxy.database);
     let program = format!("integration/drivers/{program}.py");
-    assert_eq!(run("target/drivers/tools/bin/python", &[&program, &url]).await, "ok\n");
+    assert_eq!(
+        run("target/drivers/tools/bin/python", &[&program, &of_proxy(&proxy)]).await,
+        "ok\n"
+    );
 }
 
 #[tokio::test]

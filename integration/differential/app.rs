@@ -115,6 +115,16 @@ async fn what_an_audit_asked_for_gives_what_one_postgresql_gives() {
 }
 
 #[tokio::test]
+async fn tables_that_get_other_names_are_what_they_are_on_one_postgresql() {
+    assert_all_right(&script("renames").await);
+}
+
+#[tokio::test]
+async fn errors_and_settings_are_those_of_one_postgresql() {
+    assert_all_right(&script("codes").await);
+}
+
+#[tokio::test]
 async fn writes_in_steps_give_what_one_postgresql_gives() {
     assert_all_right(&script("steps").await);
 }
@@ -177,6 +187,11 @@ async fn a_trigger_that_asks_for_its_tables_name_is_refused() {
         assert_eq!(error.code().code(), "0A000", "{sql}: {error:?}");
         assert!(error.detail().is_some() && error.hint().unwrap().contains("TG_ARGV"), "{error:?}");
     };
+    let looks = "CREATE TRIGGER looks BEFORE DELETE ON accounts FOR EACH ROW EXECUTE FUNCTION \
+                 check_foreign_key(1, 'cascade', 'id', 'members', 'account_id')";
+    proxy.batch_execute("CREATE EXTENSION refint").await.unwrap();
+    let error = proxy.batch_execute(looks).await.unwrap_err();
+    assert_eq!(error.as_db_error().unwrap().hint(), Some("Declare a foreign key."), "{error:?}");
     let asks = function("new.name := TG_TABLE_NAME");
     let told = function("new.name := TG_ARGV[0]");
     proxy.batch_execute(&asks).await.unwrap();

@@ -85,6 +85,25 @@ with psycopg.connect(dsn, autocommit=True) as c:
         cur.execute("SELECT id FROM py WHERE id >= 1000 ORDER BY id")
         assert sum(1 for _ in cur) == 2000
 
+    # The same over rows of several nodes, of one, and beside writes: it describes the cursor as a portal.
+    c.execute("CREATE TABLE IF NOT EXISTS sharded (id bigint PRIMARY KEY)")
+    c.execute("INSERT INTO sharded SELECT generate_series(100001, 100040)")
+    for where, found in (("id > 100000 ORDER BY id", 40), ("id = 100007", 1), ("id < 0", 0)):
+        for hold in (False, True):
+            for binary in (False, True):
+                with c.transaction(), c.cursor(name='Of "Ours"', withhold=hold) as cur:
+                    c.execute("UPDATE sharded SET id = id WHERE id > 100000")
+                    cur.execute(f"SELECT id, 'x' AS word FROM sharded WHERE {where}", binary=binary)
+                    assert [(column.name, column.type_code) for column in cur.description] == [("id", 20), ("word", 25)]
+                    rows = cur.fetchmany(3) + cur.fetchall()
+                    assert len(rows) == found and all(row[1] == "x" for row in rows), (where, rows)
+    with c.transaction(), c.cursor(name="back", scrollable=True) as cur:
+        cur.execute("SELECT id FROM sharded WHERE id > 100000 ORDER BY id")
+        cur.scroll(39)
+        assert cur.fetchone() == (100040,)
+        cur.scroll(0, mode="absolute")
+        assert cur.fetchone() == (100001,)
+
     # LISTEN and NOTIFY.
     with psycopg.connect(dsn, autocommit=True) as other:
         c.execute("LISTEN py_news")

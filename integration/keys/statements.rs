@@ -244,12 +244,22 @@ async fn a_row_without_a_partition_is_refused_as_postgresql_refuses_it() {
         "INSERT INTO tenants VALUES (1, 'x'), (2500, 'y'), (NULL, 'x')",
         "INSERT INTO visits VALUES ('2024-06-01', NULL, 0)",
         "INSERT INTO few VALUES (1, 'x'), (3, 'y'), (NULL, 'z')",
+        "INSERT INTO names VALUES (NULL, 1)",
+        "INSERT INTO events SELECT NULL, n FROM generate_series(1, 3) n",
     ] {
-        let error = shop.client.batch_execute(sql).await.expect_err(sql);
-        assert_eq!(error.code().unwrap().code(), "23514", "{sql}: {error:?}");
+        shop.client.batch_execute(sql).await.expect_err(sql);
+        shop.same(sql).await;
     }
-    let null = copy(&shop.client, "COPY tenants FROM STDIN", "1\tx\n\\N\ty\n").await;
-    assert_eq!(null, Err("23514".to_owned()));
+    for (sql, data, code) in [
+        ("COPY tenants FROM STDIN", "1\tx\n\\N\ty\n", "23502"),
+        ("COPY names FROM STDIN", "A\t1\n\\N\t1\n", "23502"),
+        ("COPY visits FROM STDIN", "\\N\t4\t1\n2024-06-01\t4\t1\n", "23502"),
+        ("COPY few FROM STDIN", "1\ta\n\\N\tb\n", "23514"),
+    ] {
+        for client in [&shop.client, &shop.plain] {
+            assert_eq!(copy(client, sql, data).await, Err(code.to_owned()), "{sql}");
+        }
+    }
     shop.same_tables().await;
 }
 

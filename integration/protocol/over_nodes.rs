@@ -86,6 +86,52 @@ async fn statements_of_one_node_and_of_all_share_the_transaction_up_to_sync() {
 }
 
 #[tokio::test]
+async fn one_text_may_end_and_begin_blocks_behind_others() {
+    let texts = [
+        "DELETE FROM t WHERE id < 3; COMMIT; DELETE FROM t WHERE id < 5; COMMIT AND CHAIN",
+        "DELETE FROM t WHERE id < 5; ROLLBACK; SELECT count(*) FROM t; ROLLBACK AND CHAIN",
+        "DELETE FROM t WHERE id < 5; COMMIT AND CHAIN; DELETE FROM t; COMMIT",
+        "SET TRANSACTION READ ONLY; COMMIT AND CHAIN",
+        "SHOW transaction_read_only",
+        "DELETE FROM t WHERE id < 5; BEGIN; DELETE FROM t WHERE id < 7; COMMIT; SELECT 1; SELECT 1/0",
+        "SELECT count(*) FROM t; BEGIN READ ONLY; DELETE FROM t",
+        "ROLLBACK; SELECT count(*) FROM t",
+        "START TRANSACTION ISOLATION LEVEL REPEATABLE READ; DELETE FROM t WHERE id = 8; COMMIT AND CHAIN",
+        "SHOW transaction_isolation",
+        "COMMIT",
+        "BEGIN",
+        "SELECT 1/0",
+        "PREPARE TRANSACTION 'none'",
+        "BEGIN; SELECT note FROM t WHERE id = 9; SELECT 1/0",
+        "PREPARE TRANSACTION 'none'; SELECT count(*) FROM t",
+        ALL,
+    ];
+    let mut steps: Vec<_> = texts.iter().map(|text| (vec![query(text)], 1)).collect();
+    let delete = || run("DELETE FROM t WHERE id < 12");
+    steps.push((vec![delete(), run("COMMIT AND CHAIN"), sync()], 1));
+    steps.push((vec![delete(), run("ROLLBACK"), delete(), run("ROLLBACK AND CHAIN"), sync()], 1));
+    steps.push((vec![query(ALL)], 1));
+    same_over_two_nodes(steps).await;
+}
+
+#[tokio::test]
+async fn texts_that_came_before_an_error_of_the_proxy_are_parsed() {
+    let found = || [bind("", "found", &[Some("3")]), execute("", 0)].concat();
+    let read = "SELECT note FROM t WHERE id = $1::int";
+    same_over_two_nodes(vec![
+        (vec![parse("one", "SELECT 1"), parse("one", "SELECT 2"), sync()], 1),
+        (vec![parse("found", read), bind("", "none", &[]), execute("", 0), sync()], 1),
+        (vec![bind("", "one", &[]), execute("", 0), found(), sync()], 1),
+        (vec![parse("bad", "SELECT none"), parse("one", "SELECT 2"), sync()], 1),
+        (vec![parse("bad", "SELECT 5"), sync()], 1),
+        (vec![query("BEGIN"), query("SELECT 1/0")], 2),
+        (vec![parse("late", "SELECT 6"), bind("", "none", &[]), sync()], 1),
+        (vec![query("ROLLBACK"), query(ALL)], 2),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn errors_about_rows_name_the_tables() {
     let define = "ALTER TABLE t ADD UNIQUE (id, note), ALTER note SET NOT NULL, \
                   ADD CONSTRAINT short CHECK (note NOT LIKE '%\"t_s1\"%')";

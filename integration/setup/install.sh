@@ -49,6 +49,10 @@ has_valgrind() {
   command -v valgrind >/dev/null
 }
 
+has_sqlsmith() {
+  command -v sqlsmith >/dev/null
+}
+
 drivers=$(dirname "$0")/../../target/drivers
 
 has_python_drivers() {
@@ -104,9 +108,9 @@ for what in "$@"; do
       has_etcd || install_package etcd-server
       continue
       ;;
-    postgresql | pgbouncer | valgrind) ;;
+    postgresql | pgbouncer | valgrind | sqlsmith) ;;
     *)
-      echo "install.sh: knows postgresql, pgbouncer, etcd, valgrind, python-drivers, python-tools, node-drivers and java-driver, not $what" >&2
+      echo "install.sh: knows postgresql, pgbouncer, etcd, valgrind, sqlsmith, python-drivers, python-tools, node-drivers and java-driver, not $what" >&2
       exit 2
       ;;
   esac

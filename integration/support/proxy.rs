@@ -138,19 +138,25 @@ impl TestProxy {
     /// Moves a shard to the next node, and waits until it is done.
     pub async fn move_shard(&self, shard: ShardId) {
         let live_map = &self.proxy.engine.live_map;
-        let (map, catalog) = (live_map.snapshot(), &self.proxy.mover.catalog);
         let nodes = u16::try_from(self.nodes.len()).unwrap();
-        let to = NodeId((map.node_of(shard).0 + 1) % nodes);
+        let to = NodeId((live_map.load().node_of(shard).0 + 1) % nodes);
+        self.change_shards(&Wanted::Move { shards: vec![shard], to }).await;
+        assert_eq!(live_map.snapshot().node_of(shard), to);
+    }
+
+    /// Asks for a move, a split or a merge, and waits until it is done.
+    pub async fn change_shards(&self, wanted: &Wanted) {
+        let map = self.proxy.engine.live_map.snapshot();
+        let catalog = &self.proxy.mover.catalog;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        let (wanted, now) = (Wanted::Move { shards: vec![shard], to }, u64::try_from(now).unwrap());
-        let id = request_any(catalog, &map, &wanted, Cause::Operator, now).await.unwrap();
+        let now = u64::try_from(now).unwrap();
+        let id = request_any(catalog, &map, wanted, Cause::Operator, now).await.unwrap();
         let finished = eventually("the move is finished", Duration::from_secs(90), async || {
             let moves = catalog.list::<Move>().await.unwrap();
             moves.into_iter().map(|mv| mv.record).find(|mv| mv.id == id && mv.is_finished())
         });
         let mv = finished.await;
         assert_eq!(mv.state, State::Done, "{mv:#?}");
-        assert_eq!(live_map.snapshot().node_of(shard), to);
     }
 
     /// How a driver connects to it.

@@ -21,6 +21,11 @@ const KINDS: &str = "SELECT n.nspname::text, c.relname::text, c.relkind::text FR
     JOIN unnest($1::text[], $2::text[]) AS wanted (schema, name) \
     ON n.nspname = wanted.schema AND c.relname = wanted.name";
 
+/// A transaction that is prepared, and may have made tables.
+const IN_DOUBT: &str = "SELECT FROM pg_prepared_xacts x JOIN pg_locks l \
+    ON l.virtualtransaction = '-1/' || x.transaction AND l.mode = 'AccessExclusiveLock' \
+    WHERE x.database = current_database() LIMIT 1";
+
 /// What stays on the home node until it is imported.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
@@ -135,6 +140,31 @@ pub(super) async fn in_the_way(
         }
     }
     reasons
+}
+
+/// Those of the tables that no member of the map has, and that no transaction in doubt can have made.
+pub(super) async fn absent(
+    tables: &[TableName],
+    map: &ShardMap,
+    nodes: &[NodeAddress],
+) -> Vec<TableName> {
+    let mut absent = tables.to_vec();
+    let wanted: Vec<&TableName> = tables.iter().collect();
+    for (_, member) in map.members() {
+        let Some(node) = nodes.iter().find(|node| node.name == member.name) else {
+            return Vec::new();
+        };
+        let doubt = async |client: &Client| client.query(IN_DOUBT, &[]).await;
+        let in_doubt = timeout(DEADLINE, node.ask(map.database(), doubt)).await;
+        let there = kinds(node, map.database(), &wanted).await;
+        match (in_doubt, there) {
+            (Ok(Ok(rows)), Some(there)) if rows.is_empty() => {
+                absent.retain(|table| !there.iter().any(|(name, _)| name == table));
+            }
+            _ => return Vec::new(),
+        }
+    }
+    absent
 }
 
 /// Which of the tables a node has, and their kinds; `None` if it can't be asked.

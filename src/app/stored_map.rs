@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::StartError;
-use super::existing::{in_the_way, to_be_imported};
+use super::existing::{absent, in_the_way, to_be_imported};
 use crate::backend::NodeAddress;
 use crate::catalog::{Catalog, CatalogError, Expect};
 use crate::cluster::Presence;
@@ -41,7 +41,9 @@ pub(super) async fn stored_map(
         let in_map = |name: &String| stored.record.nodes().any(|(_, node)| node.name == *name);
         let names: Vec<String> =
             names.iter().filter(|name| in_map(name) || is_known(name)).cloned().collect();
-        let Some(map) = extended(&stored.record, policy, &names, nodes).await? else {
+        let policy = prepared(&stored.record, policy, nodes).await?;
+        warn_of(policy.idle_tables(&stored.record).iter());
+        let Some(map) = extended(&stored.record, &policy, (&names, nodes), &[]).await? else {
             return Ok(stored.record);
         };
         match catalog.put(&map, Expect::At(stored.revision)).await {
@@ -53,7 +55,8 @@ pub(super) async fn stored_map(
     }
 }
 
-/// Adds what is new in the policy to the map in force: groups, tables, functions. The nodes, of these
+/// Adds what is new in the policy to the map in force: groups, tables, functions; and takes away tables
+/// that do not exist and that the policy does not name any more. The nodes, of these
 /// configured ones, stay those that they are. Whatever needs rows to be rewritten is an error, and
 /// nothing is changed.
 pub(super) async fn follow(
@@ -61,6 +64,7 @@ pub(super) async fn follow(
     policy: &Policy,
     configured: &[NodeAddress],
 ) -> Result<(), StartError> {
+    let mut alone = None;
     let (before, map) = loop {
         let Some(stored) = engine.catalog.get::<ShardMap>("").await? else { return Ok(()) };
         if engine.cluster.keeps_map() {
@@ -68,7 +72,19 @@ pub(super) async fn follow(
             continue;
         }
         let names = present(&stored.record, configured);
-        let map = extended(&stored.record, policy, &names, &engine.nodes).await?;
+        let policy = prepared(&stored.record, policy, &engine.nodes).await?;
+        let idle = policy.idle_tables(&stored.record);
+        if alone.is_none() && !idle.is_empty() {
+            // Nobody makes them meanwhile.
+            alone = Some(engine.define_alone(engine.config().ddl_timeout()).await?);
+            continue;
+        }
+        let absent = match &alone {
+            Some(Some(_)) => absent(&idle, &stored.record, &engine.nodes).await,
+            _ => Vec::new(),
+        };
+        let map = extended(&stored.record, &policy, (&names, &engine.nodes), &absent).await?;
+        warn_of(idle.iter().filter(|table| !absent.contains(table)));
         let Some(map) = map else { return Ok(()) };
         match engine.catalog.put(&map, Expect::At(stored.revision)).await {
             Ok(_) => break (stored.record, map),
@@ -93,14 +109,21 @@ pub(super) async fn follow(
     nothing_in_the_way(&map, Some(&before), &engine.nodes).await
 }
 
-/// What the stored map becomes under a policy and with nodes of these names; `None` if that is nothing
-/// new.
-async fn extended(
+fn warn_of<'a>(idle: impl Iterator<Item = &'a TableName>) {
+    for table in idle {
+        tracing::warn!(
+            %table,
+            "it stays what it was, not what the policy says: foreshard reload changes that while it is on no node"
+        );
+    }
+}
+
+/// The policy without what waits for an import, or for its rows to arrive.
+async fn prepared(
     stored: &ShardMap,
     policy: &Policy,
-    names: &[String],
     nodes: &[NodeAddress],
-) -> Result<Option<ShardMap>, StartError> {
+) -> Result<Policy, StartError> {
     let policy = policy.with_arriving(stored);
     let waiting = to_be_imported(&policy, Some(stored), nodes).await?;
     let policy = policy.without(&waiting.groups, &waiting.tables);
@@ -110,7 +133,18 @@ async fn extended(
             "the policy has another shard key for it: it stays as it is until foreshard reshard {group}"
         );
     }
-    let Some(parts) = policy.extend(stored, names)? else { return Ok(None) };
+    Ok(policy)
+}
+
+/// What the stored map becomes under a policy and with nodes of these names, without tables that are
+/// surely absent; `None` if that is nothing new.
+async fn extended(
+    stored: &ShardMap,
+    policy: &Policy,
+    (names, nodes): (&[String], &[NodeAddress]),
+    absent: &[TableName],
+) -> Result<Option<ShardMap>, StartError> {
+    let Some(parts) = policy.extend(stored, names, absent)? else { return Ok(None) };
     let map = ShardMap::try_from(parts)?;
     nothing_in_the_way(&map, Some(stored), nodes).await?;
     Ok(Some(map))
@@ -124,7 +158,7 @@ pub(super) fn fits(
     nodes: &[NodeAddress],
 ) -> Result<(), StartError> {
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
-    let extended = policy.with_arriving(stored).extend(stored, &names)?;
+    let extended = policy.with_arriving(stored).extend(stored, &names, &[])?;
     Ok(extended.map(ShardMap::try_from).transpose().map(drop)?)
 }
 

@@ -19,6 +19,19 @@ pub struct Found {
     pub state: Option<String>,
 }
 
+/// The schemas that `search_path` means, in order, as an expression. Where it names `pg_temp`, PostgreSQL's
+/// own function would make a temporary schema, in a transaction that has to do with temporary objects then:
+/// its words are read instead.
+const SCHEMAS: &str = "\
+    CASE WHEN pg_catalog.current_setting('search_path') !~* 'pg_temp' \
+    THEN pg_catalog.current_schemas(false)::pg_catalog.text[] ELSE ARRAY(SELECT name FROM (\
+        SELECT at, CASE word WHEN '$user' THEN current_user::pg_catalog.text ELSE word END AS name FROM (\
+            SELECT at, coalesce(pg_catalog.replace(found[1], '\"\"', '\"'), pg_catalog.lower(found[2])) AS word \
+            FROM pg_catalog.regexp_matches(pg_catalog.current_setting('search_path'), \
+            '\"((?:[^\"]|\"\")*)\"|([^\",[:space:]]+)', 'g') WITH ORDINALITY AS it (found, at)) AS words) AS names \
+    WHERE name = 'pg_temp' OR EXISTS (SELECT FROM pg_catalog.pg_namespace n \
+        WHERE n.nspname = name AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')) ORDER BY at) END";
+
 /// Lists the settings of the session that a `SET` made, the search path's schemas, and each kind
 /// of state that it has. What a transaction sets for itself alone is not a session's.
 const LOOK: &str = "\
@@ -27,8 +40,7 @@ const LOOK: &str = "\
     UNION ALL SELECT 'setting', 'role', pg_catalog.current_setting('role') \
     WHERE pg_catalog.current_setting('role') <> 'none' \
     UNION ALL SELECT 'setting', 'session_authorization', session_user \
-    UNION ALL SELECT 'path', s::text, NULL \
-    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) s \
+    UNION ALL SELECT 'path', s, NULL FROM pg_catalog.unnest(SCHEMAS) s \
     UNION ALL SELECT 'state', 'temporary objects', NULL WHERE EXISTS (\
         SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::regclass \
         AND refobjid = pg_catalog.pg_my_temp_schema()) \
@@ -42,10 +54,16 @@ const LOOK: &str = "\
         WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())";
 
 impl Connection {
+    /// The schemas that `search_path` means now, in order.
+    pub async fn search_path(&mut self) -> Result<Vec<String>, CommandError> {
+        let command = self.command(&format!("SELECT pg_catalog.unnest({SCHEMAS})")).await?;
+        Ok(command.rows.into_iter().flatten().flatten().collect())
+    }
+
     /// Looks, outside of a transaction block. Settings of an extension or of the application that
     /// no library knows are listed nowhere: their names are `custom`.
     pub async fn look(&mut self, custom: &BTreeSet<String>) -> Result<Found, CommandError> {
-        let mut sql = LOOK.to_owned();
+        let mut sql = LOOK.replace("SCHEMAS", SCHEMAS);
         for name in custom {
             let name = Literal(name);
             // Writing to a string does not fail.

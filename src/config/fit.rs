@@ -83,19 +83,23 @@ impl Policy {
 
     /// What the stored map becomes under this policy and with these nodes: new groups and
     /// tables are added at the next epoch, new nodes are to join, and a node that was drained may be
-    /// left out; `None` if there is nothing to add. A group with another shard key stays as it is
-    /// ([`Self::waiting_keys`]); whatever else would need data to move or to be rewritten is a mismatch.
+    /// left out; `None` if there is nothing to change. A group with another shard key stays as it is
+    /// ([`Self::waiting_keys`]), and so do [`Self::idle_tables`] but for those that are surely `absent`:
+    /// these leave the map, or become what the policy says. Whatever else would need data to move or to
+    /// be rewritten is a mismatch.
     pub fn extend(
         &self,
         map: &ShardMap,
         nodes: &[String],
+        absent: &[TableName],
     ) -> Result<Option<MapParts>, PolicyMismatch> {
         let before = MapParts::from(map.clone());
-        let reasons = self.mismatches(&before, nodes);
+        let reasons = self.mismatches(&self.without_idle(map), nodes);
         if !reasons.is_empty() {
             return Err(PolicyMismatch(reasons));
         }
         let mut parts = before.clone();
+        parts.tables.retain(|table| !absent.contains(&table.name));
         for name in nodes {
             match parts.nodes.iter_mut().find(|node| node.name == *name) {
                 None => parts.nodes.push(Node { standing: Standing::Joining, ..Node::named(name) }),
@@ -123,6 +127,26 @@ impl Policy {
         }
         parts.epoch = parts.epoch.next();
         Ok(Some(parts))
+    }
+
+    /// Tables of the map that do not exist as far as it knows, and that the policy does not name any more
+    /// or declares as something else: nothing is lost when the map forgets what they were.
+    pub fn idle_tables(&self, map: &ShardMap) -> Vec<TableName> {
+        let parts = MapParts::from(map.clone());
+        let rekeyed = self.rekeyed(&parts);
+        let waits = |table: &Table| rekeyed.iter().any(|(group, _)| Some(*group) == table.group());
+        let wanted = self.tables(&parts);
+        let stays = |table: &Table| {
+            waits(table) || wanted.iter().any(|it| it.name == table.name && it.kind == table.kind)
+        };
+        let idle = map.tables().iter().filter(|table| table.columns.is_empty() && !stays(table));
+        idle.map(|table| table.name.clone()).collect()
+    }
+
+    fn without_idle(&self, map: &ShardMap) -> MapParts {
+        let (mut parts, idle) = (MapParts::from(map.clone()), self.idle_tables(map));
+        parts.tables.retain(|table| !idle.contains(&table.name));
+        parts
     }
 
     /// The groups of the map that have another shard key here, or are cut in another way, and the same

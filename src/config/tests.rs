@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Policy, Serve};
 use crate::ids::{Epoch, NodeId, ShardId};
-use crate::shard_map::{KeyType, MapParts, ShardMap, Standing};
+use crate::shard_map::{Column, KeyType, MapParts, ShardMap, Standing};
 use crate::sql::TableName;
 
 const SHOP: &str = "
@@ -30,8 +30,13 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// The policy's map, once its tables exist.
 fn map(policy: &Policy, nodes: &[&str]) -> ShardMap {
-    ShardMap::try_from(policy.shard_map(&names(nodes))).unwrap()
+    let mut parts = policy.shard_map(&names(nodes));
+    for table in &mut parts.tables {
+        table.columns.push(Column::default());
+    }
+    ShardMap::try_from(parts).unwrap()
 }
 
 #[test]
@@ -133,14 +138,14 @@ fn odd_documents_give_a_fault_and_no_panic() {
 #[test]
 fn a_policy_that_grew_is_added_to_the_stored_map() {
     let before = map(&policy(SHOP), &["n1", "n2"]).with_shard_on(ShardId(0), NodeId(1));
-    assert_eq!(policy(SHOP).extend(&before, &names(&["n1", "n2"])), Ok(None));
+    assert_eq!(policy(SHOP).extend(&before, &names(&["n1", "n2"]), &[]), Ok(None));
     let grown = "
 groups:
   shop: {key: bigint, shards: 4, tables: {tenants: id, sales.orders: tenant_id, items: t}}
   logs: {key: uuid, shards: 2, tables: {lines: id}}
 reference_tables: [plans, countries]
 ";
-    let grown = policy(grown).extend(&before, &names(&["n1", "n2", "n3"])).unwrap().unwrap();
+    let grown = policy(grown).extend(&before, &names(&["n1", "n2", "n3"]), &[]).unwrap().unwrap();
     assert_eq!(grown.epoch, before.epoch().next());
     let map = ShardMap::try_from(grown).unwrap();
     assert_eq!(map.nodes().len(), 3);
@@ -158,7 +163,7 @@ groups:
   shop: {key: bigint, shards: 8, tables: {tenants: tenant}}
   plans: {key: text, shards: 1, tables: {plans: id}}
 ";
-    let error = policy(changed).extend(&before, &names(&["n2"])).unwrap_err();
+    let error = policy(changed).extend(&before, &names(&["n2"]), &[]).unwrap_err();
     let text = error.to_string();
     for reason in [
         "the database is \"postgres\", the policy says \"other\"",
@@ -174,7 +179,8 @@ groups:
         assert!(text.contains(reason), "missing: {reason}\nin {text}");
     }
     let other_key = "groups: {shop: {key: text, shards: 4, tables: {tenants: id}}}";
-    let error = policy(other_key).extend(&before, &names(&["n1", "n2"])).unwrap_err().to_string();
+    let error =
+        policy(other_key).extend(&before, &names(&["n1", "n2"]), &[]).unwrap_err().to_string();
     assert!(
         error.contains("the key of group \"shop\" is [Int8], the policy says [Text]"),
         "{error}"
@@ -197,7 +203,7 @@ fn a_group_with_another_key_stays_as_it_is_until_it_is_resharded() {
     ] {
         let changed = policy(&same_tables(key));
         assert_eq!(changed.waiting_keys(&before), ["shop"], "{key}");
-        assert_eq!(changed.extend(&before, &names(&["n1", "n2"])), Ok(None), "{key}");
+        assert_eq!(changed.extend(&before, &names(&["n1", "n2"]), &[]), Ok(None), "{key}");
     }
     assert_eq!(policy(SHOP).waiting_keys(&before), [] as [&str; 0]);
 }
@@ -343,7 +349,7 @@ fn a_new_node_is_to_join_and_a_drained_one_may_leave_and_come_back() {
     };
     let shop = policy(SHOP);
     let extend = |map: &ShardMap, nodes: &[&str]| {
-        let parts = shop.extend(map, &names(nodes)).unwrap().unwrap();
+        let parts = shop.extend(map, &names(nodes), &[]).unwrap().unwrap();
         ShardMap::try_from(parts).unwrap()
     };
     let map = map(&shop, &["n1", "n2"]);
@@ -352,7 +358,7 @@ fn a_new_node_is_to_join_and_a_drained_one_may_leave_and_come_back() {
     // One that never joined may be left out again.
     assert_eq!(standing(&extend(&map, &["n1", "n2"]), "n3"), Standing::Gone);
     let mut drained = map.with_standing(NodeId(1), Standing::Draining);
-    assert!(shop.extend(&drained, &names(&["n1", "n3"])).is_err(), "it still has shards");
+    assert!(shop.extend(&drained, &names(&["n1", "n3"]), &[]).is_err(), "it still has shards");
     for shard in 0..4 {
         drained = drained.with_shard_on(ShardId(shard), NodeId(0));
     }
@@ -398,13 +404,13 @@ fn ranges_and_lists_become_shards_whose_bounds_are_kept() {
     let stored = serde_json::to_string(&parts).unwrap();
     let read: MapParts = serde_json::from_str(&stored).unwrap();
     assert_eq!(ShardMap::try_from(read).unwrap(), first);
-    assert_eq!(policy.extend(&first, &names(&["n1", "n2"])), Ok(None));
+    assert_eq!(policy.extend(&first, &names(&["n1", "n2"]), &[]), Ok(None));
     let moved = self::policy(&BY_RANGE.replace("2024-01-01", "2024-01-02"));
-    let error = moved.extend(&first, &names(&["n1", "n2"])).unwrap_err().to_string();
+    let error = moved.extend(&first, &names(&["n1", "n2"]), &[]).unwrap_err().to_string();
     assert!(error.contains("hold other keys than the policy says"), "{error}");
     let hashed = BY_RANGE.replace("method: range", "shards: 3").replace("split_at:", "# ");
     let hashed = self::policy(&hashed);
-    assert_eq!(hashed.extend(&first, &names(&["n1", "n2"])), Ok(None));
+    assert_eq!(hashed.extend(&first, &names(&["n1", "n2"]), &[]), Ok(None));
     assert_eq!(hashed.waiting_keys(&first).len(), 1, "it waits for foreshard reshard");
 }
 
@@ -445,12 +451,12 @@ fn a_lookup_is_a_group_of_its_own_and_keeps_its_standing() {
     assert_eq!(map.shards().count(), 5);
     let name = TableName::new("public", "users_by_email");
     assert_eq!(map.lookup_columns(map.lookup(&name).unwrap()), ["email", "tenant_id"]);
-    assert_eq!(policy.extend(&map, &nodes).unwrap(), None);
+    assert_eq!(policy.extend(&map, &nodes, &[]).unwrap(), None);
     let whole = map.with_standings(|_| LookupStanding::Whole);
-    assert_eq!(policy.extend(&whole, &nodes).unwrap(), None);
+    assert_eq!(policy.extend(&whole, &nodes, &[]).unwrap(), None);
     let other =
         Policy::parse(Path::new("p"), &LOOKUPS.replace("unique: true", "unique: false"), None);
-    assert_eq!(other.unwrap().extend(&map, &nodes).unwrap_err().0.len(), 1);
+    assert_eq!(other.unwrap().extend(&map, &nodes, &[]).unwrap_err().0.len(), 1);
     // What is to be imported takes its lookups with it.
     let without = policy.without(&names(&["shop"]), &[]);
     assert!(without.groups.is_empty() && without.lookups.is_empty());

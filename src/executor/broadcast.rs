@@ -12,7 +12,8 @@ use super::{Client, Exclusive, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::Access;
 use crate::planner::{DdlPlan, OnLeaves};
-use crate::shard_map::{Lookup, LookupStanding, ShardMap};
+use crate::shard_map::{Lookup, LookupStanding, ShardMap, TableKind};
+use crate::sql::TableName;
 use crate::wire::{Reply, ServerError, SqlState, command_tag, put_query};
 
 impl Session {
@@ -24,14 +25,6 @@ impl Session {
         describe: bool,
         client: &mut Client,
     ) -> Result<(), Fault> {
-        if self.transaction.varies {
-            return Err(ServerError::refused(
-                "a reference table can't be written in the transaction that defined it",
-                "It has a default that would be another value on each node.",
-                "Commit first.",
-            )
-            .into());
-        }
         self.write_references().await?;
         let implicit = self.begin_implicit();
         let tag = self.try_on_every_node(messages, describe, client).await;
@@ -85,12 +78,12 @@ impl Session {
                 None => Some(self.no_moves().await?),
             };
         }
+        self.check_declared(plan)?;
         self.go_by_parents(&plan.parents).await?;
         if let Some(lookup) = &plan.fills {
             self.prepare_lookup(lookup).await?;
         }
         let implicit = self.begin_implicit();
-        self.transaction.varies |= plan.varies;
         self.transaction.defines_more.add(&plan.more);
         self.transaction.changed_tables.extend(plan.tables.iter().cloned());
         self.transaction.changed_views.extend(plan.views.iter().cloned());
@@ -98,6 +91,7 @@ impl Session {
             Ok(tag) => self.after_ddl(plan).await.map(|()| tag),
             Err(fault) => Err(fault),
         };
+        self.engine.direct.forget();
         let sees = tag.is_ok() && !implicit && !plan.tables.is_empty();
         self.end_broadcast(implicit, tag, client).await?;
         if sees { self.see_own_columns().await } else { Ok(()) }
@@ -119,18 +113,25 @@ impl Session {
     /// Keeps moves away; waits for those under way.
     pub(super) async fn no_moves(&self) -> Result<Exclusive, Fault> {
         let limit = self.engine.config().ddl_timeout();
-        let lock = self.cancel.unless_cancelled(self.engine.ddl_lock.exclusive(limit)).await?;
-        let lock = lock.ok_or_else(|| move_under_way(limit))?;
-        if self.engine.cluster.leads() {
-            return Ok(lock);
+        let alone = self.cancel.unless_cancelled(self.engine.define_alone(limit)).await?;
+        alone?.ok_or_else(|| move_under_way(limit).into())
+    }
+
+    /// A plan was made by the map of then: its tables are still what they were.
+    fn check_declared(&self, plan: &DdlPlan) -> Result<(), Fault> {
+        let map = self.engine.live_map.load();
+        let changed = |(name, kind): &&(TableName, TableKind)| {
+            map.table(name).is_none_or(|table| table.kind != *kind)
+        };
+        match plan.kinds.iter().find(changed) {
+            None => Ok(()),
+            Some((name, _)) => Err(ServerError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the policy has changed what {name} is"),
+            )
+            .with_hint("Try again.")
+            .into()),
         }
-        let granted = self.engine.cluster.ask_for_definitions(limit).await?;
-        let granted = granted.ok_or_else(|| move_under_way(limit))?;
-        // Moves and jobs that ended before have changed the map.
-        if !self.engine.is_current(limit).await {
-            return Err(move_under_way(limit).into());
-        }
-        Ok(lock.with(granted))
     }
 
     async fn try_ddl(&mut self, plan: &DdlPlan, client: &mut Client) -> Result<String, Fault> {
@@ -249,13 +250,24 @@ impl Session {
         tag: Result<String, Fault>,
         client: &mut Client,
     ) -> Result<(), Fault> {
-        match tag {
-            Ok(tag) => {
+        let tag = Box::pin(self.end_implicit(implicit, tag, client)).await?;
+        client.put(Reply::CommandComplete(&tag));
+        Ok(())
+    }
+
+    /// The same, and the answer is left to the caller.
+    pub(super) async fn end_implicit<T>(
+        &mut self,
+        implicit: bool,
+        ran: Result<T, Fault>,
+        client: &mut Client,
+    ) -> Result<T, Fault> {
+        match ran {
+            Ok(ran) => {
                 if implicit {
                     self.commit().await?;
                 }
-                client.put(Reply::CommandComplete(&tag));
-                Ok(())
+                Ok(ran)
             }
             Err(fault) => {
                 let fault = client.told(fault).await;

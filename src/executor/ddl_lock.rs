@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::time::timeout;
 
+use super::Engine;
 use super::parents::ByParents;
+use crate::catalog::CatalogError;
 use crate::cluster::Definitions;
 use crate::ids::ShardId;
 
@@ -81,6 +83,24 @@ impl DdlLock {
     pub async fn wanted(&self) {
         // The sender is here: it does not end.
         drop(self.waiting.subscribe().wait_for(|count| *count > 0).await);
+    }
+}
+
+impl Engine {
+    /// For one who changes definitions on any proxy: keeps moves away, and waits `limit` at the most for
+    /// those under way and for others who do the same; `None` if they went on. The map in force is the
+    /// newest then.
+    ///
+    /// # Errors
+    /// The catalog can't be asked.
+    pub async fn define_alone(&self, limit: Duration) -> Result<Option<Exclusive>, CatalogError> {
+        let Some(lock) = self.ddl_lock.exclusive(limit).await else { return Ok(None) };
+        if self.cluster.leads() {
+            return Ok(Some(lock));
+        }
+        let Some(granted) = self.cluster.ask_for_definitions(limit).await? else { return Ok(None) };
+        // Moves and jobs that ended before have changed the map.
+        Ok(self.is_current(limit).await.then(|| lock.with(granted)))
     }
 }
 

@@ -157,6 +157,11 @@ impl Engine {
         self.places.forget();
     }
 
+    /// Grows with each definition, in force or not, and when one was taken back.
+    pub fn definitions(&self) -> u64 {
+        self.direct.generation()
+    }
+
     /// Puts the parts together. Reads the failpoint from the environment.
     pub fn new(
         parts: EngineParts,

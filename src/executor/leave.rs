@@ -14,9 +14,6 @@ use crate::router::Leaves;
 use crate::sql::Strings;
 use crate::wire::TransactionStatus;
 
-/// Reads the schemas that `search_path` means now, in order.
-const SEARCH_PATH: &str = "SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))";
-
 impl Session {
     /// A statement that is about to run on `node` may leave this there.
     pub fn will_leave(&mut self, node: NodeId, leaves: Leaves, custom: &[String]) {
@@ -105,8 +102,7 @@ impl Session {
             member.preface.is_empty() && member.guard.status == Some(TransactionStatus::Open)
         };
         if let Some(member) = self.members.iter_mut().find(open) {
-            let command = member.guard.command(SEARCH_PATH).await?;
-            self.search_path = command.rows.into_iter().flatten().flatten().collect();
+            self.search_path = member.guard.search_path().await?;
         }
         Ok(())
     }
@@ -122,8 +118,7 @@ impl Session {
         self.member(node).await?;
         if let Some(member) = self.members.iter_mut().find(|member| member.node == node) {
             member.guard.adopt(&settings).await?;
-            let command = member.guard.command(SEARCH_PATH).await?;
-            self.search_path = command.rows.into_iter().flatten().flatten().collect();
+            self.search_path = member.guard.search_path().await?;
             note_reports(&mut self.reported, &mut self.unreported, &mut member.guard);
             member.reports_seen = member.guard.reports;
         }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
-use super::Engine;
+use super::{Engine, no_key};
 use crate::ids::{NodeId, ShardId};
 use crate::shard_map::{ShardMap, Table, TableKind, leaf_name};
 use crate::sql::TableName;
@@ -22,7 +22,7 @@ const CODES: [&[u8]; 3] = [b"23", b"42501", b"55P03"];
 const OF_INDEXES: [&[u8]; 2] = [b"23505", b"23P01"];
 
 /// How long names may be waited for before the error is told without them.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// How long they count: a DBA may change them on a node directly.
 const HOLDS: Duration = Duration::from_secs(10);
 
@@ -54,6 +54,9 @@ impl Engine {
     /// The error with the names of tables, if it names partitions of some.
     pub(super) async fn with_tables(&self, frame: &[u8]) -> Option<BytesMut> {
         let (map, mut index) = (self.live_map.snapshot(), None);
+        if let Some(missing) = no_key::missing(frame, &map) {
+            return self.as_not_null(frame, &map, missing).await;
+        }
         if let Some((node, leaf, name)) = index_in(frame, &map) {
             let names = self.index_names(&map, node, leaf).await;
             index = names.and_then(|names| names.get(name).cloned());
@@ -135,7 +138,7 @@ fn with_tables(frame: &[u8], map: &ShardMap, index: Option<&str>) -> Option<Byte
     changed.then_some(out)
 }
 
-fn fields(body: &[u8]) -> Vec<(u8, &[u8])> {
+pub(super) fn fields(body: &[u8]) -> Vec<(u8, &[u8])> {
     let (mut reader, mut fields) = (Reader::new(body), Vec::new());
     while let Ok(kind @ 1..) = reader.u8() {
         let Ok(text) = reader.cstr() else { break };

@@ -24,6 +24,7 @@ use crate::load::Access;
 use crate::planner::{self, PullInput, PullPlan};
 use crate::router::{Params, Pull};
 use crate::shard_map::ShardMap;
+use crate::sql::asks_settings;
 use crate::wire::{Bind, TransactionStatus, put_query};
 
 /// Tables with more rows than this get statistics before the statement runs, and an index where they
@@ -166,7 +167,8 @@ impl Session {
         let limit = self.engine.config().pull_timeout();
         let deadline = Instant::now() + limit;
         // Nothing of this reaches the client, so that it may be cut off anywhere.
-        let Ok(gathered) = timeout_at(deadline, self.bring_together(run, merge)).await else {
+        let Ok(gathered) = timeout_at(deadline, Box::pin(self.bring_together(run, merge))).await
+        else {
             self.exchange_back(merge);
             self.lose_busy();
             self.lose_unended();
@@ -197,6 +199,7 @@ impl Session {
         let Prepared { described, mut plan, all } = self.prepare(run, merge).await?;
         let map = self.engine.live_map.snapshot();
         let few = self.gather(&plan, &map, all, merge).await?;
+        Box::pin(self.give_modes(&mut plan, merge)).await?;
         if run.mode == PullMode::Within && !plan.has_params {
             let head = run.expanded_text().get(..run.start).unwrap_or_default();
             plan.text = format!("{head}{}", plan.text);
@@ -270,6 +273,7 @@ impl Session {
     pub(super) fn asked(&self, run: &PullRun<'_>, epoch: Epoch) -> Option<Asked> {
         let (pull, begun) = (&run.pull, self.has_redefined_for(&run.pull));
         let alone = pull.expanded.is_none() && pull.unknown_functions.is_empty();
+        let alone = alone && !asks_settings(run.text);
         (alone && !begun && run.start == 0 && run.mode != PullMode::Within).then(|| Asked {
             text: run.text.to_owned(),
             types: run.params.types.to_vec(),

@@ -10,7 +10,7 @@ use super::pump::{Verdict, pump};
 use super::run::Cost;
 use super::{Client, Fault, Session};
 use crate::ids::NodeId;
-use crate::wire::{Reply, ServerError, SqlState, command_count, command_tag};
+use crate::wire::{ServerError, SqlState, command_count, command_tag};
 
 /// The most bytes of RETURNING rows that are kept to be put in order.
 const ROWS_BYTES_MAX: usize = 256 << 20;
@@ -62,35 +62,33 @@ impl Session {
         self.end_broadcast(implicit, tag, client).await
     }
 
-    /// The same of a write behind EXPLAIN ANALYZE; the client gets each node's plan behind a line of its
-    /// own.
+    /// The same of a write behind EXPLAIN ANALYZE; gives the lines of each part's plan, and the client
+    /// gets nothing.
     pub async fn run_analyzed(
         &mut self,
         spread: &Spread,
-        lines: &[String],
         client: &mut Client,
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<Vec<String>>, Fault> {
         let implicit = self.begin_implicit();
-        let ran = match self.try_analyzed(spread, lines, client).await {
-            Ok(()) => self.keep_after(spread).await,
+        let ran = match self.try_analyzed(spread).await {
+            Ok(plans) => self.keep_after(spread).await.map(|()| plans),
             Err(fault) => Err(fault),
         };
-        self.end_broadcast(implicit, ran.map(|()| "EXPLAIN".to_owned()), client).await
+        self.end_implicit(implicit, ran, client).await
     }
 
-    async fn try_analyzed(
-        &mut self,
-        spread: &Spread,
-        lines: &[String],
-        client: &mut Client,
-    ) -> Result<(), Fault> {
-        for (part, line) in spread.parts.iter().zip(lines) {
-            client.put(Reply::TextRow(line));
-            for row in self.rows_of(part.node, &part.messages).await? {
-                put_plan(client, "    ", row);
-            }
+    async fn try_analyzed(&mut self, spread: &Spread) -> Result<Vec<Vec<String>>, Fault> {
+        let mut plans = Vec::with_capacity(spread.parts.len());
+        for part in &spread.parts {
+            plans.push(self.lines_of(part.node, &part.messages).await?);
         }
-        Ok(())
+        Ok(plans)
+    }
+
+    /// The lines of a plan that a node gives.
+    pub async fn lines_of(&mut self, node: NodeId, messages: &[u8]) -> Result<Vec<String>, Fault> {
+        let rows = self.rows_of(node, messages).await?;
+        Ok(rows.into_iter().flatten().flatten().collect())
     }
 
     /// What it has noted goes to the lookups.
@@ -182,13 +180,6 @@ impl Answer {
             b'E' if self.error.is_none() => self.error = Some(Bytes::copy_from_slice(frame)),
             _ => {}
         }
-    }
-}
-
-/// Puts the lines of a node's plan.
-pub fn put_plan(client: &mut Client, indent: &str, row: Vec<Option<String>>) {
-    for line in row.into_iter().flatten() {
-        client.put(Reply::TextRow(&format!("{indent}{line}")));
     }
 }
 

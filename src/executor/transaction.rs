@@ -57,8 +57,6 @@ pub(super) struct Transaction {
     pub moves_names: bool,
     /// It has written a reference table: no node becomes a member before it ends.
     pub references: Option<Writing>,
-    /// Its DDL made a reference table whose defaults differ from node to node.
-    pub varies: bool,
     /// Tables whose columns are to be read again after it.
     pub changed_tables: Vec<TableName>,
     /// The columns of those of them that are sharded or reference tables, as it sees them itself.
@@ -91,7 +89,6 @@ impl Transaction {
             defines_at_home,
             moves_names,
             references,
-            varies,
             changed_tables,
             own_columns,
             own_map: _,
@@ -105,7 +102,7 @@ impl Transaction {
             || !changed_tables.is_empty()
             || !own_columns.is_empty()
             || !changed_views.is_empty();
-        let wrote = references.is_some() || *varies;
+        let wrote = references.is_some();
         if begin.is_some() || defined || wrote || !absent.is_empty() {
             *self = Self::default();
             return;

@@ -55,6 +55,9 @@ pub(super) struct Batch {
     pub skipping: bool,
     /// Texts of `Parse` that no node has got yet.
     pub unparsed: Vec<Arc<Prepared>>,
+    /// Named statements of which the client has not heard yet that they are parsed, with their numbers:
+    /// after an error before that they don't exist.
+    pub unsure: Vec<(Name, u64)>,
     /// The text of the node's unnamed statement.
     pub unnamed: Option<Arc<Prepared>>,
     /// The client's portals.
@@ -70,6 +73,8 @@ pub(super) enum Portal {
     Native(NodeId),
     /// The proxy runs it in steps of its own.
     Ours(Arc<Prepared>, Bytes),
+    /// The cursor of this name, which stands where rows were brought together.
+    Declared(String),
 }
 
 /// An answer that is due.
@@ -86,7 +91,12 @@ pub(super) enum Due {
     },
     /// The proxy's own.
     Ours(Bytes),
+    /// The proxy's own that the statement with this number is parsed.
+    Parsed(u64),
 }
+
+/// `ParseComplete`
+const PARSED: &[u8] = b"1\0\0\0\x04";
 
 impl Due {
     pub(super) fn seen(message: u8) -> Self {
@@ -167,8 +177,16 @@ impl ClientSession {
             self.batch.out.clear();
         }
         loop {
-            while let Some(Due::Ours(reply)) = self.batch.due.front() {
-                self.client.relay(reply).await?;
+            loop {
+                match self.batch.due.front() {
+                    Some(Due::Ours(reply)) => self.client.relay(reply).await?,
+                    Some(Due::Parsed(number)) => {
+                        let number = *number;
+                        self.client.relay(PARSED).await?;
+                        self.batch.heard_of(number);
+                    }
+                    _ => break,
+                }
                 self.batch.due.pop_front();
             }
             let (Some(node), false) = (self.batch.node, self.batch.due.is_empty()) else {
@@ -184,10 +202,10 @@ impl ClientSession {
         let member = self.session.member(node).await?;
         let (mut copy_in, mut lost, mut named) = (false, Vec::new(), None);
         let bytes = pump(&mut member.guard, client, |tag, frame| {
-            let Some(Due::Node { message, seen, .. }) = batch.due.front() else {
+            let Some(Due::Node { message, seen, number }) = batch.due.front() else {
                 return Verdict::DropLast;
             };
-            let (message, seen) = (*message, *seen);
+            let (message, seen, number) = (*message, *seen, *number);
             if tag == b'E' {
                 let verdict = batch.note_error(&mut lost);
                 if memchr::memmem::find(frame, b"\"fs_").is_some() {
@@ -205,6 +223,9 @@ impl ClientSession {
                 return if forwards { Verdict::Forward } else { Verdict::Drop };
             }
             batch.due.pop_front();
+            if seen && message == b'P' {
+                batch.heard_of(number);
+            }
             let seen = seen && (message != ROWS || tag == b'T');
             let last = !matches!(batch.due.front(), Some(Due::Node { .. }));
             match (seen, last) {
@@ -296,6 +317,15 @@ impl ClientSession {
         Ok(node)
     }
 
+    /// At `Sync`: what was to be parsed behind an error was not.
+    pub(super) fn stop_skipping(&mut self) {
+        self.batch.skipping = false;
+        self.batch.unparsed.clear();
+        for (name, _) in self.batch.unsure.drain(..) {
+            self.statements.remove(&name);
+        }
+    }
+
     pub(super) async fn end_batch(&mut self) -> Result<(), Fault> {
         if self.batch.changes_reading {
             self.session.refresh_search_path().await?;
@@ -331,6 +361,13 @@ impl Batch {
     /// Something is, or is about to be, outstanding on the node.
     pub(super) fn has_exchange(&self) -> bool {
         self.in_exchange || !self.out.is_empty()
+    }
+
+    /// The client hears that the statement with this number is parsed.
+    fn heard_of(&mut self, number: u64) {
+        if let Some(at) = self.unsure.iter().position(|(_, known)| *known == number) {
+            self.unsure.remove(at);
+        }
     }
 
     /// The node has reported an error: it skips to `Sync`, and so does the client's side.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::Due;
+use super::batch::{Due, Portal};
 use super::extended::invalid;
 use super::session::ClientSession;
 use super::simple::Way;
@@ -18,7 +18,7 @@ use crate::executor::{
 use crate::ids::NodeId;
 use crate::load::Access;
 use crate::router::{Declared, Params, Pull, Route, Template};
-use crate::sql::UseCursor;
+use crate::sql::{Literal, UseCursor};
 use crate::wire::{Bind, Reply, ServerError, SqlState, put_frame, put_parse};
 
 /// Most cursors of a session over several nodes: each has a connection of its own.
@@ -62,9 +62,25 @@ impl Cursors {
         }
     }
 
-    /// The pull that a cursor stands on.
-    fn merge(&mut self, used: &UseCursor) -> Option<&mut OpenPull> {
-        match &mut self.declared.get_mut(used.name.as_deref()?)?.place {
+    /// A cursor, which clients may describe, take rows from and close as a portal.
+    pub(super) fn portal(&self, name: &[u8]) -> Option<Portal> {
+        let name = std::str::from_utf8(name).ok()?;
+        Some(match &self.declared.get(name)?.place {
+            Place::Node(node) => Portal::Native(*node),
+            Place::Merge(_) => Portal::Declared(name.to_owned()),
+        })
+    }
+
+    /// Forgets a cursor that is closed on its node as a portal.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        if let Ok(name) = std::str::from_utf8(name) {
+            self.declared.remove(name);
+        }
+    }
+
+    /// The pull that the cursor of this name stands on.
+    fn merge(&mut self, name: Option<&str>) -> Option<&mut OpenPull> {
+        match &mut self.declared.get_mut(name?)?.place {
             Place::Merge(open) => Some(open),
             Place::Node(_) => None,
         }
@@ -135,7 +151,7 @@ impl ClientSession {
         text: &str,
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<(), Fault> {
-        if self.cursors.declared.contains_key(&declared.name) {
+        if self.has_cursor(&declared.name).await? {
             let message = format!("cursor \"{}\" already exists", declared.name);
             return Err(ServerError::new(SqlState("42P03"), message).into());
         }
@@ -161,6 +177,15 @@ impl ClientSession {
         Ok(())
     }
 
+    /// Whether there is a cursor of this name. One on a node may have been closed there.
+    async fn has_cursor(&mut self, name: &str) -> Result<bool, Fault> {
+        let Some(kept) = self.cursors.declared.get(name) else { return Ok(false) };
+        let Place::Node(node) = kept.place else { return Ok(true) };
+        let cursor = Literal(name);
+        let sql = format!("SELECT FROM pg_catalog.pg_cursors WHERE name = {cursor}");
+        Ok(!self.session.rows_of(node, &query_message(&sql)).await?.is_empty())
+    }
+
     async fn declare_merged(
         &mut self,
         declared: &Declared,
@@ -170,7 +195,7 @@ impl ClientSession {
     ) -> Result<(), Fault> {
         if !declared.hold && !self.session.in_transaction() {
             let message = "DECLARE CURSOR can only be used in transaction blocks";
-            return Err(ServerError::new(SqlState("25P01"), message).into());
+            return Err(ServerError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message).into());
         }
         if self.cursors.declared.len() >= CURSORS_MAX {
             return Err(too_many());
@@ -211,7 +236,7 @@ impl ClientSession {
             let node = self.session.any_node();
             return self.session.run_text(node, "CLOSE ALL", &mut self.client).await;
         };
-        let Some(open) = self.cursors.merge(used) else {
+        let Some(open) = self.cursors.merge(used.name.as_deref()) else {
             let message = format!("cursor \"{name}\" does not exist");
             return Err(ServerError::new(SqlState::INVALID_CURSOR_NAME, message).into());
         };
@@ -243,10 +268,73 @@ impl ClientSession {
         let what: &[u8] = if bind.is_some() { b"P\0" } else { b"S\0" };
         put_frame(b'D', &mut out, |out| out.extend_from_slice(what));
         put_frame(b'S', &mut out, |_| ());
-        if let Some(open) = self.cursors.merge(used) {
+        if let Some(open) = self.cursors.merge(used.name.as_deref()) {
             let described = open.describe(&out).await?;
             self.batch.due.push_back(Due::Ours(described));
         }
+        Ok(())
+    }
+
+    /// Describe of such a cursor as a portal; `message` is the client's.
+    pub(super) async fn describe_declared(
+        &mut self,
+        cursor: &str,
+        message: &[u8],
+    ) -> Result<(), Fault> {
+        self.end_exchange().await?;
+        let messages = with_sync(message);
+        if let Some(open) = self.cursors.merge(Some(cursor)) {
+            let described = open.describe(&messages).await?;
+            self.batch.due.push_back(Due::Ours(described));
+        }
+        Ok(())
+    }
+
+    /// Execute of such a cursor as a portal.
+    pub(super) async fn execute_declared(
+        &mut self,
+        cursor: &str,
+        message: &[u8],
+    ) -> Result<(), Fault> {
+        self.end_exchange().await?;
+        if self.batch.skipping {
+            return Ok(());
+        }
+        let messages = with_sync(message);
+        if let Some(open) = self.cursors.merge(Some(cursor))
+            && open.run(&messages, false, &mut self.client).await? == Portion::Failed
+        {
+            self.batch.skipping = true;
+            self.session.fail();
+        }
+        Ok(())
+    }
+
+    /// Close of a portal, or of a cursor as one; `message` is the client's.
+    pub(super) async fn close_portal(&mut self, name: &[u8], message: &[u8]) -> Result<(), Fault> {
+        self.cursors.close_portal(name);
+        let portal = match self.batch.portals.remove(name) {
+            Some(portal) => Some(portal),
+            None => self.cursors.portal(name),
+        };
+        match portal {
+            Some(Portal::Native(node)) => {
+                self.cursors.forget(name);
+                self.go_to(node).await?;
+                self.batch.out.extend_from_slice(message);
+                self.batch.due.push_back(Due::seen(b'C'));
+                return Ok(());
+            }
+            Some(Portal::Declared(cursor)) => {
+                self.end_exchange().await?;
+                let kept = self.cursors.declared.remove(&cursor);
+                if let Some(Kept { place: Place::Merge(open), .. }) = kept {
+                    open.end().await?;
+                }
+            }
+            Some(Portal::Ours(..)) | None => {}
+        }
+        self.answer(&Reply::CloseComplete);
         Ok(())
     }
 
@@ -338,6 +426,13 @@ impl ClientSession {
         }
         Ok(true)
     }
+}
+
+/// A message, and the Sync that has it answered.
+fn with_sync(message: &[u8]) -> BytesMut {
+    let mut messages = BytesMut::from(message);
+    put_frame(b'S', &mut messages, |_| ());
+    messages
 }
 
 /// A `Bind` for a merge session.

@@ -8,11 +8,12 @@ use futures_util::future::BoxFuture;
 use super::select::values;
 use super::session::ClientSession;
 use super::writes::{params_of, part, whole};
-use crate::executor::{BindFrames, Bound, Cost, Fault, PullMode, PullRun, Spread, put_plan};
-use crate::ids::ShardId;
+use crate::executor::{BindFrames, Bound, Cost, Fault, PullMode, PullRun, Spread};
+use crate::ids::{NodeId, ShardId};
 use crate::load::Access;
-use crate::planner::{self, ExplainedStep};
+use crate::planner::{self, ExplainedStep, StepPlan};
 use crate::router::{Explained, Route};
+use crate::sql::PlanForm;
 use crate::wire::Reply;
 
 impl ClientSession {
@@ -45,28 +46,40 @@ impl ClientSession {
             _ => None,
         };
         let (steps, merged) = self.steps_of(explained, text, run.as_ref()).await?;
-        if describe {
-            self.client.put(Reply::TextColumns(&["QUERY PLAN"]));
-        }
-        if let (true, Route::Write(shards)) = (explained.analyzes, &explained.route) {
-            return self.analyze_write(&steps, shards, (text, bound)).await;
-        }
-        let head = text.get(..explained.start).unwrap_or_default();
-        for step in &steps {
-            self.client.put(Reply::TextRow(&step.line));
-            if explained.analyzes {
-                self.run_step(step, head, bound).await?;
+        let mut shown = match &explained.route {
+            Route::Write(shards) if explained.analyzes => {
+                self.analyze_write(steps, shards, (text, bound)).await?
             }
-        }
-        if let (true, true, Some(run)) = (explained.analyzes, merged, &run) {
+            _ => {
+                let head = text.get(..explained.start).unwrap_or_default();
+                let head = explained.asks_nodes().then_some(head);
+                self.plans_of(steps, head, bound).await?
+            }
+        };
+        if let (true, true, Some(run), Some(last)) =
+            (explained.analyzes, merged, &run, shown.last_mut())
+        {
             let pull =
                 async |session: &mut Self| session.session.pull(run, &mut session.client).await;
+            let mut plan = Vec::new();
             for row in self.capture(pull).await?.rows {
-                put_plan(&mut self.client, "    ", values(&row)?);
+                plan.extend(values(&row)?.into_iter().flatten());
             }
+            last.plans.push((String::new(), plan));
         }
-        if explained.analyzes && !self.session.in_transaction() {
+        if explained.asks_nodes() && !self.session.in_transaction() {
             self.session.finish().await?;
+        }
+        if describe {
+            let oid = match explained.form {
+                PlanForm::Json => 114,
+                PlanForm::Xml => 142,
+                _ => 25,
+            };
+            self.client.put(Reply::Column("QUERY PLAN", oid));
+        }
+        for row in planner::explained(&shown, explained.form) {
+            self.client.put(Reply::TextRow(&row));
         }
         self.client.put(Reply::CommandComplete("EXPLAIN"));
         Ok(())
@@ -88,48 +101,55 @@ impl ClientSession {
         Ok((planner::explain_pull(&plan, explained.start, &map), true))
     }
 
-    /// Has the step's nodes run their part behind `head`, which is EXPLAIN ANALYZE, and shows their plans.
-    async fn run_step(
+    /// Has the steps' nodes run their parts behind `head`, which is EXPLAIN with its options; nobody, if it is
+    /// none.
+    async fn plans_of(
         &mut self,
-        step: &ExplainedStep,
-        head: &str,
+        steps: Vec<ExplainedStep>,
+        head: Option<&str>,
         bound: Option<&Bound<'_, '_>>,
-    ) -> Result<(), Fault> {
-        let messages = whole(&format!("{head}{}", step.select), bound);
-        for node in &step.nodes {
-            let mut indent = "    ";
-            if step.nodes.len() > 1 {
-                let map = self.worker.engine.live_map.snapshot();
-                self.client.put(Reply::TextRow(&format!("    On {}:", map.node(*node).name)));
-                indent = "      ";
+    ) -> Result<Vec<StepPlan>, Fault> {
+        let mut shown = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mut plans = Vec::new();
+            if let Some(head) = head {
+                let messages = whole(&format!("{head}{}", step.select), bound);
+                for node in &step.nodes {
+                    let plan = self.session.lines_of(*node, &messages).await?;
+                    plans.push((self.name_of(*node), plan));
+                }
             }
-            for row in self.session.rows_of(*node, &messages).await? {
-                put_plan(&mut self.client, indent, row);
-            }
+            shown.push(StepPlan { line: step.line, plans });
         }
-        Ok(())
+        Ok(shown)
     }
 
     /// Runs a write on its nodes, in one transaction, each behind EXPLAIN ANALYZE.
     async fn analyze_write(
         &mut self,
-        steps: &[ExplainedStep],
+        steps: Vec<ExplainedStep>,
         shards: &[ShardId],
         (text, bound): (&str, Option<&Bound<'_, '_>>),
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<StepPlan>, Fault> {
         let map = self.worker.engine.live_map.snapshot();
-        let (mut parts, mut lines) = (Vec::new(), Vec::new());
-        for step in steps {
-            let Some(node) = step.nodes.first() else {
-                self.client.put(Reply::TextRow(&step.line));
-                continue;
-            };
+        let nodes = steps.iter().filter_map(|step| step.nodes.first());
+        let part = |node: &NodeId| {
             let mut cost = Cost::none(Access::Write);
             cost.shards = shards.iter().copied().filter(|at| map.node_of(*at) == *node).collect();
-            parts.push(part(*node, cost, whole(text, bound)));
-            lines.push(step.line.clone());
-        }
-        let spread = Spread { parts, describe: false, at_once: false };
-        self.session.run_analyzed(&spread, &lines, &mut self.client).await
+            part(*node, cost, whole(text, bound))
+        };
+        let spread = Spread { parts: nodes.map(part).collect(), describe: false, at_once: false };
+        let plans = self.session.run_analyzed(&spread, &mut self.client).await?;
+        let mut plans = plans.into_iter();
+        let shown = steps.into_iter().map(|step| {
+            let node = step.nodes.first().map(|node| self.name_of(*node));
+            let plan = node.and_then(|node| Some((node, plans.next()?)));
+            StepPlan { line: step.line, plans: plan.into_iter().collect() }
+        });
+        Ok(shown.collect())
+    }
+
+    fn name_of(&self, node: NodeId) -> String {
+        self.worker.engine.live_map.snapshot().node(node).name.clone()
     }
 }

@@ -62,8 +62,7 @@ impl ClientSession {
         if matches!(synced, Ok(false)) {
             return Ok(());
         }
-        self.batch.skipping = false;
-        self.batch.unparsed.clear();
+        self.stop_skipping();
         if let Err(fault) = synced {
             self.batch.reset(false);
             self.tell(fault).await?;
@@ -91,10 +90,14 @@ impl ClientSession {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(ServerError::new(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
         } else {
-            self.worker.statements.named(text, sent, &parse.types)
+            let definitions = self.worker.engine.definitions();
+            self.worker.statements.named((text, sent), &parse.types, definitions)
         };
+        if !parse.name.is_empty() {
+            self.batch.unsure.push((parse.name.into(), prepared.number));
+        }
         if self.is_done_here(&template) || self.executes(&template).is_some() {
-            self.answer(&Reply::ParseComplete);
+            self.batch.due.push_back(Due::Parsed(prepared.number));
         } else {
             self.batch.unparsed.push(Arc::clone(&prepared));
         }
@@ -193,7 +196,8 @@ impl ClientSession {
         name: &[u8],
     ) -> Result<Arc<Prepared>, Fault> {
         let types = self.all_types(prepared).await?;
-        let declared = self.worker.statements.declared(prepared, &types);
+        let definitions = self.worker.engine.definitions();
+        let declared = self.worker.statements.declared(prepared, &types, definitions);
         if let Some(known) = self.statements.get_mut(name)
             && Arc::ptr_eq(known, prepared)
         {
@@ -213,12 +217,12 @@ impl ClientSession {
         match read_target(body).map_err(invalid)? {
             Target::Statement(name) => {
                 let prepared = self.statement(name)?;
-                if self.is_done_here(&self.template(&prepared.text)) {
+                let template = self.template(&prepared.text);
+                if self.is_done_here(&template) {
                     self.answer(&Reply::NoParameters);
                     self.answer(&Reply::NoData);
                     return Ok(());
                 }
-                let template = self.template(&prepared.text);
                 if let Some((execute, kept)) = self.executes(&template) {
                     return self.describe_executed(&execute, &kept, &prepared.text).await;
                 }
@@ -240,6 +244,7 @@ impl ClientSession {
                     Ok(())
                 }
                 Portal::Ours(prepared, bind) => self.describe_ours(&prepared, &bind).await,
+                Portal::Declared(cursor) => self.describe_declared(&cursor, message).await,
             },
         }
     }
@@ -267,6 +272,7 @@ impl ClientSession {
                 self.batch.skipping |= self.client.errors() > errors;
                 Ok(())
             }
+            Portal::Declared(cursor) => self.execute_declared(&cursor, message).await,
         }
     }
 
@@ -276,15 +282,7 @@ impl ClientSession {
                 self.flush_unparsed().await?;
                 self.statements.remove(name);
             }
-            Target::Portal(name) => {
-                self.cursors.close_portal(name);
-                if let Some(Portal::Native(node)) = self.batch.portals.remove(name) {
-                    self.go_to(node).await?;
-                    self.batch.out.extend_from_slice(message);
-                    self.batch.due.push_back(Due::seen(b'C'));
-                    return Ok(());
-                }
-            }
+            Target::Portal(name) => return self.close_portal(name, message).await,
         }
         self.answer(&Reply::CloseComplete);
         Ok(())
@@ -313,7 +311,7 @@ impl ClientSession {
         self.batch.node = Some(node);
         for prepared in std::mem::take(&mut self.batch.unparsed) {
             if prepared.number > 0 && !self.needs(node, prepared.number).await? {
-                self.answer(&Reply::ParseComplete);
+                self.batch.due.push_back(Due::Parsed(prepared.number));
                 continue;
             }
             self.put_parse(node, &prepared, true).await?;
@@ -406,7 +404,7 @@ impl ClientSession {
     }
 
     /// The node to read the texts that none has got yet.
-    fn node_without_params(&mut self) -> NodeId {
+    pub(super) fn node_without_params(&mut self) -> NodeId {
         match self.batch.unparsed.last().cloned() {
             Some(prepared) => self.node_of(&prepared),
             None => self.session.any_node(),
@@ -435,14 +433,15 @@ impl ClientSession {
         })
     }
 
-    /// A portal by its name. One that is not known here may be a cursor that DECLARE made on the
-    /// transaction's node, which then knows better.
+    /// A portal by its name, or a cursor that DECLARE made. One that is not known here may be one of
+    /// the transaction's node, which then knows better.
     fn portal(&self, name: &[u8]) -> Result<Portal, ServerError> {
         let cursor = || match self.session.begun_nodes().as_slice() {
             [node] if !name.is_empty() => Some(Portal::Native(*node)),
             _ => None,
         };
-        self.batch.portals.get(name).cloned().or_else(cursor).ok_or_else(|| {
+        let known = self.batch.portals.get(name).cloned();
+        known.or_else(|| self.cursors.portal(name)).or_else(cursor).ok_or_else(|| {
             let name = String::from_utf8_lossy(name);
             let message = format!("portal \"{name}\" does not exist");
             ServerError::new(SqlState::INVALID_CURSOR_NAME, message)

@@ -8,7 +8,12 @@ use crate::wire::{ServerError, put_frame};
 impl ClientSession {
     /// An error of the proxy's own in the middle of a batch. What the node has executed since the
     /// last `Sync` must not be committed by the next one.
-    pub(super) async fn fail_batch(&mut self, fault: Fault) -> Result<(), ClientError> {
+    pub(super) async fn fail_batch(&mut self, mut fault: Fault) -> Result<(), ClientError> {
+        if matches!(fault, Fault::Refused(_))
+            && let Err(earlier) = self.parse_before().await
+        {
+            fault = earlier;
+        }
         self.batch.skipping = true;
         self.batch.unparsed.clear();
         let mut told = Some(fault);
@@ -34,6 +39,20 @@ impl ClientSession {
                 self.tell(fault).await
             }
         }
+    }
+
+    /// The texts that no node has got yet came before an error of the proxy's: where one can read them
+    /// without the end of an exchange with another, it does.
+    async fn parse_before(&mut self) -> Result<(), Fault> {
+        if self.batch.unparsed.is_empty() {
+            return Ok(());
+        }
+        let node = self.node_without_params();
+        self.session.check_not_failed()?;
+        if self.batch.node.is_some_and(|before| before != node) {
+            return Ok(());
+        }
+        self.flush_unparsed().await
     }
 
     /// Relays what is due before an error of the proxy's, then tells the error. With `failing`, the

@@ -126,7 +126,7 @@ impl ClientSession {
         }
         let until = may_stand.until?.min(now + LOOK_AGAIN);
         let text = site.text(&prepared.text, shard);
-        let made = self.worker.statements.named(&text, None, &prepared.types);
+        let made = self.worker.statements.named((&text, None), &prepared.types, generation);
         let user = Arc::clone(&self.user);
         let leaf = OnLeaf { node, shard, prepared: Arc::clone(&made), user, generation, until };
         match place {

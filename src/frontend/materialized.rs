@@ -78,11 +78,15 @@ impl ClientSession {
                 self.planned(plan, text, bound).await
             }
             Materialized::Owner { name, owner, text } => {
-                let mut plan = planner::at_home(text);
                 if let Some(found) = self.find_kept(name).await? {
-                    plan = plan.then(found.kept.give_to(owner));
+                    let plan = planner::at_home(text).then(found.kept.give_to(owner));
+                    return self.planned(plan, text, bound).await;
                 }
-                self.planned(plan, text, bound).await
+                if !self.row_of_home(&planner::is_sequence(name)).await?.is_empty() {
+                    let plan = planner::sequence_owner(text, name, owner);
+                    return self.session.run_ddl(&plan, &mut self.client).await;
+                }
+                self.native(text, bound).await
             }
         }
     }

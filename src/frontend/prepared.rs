@@ -51,7 +51,8 @@ impl ClientSession {
         let placed = format!("{}{}", " ".repeat(before), &text[prepare.body.clone()]);
         let types = self.session.param_types(&placed, &declared).await?;
         let sent = self.shown(&template).await?;
-        let prepared = self.worker.statements.named(&body, sent, &types);
+        let definitions = self.worker.engine.definitions();
+        let prepared = self.worker.statements.named((&body, sent), &types, definitions);
         self.statements.insert(prepare.name.as_bytes().into(), prepared);
         self.client.put(Reply::CommandComplete("PREPARE"));
         self.let_go().await

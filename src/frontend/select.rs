@@ -303,20 +303,10 @@ impl ClientSession {
             let name = name.trim_end_matches("[]");
             *oid >= FIRST_USER_OID || ROUNDED.iter().any(|known| name.starts_with(known))
         };
-        if !names.iter().zip(types).any(rounds) {
-            return Ok(names);
+        if names.iter().zip(types).any(rounds) {
+            Box::pin(self.check_digits()).await?;
         }
-        let digits = "SELECT pg_catalog.current_setting('extra_float_digits')";
-        let digits = self.row_of_home(digits).await?.into_iter().flatten().next();
-        match digits.and_then(|digits| digits.parse::<i32>().ok()) {
-            Some(1..) => Ok(names),
-            _ => Err(ServerError::refused(
-                "floating-point values would lose digits between nodes",
-                "extra_float_digits is 0 or less, so that nodes give them rounded.",
-                "SET extra_float_digits = 1, which is PostgreSQL's default.",
-            )
-            .into()),
-        }
+        Ok(names)
     }
 
     /// The names of types, each with its modifier if that is wanted: whatever node has described

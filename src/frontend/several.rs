@@ -8,7 +8,6 @@ use super::simple::{Way, is_ours};
 use crate::executor::{Fault, query_message};
 use crate::router::{Control, Params, Template};
 use crate::sql::parse;
-use crate::wire::{Reply, ServerError};
 
 impl ClientSession {
     /// Runs the statements; leaves `ReadyForQuery` to the caller. After an error those behind it are
@@ -54,6 +53,10 @@ impl ClientSession {
         if is_ours(&template.control) {
             return self.control_of_several(&template, text, implicit).await;
         }
+        if let Some(node) = self.session.failed_node().filter(|_| template.moves_transaction) {
+            // PREPARE TRANSACTION ends a block that has failed.
+            return self.session.run_text(node, text, &mut self.client).await;
+        }
         self.session.check_not_failed()?;
         *implicit |= self.session.begin_unless_begun();
         match self.way(text, Params::default(), template).await? {
@@ -73,27 +76,14 @@ impl ClientSession {
         text: &str,
         implicit: &mut bool,
     ) -> Result<(), Fault> {
-        let modes = text.split_ascii_whitespace().count() > 1;
         match &template.control {
-            // It makes a block of what was run before.
-            Control::Begin if *implicit && modes => Err(ServerError::refused(
-                "this BEGIN can't follow other statements in one text",
-                "They are in its transaction, which has begun without its modes.",
-                "Send BEGIN as a statement of its own.",
-            )
-            .into()),
-            Control::Begin if *implicit => {
+            // It makes a block of what was run before, or ends that.
+            control @ (Control::Begin | Control::Commit { .. } | Control::Rollback { .. })
+                if *implicit =>
+            {
+                self.move_implicit(control, text).await?;
                 *implicit = false;
-                self.client.put(Reply::CommandComplete("BEGIN"));
                 Ok(())
-            }
-            Control::Commit { .. } | Control::Rollback { .. } if *implicit => {
-                Err(ServerError::refused(
-                    "this text ends a transaction that it did not begin",
-                    "What it has run before is a transaction of its own.",
-                    "Write BEGIN before it, or send the statements one by one.",
-                )
-                .into())
             }
             Control::Begin => self.control(&template.control, text).await,
             _ => {

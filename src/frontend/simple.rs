@@ -67,7 +67,10 @@ impl ClientSession {
             self.client.put(Reply::EmptyQuery);
         } else if is_ours(&template.control) {
             self.control(&template.control, text).await?;
-        } else if template.moves_transaction && self.parts_of_block() {
+        } else if template.moves_transaction
+            && template.statement_count > 1
+            && self.parts_of_block()
+        {
             self.each_of_several(text).await?;
         } else if let Some(node) = self.session.failed_node() {
             let cost = Cost::none(load::Access::Read);
@@ -177,7 +180,7 @@ impl ClientSession {
             return Ok(());
         }
         let message = "LOCK TABLE can only be used in transaction blocks";
-        Err(ServerError::new(SqlState("25P01"), message))
+        Err(ServerError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message))
     }
 
     /// What the home node is sent instead of a text, if that is not as it was written.
@@ -420,7 +423,9 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
             return shards;
         }
         Route::Declare(declared) => return shards_of(&declared.route, map),
-        Route::Explain(explained) if explained.analyzes => return shards_of(&explained.route, map),
+        Route::Explain(explained) if explained.asks_nodes() => {
+            return shards_of(&explained.route, map);
+        }
         Route::Pull(pull) | Route::Lock(pull) => {
             return pull.groups.iter().copied().flat_map(of_group).collect();
         }

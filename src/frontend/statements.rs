@@ -94,34 +94,57 @@ type Key = (Box<str>, Option<Box<str>>, SmallVec<[u32; 8]>);
 
 /// The named texts of all clients of one worker.
 #[derive(Debug, Default)]
-pub(super) struct AllStatements {
-    known: Mutex<(u64, HashMap<Key, Arc<Prepared>>)>,
+pub(super) struct AllStatements(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The last number.
+    last: u64,
+    /// Of what `Engine::definitions` they are.
+    definitions: u64,
+    by_text: HashMap<Key, Arc<Prepared>>,
 }
 
 impl AllStatements {
-    /// The named text, under the number that it has or gets.
-    pub(super) fn named(&self, text: &str, sent: Option<&str>, types: &[u32]) -> Arc<Prepared> {
+    /// The named text, under the number that it has or gets. What was given to nodes before
+    /// `definitions` changed counts no more: PostgreSQL keeps the types that it has found for parameters, by
+    /// their ids, also where others have their names by now.
+    pub(super) fn named(
+        &self,
+        (text, sent): (&str, Option<&str>),
+        types: &[u32],
+        definitions: u64,
+    ) -> Arc<Prepared> {
         let key: Key = (text.into(), sent.map(Into::into), types.into());
-        let mut known = self.known.lock();
-        if let Some(found) = known.1.get(&key) {
+        let mut known = self.0.lock();
+        if known.definitions != definitions {
+            known.definitions = definitions;
+            known.by_text.clear();
+        }
+        if let Some(found) = known.by_text.get(&key) {
             return Arc::clone(found);
         }
-        if known.1.len() >= TEXTS_MAX {
-            known.1.retain(|_, prepared| Arc::strong_count(prepared) > 1);
+        if known.by_text.len() >= TEXTS_MAX {
+            known.by_text.retain(|_, prepared| Arc::strong_count(prepared) > 1);
         }
-        known.0 += 1;
+        known.last += 1;
         let (text, sent, types) = key.clone();
-        let made = Prepared::new(known.0, server_name(known.0).into(), (text, sent), types);
-        known.1.insert(key, Arc::clone(&made));
+        let made = Prepared::new(known.last, server_name(known.last).into(), (text, sent), types);
+        known.by_text.insert(key, Arc::clone(&made));
         made
     }
 
     /// The same text with these types of its parameters.
-    pub(super) fn declared(&self, prepared: &Prepared, types: &[u32]) -> Arc<Prepared> {
-        let (text, sent) = (&*prepared.text, prepared.sent.as_deref());
+    pub(super) fn declared(
+        &self,
+        prepared: &Prepared,
+        types: &[u32],
+        definitions: u64,
+    ) -> Arc<Prepared> {
+        let texts = (&*prepared.text, prepared.sent.as_deref());
         match prepared.number {
-            0 => Prepared::unnamed(text, sent, types),
-            _ => self.named(text, sent, types),
+            0 => Prepared::unnamed(texts.0, texts.1, types),
+            _ => self.named(texts, types, definitions),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::session::ClientSession;
 use super::simple::is_ours;
 use crate::executor::Fault;
 use crate::router::Control;
-use crate::wire::{Reply, ServerError, put_command, put_frame};
+use crate::wire::{Reply, ServerError, SqlState, put_command, put_frame};
 
 /// How long the message behind an `Execute` is waited for; most are there already.
 const NEXT: Duration = Duration::from_secs(1);
@@ -76,39 +76,55 @@ impl ClientSession {
         if !follows || self.session.in_transaction() && !self.batch.widened {
             return Ok(false);
         }
-        let commit = match control {
-            Control::Begin => None,
-            Control::Commit { chain: false } => Some(true),
-            Control::Rollback { chain: false } => Some(false),
-            _ => return Ok(false),
-        };
-        let began = if commit.is_none() { Some(began(text).ok_or_else(not_first)?) } else { None };
+        if !matches!(control, Control::Begin | Control::Commit { .. } | Control::Rollback { .. }) {
+            return Ok(false);
+        }
         self.widen().await?;
         self.end_exchange().await?;
         if self.batch.skipping {
             return Ok(true);
         }
-        if let Some((tag, modes)) = began {
-            if !modes.is_empty() {
-                self.session.set_on_all(&format!("SET TRANSACTION {modes}")).await?;
-            }
-            self.batch.widened = false;
-            self.client.put(Reply::CommandComplete(tag));
-            return Ok(true);
-        }
+        self.move_implicit(control, text).await?;
         self.batch.widened = false;
+        self.batch.executed &= matches!(control, Control::Begin);
+        Ok(true)
+    }
+
+    /// What was run outside of a block is taken into one by BEGIN, and ended by COMMIT and ROLLBACK.
+    ///
+    /// # Errors
+    /// 25P01 with AND CHAIN, as PostgreSQL has it; it is no transaction any more if its end fails.
+    pub(super) async fn move_implicit(
+        &mut self,
+        control: &Control,
+        text: &str,
+    ) -> Result<(), Fault> {
+        let (tag, chained) = match control {
+            Control::Commit { chain } => ("COMMIT", *chain),
+            Control::Rollback { chain } => ("ROLLBACK", *chain),
+            _ => {
+                let (tag, modes) = began(text).ok_or_else(not_first)?;
+                if !modes.is_empty() {
+                    self.session.set_on_all(&format!("SET TRANSACTION {modes}")).await?;
+                }
+                self.client.put(Reply::CommandComplete(tag));
+                return Ok(());
+            }
+        };
+        if chained {
+            let message = format!("{tag} AND CHAIN can only be used in transaction blocks");
+            return Err(ServerError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message).into());
+        }
         self.client.put_error(&warning("25P01", "there is no transaction in progress"));
-        self.batch.executed = false;
         self.cursors.clear();
-        let commit = commit == Some(true);
-        if commit {
+        if tag == "COMMIT" {
             self.session.commit().await?;
         } else {
             self.session.rollback().await?;
         }
         self.renew_templates();
-        self.client.put(Reply::CommandComplete(if commit { "COMMIT" } else { "ROLLBACK" }));
-        Ok(true)
+        self.client.put(Reply::CommandComplete(tag));
+        Ok(())
     }
 
     /// Whether the client's next message is `Sync`, perhaps after some that close portals; or nothing more

@@ -18,6 +18,25 @@ use crate::wire::{ServerError, SqlState};
 /// How often a statement may be completed before it is given up.
 const ROUNDS_MAX: usize = 4;
 
+/// Types whose text is their value whatever the settings are, among those that are often evaluated.
+const EXACT: [&str; 15] = [
+    "bigint",
+    "boolean",
+    "bytea",
+    "character",
+    "character varying",
+    "date",
+    "integer",
+    "numeric",
+    "smallint",
+    "text",
+    "time without time zone",
+    "timestamp with time zone",
+    "timestamp without time zone",
+    "unknown",
+    "uuid",
+];
+
 impl ClientSession {
     /// Runs a write of several nodes, or one whose parts are evaluated first; leaves
     /// `ReadyForQuery` to the caller.
@@ -62,7 +81,7 @@ impl ClientSession {
                 let way = Way::Steps(route);
                 return self.write_way(way, &text, bound).await;
             };
-            let completed = self.complete(first, bound).await?;
+            let completed = Box::pin(self.complete(first, bound)).await?;
             let template = self.template(&completed);
             let params = params_of(bound);
             let (way, _) = self.way(&completed, params, template).await?;
@@ -90,9 +109,28 @@ impl ClientSession {
         bound: Option<&Bound<'_, '_>>,
     ) -> Result<String, Fault> {
         let values = self.session.evaluate(first, bound).await?;
+        let may_round = |kind: &str| !EXACT.contains(&kind);
+        if values.iter().flatten().any(|(_, kind)| may_round(kind)) {
+            Box::pin(self.check_digits()).await?;
+        }
         planner::evaluated(first, &values).ok_or_else(|| {
             ServerError::new(SqlState::INTERNAL_ERROR, "a value was not evaluated").into()
         })
+    }
+
+    /// Errors with 0A000 if the session's setting takes digits away from floating-point values.
+    pub(super) async fn check_digits(&mut self) -> Result<(), Fault> {
+        let digits = "SELECT pg_catalog.current_setting('extra_float_digits')";
+        let digits = self.row_of_home(digits).await?.into_iter().flatten().next();
+        match digits.and_then(|digits| digits.parse::<i32>().ok()) {
+            Some(1..) => Ok(()),
+            _ => Err(ServerError::refused(
+                "floating-point values would lose digits between nodes",
+                "extra_float_digits is 0 or less, so that nodes give them rounded.",
+                "SET extra_float_digits = 1, which is PostgreSQL's default.",
+            )
+            .into()),
+        }
     }
 
     pub(super) async fn write_way(

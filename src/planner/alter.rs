@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::create::{check_column, check_constraint, foreign_key, whole_target};
-use super::ddl::{DdlPlan, OnLeaves, Scope, ShardStep, ShardedTable, Step, splice};
-use crate::router::is_pure_function;
+use super::ddl::{DdlPlan, OnLeaves, Scope, ShardedTable, Step, splice};
+use super::rename;
+use super::shard_step::ShardStep;
 use crate::shard_map::Table;
-use crate::sql::{AlterAction, AlterTable, ColumnDefinition, ConstraintKind, Ident, TableName};
+use crate::sql::{AlterAction, AlterTable, ColumnDefinition, ConstraintKind, TableName};
 use crate::wire::{ServerError, SqlState};
 
 /// Plans ALTER TABLE.
@@ -18,6 +19,9 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         return Err(ServerError::new(SqlState::INTERNAL_ERROR, "not a table of the policy"));
     };
     let key = scope.sharded(&alter.name);
+    if let Some(plan) = rename::table(alter, table, scope) {
+        return plan;
+    }
     if let ([AlterAction::AddColumn(column)], Some(key)) = (alter.actions.as_slice(), &key)
         && column.constraints.iter().any(|it| matches!(it.kind, ConstraintKind::Foreign(_)))
     {
@@ -27,9 +31,13 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
     for action in &alter.actions {
         steps.extend(check(action, alter, key.as_ref(), scope)?);
     }
-    if let (Some(key), Some(identity)) = (&key, identity(alter)?) {
+    let of_leaves = match identity(alter)? {
+        Some(identity) => Some(identity),
+        None => owner(alter, key.is_some())?.then(|| scope.slice(&alter.all)),
+    };
+    if let (Some(key), Some(rest)) = (&key, of_leaves) {
         let nodes = Step::Nodes(splice(scope.text, &head(alter, &table.name)));
-        let step = ShardStep::Alter { table: table.name.clone(), rest: identity.to_owned() };
+        let step = ShardStep::Alter { table: table.name.clone(), rest: rest.to_owned() };
         steps = vec![nodes, Step::Shards { group: key.group, step }];
     } else if steps.is_empty() {
         steps.push(Step::Nodes(splice(scope.text, &head(alter, &table.name))));
@@ -39,13 +47,26 @@ pub(super) fn table(alter: &AlterTable, scope: &Scope<'_>) -> Result<DdlPlan, Se
         let hint = "Add the foreign key in a statement of its own.";
         return Err(refused(alter, "a foreign key among other actions", hint));
     }
-    let default = |action: &AlterAction| match action {
-        AlterAction::ColumnDefault(calls) => !calls.iter().all(|call| is_pure_function(call)),
-        _ => false,
-    };
-    let varies = key.is_none() && alter.actions.iter().any(default);
     let on_leaves = key.and_then(|key| on_leaves(alter, &key, scope));
-    Ok(DdlPlan { varies, on_leaves, ..DdlPlan::new(vec![table.name.clone()], steps) })
+    Ok(DdlPlan { on_leaves, ..DdlPlan::new(vec![table.name.clone()], steps) })
+}
+
+/// OWNER TO, which does not reach partitions: each leaf gets it, or nobody but the first owner could change
+/// the table any more.
+///
+/// # Errors
+/// It stands among other actions on a sharded table.
+fn owner(alter: &AlterTable, sharded: bool) -> Result<bool, ServerError> {
+    let is_owner =
+        |action: &AlterAction| matches!(action, AlterAction::Other(words) if words == "OWNER TO");
+    if !sharded || !alter.actions.iter().any(is_owner) {
+        return Ok(false);
+    }
+    if alter.actions.len() > 1 {
+        let hint = "Change the owner in a statement of its own.";
+        return Err(refused(alter, "OWNER TO among other actions", hint));
+    }
+    Ok(true)
 }
 
 /// REPLICA IDENTITY, which a partition has of its own: what each leaf gets. Moves keep it as it is.
@@ -84,7 +105,7 @@ const INTEGER_OID: u32 = 23;
 
 /// What changes up to the actions: to the application it is a plain table, of which ONLY says
 /// nothing.
-fn head(alter: &AlterTable, name: &TableName) -> Vec<(Range<usize>, String)> {
+pub(super) fn head(alter: &AlterTable, name: &TableName) -> Vec<(Range<usize>, String)> {
     let mut edits = vec![(alter.name.span.clone(), name.to_string())];
     edits.extend(alter.only.clone().map(|only| (only, String::new())));
     edits.sort_by_key(|(range, _)| range.start);
@@ -138,18 +159,7 @@ fn on_leaves(alter: &AlterTable, key: &ShardedTable<'_>, scope: &Scope<'_>) -> O
     })
 }
 
-/// The table would not be that of the policy any more.
-fn renamed(alter: &AlterTable, what: &str, new: &str) -> ServerError {
-    let old = &alter.name.name;
-    let hint = format!(
-        "Its name is in the policy. Keep it, and tell the application (in Django: Meta.db_table = '{old}'); or \
-         declare the new table beside it, reload, create it, INSERT INTO {new} SELECT * FROM {old}, and drop \
-         \"{old}\"."
-    );
-    refused(alter, what, &hint)
-}
-
-fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
+pub(super) fn refused(alter: &AlterTable, what: &str, hint: &str) -> ServerError {
     ServerError::refused(
         format!("ALTER TABLE \"{}\" with {what} is not supported", alter.name.name),
         "It is a table of the policy, whose storage foreshard lays out on every node.",
@@ -226,13 +236,6 @@ fn check(
             "ADD GENERATED … AS IDENTITY",
             "Use uuid DEFAULT gen_random_uuid(), or give the value in each INSERT.",
         )),
-        AlterAction::Rename(new) => {
-            Err(renamed(alter, "a new name", &Ident::new(new.as_str()).to_string()))
-        }
-        AlterAction::SetSchema(schema) => {
-            let new = TableName::new(schema.as_str(), alter.name.name.as_str());
-            Err(renamed(alter, "a new schema", &new.to_string()))
-        }
         AlterAction::AddConstraint(constraint) => {
             check_constraint(&constraint.kind, None, key)?;
             match (&constraint.kind, key) {

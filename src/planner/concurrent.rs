@@ -1,7 +1,8 @@
 //! Definitions that run outside of transactions, so that nobody waits for them: indexes partition by
 //! partition, VACUUM, REINDEX.
 
-use super::ddl::{DdlPlan, Scope, ShardStep, Step, splice, statements};
+use super::ddl::{DdlPlan, Scope, Step, splice, statements};
+use super::shard_step::ShardStep;
 use crate::ids::NodeId;
 use crate::shard_map::{ShardMap, TableKind};
 use crate::sql::{CreateIndex, Ident, Maintenance, Named, TableName};

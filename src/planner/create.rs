@@ -1,7 +1,8 @@
 //! CREATE TABLE of a sharded table: a partitioned parent, its leaves, and foreign keys from leaf to
 //! leaf; of a reference table: the same everywhere. CREATE INDEX.
 
-use super::ddl::{DdlPlan, Scope, ShardStep, ShardedTable, Step, Target, splice};
+use super::ddl::{DdlPlan, Scope, ShardedTable, Step, splice};
+use super::shard_step::{ShardStep, Target};
 use super::{LookupSql, concurrent, lookup};
 use crate::router::is_pure_function;
 use crate::shard_map::{KeyType, Method, TableKind};
@@ -37,7 +38,6 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
         foreign: Vec::new(),
         name: name.clone(),
         sequences: Vec::new(),
-        varies: false,
     };
     let key = match &table.kind {
         TableKind::Reference => None,
@@ -53,8 +53,7 @@ pub(super) fn table(create: &CreateTable, scope: &Scope<'_>) -> Result<DdlPlan, 
         if !create.if_not_exists || table.columns.is_empty() {
             steps.extend(plan.sequences);
         }
-        let varies = plan.varies;
-        return Ok(DdlPlan { varies, ..DdlPlan::new(vec![name.clone()], steps) });
+        return Ok(DdlPlan::new(vec![name.clone()], steps));
     };
     check_key(&key, elements, scope)?;
     let columns: Vec<String> =
@@ -102,8 +101,6 @@ struct Create<'a> {
     foreign: Vec<Step>,
     name: TableName,
     sequences: Vec<Step>,
-    /// A default gives another value on each node.
-    varies: bool,
 }
 
 impl Create<'_> {
@@ -140,13 +137,8 @@ impl Create<'_> {
             column: column.name.clone(),
             limit,
         }));
-        let varies = |calls: &[String]| !calls.iter().all(|call| is_pure_function(call));
-        self.varies |= sequence_limit(column).is_some();
         let mut edits = Vec::new();
         for constraint in &column.constraints {
-            if let ConstraintKind::Default(calls) = &constraint.kind {
-                self.varies |= varies(calls);
-            }
             check_constraint(&constraint.kind, Some(&column.name), key)?;
             match (&constraint.kind, key) {
                 (ConstraintKind::Foreign(foreign), Some(key)) => {

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use super::routine::{first_word, if_there, is_about_routine, routine, told};
+use super::shard_step::ShardStep;
 use super::{Apart, LookupSql, More, Parents, alter, concurrent, create, index, more, trigger};
 use crate::ids::{GroupId, NodeId};
 use crate::router::Ddl;
-use crate::shard_map::{Bounds, OTHERS_CHECK, ShardMap, Table, TableKind, leaf_name};
+use crate::shard_map::{ShardMap, Table, TableKind};
 use crate::sql::{
-    DdlStatement, Grant, Ident, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
+    DdlStatement, Grant, Literal, Name, Strings, TableName, ViewStatement, ViewVerb, parse,
 };
 use crate::wire::ServerError;
 
@@ -17,9 +18,8 @@ use crate::wire::ServerError;
 pub struct DdlPlan {
     /// The tables of the policy whose columns are to be read again afterwards.
     pub tables: Vec<TableName>,
-    /// A default in it would give another value on each node's copy of a reference table: rows may
-    /// come only once the proxy has read the new columns.
-    pub varies: bool,
+    /// What these are, as the plan takes it.
+    pub kinds: Vec<(TableName, TableKind)>,
     /// What it is about beside tables: types, functions, views.
     pub more: More,
     /// Names of views that it makes, changes or drops: what they mean is known once it is committed.
@@ -50,41 +50,6 @@ pub(super) enum Step {
     Sequence { table: TableName, column: String, limit: i64 },
     /// For each shard of the group that the node owns.
     Shards { group: GroupId, step: ShardStep },
-}
-
-/// What is done to one leaf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ShardStep {
-    /// `CREATE TABLE leaf PARTITION OF table …`
-    CreateLeaf {
-        table: TableName,
-        if_not_exists: bool,
-        /// `WITH (…)`, or nothing
-        with: String,
-    },
-    /// `CREATE INDEX CONCURRENTLY index ON leaf …`
-    CreateIndex {
-        table: TableName,
-        index: TableName,
-        unique: bool,
-        /// What follows the table.
-        rest: String,
-    },
-    /// `ALTER INDEX parent ATTACH PARTITION index`
-    AttachIndex { index: TableName },
-    /// `DROP INDEX CONCURRENTLY IF EXISTS index`
-    DropIndex { index: TableName },
-    /// `ALTER TABLE leaf …`
-    Alter { table: TableName, rest: String },
-    /// `ALTER TABLE leaf ADD … REFERENCES …`
-    ForeignKey {
-        table: TableName,
-        /// `CONSTRAINT x FOREIGN KEY (…)`
-        constraint: String,
-        target: Target,
-        /// `(…) ON DELETE …`
-        rest: String,
-    },
 }
 
 /// A change of constraints that may be foreign keys, which only the leaves of a table have.
@@ -119,20 +84,11 @@ impl OnLeaves {
     }
 }
 
-/// What a leaf's foreign key references.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
-    /// The leaf of the same shard.
-    Leaf(TableName),
-    /// A reference table.
-    Whole(TableName),
-}
-
 impl DdlPlan {
     pub(super) fn new(tables: Vec<TableName>, steps: Vec<Step>) -> Self {
         Self {
             tables,
-            varies: false,
+            kinds: Vec::new(),
             more: More::Nothing,
             views: Vec::new(),
             apart: None,
@@ -193,56 +149,6 @@ fn set_apart(table: &TableName, column: &str, limit: i64, node: NodeId) -> Strin
     )
 }
 
-impl ShardStep {
-    fn statement(&self, shard: crate::ids::ShardId, map: &ShardMap) -> String {
-        match self {
-            Self::CreateLeaf { table, if_not_exists, with } => {
-                let exists = if *if_not_exists { "IF NOT EXISTS " } else { "" };
-                let leaf = leaf_name(table, shard);
-                let key = match map.table(table).map(|table| &table.kind) {
-                    Some(TableKind::Sharded { key, .. }) => key.as_slice(),
-                    _ => &[],
-                };
-                let bounds = map.shard(shard).map_or(&Bounds::Nothing, |shard| &shard.bounds);
-                let check = match bounds {
-                    // The values that other nodes hold are not its own.
-                    Bounds::Others(_) => {
-                        format!(" (CONSTRAINT {OTHERS_CHECK} CHECK ({}))", bounds.condition(key, 0))
-                    }
-                    _ => String::new(),
-                };
-                let bounds = bounds.for_values(key.len());
-                format!("CREATE TABLE {exists}{leaf} PARTITION OF {table}{check} {bounds}{with}")
-            }
-            Self::CreateIndex { table, index, unique, rest } => {
-                let unique = if *unique { "UNIQUE " } else { "" };
-                let (leaf, index) = (leaf_name(table, shard), leaf_name(index, shard));
-                format!(
-                    "CREATE {unique}INDEX CONCURRENTLY {} ON {leaf}{rest}",
-                    Ident::new(index.name)
-                )
-            }
-            Self::AttachIndex { index } => {
-                format!("ALTER INDEX {index} ATTACH PARTITION {}", leaf_name(index, shard))
-            }
-            Self::DropIndex { index } => {
-                format!("DROP INDEX CONCURRENTLY IF EXISTS {}", leaf_name(index, shard))
-            }
-            Self::Alter { table, rest } => {
-                format!("ALTER TABLE {} {rest}", leaf_name(table, shard))
-            }
-            Self::ForeignKey { table, constraint, target, rest } => {
-                let target = match target {
-                    Target::Leaf(target) => leaf_name(target, shard),
-                    Target::Whole(target) => target.clone(),
-                };
-                let leaf = leaf_name(table, shard);
-                format!("ALTER TABLE {leaf} ADD {constraint} REFERENCES {target}{rest}")
-            }
-        }
-    }
-}
-
 /// Plans a definition.
 ///
 /// # Errors
@@ -251,6 +157,8 @@ pub fn ddl(ddl: &Ddl, map: &ShardMap) -> Result<DdlPlan, ServerError> {
     let scope = Scope { text: &ddl.text, search_path: &ddl.search_path, map };
     let mut plan = planned(ddl, &scope)?;
     plan.tables.extend(more::named_anew(&ddl.statement, &ddl.text, map));
+    let known = plan.tables.iter().filter_map(|name| map.table(name));
+    plan.kinds = known.map(|table| (table.name.clone(), table.kind.clone())).collect();
     plan.parents = Parents::of(&ddl.statement, &scope);
     plan.locks.extend(plan.parents.locks_before(&ddl.statement, &ddl.text));
     Ok(plan)

@@ -179,6 +179,22 @@ impl KeptView {
     }
 }
 
+/// A row if the name is a sequence's.
+pub fn is_sequence(name: &str) -> String {
+    format!(
+        "SELECT 't' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass({}) AND relkind = 'S'",
+        Literal(name)
+    )
+}
+
+/// ALTER TABLE of a sequence, as `pg_dump` writes it: those that number rows of tables of the policy are
+/// on every node.
+pub fn sequence_owner(text: &str, name: &str, owner: &str) -> DdlPlan {
+    let others = format!("ALTER SEQUENCE IF EXISTS {name} OWNER TO {owner}");
+    let step = Step::HomeAndOthers { home: text.to_owned(), others };
+    DdlPlan::new(Vec::new(), vec![step])
+}
+
 impl DdlPlan {
     /// This one, and then what another one does; the client hears of this one.
     #[must_use]

@@ -13,6 +13,7 @@ mod concurrent;
 mod create;
 mod ddl;
 mod explain;
+mod explained;
 mod given;
 mod in_place;
 mod index;
@@ -27,7 +28,9 @@ mod parents;
 mod pull;
 mod reduce;
 mod rekey;
+mod rename;
 mod routine;
+mod shard_step;
 mod trigger;
 mod upsert;
 #[cfg(test)]
@@ -42,10 +45,11 @@ pub use concurrent::{Apart, Presence};
 pub use copy::{CopyInPlan, Splitter, copy_in};
 pub use ddl::{DdlPlan, OnLeaves, ddl, sequence_start};
 pub use explain::{ExplainedStep, explain, explain_pull, explain_sorted};
+pub use explained::{StepPlan, explained};
 pub use given::{given_list, given_rows, replaced, table_rows};
 pub use in_place::{GIVEN_BYTES_MAX, GIVEN_VALUES_MAX, Given, InPlace};
 pub use insert::{Evaluated, Fragment, evaluated, evaluation_queries, insert, literal, renumbered};
-pub use kept::{KEPT_SET_UP, KeptView, at_home, kept_view};
+pub use kept::{KEPT_SET_UP, KeptView, at_home, is_sequence, kept_view, sequence_owner};
 pub use lookup::{
     LOOKUP_IS_SET_UP, LOOKUP_SET_UP, LookupChange, LookupSql, MADE_LOOKUPS, TAKE_LOOKUPS,
 };

@@ -187,6 +187,9 @@ pub(super) fn select(text: &str, table: &PullTable, params: &Params<'_>) -> (Str
         }
     }
     sql.push_str(" FROM ");
+    if matches!(table.kind, PullKind::Whole) && is_only(text, table.span.start) {
+        sql.push_str("ONLY ");
+    }
     sql.push_str(&table_source(text, table));
     let tests: Vec<_> =
         table.tests.iter().filter_map(|test| condition(test, &table.param_uses, params)).collect();
@@ -195,6 +198,22 @@ pub(super) fn select(text: &str, table: &PullTable, params: &Params<'_>) -> (Str
         sql.push_str(&tests.join(" AND "));
     }
     (sql, !tests.is_empty())
+}
+
+/// Whether ONLY stands before the table's name at `start`: a home table may have children.
+fn is_only(text: &str, start: usize) -> bool {
+    let mut before = text.get(..start).unwrap_or_default().trim_end();
+    loop {
+        let line = before.rfind('\n').map_or(0, |at| at + 1);
+        let comment = match before.strip_suffix("*/") {
+            Some(inside) => inside.rfind("/*"),
+            None => before[line..].find("--").map(|at| line + at),
+        };
+        let Some(comment) = comment else { break };
+        before = before[..comment].trim_end();
+    }
+    let word = before.rfind(|c: char| !c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
+    before.get(word..).is_some_and(|word| word.eq_ignore_ascii_case("only"))
 }
 
 /// A test as SQL, if all its constants can be written.

@@ -154,18 +154,22 @@ impl<'a> Bound<'a> {
     }
 
     /// What a column of the outermost level equals, if it is one of a key; `None` if it is not
-    /// bound.
+    /// bound, or may be NULL instead.
     pub(super) fn constants_at(&self, column: &ColumnRef) -> Option<&[Constant]> {
         let [reach] = self.columns(0, column)[..] else { return None };
-        self.constants.get(&reach.column).map(Vec::as_slice)
+        let firm = reach.table.is_none_or(|table| !self.query.levels[0].is_optional(table));
+        self.constants.get(&reach.column).filter(|_| firm).map(Vec::as_slice)
     }
 
     /// Whether a column of the outermost level is the one at `position` in the key of a table of
-    /// `group` that is not the first.
+    /// `group` that is not the first, and which each row has.
     pub(super) fn is_key(&self, column: &ColumnRef, group: GroupId, position: usize) -> bool {
-        let [Reach { column, table: Some(1..) }] = self.columns(0, column)[..] else {
+        let [Reach { column, table: Some(place @ 1..) }] = self.columns(0, column)[..] else {
             return false;
         };
+        if self.query.levels[0].is_optional(place) {
+            return false;
+        }
         let of = |table: &&Sharded<'_>| (table.level, table.index) == (column.level, column.table);
         let table = self.sharded.iter().find(of);
         column.position == position && table.is_some_and(|table| table.group == group)

@@ -10,7 +10,7 @@ use crate::ids::GroupId;
 use crate::shard_map::{Table, TableKind};
 use crate::sql::{
     AlterAction, AlterTable, ConstraintKind, CopyFormat, CopyStatement, CreateTable, DdlStatement,
-    Ident, Name, Statement, TableAs, TableElement, materialized, table_as,
+    Ident, Name, Statement, TableAs, TableElement, ViewStatement, ViewVerb, materialized, table_as,
 };
 use crate::wire::ServerError;
 
@@ -39,11 +39,30 @@ pub(super) fn analyse(
             // The positions are those of the whole text: keep what is before it as blanks.
             let text = format!("{}{text}", " ".repeat(first));
             let search_path = names.path();
-            let statement = ddl.clone();
+            let statement = of_view(ddl, &text, names).unwrap_or_else(|| ddl.clone());
             Ok(Part::Ddl(Arc::new(Ddl { text, statement, search_path, home_only })))
         }
     });
     Analysis::new(if locks { Access::Write } else { Access::Ddl }, part)
+}
+
+/// ALTER TABLE of a view, as `pg_dump` writes it: ALTER VIEW.
+fn of_view(ddl: &DdlStatement, text: &str, names: &Names<'_>) -> Option<DdlStatement> {
+    let DdlStatement::AlterTable(table) = ddl else { return None };
+    let Ok(Meaning::View(_)) = names.meaning(&table.name) else { return None };
+    Some(DdlStatement::View(view_of(table, text)))
+}
+
+fn view_of(table: &AlterTable, text: &str) -> ViewStatement {
+    let head = text.get(..table.name.span.start).unwrap_or_default().to_ascii_lowercase();
+    ViewStatement {
+        verb: ViewVerb::Alter,
+        names: vec![table.name.clone()],
+        if_exists: head.split_ascii_whitespace().any(|word| word == "exists"),
+        materialized: false,
+        temporary: false,
+        query: None,
+    }
 }
 
 /// A home table that is made of rows of several nodes.
@@ -260,15 +279,24 @@ fn of_policy(what: &str, mention: Mention<'_>) -> ServerError {
 
 fn altered(table: &AlterTable, of: &Statement, names: &Names<'_>) -> Result<Place, ServerError> {
     if let Meaning::View(view) = names.meaning(&table.name)? {
-        return Err(ServerError::refused(
-            format!("ALTER TABLE can't change the view \"{}\"", view.name.name),
-            "It reads sharded tables, and is on every node.",
-            "Use ALTER VIEW.",
-        ));
+        if table.only.is_some() {
+            return Err(ServerError::refused(
+                format!("ALTER TABLE ONLY can't change the view \"{}\"", view.name.name),
+                "It reads sharded tables, and is on every node.",
+                "Use ALTER VIEW.",
+            ));
+        }
+        return view::place(&view_of(table, ""), of, names);
     }
     let place = of_tables(std::slice::from_ref(&table.name), names)?;
     if place == Place::Nodes {
         return Ok(place);
+    }
+    if let ([AlterAction::Other(what)], None) = (table.actions.as_slice(), &table.only)
+        && what == "OWNER TO"
+    {
+        // It may be a materialized view, or a sequence.
+        return Ok(Place::Kept);
     }
     for action in &table.actions {
         let taken = match action {

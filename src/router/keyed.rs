@@ -381,8 +381,11 @@ impl Keyed {
             match group.directory.shard_of(&row) {
                 Some(shard) => found.extend(self.placed(shard)),
                 None if key.used == Use::Compare => {}
-                // No partition takes it: PostgreSQL says so.
-                None => return Ok(None),
+                // No partition takes it: PostgreSQL says so, wherever the row goes.
+                None => {
+                    let any = group.directory.shards().first().copied();
+                    found.extend(any.and_then(|shard| self.placed(shard)));
+                }
             }
         }
         Ok(Some(found))

@@ -133,10 +133,19 @@ impl Merging<'_, '_> {
         Ok(Arc::new(MergeWith { text: self.text.to_owned(), source, alias, to }))
     }
 
+    /// The name of the source's rows.
+    fn source_name(&self) -> Option<&String> {
+        self.query.levels.first()?.tables.get(self.merge.source?)?.alias.as_ref()
+    }
+
     /// Where the source stands, and the name of its rows.
     fn source(&self) -> Result<(Range<usize>, String), ServerError> {
-        let table = self.query.levels.first().and_then(|level| level.tables.get(1));
-        let alias = table.and_then(|table| table.alias.clone());
+        if self.merge.source.is_none() {
+            let why = "Its source is a join, whose rows have to be brought together first";
+            let hint = "Write the join as a query with a name: USING (SELECT … FROM …) AS name.";
+            return Err(self.refused(why, hint));
+        }
+        let alias = self.source_name().cloned();
         let unread = || self.refused("Its source could not be read", "Give the source an alias.");
         let qualified = self.query.columns.qualifiers.iter();
         if qualified.map(|q| &q.table).any(|name| Some(name) == alias.as_ref()) {
@@ -256,9 +265,9 @@ impl Merging<'_, '_> {
     /// A column of the source. One without a table is, if the target has none of its name.
     fn source_column<'c>(&self, column: &'c ColumnRef, target: &Sharded<'_>) -> Option<&'c str> {
         let known = !target.table.columns.is_empty();
-        let alias = self.query.levels[0].tables.get(1)?.alias.as_ref();
+        let alias = self.source_name()?;
         let own = match &column.table {
-            Some(table) => Some(table) == alias && column.schema.is_none(),
+            Some(table) => table == alias && column.schema.is_none(),
             None => known && !self.is_target(column, target),
         };
         own.then_some(column.column.as_str())
@@ -381,7 +390,7 @@ impl Merging<'_, '_> {
 
     fn keeps_source(&self) -> bool {
         let joins = self.query.levels.first().map(|level| level.joins.as_slice());
-        matches!(joins, Some([Join { kind: JoinKind::Right, .. }, ..]))
+        matches!(joins, Some([.., Join { kind: JoinKind::Right, .. }]))
     }
 
     /// What a row of the source says of a column of the key.

@@ -226,6 +226,10 @@ fn impossible(query: &Query, statement: &Statement) -> Option<String> {
     if features.into {
         return Some("the new table would be on one node only".to_owned());
     }
+    if query.functions.iter().any(|call| call.name == "pg_column_size") {
+        let why = "pg_column_size() tells how a value is stored, which is lost where rows meet";
+        return Some(why.to_owned());
+    }
     if let Some(call) = query.functions.iter().find(|call| reads_elsewhere(call)) {
         return Some(format!("{}() reads tables on its own", call.name));
     }

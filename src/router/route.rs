@@ -9,7 +9,7 @@ use super::insert::{Evaluation, InsertRows};
 use super::{CopyIn, CopyOut, Ddl, First, LookUp, MergeWith, PlainLiteral, Pull, Rekey};
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::KeyValue;
-use crate::sql::{Materialized, Strings, TableAs, UseCursor};
+use crate::sql::{Materialized, PlanForm, Strings, TableAs, UseCursor};
 
 /// A statement for several nodes behind EXPLAIN.
 #[derive(Debug, Clone)]
@@ -18,8 +18,17 @@ pub struct Explained {
     pub start: usize,
     /// It runs, and the answer tells what happened.
     pub analyzes: bool,
+    /// The form of the answer.
+    pub form: PlanForm,
     /// Where it would go.
     pub route: Route,
+}
+
+impl Explained {
+    /// Whether nodes are asked for their plans.
+    pub fn asks_nodes(&self) -> bool {
+        self.analyzes || self.form != PlanForm::Text
+    }
 }
 
 /// A cursor that is declared.

@@ -9,7 +9,9 @@ use super::{
     Access, Control, Declared, Explained, Leaves, Route, definition, first, functions, hint,
     leaves, query, reference, views,
 };
-use crate::sql::{CopyStatement, DeclareCursor, Query, Statement, StatementKind, Verb, table_as};
+use crate::sql::{
+    CopyStatement, DeclareCursor, PlanForm, Query, Statement, StatementKind, Verb, table_as,
+};
 use crate::wire::{ServerError, SqlState};
 
 /// One statement, analysed.
@@ -42,11 +44,11 @@ pub(super) fn analyse(text: &str, statement: &Statement, names: &Names<'_>) -> A
     let analysis = match &statement.kind {
         StatementKind::Control(control) => of_control(control),
         StatementKind::Query(query) => of_query(text, query, statement, names),
-        StatementKind::Explain { analyze, as_text, start, query } => {
+        StatementKind::Explain { analyze, form, start, query } => {
             // A write that runs is not looked up: whether it found its row is not told.
             let lookups = names.lookups && !(*analyze && access(query) == Access::Write);
             let mut inner = of_query(text, query, statement, &Names { lookups, ..*names });
-            let spread = as_text.then_some((*start, *analyze));
+            let spread = (*start, *analyze, *form);
             inner.part = inner.part.and_then(|part| explained(part, spread, names));
             let access = if *analyze { inner.access } else { Access::Read };
             Analysis { access, ..inner }
@@ -183,26 +185,25 @@ fn declared(
     Analysis::new(access(&declare.query), part)
 }
 
-/// EXPLAIN of a statement that goes to several nodes: the proxy says how, if it is to be text; `spread`
-/// is where the statement starts then, and whether it is to run, as it may where each node does its part
-/// by itself.
+/// EXPLAIN of a statement that goes to several nodes: the proxy says how. Given are where the statement
+/// starts, whether it is to run, as it may where each node does its part by itself, and the answer's form.
 fn explained(
     part: Part,
-    spread: Option<(usize, bool)>,
+    (start, analyzes, form): (usize, bool, PlanForm),
     names: &Names<'_>,
 ) -> Result<Part, ServerError> {
     let wrap = |route| {
-        let (start, analyzes) = spread?;
         let may_run = matches!(
             route,
             Route::Scatter(_) | Route::ScatterOver(_) | Route::Pull(_) | Route::Write(_)
         );
-        (may_run || !analyzes).then(|| Arc::new(Explained { start, analyzes, route }))
+        let known = form != PlanForm::Unknown && (may_run || !analyzes);
+        known.then(|| Arc::new(Explained { start, analyzes, form, route }))
     };
     let route = match part {
         Part::Keyed(keyed) => {
-            let plain = spread.is_some_and(|(_, analyzes)| !analyzes);
-            let mut keyed = if plain { keyed.explainable() } else { keyed.on_one_node() };
+            let plain = form == PlanForm::Text && !analyzes;
+            let mut keyed = if analyzes { keyed.on_one_node() } else { keyed.explainable() };
             keyed.explain_lookups(plain, names.lookups);
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
@@ -224,14 +225,21 @@ fn explained(
         Part::Materialized(made) => Route::Materialized(made),
         other => return Ok(other),
     };
-    wrap(route).map(Part::Explain).ok_or_else(only_text)
+    wrap(route).map(Part::Explain).ok_or_else(|| not_explained(form))
 }
 
-fn only_text() -> ServerError {
+fn not_explained(form: PlanForm) -> ServerError {
+    if form == PlanForm::Unknown {
+        return ServerError::new(
+            SqlState("22023"),
+            "unrecognized value for EXPLAIN option \"format\"",
+        )
+        .with_hint("PostgreSQL has text, json, yaml and xml.");
+    }
     ServerError::refused(
-        "EXPLAIN of this statement for several nodes is only given as text, without ANALYZE",
-        "Each node has a plan of its own.",
-        "Use EXPLAIN alone to see what each node is asked for, and EXPLAIN ANALYZE that there.",
+        "EXPLAIN ANALYZE of this statement for several nodes is not supported",
+        "It is done in steps, and what a later one is depends on the rows that an earlier one finds.",
+        "Use EXPLAIN alone to see the steps, and EXPLAIN ANALYZE of a query that one of them reads.",
     )
 }
 
@@ -271,7 +279,7 @@ fn of_other(
             Ok(Part::Home)
         }
         Some(_) if statement.has("current") && matches!(verb, "update" | "delete") => {
-            Err(at_cursor(verb, fault))
+            Err(at_cursor(verb))
         }
         Some(mention) => Err(unread(verb, fault, mention)),
     };
@@ -292,17 +300,15 @@ fn refreshed(text: &str, statement: &Statement, names: &Names<'_>) -> Result<Par
     }
 }
 
-/// PostgreSQL looks for the cursor in each partition, and refuses it for those that its plan leaves out.
-fn at_cursor(verb: &str, fault: Option<&String>) -> ServerError {
-    let fault = fault.map_or("it could not be read", String::as_str);
+/// PostgreSQL looks for the cursor's row in each partition that it writes.
+fn at_cursor(verb: &str) -> ServerError {
     ServerError::refused(
         format!(
             "{} WHERE CURRENT OF is not supported for tables of the policy",
             verb.to_uppercase()
         ),
-        format!(
-            "A sharded table is partitioned, and its cursor stands on one partition ({fault})."
-        ),
+        "A sharded table is partitioned, and PostgreSQL fails there for each partition that the cursor's \
+         query leaves out.",
         "Let the cursor's query give the primary key, with FOR UPDATE, and write the row by it.",
     )
 }

@@ -11,6 +11,7 @@ use sqlparser::tokenizer::{Location, Span, Token as Grammar, TokenWithSpan};
 use super::cursor::Cursor;
 use super::lacking::{self, Instead};
 use super::lexer::{Kind, Token, stored};
+use super::merge;
 
 /// What edits removed and the tree does not show.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +44,13 @@ fn translate(text: &str, tokens: &[Token]) -> Result<(Vec<TokenWithSpan>, Remove
     let mut out = Vec::with_capacity(tokens.len() + 4);
     let mut removed = Removed::default();
     let has_xml = lacking::has_xml(tokens);
+    let join = merge::bare_join(text, tokens).unwrap_or_default();
     while let Some(token) = cursor.token() {
+        if !join.is_empty() && cursor.at == join.start {
+            push(&mut out, Grammar::LParen, token);
+        } else if !join.is_empty() && cursor.at == join.end {
+            push(&mut out, Grammar::RParen, token);
+        }
         if skip_symbols(&mut cursor) || edit(&mut cursor, &mut out, &mut removed)? {
             continue;
         }
@@ -73,11 +80,17 @@ fn word(text: &str) -> Grammar {
     Grammar::make_word(text, None)
 }
 
-/// `(row).*` is the row as far as routing looks at it, and `SET a[1] =` sets `a`.
+/// `(row).*` is the row as far as routing looks at it, so is `row.*` before a cast, and `SET a[1] =` sets `a`.
 fn skip_symbols(cursor: &mut Cursor<'_>) -> bool {
     let before = |ahead: usize| cursor.at.checked_sub(ahead).map(|at| Cursor { at, ..*cursor });
     let closed = before(1).is_some_and(|before| before.symbol_ahead(0, ")"));
-    if closed && cursor.symbol_ahead(0, ".") && cursor.symbol_ahead(1, "*") {
+    let is_name = |before: Cursor<'_>| {
+        matches!(before.token().map(|token| &token.kind), Some(Kind::Word(_) | Kind::Quoted(_)))
+    };
+    let row = before(1).is_some_and(is_name)
+        && !before(2).is_some_and(|before| before.symbol_ahead(0, "."))
+        && cursor.symbol_ahead(2, "::");
+    if (closed || row) && cursor.symbol_ahead(0, ".") && cursor.symbol_ahead(1, "*") {
         cursor.at += 2;
         return true;
     }

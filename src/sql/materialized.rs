@@ -58,7 +58,8 @@ pub fn materialized(text: &str, strings: Strings) -> Option<Materialized> {
     let mut cursor = Cursor::new(text, &all);
     let verb = cursor.word()?;
     cursor.at += 1;
-    if !cursor.eat_all(&["materialized", "view"]) {
+    let owned = verb == "alter" && cursor.eat("table");
+    if !owned && !cursor.eat_all(&["materialized", "view"]) {
         return None;
     }
     let text = cursor.slice(all.first()?.start..all.last()?.end).to_owned();

@@ -24,6 +24,8 @@ pub struct Merge {
     pub inserts: Vec<MergeInsert>,
     /// Columns of the source of which each row has one of these constants.
     pub constants: Vec<(String, Vec<Constant>)>,
+    /// Which table of the level is the source; `None` if it is a join without a name for its rows.
+    pub source: Option<usize>,
     /// How many levels, and how many functions, come before those of ON and WHEN.
     pub source_end: (usize, usize),
     /// It has RETURNING.
@@ -61,9 +63,6 @@ pub(super) fn level(merge: &Ast, ctes: &dyn Visible) -> Result<Level, String> {
     if !merge.into || !matches!(merge.table, TableFactor::Table { args: None, .. }) {
         return Err("MERGE into something that is not a table".to_owned());
     }
-    if matches!(merge.source, TableFactor::NestedJoin { .. }) {
-        return Err("a join as the source of MERGE".to_owned());
-    }
     let clauses = &merge.clauses;
     if clauses.iter().any(|clause| clause.clause_kind == MergeClauseKind::NotMatchedBySource) {
         return Err("WHEN NOT MATCHED BY SOURCE".to_owned());
@@ -72,6 +71,7 @@ pub(super) fn level(merge: &Ast, ctes: &dyn Visible) -> Result<Level, String> {
         updates: Vec::new(),
         inserts: Vec::new(),
         constants: constants(&merge.source),
+        source: None,
         source_end: (0, 0),
         returning: merge.output.is_some(),
     };
@@ -83,14 +83,17 @@ pub(super) fn level(merge: &Ast, ctes: &dyn Visible) -> Result<Level, String> {
     // Not a copy: subqueries are known by their addresses.
     from::factor(&merge.source, &mut level, ctes)?;
     let end = level.tables.len();
+    let is_one = !matches!(merge.source, TableFactor::NestedJoin { alias: None, .. });
+    target.source = is_one.then_some(end - 1);
     let kept = clauses.iter().any(keeps_source);
     let kind = if kept { JoinKind::Right } else { JoinKind::Inner };
+    let join = Some(level.joins.len());
     level.joins.push(Join { kind, left: 0..1, right: 1..end });
     let mut tests = Vec::new();
     demands(&merge.on, &mut tests);
     let tables = if kept { 0..1 } else { 0..end };
-    let condition = |test| Condition { tables: tables.clone(), join: Some(0), test, pushed: false };
-    level.conditions = tests.into_iter().map(condition).collect();
+    let condition = |test| Condition { tables: tables.clone(), join, test, pushed: false };
+    level.conditions.extend(tests.into_iter().map(condition));
     level.target = Some(Target::Merge(target));
     Ok(level)
 }
@@ -192,7 +195,28 @@ fn named(query: &AstQuery) -> Vec<(Option<String>, Option<Vec<Constant>>)> {
 
 /// Where the source stands: from behind USING up to ON.
 pub(super) fn source(text: &str, tokens: &[Token]) -> Option<Range<usize>> {
+    let source = source_tokens(&mut Cursor::new(text, tokens))?;
+    Some(tokens.get(source.start)?.start..tokens.get(source.end.checked_sub(1)?)?.end)
+}
+
+/// Which tokens of a MERGE are a join without parentheses: the grammar reads one with them.
+pub(super) fn bare_join(text: &str, tokens: &[Token]) -> Option<Range<usize>> {
     let mut cursor = Cursor::new(text, tokens);
+    let source = source_tokens(&mut cursor)?;
+    let mut inside = Cursor { at: source.start, ..cursor };
+    while inside.at < source.end {
+        if inside.word() == Some("join") {
+            return Some(source);
+        }
+        if inside.parenthesized().is_none() {
+            inside.at += 1;
+        }
+    }
+    None
+}
+
+/// The tokens from behind USING up to the ON that is of no join. The cursor stands at MERGE.
+fn source_tokens(cursor: &mut Cursor<'_>) -> Option<Range<usize>> {
     if !cursor.eat_all(&["merge", "into"]) {
         return None;
     }
@@ -206,15 +230,30 @@ pub(super) fn source(text: &str, tokens: &[Token]) -> Option<Range<usize>> {
         return None;
     }
     let start = cursor.at;
-    while cursor.word() != Some("on") {
-        if cursor.at_end() {
-            return None;
+    // Joins whose condition is still to come.
+    let mut open = 0_usize;
+    loop {
+        match cursor.word() {
+            Some("on") if open == 0 => return Some(start..cursor.at),
+            Some("on") => open -= 1,
+            Some("using") if cursor.symbol_ahead(1, "(") => open = open.checked_sub(1)?,
+            Some("join") if has_condition(cursor) => open += 1,
+            _ if cursor.at_end() => return None,
+            _ => {}
         }
         if !cursor.symbol_ahead(0, "(") || cursor.parenthesized().is_none() {
             cursor.at += 1;
         }
     }
-    Some(tokens.get(start)?.start..tokens.get(cursor.at.checked_sub(1)?)?.end)
+}
+
+/// Whether the JOIN here is neither CROSS nor NATURAL.
+fn has_condition(cursor: &Cursor<'_>) -> bool {
+    let before = (0..cursor.at).rev().map(|at| Cursor { at, ..*cursor });
+    let kind =
+        |word: Option<&str>| matches!(word, Some("inner" | "left" | "right" | "full" | "outer"));
+    let word = before.map(|before| before.word()).find(|word| !kind(*word)).flatten();
+    !matches!(word, Some("cross" | "natural"))
 }
 
 #[cfg(test)]
@@ -239,6 +278,24 @@ mod tests {
         assert_eq!(names, [("id", 2)]);
         let [insert] = merge.inserts.as_slice() else { panic!("{merge:?}") };
         assert!(matches!(insert.values.as_slice(), [MergeValue::Default, MergeValue::Column(_)]));
+    }
+
+    #[test]
+    fn a_join_is_a_source_up_to_the_on_that_is_of_no_join() {
+        for source in [
+            "a JOIN b ON a.x = b.x",
+            "a NATURAL LEFT OUTER JOIN b CROSS JOIN c",
+            "a LEFT JOIN b JOIN c USING (y) AS u ON a.x = b.x",
+            "(a JOIN b USING (x))",
+        ] {
+            let text =
+                format!("MERGE INTO t USING {source} ON t.id = a.x WHEN MATCHED THEN DELETE");
+            let (merge, found) = of(&text);
+            assert_eq!((merge.source, &*found), (None, source));
+        }
+        let (merge, _) = of("MERGE INTO t USING (a JOIN b USING (x)) AS j ON t.id = j.x \
+            WHEN MATCHED THEN DELETE");
+        assert_eq!(merge.source, Some(3));
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn kind(text: &str, tokens: &[Token]) -> StatementKind {
                 Err(fault) => other(Some(fault)),
             }
         }
-        "explain" => match explain(text, tokens) {
+        "explain" => match super::explain::read(text, tokens) {
             Some(explain) => explain,
             None => match super::prepared::explained(text, tokens) {
                 Some(control) => StatementKind::Control(control),
@@ -238,25 +238,6 @@ fn is_clock_word(token: &Token) -> bool {
         && value
             .split(|c: char| !c.is_ascii_alphabetic())
             .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
-}
-
-fn explain(text: &str, tokens: &[Token]) -> Option<StatementKind> {
-    let mut cursor = super::cursor::Cursor::new(text, tokens);
-    cursor.at = 1;
-    let (mut analyze, mut as_text) = (false, true);
-    if cursor.symbol_ahead(0, "(") && cursor.word_ahead(1) != Some("select") {
-        let options = cursor.parenthesized()?;
-        // `ANALYZE false` counts as ANALYZE: the careful side.
-        analyze =
-            options.iter().any(|t| matches!(&t.kind, Kind::Word(w) if w.starts_with("analy")));
-        as_text = !options.iter().any(|t| t.kind == Kind::Word("format".to_owned()));
-    } else {
-        analyze |= cursor.eat_any(&["analyze", "analyse"]);
-        cursor.eat("verbose");
-    }
-    let query = query(text, tokens.get(cursor.at..)?).ok()?;
-    let start = tokens.get(cursor.at)?.start;
-    Some(StatementKind::Explain { analyze, as_text, start, query: Box::new(query) })
 }
 
 /// Finds all identifiers, also of code in strings.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{
     ConflictLayout, Control, CopyStatement, DdlStatement, DeclareCursor, InsertLayout, Merge, Name,
-    Shape, UpdateLayout, UseCursor,
+    PlanForm, Shape, UpdateLayout, UseCursor,
 };
 
 /// A text, read.
@@ -42,8 +42,8 @@ pub enum StatementKind {
     Explain {
         /// With ANALYZE: the query really runs.
         analyze: bool,
-        /// The plan is to be text.
-        as_text: bool,
+        /// The form of the plan.
+        form: PlanForm,
         /// Where the query starts in the text.
         start: usize,
         /// The query.
@@ -238,6 +238,18 @@ pub struct DerivedTable {
     /// The names of its columns, where all are known; those that are plain columns of its tables
     /// with these.
     pub columns: Vec<(String, Option<ColumnRef>)>,
+}
+
+impl Level {
+    /// Whether a join may give rows that have NULLs for the table's columns.
+    pub fn is_optional(&self, table: usize) -> bool {
+        self.joins.iter().any(|join| match join.kind {
+            JoinKind::Inner => false,
+            JoinKind::Left => join.right.contains(&table),
+            JoinKind::Right => join.left.contains(&table),
+            JoinKind::Full => join.left.contains(&table) || join.right.contains(&table),
+        })
+    }
 }
 
 /// A join that is not inner, or whose condition is ON/USING.

@@ -18,6 +18,8 @@ impl SqlState {
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     /// `22P02`: not a value of the type.
     pub const INVALID_TEXT_REPRESENTATION: Self = Self("22P02");
+    /// `25P01`: it is for transaction blocks only.
+    pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self("25P01");
     /// `25P02`: the transaction is aborted.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self("25P02");
     /// `26000`: no such prepared statement.

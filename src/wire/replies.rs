@@ -47,7 +47,9 @@ pub enum Reply<'a> {
     NoParameters,
     /// Columns of type `text`.
     TextColumns(&'a [&'a str]),
-    /// A row of one column of type `text`.
+    /// A column of a type, given by its `pg_type.oid`.
+    Column(&'a str, u32),
+    /// A row of one column, as text.
     TextRow(&'a str),
     /// A row of columns of type `text`.
     TextValues(&'a [&'a str]),
@@ -111,8 +113,11 @@ impl Reply<'_> {
                 M::NoData(NoData::new())
             }
             Self::TextColumns(names) => M::RowDescription(RowDescription::new(
-                names.iter().map(|name| text_column(name)).collect(),
+                names.iter().map(|name| column(name, 25)).collect(),
             )),
+            Self::Column(name, oid) => {
+                M::RowDescription(RowDescription::new(vec![column(name, oid)]))
+            }
             Self::CommandComplete(tag) => M::CommandComplete(CommandComplete::new(tag.to_owned())),
             Self::EmptyQuery => M::EmptyQueryResponse(EmptyQueryResponse::new()),
             Self::Error(error) if error.severity == Severity::Warning => {
@@ -131,8 +136,8 @@ impl Reply<'_> {
 }
 
 /// A `RowDescription`'s entry for a computed column of type `text`.
-fn text_column(name: &str) -> FieldDescription {
-    FieldDescription::new(name.to_owned(), 0, 0, 25, -1, -1, 0)
+fn column(name: &str, oid: u32) -> FieldDescription {
+    FieldDescription::new(name.to_owned(), 0, 0, oid, -1, -1, 0)
 }
 
 fn fields(error: &ServerError) -> Vec<(u8, String)> {

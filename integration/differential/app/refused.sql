@@ -29,3 +29,7 @@ ALTER SCHEMA public RENAME TO elsewhere;
 SET LOCAL extra_float_digits = 0; INSERT INTO metrics SELECT day, device + 1000, hits, ratio / 7 FROM metrics;
 INSERT INTO counters (account_id, name, value) VALUES (generate_series(1, 3), 'series', 1);
 INSERT INTO counters (account_id, name, value) VALUES (generate_series(1, 0), 'none', 1), (generate_series(1, 2), 'two', 2);
+SELECT current_setting(f.name), count(*) FROM accounts a, flags f GROUP BY f.name, a.name;
+UPDATE accounts SET name = 'By cursor' WHERE CURRENT OF u;
+MERGE INTO counters c USING stores s JOIN sales t ON t.region = s.region ON c.account_id = t.quantity WHEN MATCHED THEN DELETE;
+SET LOCAL extra_float_digits = 0; INSERT INTO currencies (code, rate) VALUES ('XXX', random());

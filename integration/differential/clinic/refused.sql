@@ -13,4 +13,6 @@ UPDATE bills SET paid = true FROM visits TABLESAMPLE SYSTEM (50) v WHERE v.clini
 ALTER TABLE tallies RENAME TO sums;
 UPDATE bills SET paid = true WHERE CURRENT OF c;
 ALTER TABLE drugs RENAME TO medicines;
+ALTER TABLE tallies RENAME TO parcels;
+ALTER TABLE drugs SET SCHEMA pg_temp;
 CLUSTER secrets USING secrets_pkey;

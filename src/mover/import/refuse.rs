@@ -10,7 +10,7 @@ use crate::shard_move::Import;
 use crate::sql::TableName;
 
 /// Reasons that the catalog knows, by the tables' object ids.
-const REASONS: [&str; 10] = [
+const REASONS: [&str; 11] = [
     // What the table is.
     "SELECT c.oid::regclass || CASE WHEN c.relkind = 'p' \
      THEN ' is partitioned already: make it anew through foreshard, and COPY its rows into it' \
@@ -44,6 +44,11 @@ const REASONS: [&str; 10] = [
      t.tgrelid::regclass, p.oid::regprocedure) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
      WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgtype & 1 = 1 \
      AND p.prosrc ~* '\\mtg_(table_name|relname|relid)\\M'",
+    "SELECT format('trigger %I of %s calls %s, which would look for rows of one node only: declare a foreign \
+     key instead', t.tgname, t.tgrelid::regclass, p.oid::regprocedure) FROM pg_trigger t \
+     JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang AND l.lanname = 'c' \
+     WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal \
+     AND p.prosrc IN ('check_primary_key', 'check_foreign_key')",
     // What would be left with the old table.
     "SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) || ' uses the row type of ' \
      || c.oid::regclass || ': drop it, and make it again afterwards' FROM pg_class c \

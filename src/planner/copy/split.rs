@@ -197,7 +197,11 @@ impl Splitter {
             }
             key.push(value);
         }
-        self.by.directory.shard_of(&key).ok_or_else(|| {
+        // What PostgreSQL says of NULL depends on the column: any node does.
+        let any = || {
+            self.by.directory.shards().first().copied().filter(|_| key.contains(&KeyValue::Null))
+        };
+        self.by.directory.shard_of(&key).or_else(any).ok_or_else(|| {
             let message = format!("no partition of relation \"{}\" found for row", self.by.table);
             self.at_row(ServerError::new(SqlState("23514"), message))
         })

@@ -30,6 +30,11 @@ fn one_key_on_both_sides_is_one_node() {
              ON o.tenant_id = i.t WHEN NOT MATCHED THEN INSERT (tenant_id) VALUES (i.t)",
             "t7",
         ),
+        (
+            "MERGE INTO orders o USING items i JOIN countries c USING (id) \
+             ON o.tenant_id = i.tenant_id AND i.tenant_id = 5 WHEN MATCHED THEN DELETE",
+            "t5",
+        ),
     ]);
 }
 
@@ -44,6 +49,12 @@ fn a_source_that_stands_beside_its_target_is_merged_there() {
         ),
         (
             "MERGE INTO orders o USING countries c ON o.id = c.id WHEN MATCHED THEN DELETE",
+            "write s0 s1 s2 s3",
+        ),
+        (
+            "MERGE INTO orders o USING items i JOIN countries c ON c.id = i.id \
+             ON o.tenant_id = i.tenant_id WHEN MATCHED THEN DELETE \
+             WHEN NOT MATCHED THEN INSERT (tenant_id) VALUES (i.tenant_id)",
             "write s0 s1 s2 s3",
         ),
         // What the source has more than ON says stays for INSERT.

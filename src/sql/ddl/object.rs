@@ -239,7 +239,10 @@ pub(super) fn grant(cursor: &mut Cursor<'_>) -> Option<Grant> {
         "type",
     ];
     if matches!((word, cursor.word_ahead(1)), ("sequence", _) | ("all", Some("sequences")))
-        || (word, cursor.word_ahead(1)) == ("large", Some("object"))
+        || matches!(
+            (word, cursor.word_ahead(1)),
+            ("large", Some("object")) | ("foreign", Some("data" | "server"))
+        )
     {
         grant.at_home = true;
     } else if !objects.contains(&word) || cursor.symbol_ahead(1, ".") {

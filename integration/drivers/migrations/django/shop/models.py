@@ -1,0 +1,1 @@
+"""The migrations say it all."""
