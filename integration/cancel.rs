@@ -3,9 +3,13 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use foreshard::backend::Config;
 use support::{TestDatabase, TestProxy, eventually, rows};
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -109,4 +113,72 @@ async fn a_wrong_key_cancels_nothing() {
         }
     });
     slept.0.unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_a_connection_is_cancelled() {
+    let database = TestDatabase::create(1).await;
+    let config = Config { pool_size: 1, ..Config::default() };
+    let proxy = TestProxy::start_pooling(&database, "", config).await;
+    // Two workers have one connection each.
+    let holders = [proxy.client().await, proxy.client().await];
+    let client = proxy.client().await;
+    for holder in &holders {
+        holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    }
+    let token = client.cancel_token();
+    let (asked, ()) = tokio::join!(timeout(LIMIT / 4, client.batch_execute("SELECT 1")), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(NoTls).await.unwrap();
+    });
+    let error = asked.unwrap().unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "57014", "{error:?}");
+    drop(holders);
+    assert_eq!(rows(&client, "SELECT 1").await, ["1"]);
+}
+
+/// Runs statements that change settings, which are read after each of them; each runs, or is cancelled.
+async fn settings_are_kept(client: &Client) {
+    for round in 0..60 {
+        let sql = format!("SET work_mem = '{}kB'", 1_025 + round);
+        let was_set = client.batch_execute(&sql).await;
+        let shown = client.query_one("SHOW work_mem", &[]).await;
+        for error in [was_set.as_ref().err(), shown.as_ref().err()].into_iter().flatten() {
+            assert_eq!(error.code().map(SqlState::code), Some("57014"), "{round}: {error:?}");
+        }
+        if let (Ok(()), Ok(shown)) = (was_set, shown) {
+            assert_eq!(shown.get::<_, String>(0), format!("{}kB", 1_025 + round));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_ends_by_cancel_requests_at_any_time() {
+    let database = TestDatabase::create(2).await;
+    let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
+    let proxy = TestProxy::start(&database, policy).await;
+    let client = proxy.client().await;
+    let (token, stop) = (client.cancel_token(), AtomicBool::new(false));
+    let cancel = async {
+        while !stop.load(Ordering::Relaxed) {
+            token.cancel_query(NoTls).await.unwrap();
+        }
+    };
+    let work = async {
+        settings_are_kept(&client).await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(cancel, work);
+}
+
+#[tokio::test]
+async fn a_very_short_statement_timeout_ends_no_session() {
+    let database = TestDatabase::create(2).await;
+    let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
+    let proxy = TestProxy::start(&database, policy).await;
+    let client = proxy.client().await;
+    client.batch_execute("SET statement_timeout = 1").await.unwrap();
+    settings_are_kept(&client).await;
+    client.batch_execute("RESET statement_timeout").await.ok();
+    assert_eq!(proxy.client().await.batch_execute("SELECT 1").await.ok(), Some(()));
 }

@@ -102,6 +102,82 @@ async fn cursors_with_hold_outlive_a_commit_and_no_rollback() {
 }
 
 #[tokio::test]
+async fn cursors_end_with_what_was_rolled_back_and_no_others() {
+    let (_database, _proxy, client) = shop().await;
+    let declare = |name: &str, hold: &str| {
+        let query = "SELECT id FROM tenants ORDER BY id";
+        format!("DECLARE {name} CURSOR {hold} FOR {query}")
+    };
+    let run = async |sql: &str| client.batch_execute(sql).await.unwrap();
+    let next = async |name: &str| rows(&client, &format!("FETCH 1 {name}")).await;
+    run("BEGIN").await;
+    run(&declare("outer_one", "")).await;
+    run("SAVEPOINT s").await;
+    run(&declare("inner_one", "")).await;
+    assert_eq!((next("outer_one").await, next("inner_one").await), (one(1), one(1)));
+    run("ROLLBACK TO s").await;
+    assert_eq!(next("outer_one").await, one(2));
+    // The name is free again.
+    run(&declare("inner_one", "")).await;
+    run("SAVEPOINT t").await;
+    run(&declare("third", "")).await;
+    run("SAVEPOINT s").await;
+    run(&declare("fourth", "")).await;
+    run("RELEASE t").await;
+    assert_eq!((next("third").await, next("fourth").await), (one(1), one(1)));
+    assert_eq!(code(&client, "FETCH 1 nobody").await, "34000");
+    run("ROLLBACK TO s").await;
+    for gone in ["inner_one", "third", "fourth"] {
+        assert_eq!(code(&client, &format!("FETCH 1 {gone}")).await, "34000", "{gone}");
+        run("ROLLBACK TO SAVEPOINT s").await;
+    }
+    assert_eq!(next("outer_one").await, one(3));
+    run("COMMIT AND CHAIN").await;
+    assert_eq!(code(&client, "FETCH 1 outer_one").await, "34000");
+    run("ROLLBACK").await;
+    // What a transaction before has kept is not taken back.
+    run(&declare("kept", "WITH HOLD")).await;
+    run("BEGIN").await;
+    run(&declare("lost", "WITH HOLD")).await;
+    run("SELECT count(*) FROM tenants").await;
+    run("ROLLBACK").await;
+    assert_eq!(next("kept").await, one(1));
+    assert_eq!(code(&client, "FETCH 1 lost").await, "34000");
+    run("CREATE TABLE twice (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)").await;
+    run("BEGIN").await;
+    run(&declare("lost", "WITH HOLD")).await;
+    run("INSERT INTO twice VALUES (1), (1)").await;
+    assert_eq!(code(&client, "COMMIT").await, "23505");
+    assert_eq!((next("kept").await, code(&client, "FETCH 1 lost").await), (one(2), "34000".into()));
+}
+
+fn one(id: u64) -> Vec<String> {
+    vec![id.to_string()]
+}
+
+#[tokio::test]
+async fn a_portal_ends_with_the_savepoint_behind_which_it_was_made() {
+    let (_database, _proxy, mut client) = shop().await;
+    let mut transaction = client.transaction().await.unwrap();
+    let sql = "SELECT id FROM tenants ORDER BY id";
+    let outer = transaction.bind(sql, &[]).await.unwrap();
+    assert_eq!(transaction.query_portal(&outer, 2).await.unwrap().len(), 2);
+    let point = transaction.savepoint("s").await.unwrap();
+    let inner = point.bind(sql, &[]).await.unwrap();
+    let unread = point.bind(sql, &[]).await.unwrap();
+    assert_eq!(point.query_portal(&inner, 2).await.unwrap().len(), 2);
+    point.rollback().await.unwrap();
+    let third: i64 = transaction.query_portal(&outer, 1).await.unwrap()[0].get(0);
+    assert_eq!(third, 3);
+    for gone in [inner, unread] {
+        let point = transaction.savepoint("t").await.unwrap();
+        let error = point.query_portal(&gone, 1).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "34000");
+        point.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn cursors_of_the_extended_protocol_have_parameters_and_columns() {
     let (_database, _proxy, mut client) = shop().await;
     let transaction = client.transaction().await.unwrap();

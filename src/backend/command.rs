@@ -8,13 +8,16 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::{BackendError, Connection, Settings};
-use crate::wire::{Reader, put_command_as, put_frame, put_query, read_error};
+use crate::wire::{Reader, SqlState, put_command_as, put_frame, put_query, read_error};
 
 /// Most rows that the answer to one of the proxy's own statements may have.
 const ROWS_MAX: usize = 10_000;
 
 /// A statement and a portal of the proxy's own on a server.
 const ASIDE: &[u8] = b"foreshard_aside";
+
+/// So often a statement is repeated that was cancelled though nobody has meant it.
+const ATTEMPTS: usize = 8;
 
 /// How long a server may take for what takes it no time.
 const QUICK: Duration = Duration::from_secs(10);
@@ -44,6 +47,13 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Whether it was cancelled, by a request or a timeout.
+    pub(super) fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Reported { code, .. } if *code == SqlState::QUERY_CANCELED.0)
+    }
+}
+
 impl Connection {
     /// Runs `sql` by the simple protocol and keeps its few rows. Not cancel safe: a connection that
     /// was cut off here must be dropped, and is, as its status is unknown.
@@ -60,6 +70,21 @@ impl Connection {
             Ok(done) => done,
             Err(_) => Err(self.broken(io::ErrorKind::TimedOut.into()).into()),
         }
+    }
+
+    /// The same outside of a transaction for what the client does not know of: a cancel request that
+    /// comes late does not hit it, nor does a `statement_timeout` that is very short.
+    pub(super) async fn quick_command_anyway(
+        &mut self,
+        sql: &str,
+    ) -> Result<Command, CommandError> {
+        for _ in 1..ATTEMPTS {
+            match self.quick_command(sql).await {
+                Err(error) if error.is_cancelled() => {}
+                done => return done,
+            }
+        }
+        self.quick_command(sql).await
     }
 
     /// The same between a client's messages of the extended protocol, should some have been sent
@@ -124,7 +149,9 @@ impl Connection {
         }
         if *self.settings != **settings {
             for sql in settings.adopt_from(&self.settings) {
-                self.quick_command(&sql).await?;
+                self.quick_command_anyway(&sql).await?;
+                // Between two texts it has none.
+                self.settings = Arc::default();
             }
         }
         self.settings = Arc::clone(settings);

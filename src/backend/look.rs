@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::command::Command;
 use super::{CommandError, Connection, Settings};
 use crate::sql::Literal;
 
@@ -73,7 +74,13 @@ impl Connection {
                  WHERE pg_catalog.current_setting({name}, true) IS NOT NULL"
             );
         }
-        let command = self.quick_command(&sql).await?;
+        let (command, timeout) = match self.quick_command(&sql).await {
+            Err(error) if error.is_cancelled() => {
+                let (command, timeout) = self.look_untimed(&sql).await?;
+                (command, Some(timeout))
+            }
+            done => (done?, None),
+        };
         let (mut settings, mut search_path, mut state) = (Settings::default(), Vec::new(), None);
         for row in command.rows {
             let mut values = row.into_iter().flatten();
@@ -89,8 +96,22 @@ impl Connection {
         if settings.0.get("session_authorization").is_some_and(|user| **user == *self.user) {
             settings.0.remove("session_authorization");
         }
+        settings.0.extend(timeout.map(|timeout| ("statement_timeout".to_owned(), timeout)));
         let settings = Arc::new(settings);
         self.settings = Arc::clone(&settings);
         Ok(Found { settings, search_path, state })
+    }
+
+    /// The same question where it takes longer than the session's `statement_timeout`, or was hit by a
+    /// cancel request that came late; and this timeout.
+    async fn look_untimed(&mut self, sql: &str) -> Result<(Command, String), CommandError> {
+        let asked = "SELECT pg_catalog.current_setting('statement_timeout')";
+        let rows = self.quick_command_anyway(asked).await?.rows;
+        let timeout = rows.into_iter().flatten().flatten().next().unwrap_or_default();
+        self.quick_command_anyway("SET statement_timeout = 0").await?;
+        let command = self.quick_command_anyway(sql).await?;
+        let back = format!("SET statement_timeout = {}", Literal(&timeout));
+        self.quick_command_anyway(&back).await?;
+        Ok((command, timeout))
     }
 }

@@ -1,6 +1,8 @@
 //! Cancel requests: they reach every connection at work for a session, and no other.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -9,7 +11,6 @@ use super::Engine;
 use crate::backend::Stream;
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, ServerError, SqlState, body, read_error};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ pub struct CancelTarget {
     pinned: AtomicBool,
     /// Its transaction is being ended: there is a reason.
     doomed: AtomicBool,
+    /// The client has asked for it during the statement under way.
+    requested: AtomicBool,
     /// Wakes who waits for other than a node.
     asked: Notify,
     /// Who waits for whom.
@@ -87,8 +90,15 @@ impl CancelTarget {
         }
     }
 
-    /// Does `work`, which waits for other sessions here; a cancel request ends that. Cancel safe if `work`
-    /// is.
+    /// The client's next message comes: a request before it was for what has ended.
+    pub fn forget_request(&self) {
+        if self.requested.load(Ordering::Relaxed) {
+            self.requested.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Does `work`, which waits for other sessions here; a cancel request ends that, also one that came
+    /// earlier in the statement, between two steps of it. Cancel safe if `work` is.
     ///
     /// # Errors
     /// 57014: it was cancelled.
@@ -96,23 +106,28 @@ impl CancelTarget {
         &self,
         work: impl Future<Output = T>,
     ) -> Result<T, ServerError> {
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.asked.notified() => {
-                let message = "canceling statement due to user request";
-                Err(ServerError::new(SqlState::QUERY_CANCELED, message))
+        let mut asked = pin!(self.asked.notified());
+        asked.as_mut().enable();
+        if !self.requested.load(Ordering::Relaxed) {
+            tokio::select! {
+                done = work => return Ok(done),
+                () = asked => {}
             }
         }
+        let message = "canceling statement due to user request";
+        Err(ServerError::new(SqlState::QUERY_CANCELED, message))
     }
 
     /// Passes a cancel request on to every connection that the session holds now.
     pub async fn cancel(&self, engine: &Engine) {
-        self.asked.notify_waiters();
+        // Before the session hears of it, and goes on to its next statement.
         let keys = {
             let held = self.held.lock();
             self.hit.store(!held.is_empty(), Ordering::Relaxed);
             held.clone()
         };
+        self.requested.store(true, Ordering::Relaxed);
+        self.asked.notify_waiters();
         for (node, key) in keys {
             pass_on(engine, node, key).await;
         }

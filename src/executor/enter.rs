@@ -112,7 +112,8 @@ impl Session {
     async fn wait_at_gate(&self, shard: ShardId) -> Result<(), ServerError> {
         let started = Instant::now();
         let limit = self.engine.config().gate_timeout();
-        let entered = timeout(limit, self.engine.gates.enter(shard)).await;
+        let entered = timeout(limit, self.engine.gates.enter(shard));
+        let entered = self.cancel.unless_cancelled(entered).await?;
         metrics::histogram!("foreshard_executor_gate_wait_seconds")
             .record(started.elapsed().as_secs_f64());
         entered.map(drop).map_err(|_| {

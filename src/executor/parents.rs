@@ -75,9 +75,9 @@ impl Session {
                 closing.passed().await;
             }
         };
-        if timeout(AT_FIRST, others()).await.is_err() {
+        let cancel = Arc::clone(&self.cancel);
+        if cancel.unless_cancelled(timeout(AT_FIRST, others())).await?.is_err() {
             let limit = self.patience().await?;
-            let cancel = Arc::clone(&self.cancel);
             if cancel.unless_cancelled(timeout(limit, others())).await?.is_err() {
                 tracing::debug!("a definition runs beside transactions at partitions");
             }

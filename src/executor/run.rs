@@ -154,6 +154,17 @@ impl Session {
         text: &str,
         client: &mut Client,
     ) -> Result<(), Fault> {
+        self.try_text(node, text, client).await.map(drop)
+    }
+
+    /// The same; whether it ran without an error.
+    pub async fn try_text(
+        &mut self,
+        node: NodeId,
+        text: &str,
+        client: &mut Client,
+    ) -> Result<bool, Fault> {
+        let mut ran = true;
         let at = self.ask_for(client, node, &query_message(text)).await?;
         let member = &mut self.members[at];
         loop {
@@ -164,6 +175,10 @@ impl Session {
                     copy_in = true;
                     Verdict::ForwardLast
                 }
+                b'E' => {
+                    ran = false;
+                    Verdict::Forward
+                }
                 _ => Verdict::Forward,
             });
             relayed.await?;
@@ -172,7 +187,8 @@ impl Session {
             }
             relay_copy_in(&mut member.guard, client).await?;
         }
-        self.settle(node).await
+        self.settle(node).await?;
+        Ok(ran)
     }
 
     /// Runs messages on one node and relays rows, notices, errors and how it ended; whether it did

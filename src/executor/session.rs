@@ -374,7 +374,7 @@ impl Session {
         let pool = &self.pools[node.index()];
         let mut guard = match pool.try_checkout(&self.ticket) {
             Some(guard) => guard,
-            None => pool.checkout(&self.ticket).await?,
+            None => self.cancel.unless_cancelled(pool.checkout(&self.ticket)).await??,
         };
         if let Some(learned) = self.ticket.learned().await {
             self.settings = learned;

@@ -72,7 +72,14 @@ pub(super) enum Portal {
     /// On a node, under the client's name.
     Native(NodeId),
     /// The proxy runs it in steps of its own.
-    Ours(Arc<Prepared>, Bytes),
+    Ours {
+        /// Its statement.
+        prepared: Arc<Prepared>,
+        /// The body of the client's `Bind`.
+        bind: Bytes,
+        /// Behind how many savepoints of the block it was made.
+        depth: usize,
+    },
     /// The cursor of this name, which stands where rows were brought together.
     Declared(String),
 }

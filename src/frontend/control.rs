@@ -21,21 +21,9 @@ impl ClientSession {
             Control::Begin => self.begin(text).await,
             Control::Commit { chain } => self.end_block(text, *chain, true).await,
             Control::Rollback { chain } => self.end_block(text, *chain, false).await,
-            Control::Savepoint { .. } => self.in_block(text, "SAVEPOINT").await,
-            Control::Release { .. } => {
-                self.join_to_check().await?;
-                self.in_block(text, "RELEASE").await
-            }
-            Control::RollbackTo { .. } => {
-                self.session.check_whole()?;
-                self.session.unfail();
-                self.join_to_check().await?;
-                self.in_block(text, "ROLLBACK").await?;
-                if self.session.own_map().is_some() && self.session.check_not_failed().is_ok() {
-                    self.session.see_own_columns().await?;
-                }
-                Ok(())
-            }
+            Control::Savepoint { name } => self.savepoint(name, text).await,
+            Control::Release { name } => self.release_savepoint(name, text).await,
+            Control::RollbackTo { name } => self.back_to_savepoint(name, text).await,
             Control::SetTransaction { text } => {
                 let constraints = text.trim_start().get(4..15).is_some_and(|word| {
                     word.trim_start().to_ascii_lowercase().starts_with("constraint")
@@ -102,34 +90,46 @@ impl ClientSession {
         }
         let next = if chain { Some(self.session.begin_of_next().await?) } else { None };
         let failed = self.session.status() == TransactionStatus::Failed;
-        let nodes = self.session.begun_nodes();
-        let failed_unseen = failed && !self.session.failed_on_node();
-        if !commit || failed {
-            self.cursors.clear();
-        }
-        if let ([node], false, None) = (nodes.as_slice(), failed_unseen, &next) {
-            self.session.run_text(*node, text, &mut self.client).await?;
-        } else {
-            let commit = commit && !failed;
-            if nodes.is_empty() {
-                self.session.forget_block();
-            } else if commit {
-                self.session.commit().await?;
-            } else {
-                self.session.rollback().await?;
-            }
-            if let Some(begin) = next {
-                self.session.begin_chained(&begin);
-            }
-            self.client.put(Reply::CommandComplete(if commit { "COMMIT" } else { "ROLLBACK" }));
+        let ended = self.end_on_nodes(text, commit && !failed, next.as_deref()).await;
+        self.transaction_ended(matches!(ended, Ok(true))).await;
+        if chain {
+            self.batch.portals.clear();
         }
         self.renew_templates();
-        Ok(())
+        ended.map(drop)
+    }
+
+    /// Ends the block on its nodes, and begins the next one; whether what it did is there now.
+    async fn end_on_nodes(
+        &mut self,
+        text: &str,
+        commit: bool,
+        next: Option<&str>,
+    ) -> Result<bool, Fault> {
+        let nodes = self.session.begun_nodes();
+        let failed = self.session.status() == TransactionStatus::Failed;
+        let failed_unseen = failed && !self.session.failed_on_node();
+        if let ([node], false, None) = (nodes.as_slice(), failed_unseen, next) {
+            let ran = self.session.try_text(*node, text, &mut self.client).await?;
+            return Ok(ran && commit);
+        }
+        if nodes.is_empty() {
+            self.session.forget_block();
+        } else if commit {
+            self.session.commit().await?;
+        } else {
+            self.session.rollback().await?;
+        }
+        if let Some(begin) = next {
+            self.session.begin_chained(begin);
+        }
+        self.client.put(Reply::CommandComplete(if commit { "COMMIT" } else { "ROLLBACK" }));
+        Ok(commit)
     }
 
     /// A statement that holds for the transaction on each of its nodes, also on those that join it
     /// later.
-    async fn in_block(&mut self, text: &str, tag: &str) -> Result<(), Fault> {
+    pub(super) async fn in_block(&mut self, text: &str, tag: &str) -> Result<(), Fault> {
         if !self.session.in_transaction() {
             return self.pass(text).await;
         }
@@ -150,7 +150,7 @@ impl ClientSession {
 
     /// A node tells whether a savepoint is there, or a setting can be set, before any has joined the
     /// block.
-    async fn join_to_check(&mut self) -> Result<(), Fault> {
+    pub(super) async fn join_to_check(&mut self) -> Result<(), Fault> {
         if self.session.check_not_failed().is_err()
             || !self.session.in_transaction()
             || !self.session.begun_nodes().is_empty()

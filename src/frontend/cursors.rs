@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::batch::{Due, Portal};
 use super::extended::invalid;
+use super::savepoints::Savepoints;
 use super::session::ClientSession;
 use super::simple::Way;
 use super::statements::Prepared;
@@ -31,6 +32,8 @@ pub(super) struct Cursors {
     portals: HashMap<Vec<u8>, OpenPull>,
     /// What portals of writes have still to give.
     rests: HashMap<Vec<u8>, Rest>,
+    /// Those of the block.
+    pub(super) savepoints: Savepoints,
 }
 
 /// Rows of a write that has run, and its command tag.
@@ -43,6 +46,8 @@ struct Rest {
 #[derive(Debug)]
 struct Kept {
     hold: bool,
+    /// Behind how many savepoints of the block it was declared; `None` if in a transaction before.
+    depth: Option<usize>,
     place: Place,
 }
 
@@ -107,36 +112,75 @@ impl Cursors {
         self.declared.is_empty() && self.portals.is_empty() && self.rests.is_empty()
     }
 
-    /// Forgets a portal.
-    pub(super) fn close_portal(&mut self, name: &[u8]) {
-        self.portals.remove(name);
+    /// Whether there is anything that may end with a transaction.
+    pub(super) fn may_end(&self) -> bool {
+        !self.is_empty() || !self.savepoints.is_empty()
+    }
+
+    /// Forgets a portal; what it stands on.
+    pub(super) fn close_portal(&mut self, name: &[u8]) -> Option<OpenPull> {
         self.rests.remove(name);
+        self.portals.remove(name)
+    }
+
+    fn keep(&mut self, declared: &Declared, place: Place) {
+        let depth = Some(self.savepoints.depth());
+        let kept = Kept { hold: declared.hold, depth, place };
+        self.declared.insert(declared.name.clone(), kept);
+    }
+
+    /// What was declared behind more than `depth` savepoints is now behind so many.
+    pub(super) fn raise_to(&mut self, depth: usize) {
+        for kept in self.declared.values_mut() {
+            kept.depth = kept.depth.map(|own| own.min(depth));
+        }
+    }
+
+    /// Forgets what was declared behind more than `depth` savepoints; what it stands on.
+    pub(super) fn end_behind(&mut self, depth: usize) -> Vec<OpenPull> {
+        let behind = |kept: &Kept| kept.depth.is_some_and(|own| own > depth);
+        self.take(|kept| behind(kept))
+    }
+
+    /// Forgets cursors; what they stand on.
+    fn take(&mut self, which: impl Fn(&Kept) -> bool) -> Vec<OpenPull> {
+        let taken = self.declared.extract_if(|_, kept| which(kept));
+        let open = |(_, kept): (String, Kept)| match kept.place {
+            Place::Merge(open) => Some(*open),
+            Place::Node(_) => None,
+        };
+        taken.filter_map(open).collect()
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        self.declared.clear();
-        self.portals.clear();
-        self.rests.clear();
+        *self = Self::default();
     }
 }
 
 impl ClientSession {
     /// Outside of a transaction block only what was declared WITH HOLD lives on.
     pub(super) async fn end_cursors(&mut self) {
-        if self.cursors.is_empty() || self.session.in_transaction() {
-            return;
+        if !self.session.in_transaction() {
+            self.transaction_ended(true).await;
         }
-        self.cursors.rests.clear();
-        let portals = std::mem::take(&mut self.cursors.portals).into_values();
-        let mut ended: Vec<OpenPull> = portals.collect();
-        for (name, kept) in std::mem::take(&mut self.cursors.declared) {
-            match kept.place {
-                _ if kept.hold => drop(self.cursors.declared.insert(name, kept)),
-                Place::Merge(open) => ended.push(*open),
-                Place::Node(_) => {}
-            }
+    }
+
+    /// What a transaction that was rolled back has declared is gone, WITH HOLD too.
+    pub(super) async fn transaction_ended(&mut self, committed: bool) {
+        let cursors = &mut self.cursors;
+        cursors.rests.clear();
+        cursors.savepoints.clear();
+        let mut ended: Vec<OpenPull> = cursors.portals.drain().map(|(_, open)| open).collect();
+        ended.extend(cursors.take(|kept| !kept.hold || !committed && kept.depth.is_some()));
+        for kept in cursors.declared.values_mut() {
+            kept.depth = None;
         }
+        Self::end_pulls(ended).await;
+    }
+
+    /// Gives the connections of cursors back.
+    pub(super) async fn end_pulls(ended: Vec<OpenPull>) {
         for open in ended {
             if let Err(error) = open.end().await {
                 tracing::warn!(%error, "a connection of a cursor could not be cleaned");
@@ -171,8 +215,7 @@ impl ClientSession {
         };
         let cost = Cost::none(Access::Read);
         if self.session.run_one(node, &messages, &cost, &mut self.client).await? {
-            let kept = Kept { hold: declared.hold, place: Place::Node(node) };
-            self.cursors.declared.insert(declared.name.clone(), kept);
+            self.cursors.keep(declared, Place::Node(node));
         }
         Ok(())
     }
@@ -212,8 +255,7 @@ impl ClientSession {
             mode: PullMode::Within,
         };
         if let Some(open) = self.session.open_pull(&run, &mut self.client).await? {
-            let kept = Kept { hold: declared.hold, place: Place::Merge(Box::new(open)) };
-            self.cursors.declared.insert(declared.name.clone(), kept);
+            self.cursors.keep(declared, Place::Merge(Box::new(open)));
         }
         if self.session.in_transaction() { Ok(()) } else { self.session.finish().await }
     }
@@ -227,12 +269,7 @@ impl ClientSession {
         describe: bool,
     ) -> Result<(), Fault> {
         let Some(name) = &used.name else {
-            let all = std::mem::take(&mut self.cursors.declared);
-            for kept in all.into_values() {
-                if let Place::Merge(open) = kept.place {
-                    open.end().await?;
-                }
-            }
+            Self::end_pulls(self.cursors.take(|_| true)).await;
             let node = self.session.any_node();
             return self.session.run_text(node, "CLOSE ALL", &mut self.client).await;
         };
@@ -312,7 +349,7 @@ impl ClientSession {
 
     /// Close of a portal, or of a cursor as one; `message` is the client's.
     pub(super) async fn close_portal(&mut self, name: &[u8], message: &[u8]) -> Result<(), Fault> {
-        self.cursors.close_portal(name);
+        Self::end_pulls(self.cursors.close_portal(name).into_iter().collect()).await;
         let portal = match self.batch.portals.remove(name) {
             Some(portal) => Some(portal),
             None => self.cursors.portal(name),
@@ -332,7 +369,7 @@ impl ClientSession {
                     open.end().await?;
                 }
             }
-            Some(Portal::Ours(..)) | None => {}
+            Some(Portal::Ours { .. }) | None => {}
         }
         self.answer(&Reply::CloseComplete);
         Ok(())

@@ -67,7 +67,7 @@ impl ClientSession {
             self.batch.reset(false);
             self.tell(fault).await?;
         }
-        if !self.cursors.is_empty() {
+        if self.cursors.may_end() {
             self.end_cursors().await;
         }
         self.ready();
@@ -209,7 +209,8 @@ impl ClientSession {
     /// Keeps a portal that the proxy runs in steps of its own.
     fn keep_portal(&mut self, bind: &Bind<'_>, prepared: Arc<Prepared>, body: &[u8]) {
         self.cursors.close_portal(bind.portal);
-        let portal = Portal::Ours(prepared, Bytes::copy_from_slice(body));
+        let (bind_body, depth) = (Bytes::copy_from_slice(body), self.cursors.savepoints.depth());
+        let portal = Portal::Ours { prepared, bind: bind_body, depth };
         self.batch.portals.insert(bind.portal.into(), portal);
     }
 
@@ -243,7 +244,7 @@ impl ClientSession {
                     self.batch.due.push_back(self.batch.described());
                     Ok(())
                 }
-                Portal::Ours(prepared, bind) => self.describe_ours(&prepared, &bind).await,
+                Portal::Ours { prepared, bind, .. } => self.describe_ours(&prepared, &bind).await,
                 Portal::Declared(cursor) => self.describe_declared(&cursor, message).await,
             },
         }
@@ -265,7 +266,7 @@ impl ClientSession {
                 self.batch.executed = true;
                 Ok(())
             }
-            Portal::Ours(prepared, bind) => {
+            Portal::Ours { prepared, bind, .. } => {
                 let errors = self.client.errors();
                 self.execute_ours(&prepared, (name, &bind), limit).await?;
                 // A node's error that is passed on among its answers ends the batch like any other.

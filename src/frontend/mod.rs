@@ -30,6 +30,7 @@ mod rekey;
 mod roles;
 mod rules;
 mod sampling;
+mod savepoints;
 mod seats;
 mod session;
 mod several;

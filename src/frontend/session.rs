@@ -139,6 +139,7 @@ impl ClientSession {
                     return Ok(self.client.flush().await?);
                 }
             };
+            self.session.cancel.forget_request();
             if self.is_alone() && self.short_way(frame).await? {
                 continue;
             }
@@ -292,7 +293,7 @@ impl ClientSession {
         if let Err(fault) = self.simple(text, message).await {
             self.tell_ready(fault).await?;
         }
-        if !self.cursors.is_empty() {
+        if self.cursors.may_end() {
             self.end_cursors().await;
         }
         Ok(())
