@@ -199,7 +199,7 @@ fn tables_but(
                 return Ok(Vec::new());
             }
             let alias = (!table.aliased).then(|| name.name.clone());
-            let place = Place { query, statement, level, index };
+            let place = Place { query, statement, level, index, meanings: &[] };
             let used = EarlyUse { span: name.span.clone(), alias };
             found.push((used, place.table(table, name, &meaning)));
         }

@@ -122,7 +122,7 @@ pub(super) fn plan(
     for (at, (level, meanings)) in query.levels.iter().zip(meanings).enumerate() {
         for (index, (table, meaning)) in level.tables.iter().zip(meanings).enumerate() {
             let (Source::Table(name), Some(meaning)) = (&table.source, meaning) else { continue };
-            let place = Place { query, statement, level, index };
+            let place = Place { query, statement, level, index, meanings };
             pull.tables.push(place.table(table, name, meaning));
             places.push((at, index));
             if let Meaning::Sharded(_, group, _) = meaning
@@ -248,6 +248,8 @@ pub(super) struct Place<'a> {
     pub(super) statement: &'a Statement,
     pub(super) level: &'a Level,
     pub(super) index: usize,
+    /// Of the level's tables, as far as they are known.
+    pub(super) meanings: &'a [Option<Meaning<'a>>],
 }
 
 impl Place<'_> {
@@ -274,13 +276,36 @@ impl Place<'_> {
     }
 
     fn columns(&self, table: &TableRef, known: &Table) -> Vec<PullColumn> {
-        let all = self.query.columns.all || table.renamed || self.level.natural;
-        let needed = known.columns.iter().filter(|c| all || self.statement.has(&c.name));
+        let equated = self.equated();
+        let all = self.query.columns.all || table.renamed || equated.is_none();
+        let is_equated = |name: &String| equated.iter().flatten().any(|it| it == &name);
+        let needed = known.columns.iter();
+        let needed = needed.filter(|c| all || self.statement.has(&c.name) || is_equated(&c.name));
         let column = |c: &crate::shard_map::Column| PullColumn {
             name: c.name.clone(),
             type_oid: c.type_oid,
         };
         needed.map(column).collect()
+    }
+
+    /// The columns that a NATURAL JOIN may equate with one of this table; `None` if they are not known.
+    fn equated(&self) -> Option<Vec<&String>> {
+        if !self.level.natural {
+            return Some(Vec::new());
+        }
+        let mut equated = Vec::new();
+        for (index, other) in self.level.tables.iter().enumerate() {
+            match self.meanings.get(index)? {
+                _ if index == self.index => {}
+                Some(Meaning::Sharded(known, ..) | Meaning::Reference(known))
+                    if !other.renamed && !known.columns.is_empty() =>
+                {
+                    equated.extend(known.columns.iter().map(|column| &column.name));
+                }
+                _ => return None,
+            }
+        }
+        Some(equated)
     }
 
     /// The tests of the level that every row of the table that counts must pass.

@@ -112,7 +112,8 @@ impl Links<'_, '_> {
         };
         let level = &self.query.levels[level];
         let table = &level.tables[index];
-        let place = Place { query: self.query, statement: self.statement, level, index };
+        let (query, statement) = (self.query, self.statement);
+        let place = Place { query, statement, level, index, meanings: &[] };
         let plain = !table.renamed && !level.natural && column.schema.is_none();
         let read = tables[at].columns.as_ref()?.iter();
         read.into_iter()
