@@ -120,6 +120,11 @@ async fn tables_that_get_other_names_are_what_they_are_on_one_postgresql() {
 }
 
 #[tokio::test]
+async fn functions_that_users_made_give_what_one_postgresql_gives() {
+    assert_all_right(&script("functions").await);
+}
+
+#[tokio::test]
 async fn errors_and_settings_are_those_of_one_postgresql() {
     assert_all_right(&script("codes").await);
 }

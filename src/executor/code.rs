@@ -22,6 +22,18 @@ const FUNCTIONS: &str = "\
     WHERE n.nspname !~ '^(pg_catalog|information_schema|foreshard(_catalog|_system|_information)?)$' \
     AND l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'p') ORDER BY 2, 3";
 
+/// Names of functions that users made: whether all of the name are immutable, and what PostgreSQL has of
+/// this name, if anything: whether that is.
+const KNOWN: &str = "\
+    SELECT p.proname::text, pg_catalog.bool_and(p.provolatile = 'i' AND p.prokind = 'f'), \
+    (SELECT pg_catalog.bool_and(b.provolatile = 'i') FROM pg_catalog.pg_proc b \
+      WHERE b.proname = p.proname AND b.pronamespace = 'pg_catalog'::pg_catalog.regnamespace) \
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+    WHERE n.nspname !~ '^(pg_.*|information_schema|foreshard(_catalog|_system|_information)?)$' \
+    AND NOT 'internal'::pg_catalog.regtype = ANY (p.proargtypes) \
+    AND p.prorettype <> ALL ('{internal, trigger, event_trigger}'::pg_catalog.regtype[]) \
+    GROUP BY p.proname ORDER BY p.proname COLLATE \"C\"";
+
 /// Tables with rules for writes, and what the rules name.
 const RULES: &str = "\
     SELECT DISTINCT n.nspname::text, c.relname::text, tn.nspname::text, t.relname::text \
@@ -94,6 +106,28 @@ pub(super) async fn functions(client: &Client) -> Result<Vec<Function>, tokio_po
         }
     };
     Ok(rows.iter().map(function).collect())
+}
+
+/// How the functions that users made stand to PostgreSQL's.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// [`Derived::immutable`](crate::shard_map::Derived::immutable)
+    pub immutable: Vec<String>,
+    /// [`Derived::overloads`](crate::shard_map::Derived::overloads)
+    pub overloads: Vec<String>,
+}
+
+/// The names of the functions that users made on a node.
+pub(super) async fn known(client: &Client) -> Result<Known, tokio_postgres::Error> {
+    let mut known = Known::default();
+    for row in client.query(KNOWN, &[]).await? {
+        match (row.get(1), row.get::<_, Option<bool>>(2)) {
+            (true, None) => known.immutable.push(row.get(0)),
+            (false, Some(true)) => known.overloads.push(row.get(0)),
+            _ => {}
+        }
+    }
+    Ok(known)
 }
 
 /// All rules for writes on a node.

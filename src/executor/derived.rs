@@ -100,24 +100,16 @@ impl Engine {
             };
             let namesakes: Vec<TableName> = rows.iter().map(name).collect();
             let of_copies = self::views(client, &reference, &[]).await?;
-            let code = (functions, code::rules(client).await?);
+            let code = (functions, code::rules(client).await?, code::known(client).await?);
             Ok((code, views, relations(client, None).await?, namesakes, of_copies))
         };
-        let ((code, rules), mut views, relations, mut namesakes, of_copies) =
+        let ((code, rules, known), mut views, relations, mut namesakes, of_copies) =
             ask(home, &map, look).await?;
         let all: Vec<&str> = names.into_iter().chain(views.iter().map(|v| &*v.name.name)).collect();
         let mut functions: Vec<TableName> =
             code.iter().filter(|f| mentions(f, &all)).map(|f| f.name.clone()).collect();
         functions.dedup();
-        if !views.is_empty() {
-            let others = map.nodes().filter(|(id, _)| *id != map.home());
-            let found = join_all(
-                others.map(|(id, _)| views_on(&self.nodes[id.index()], &map, &tables, &functions)),
-            );
-            for found in found.await {
-                views.iter_mut().for_each(|view| view.everywhere &= found.contains(view));
-            }
-        }
+        self.compare_views(&mut views, &map, (&tables, &functions)).await;
         *self.relations.write() = relations.into_iter().map(|(name, _)| name).collect();
         let own = |name: &TableName| {
             map.table(name).is_some() || views.iter().any(|view| view.name == *name)
@@ -134,10 +126,37 @@ impl Engine {
         let entangled = code::entangled(&code, &rules, &functions, &policy);
         let callers = entangled.functions.into_iter().collect();
         let entangled = entangled.tables.into_iter().collect();
-        let derived = Derived { views, functions, namesakes, of_copies, callers, entangled };
+        let code::Known { immutable, overloads } = known;
+        let derived = Derived {
+            views,
+            functions,
+            namesakes,
+            of_copies,
+            callers,
+            entangled,
+            immutable,
+            overloads,
+        };
         let differs = |stored: &ShardMap| *stored.derived() != derived;
         self.change_map(|stored| differs(stored).then(|| stored.with_derived(derived.clone())))
             .await
+    }
+
+    /// Which views over these tables, or with these functions, every node has.
+    async fn compare_views(
+        &self,
+        views: &mut [View],
+        map: &ShardMap,
+        (tables, functions): (&[&TableName], &[TableName]),
+    ) {
+        if views.is_empty() {
+            return;
+        }
+        let others = map.nodes().filter(|(id, _)| *id != map.home());
+        let found = others.map(|(id, _)| views_on(&self.nodes[id.index()], map, tables, functions));
+        for found in join_all(found).await {
+            views.iter_mut().for_each(|view| view.everywhere &= found.contains(view));
+        }
     }
 
     /// Looks at relations that have not been seen yet: what is new and a view may read sharded
@@ -160,6 +179,9 @@ impl Session {
     /// # Errors
     /// It can't be told, or a view of this transaction is named, which the map does not know yet.
     pub async fn check_relations(&mut self, template: &Template) -> Result<(), Fault> {
+        if !template.trusted.is_empty() && template.access == Access::Write {
+            self.check_trusted(&template.trusted)?;
+        }
         if template.names_are_sure() {
             return Ok(());
         }
@@ -175,6 +197,19 @@ impl Session {
         }
         self.look_for_new(template).await?;
         self.check_new_views(template).await
+    }
+
+    /// A function that is taken for immutable is not what the transaction itself has made of it.
+    fn check_trusted(&self, trusted: &[String]) -> Result<(), ServerError> {
+        let more = &self.transaction.defines_more;
+        let Some(function) = trusted.iter().find(|name| more.bears_on(name)) else {
+            return Ok(());
+        };
+        Err(ServerError::refused(
+            format!("what {function}() does in this transaction is not known"),
+            "The transaction has made functions, or something that they may use.",
+            "Commit first.",
+        ))
     }
 
     /// Relations that the proxy has not seen yet are looked at.

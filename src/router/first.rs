@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::names::{Meaning, Names};
 use super::pull::{Place, PullTable};
 use super::scatter::SYSTEM_COLUMNS;
-use super::{Once, Upsert, functions};
+use super::{Once, Upsert};
 use crate::ids::GroupId;
 use crate::sql::{Early, EarlyUse, Level, Query, Source, Statement, Target, Verb, early, locked};
 use crate::wire::{ServerError, SqlState};
@@ -94,7 +94,7 @@ pub(super) fn first(
         _ => None,
     };
     if let Some(body) = body {
-        let quiet = query.functions.iter().all(functions::in_spread_write);
+        let quiet = query.functions.iter().all(|call| names.in_spread_write(call));
         if reads_elsewhere(query, &body) {
             if features.locking || !quiet {
                 return Err(refusal);

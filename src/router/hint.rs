@@ -13,6 +13,7 @@ use super::names::Names;
 use super::operand::Use;
 use super::part::Part;
 use super::statement::Analysis;
+use super::trust;
 use crate::ids::{GroupId, ShardId};
 use crate::shard_map::{KeyedFunction, TableKind};
 use crate::sql::{
@@ -161,7 +162,7 @@ pub(super) fn declared<'a>(
     query
         .functions
         .iter()
-        .filter_map(|call| Some((call, function(call.schema.as_ref(), &call.name, names)?)))
+        .filter_map(|call| Some((call, function(trust::schema(call), &call.name, names)?)))
         .collect()
 }
 

@@ -106,7 +106,7 @@ impl Merging<'_, '_> {
                 return Err(self.refused(why, once));
             }
         }
-        let unknown = |call: &&crate::sql::Call| !functions::in_spread_write(call);
+        let unknown = |call: &&crate::sql::Call| !self.names.in_spread_write(call);
         let rest = self.query.functions.get(calls..).unwrap_or_default();
         if let Some(call) = rest.iter().find(unknown).filter(|_| !at_home) {
             let why = format!("What {}() does on each node is not known", call.name);
@@ -341,7 +341,8 @@ impl Merging<'_, '_> {
     /// # Errors
     /// Why not.
     fn spread(&self, into: &Into<'_, '_>) -> Result<(), ServerError> {
-        write::check_spread(self.query, self.statement, &into.bound, self.meanings)?;
+        let around = (self.meanings.as_slice(), self.names);
+        write::check_spread(self.query, self.statement, &into.bound, around)?;
         if self.merge.returning {
             return Err(self.refused("It has RETURNING", "Leave it out."));
         }

@@ -36,6 +36,7 @@ mod upsert;
 mod statement;
 mod system;
 mod template;
+mod trust;
 mod view;
 mod views;
 mod write;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::names::{Meaning, Names};
 use super::pull_keys::{self, PullKeys};
-use super::{Expanded, functions};
+use super::{Expanded, functions, trust};
 use crate::ids::GroupId;
 use crate::shard_map::Table;
 use crate::sql::{
@@ -143,7 +143,8 @@ pub(super) fn plan(
     pull.left_out.sort_by_key(|span| span.start);
     pull.left_out.dedup();
     let unknown = query.functions.iter().filter(|call| !functions::reads_only(call));
-    pull.unknown_functions = unknown.map(|call| (call.schema.clone(), call.name.clone())).collect();
+    pull.unknown_functions =
+        unknown.map(|call| (trust::schema(call).cloned(), call.name.clone())).collect();
     pull.unknown_functions.sort();
     pull.unknown_functions.dedup();
     debug_assert!(names.active());

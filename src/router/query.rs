@@ -114,7 +114,7 @@ fn routed(
         sharded(query, (text, statement), names, &meanings, kinds)
     } else if kinds.reference {
         let text = text.get(..statement.span.end).unwrap_or(text);
-        reference::route((text, statement), query, &meanings, kinds)
+        reference::route((text, statement), query, (&meanings, names), kinds)
     } else if kinds.home || writes(query) || query.features.into {
         Ok(Part::Home)
     } else {
@@ -196,7 +196,7 @@ fn sharded(
     if let Some(table) = rekey::table(query, &bound) {
         let types = &names.map.groups()[table.group.index()].key;
         check_functions(query, meanings)?;
-        let rekey = rekey::plan(query, (text, statement), (table, meanings), types)?;
+        let rekey = rekey::plan(query, (text, statement), (table, meanings, names), types)?;
         return Ok(insert::still_clock(text).map_or(Part::Rekey(rekey), Part::Evaluate));
     }
     if let Some(evaluation) = bind_tables(query, text, names, (&mut bound, &mut keyed, &mut free))?
@@ -224,7 +224,7 @@ fn sharded(
     }
     keyed.set_alone(&bound.key_uses, &statement.param_uses);
     if write::is_change(query) {
-        let spread = write::check_spread(query, statement, &bound, meanings);
+        let spread = write::check_spread(query, statement, &bound, (meanings, names));
         let all = spread.map(|()| every_shard(&bound, names));
         return change(keyed, free, text, all);
     }

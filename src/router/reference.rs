@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::first::First;
-use super::functions;
 use super::insert::{self, Evaluation};
 use super::names::{Meaning, Names};
 use super::part::Part;
@@ -101,7 +100,7 @@ pub fn through_view(view: &str) -> ServerError {
 pub(super) fn route(
     (text, statement): (&str, &Statement),
     query: &Query,
-    meanings: &Meanings<'_>,
+    (meanings, names): (&Meanings<'_>, &Names<'_>),
     kinds: Kinds,
 ) -> Result<Part, ServerError> {
     let Some(table) = target(query, meanings) else {
@@ -132,7 +131,7 @@ pub(super) fn route(
     if let Some(column) = default(query, text, meanings) {
         return Err(refuse(&format!("the default of \"{column}\" is another value on each")));
     }
-    let same = |call: &&Call| functions::is_same_everywhere(call);
+    let same = |call: &&Call| names.is_same_everywhere(call);
     if let Some(call) = query.functions.iter().find(|call| !same(call)) {
         return Err(refuse(&format!("{}() may give another result on each", call.name)));
     }

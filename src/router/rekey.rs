@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::bind::{Bound, Sharded};
-use super::names::Meaning;
+use super::insert;
+use super::names::{Meaning, Names};
 use super::scatter::SYSTEM_COLUMNS;
-use super::{functions, insert};
 use crate::ids::GroupId;
 use crate::shard_map::{Column, KeyType, Table};
 use crate::sql::{Query, Statement, TableName, Target, UpdateLayout};
@@ -50,7 +50,7 @@ pub(super) fn table<'a, 'b>(query: &Query, bound: &'a Bound<'b>) -> Option<&'a S
 pub(super) fn plan(
     query: &Query,
     (text, statement): (&str, &Statement),
-    (table, meanings): (&Sharded<'_>, &[Vec<Option<Meaning<'_>>>]),
+    (table, meanings, names): (&Sharded<'_>, &[Vec<Option<Meaning<'_>>>], &Names<'_>),
     types: &[KeyType],
 ) -> Result<Arc<Rekey>, ServerError> {
     let refuse = |why: &str| {
@@ -66,7 +66,7 @@ pub(super) fn plan(
     if table.table.columns.is_empty() {
         return Err(refuse("the table's columns are not known"));
     }
-    if let Some(why) = not_the_same(query, statement, meanings) {
+    if let Some(why) = not_the_same(query, statement, (meanings, names)) {
         return Err(refuse(&why));
     }
     if layout.from.is_some() && !returns_own(layout, table.table) {
@@ -108,7 +108,7 @@ pub(super) fn plan(
 fn not_the_same(
     query: &Query,
     statement: &Statement,
-    meanings: &[Vec<Option<Meaning<'_>>>],
+    (meanings, names): (&[Vec<Option<Meaning<'_>>>], &Names<'_>),
 ) -> Option<String> {
     let features = &query.features;
     let read = meanings.iter().flatten().skip(1).flatten();
@@ -124,7 +124,7 @@ fn not_the_same(
     if features.clock_word {
         return Some("a word such as 'now' is another time on each node".to_owned());
     }
-    if let Some(call) = query.functions.iter().find(|call| !functions::in_spread_write(call)) {
+    if let Some(call) = query.functions.iter().find(|call| !names.in_spread_write(call)) {
         return Some(format!("what {}() does on each node is not known", call.name));
     }
     // The new key is computed twice, and parts of it for the rows of each node.

@@ -45,6 +45,8 @@ pub struct Template {
     /// Names that mean what they mean by the order of the search path, each with the schema that has
     /// it, as far as is known.
     pub placed: Vec<(String, String)>,
+    /// Functions of users that it calls and that were immutable when the map was made.
+    pub trusted: Vec<String>,
     /// It closes all cursors.
     pub closes_cursors: bool,
     /// It may change what a lookup table says.
@@ -121,7 +123,8 @@ pub fn template_plain(text: &str, context: &Context<'_>, map: &ShardMap) -> Temp
 }
 
 fn analysed(text: &str, context: &Context<'_>, mut names: Names<'_>) -> Template {
-    let (parsed, map) = (parse(text, context.strings), names.map);
+    let (mut parsed, map) = (parse(text, context.strings), names.map);
+    names.mark_overloads(&mut parsed.statements);
     names.lookups &= parsed.statements.len() == 1;
     let mut analyses: Vec<Analysis> =
         parsed.statements.iter().map(|statement| analyse(text, statement, &names)).collect();
@@ -156,6 +159,7 @@ fn analysed(text: &str, context: &Context<'_>, mut names: Names<'_>) -> Template
         leaf: leaf(text, &parsed.statements, &names),
         relations: names.relations(&parsed.statements),
         placed: names.placed(&parsed.statements),
+        trusted: names.trusted(&parsed.statements),
         closes_cursors: parsed.statements.iter().any(closes_cursors),
         keeps_lookups: parsed.statements.iter().any(|it| super::lookup::keeps(it, &names)),
         defines_at_home: parsed.statements.iter().any(defines_at_home),

@@ -60,7 +60,7 @@ pub(super) fn plan(
         return Err(refuse("a query is among the values"));
     }
     let again =
-        |call: &crate::sql::Call| !functions::in_spread_write(call) || functions::is_volatile(call);
+        |call: &crate::sql::Call| !names.in_spread_write(call) || functions::is_volatile(call);
     if let Some(call) = query.functions.iter().find(|call| again(call)) {
         return Err(refuse(&format!("{}() may give another value each time", call.name)));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::names::{Meaning, Names};
 use super::part::Part;
-use super::{Route, functions, hint, through};
+use super::{Route, functions, hint, through, trust};
 use crate::shard_map::{Table, TableKind, View};
 use crate::sql::{
     Ident, Query, Source, Statement, StatementKind, Strings, TableName, TableRef, Verb, parse,
@@ -225,7 +225,7 @@ pub(super) fn check_functions(query: &Query, names: &Names<'_>) -> Result<(), Se
     for call in query.functions.iter().filter(|call| !functions::is_pure(call)) {
         let is = |function: &TableName| {
             function.name == call.name
-                && call.schema.as_ref().is_none_or(|schema| *schema == function.schema)
+                && trust::schema(call).is_none_or(|schema| *schema == function.schema)
         };
         if derived.functions.iter().any(is) {
             return Err(ServerError::refused(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::bind::{Bound, KeyColumn, Sharded};
-use super::names::Meaning;
+use super::names::{Meaning, Names};
 use super::{functions, scatter};
 use crate::sql::{Call, JoinKind, Query, Source, Statement, Target, Verb};
 use crate::wire::ServerError;
@@ -17,7 +17,7 @@ pub(super) fn check_spread(
     query: &Query,
     statement: &Statement,
     bound: &Bound<'_>,
-    meanings: &[Vec<Option<Meaning<'_>>>],
+    (meanings, names): (&[Vec<Option<Meaning<'_>>>], &Names<'_>),
 ) -> Result<(), ServerError> {
     let Some(target) = bound.sharded.iter().find(|table| table.level == 0 && table.index == 0)
     else {
@@ -44,7 +44,7 @@ pub(super) fn check_spread(
     if features.clock_word {
         return refuse("a word such as 'now' is another time on each node");
     }
-    if let Some(call) = query.functions.iter().find(|call| !functions::in_spread_write(call)) {
+    if let Some(call) = query.functions.iter().find(|call| !names.in_spread_write(call)) {
         return refuse(&format!("what {}() does on each node is not known", call.name));
     }
     if let Some(call) = computed_once(query) {

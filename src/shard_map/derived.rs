@@ -28,6 +28,13 @@ pub struct Derived {
     /// Home tables with triggers or rules that read sharded tables, or write reference tables.
     #[serde(default)]
     pub entangled: Vec<TableName>,
+    /// Names of functions that users made, all of this name immutable, and none built in. Sorted.
+    #[serde(default)]
+    pub immutable: Vec<String>,
+    /// Names of immutable built-in functions that functions of users have, too, which are not all
+    /// immutable. Sorted.
+    #[serde(default)]
+    pub overloads: Vec<String>,
 }
 
 /// A view that reads sharded tables.

@@ -33,3 +33,7 @@ SELECT current_setting(f.name), count(*) FROM accounts a, flags f GROUP BY f.nam
 UPDATE accounts SET name = 'By cursor' WHERE CURRENT OF u;
 MERGE INTO counters c USING stores s JOIN sales t ON t.region = s.region ON c.account_id = t.quantity WHEN MATCHED THEN DELETE;
 SET LOCAL extra_float_digits = 0; INSERT INTO currencies (code, rate) VALUES ('XXX', random());
+UPDATE accounts SET name = stable_one(name);
+UPDATE accounts SET name = abs(id, 1)::text;
+UPDATE plans SET price = abs(id, 2);
+BEGIN; CREATE OR REPLACE FUNCTION net(gross numeric, rate numeric DEFAULT 0.19) RETURNS numeric LANGUAGE sql VOLATILE AS 'SELECT random()'; UPDATE invoices SET total = net(total);

@@ -50,3 +50,5 @@ CREATE VIEW account_summary AS SELECT a.id, a.name, p.code AS plan, (SELECT coun
   (SELECT count(*) FROM open_tasks t WHERE t.account_id = a.id) AS open FROM accounts a LEFT JOIN plans p ON p.id = a.plan_id;
 CREATE VIEW monthly AS SELECT date_trunc('month', issued)::date AS month, currency, sum(total) AS total, count(*) AS invoices
   FROM invoices GROUP BY 1, 2;
+CREATE FUNCTION stable_one(text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT $1 || count(*) FROM audit $$;
+CREATE FUNCTION abs(bigint, int) RETURNS int LANGUAGE sql STABLE AS $$ SELECT count(*)::int FROM audit $$;
