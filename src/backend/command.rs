@@ -1,5 +1,6 @@
 //! The proxy's own statements on a client's connection: BEGIN, PREPARE TRANSACTION, settings.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::{BackendError, Connection, Settings};
-use crate::wire::{Reader, SqlState, put_command_as, put_frame, put_query, read_error};
+use crate::wire::{
+    Reader, ServerError, SqlState, put_command_as, put_frame, put_query, read_error,
+};
 
 /// Most rows that the answer to one of the proxy's own statements may have.
 const ROWS_MAX: usize = 10_000;
@@ -27,6 +30,23 @@ const QUICK: Duration = Duration::from_secs(10);
 pub struct Command {
     /// The rows' values as text.
     pub rows: Vec<Vec<Option<String>>>,
+    /// A value was no UTF-8, so that it is not whole here.
+    garbled: bool,
+}
+
+impl Command {
+    /// The rows, for statements that get their values.
+    ///
+    /// # Errors
+    /// 22021: a value is not UTF-8.
+    pub fn whole_rows(self) -> Result<Vec<Vec<Option<String>>>, ServerError> {
+        if !self.garbled {
+            return Ok(self.rows);
+        }
+        let message = "a value that the statement needs is not valid in the encoding \"UTF8\"";
+        Err(ServerError::new(SqlState("22021"), message)
+            .with_hint("Mend the value, or bind the shard key, so that one node does the whole."))
+    }
 }
 
 /// Why one of the proxy's own statements failed.
@@ -122,7 +142,7 @@ impl Connection {
             let (tag, frame) = self.frame().await?;
             match tag {
                 b'D' if command.rows.len() < ROWS_MAX => {
-                    command.rows.push(text_row(&frame[5..]));
+                    command.rows.push(text_row(&frame[5..], &mut command.garbled));
                 }
                 b'A' => self.notifications.push(frame),
                 b'E' => reported = reported.or(Some(frame)),
@@ -160,11 +180,30 @@ impl Connection {
 }
 
 /// The values of a `DataRow`'s body; it comes from the proxy's own statement, in text.
-fn text_row(body: &[u8]) -> Vec<Option<String>> {
+fn text_row(body: &[u8], garbled: &mut bool) -> Vec<Option<String>> {
     let mut reader = Reader::new(body);
     let count = reader.count(4).unwrap_or_default();
     (0..count)
         .map_while(|_| reader.value().ok())
-        .map(|value| value.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        .map(|value| {
+            let text = String::from_utf8_lossy(value?);
+            *garbled |= matches!(text, Cow::Owned(_));
+            Some(text.into_owned())
+        })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Command, text_row};
+    use crate::wire::SqlState;
+
+    #[test]
+    fn a_value_that_is_not_utf8_is_not_taken_for_another() {
+        let body = b"\0\x02\0\0\0\x04caf\xc3\0\0\0\x01x";
+        let mut command = Command::default();
+        command.rows.push(text_row(body, &mut command.garbled));
+        assert_eq!(command.rows[0][1].as_deref(), Some("x"));
+        assert_eq!(command.whole_rows().unwrap_err().code, SqlState("22021"));
+    }
 }

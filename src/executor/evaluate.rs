@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::merge_session::{Described, MergeSession, param_types};
 use super::run::query_message;
 use super::{Fault, Session};
-use crate::backend::{Command, Guard};
+use crate::backend::Guard;
 use crate::ids::NodeId;
 use crate::planner::{Evaluated, evaluation_queries};
 use crate::router::Evaluation;
@@ -167,11 +167,14 @@ impl Session {
         let (mut rows, mut failure) = (Vec::new(), None);
         for _ in 0..answers {
             match member.guard.finish_command().await {
-                Ok(Command { rows: more }) => rows.extend(more),
-                Err(error) => failure = failure.or(Some(error)),
+                Ok(command) => match command.whole_rows() {
+                    Ok(more) => rows.extend(more),
+                    Err(error) => failure = failure.or(Some(Fault::from(error))),
+                },
+                Err(error) => failure = failure.or(Some(error.into())),
             }
         }
-        failure.map_or(Ok(rows), |error| Err(error.into()))
+        failure.map_or(Ok(rows), Err)
     }
 
     /// The same on the transaction's own connection.
@@ -202,7 +205,7 @@ impl Session {
         guard.send(messages).await?;
         let mut rows = Vec::new();
         for _ in 0..answers {
-            rows.extend(guard.finish_command().await?.rows);
+            rows.extend(guard.finish_command().await?.whole_rows()?);
         }
         Ok(rows)
     }

@@ -116,7 +116,7 @@ impl Session {
         match self.member(node).await?.guard.command(sql).await {
             Ok(answer) => {
                 self.record(node, cost, started.elapsed(), 0);
-                Ok(Some(answer.rows))
+                Ok(Some(answer.whole_rows()?))
             }
             Err(CommandError::Reported { code, .. })
                 if alone && NOT_TO_BE_READ.contains(&code.as_str()) =>

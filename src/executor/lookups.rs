@@ -35,7 +35,7 @@ struct Notes {
 impl Notes {
     /// Adds what one node has noted.
     fn add(&mut self, command: Command) -> Result<(), ServerError> {
-        for row in command.rows {
+        for row in command.whole_rows()? {
             let [Some(lookup), entries] = row.as_slice() else { return Err(unreadable()) };
             self.add_entries(lookup, entries.as_deref())?;
         }
@@ -176,7 +176,7 @@ impl Session {
             for shard in map.shards_on(node, group) {
                 let text = sql.existing(&leaf_name(&lookup.table, shard));
                 let answer = self.lookup_command(node, &text).await?;
-                let entries = answer.rows.into_iter().flatten().flatten().next();
+                let entries = answer.whole_rows()?.into_iter().flatten().flatten().next();
                 let mut notes = Notes::default();
                 notes.add_entries(&own, entries.as_deref())?;
                 self.bring(notes).await?;

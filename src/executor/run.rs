@@ -78,7 +78,7 @@ impl Session {
         messages: &[u8],
     ) -> Result<Vec<Vec<Option<String>>>, Fault> {
         let member = self.ask(node, messages).await?;
-        Ok(member.guard.finish_command().await?.rows)
+        Ok(member.guard.finish_command().await?.whole_rows()?)
     }
 
     /// Like `ask`; the client hears of reported settings first that are others on this connection. The
