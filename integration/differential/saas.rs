@@ -11,12 +11,13 @@ async fn script(name: &str) {
 
 #[tokio::test]
 async fn what_a_saas_application_reads_gives_what_one_postgresql_gives() {
-    assert_all_right(&FILES.reads(&["reads", "catalog"]).await);
+    assert_all_right(&FILES.reads(&["reads", "analysts", "catalog"]).await);
 }
 
 #[tokio::test]
 async fn what_a_saas_application_writes_gives_what_one_postgresql_gives() {
     script("writes").await;
+    script("backoffice").await;
 }
 
 #[tokio::test]
