@@ -182,3 +182,51 @@ async fn a_very_short_statement_timeout_ends_no_session() {
     client.batch_execute("RESET statement_timeout").await.ok();
     assert_eq!(proxy.client().await.batch_execute("SELECT 1").await.ok(), Some(()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancel_requests_at_any_time_lose_and_double_no_write() {
+    const POLICY: &str = "groups: {g: {key: bigint, shards: 6, tables: {t: id}}}";
+    let setup = [
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL)",
+        "INSERT INTO t SELECT i, 0 FROM generate_series(1, 24) i",
+    ];
+    let (_database, proxy, client) = TestProxy::over_three(POLICY, &setup).await;
+    let (token, stop) = (client.cancel_token(), AtomicBool::new(false));
+    let cancel = async {
+        while !stop.load(Ordering::Relaxed) {
+            token.cancel_query(NoTls).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(4)).await;
+        }
+    };
+    let (mut done, mut cancelled) = (0, 0);
+    let work = async {
+        for round in 0..150_i64 {
+            // All of a text is one transaction; a block is, too.
+            let add = "UPDATE t SET n = n + 1";
+            let one = format!("{add} WHERE id = {}", round % 24 + 1);
+            let back = format!("UPDATE t SET n = n - 1 WHERE id = {}", round % 24 + 1);
+            let text = match round % 3 {
+                0 => add.to_owned(),
+                1 => format!("BEGIN; {add}; {one}; {back}; COMMIT"),
+                _ => format!("{one}; {add}; {back}"),
+            };
+            match client.batch_execute(&text).await {
+                Ok(()) => done += 1,
+                Err(error) => {
+                    assert_eq!(
+                        error.code().map(SqlState::code),
+                        Some("57014"),
+                        "{text}: {error:?}"
+                    );
+                    cancelled += 1;
+                    while client.batch_execute("ROLLBACK").await.is_err() {}
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(cancel, work);
+    let found = rows(&proxy.client().await, "SELECT DISTINCT n FROM t").await;
+    assert_eq!(found, [done.to_string()], "{cancelled} were cancelled");
+    assert!(done > 0 && cancelled > 0, "{done} done, {cancelled} cancelled");
+}
