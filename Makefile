@@ -2,6 +2,8 @@
 
 .PHONY: help setup build dist test check chaos demo bench bench-move fuzz regress regress-sharded sqlsmith forecast-eval
 
+target = $(or $(CARGO_TARGET_DIR),target)
+
 help:
 	@echo 'make dist    target/dist/foreshard, as it is installed: built twice, by a profile of the first one under load'
 	@echo 'make demo    see a predicted shard move under load (KEEP=1 leaves it running)'
@@ -46,9 +48,9 @@ fuzz:
 
 demo: setup
 	cargo build --release --bin foreshard --example demo
-	KEEP='$(KEEP)' target/release/examples/demo
+	KEEP='$(KEEP)' $(target)/release/examples/demo
 
-bench: export FORESHARD = target/dist/foreshard
+bench: export FORESHARD = $(target)/dist/foreshard
 bench: dist
 	@bash integration/setup/install.sh postgresql pgbouncer valgrind
 	bash integration/bench/run.sh
