@@ -140,6 +140,29 @@ async fn explain_analyze_over_nodes_shows_what_each_of_them_did() {
     let changed = "SELECT count(*) FROM tenants WHERE name LIKE 'TENANT%'";
     assert_eq!(rows(&proxy.client().await, changed).await, ["12"]);
 
+    client.batch_execute("BEGIN").await.unwrap();
+    let three = "INSERT INTO tenants VALUES (201, 'a'), (202, 'b'), (203, 'c'), (204, 'd')";
+    let told = rows(&client, &format!("EXPLAIN {three}")).await;
+    let lines = rows(&client, &format!("{analyze} {three}")).await;
+    assert_eq!(lines[0], "Way: rows, each to its shard, in one transaction");
+    assert!(told.len() > 2 && told.iter().all(|line| lines.contains(line)), "{told:#?} {lines:#?}");
+    let given: u64 = found(&lines, "->  Values Scan ").iter().sum();
+    let alone = lines.iter().filter(|line| line.trim_start().starts_with("->  Result ")).count();
+    assert_eq!(given + u64::try_from(alone).unwrap(), 4, "{lines:#?}");
+    let upsert = "INSERT INTO tenants VALUES ($1, 'e'), ($2, 'f'), ($3, 'g') \
+                  ON CONFLICT (id) DO UPDATE SET name = excluded.name";
+    let sql = format!("{analyze} {upsert}");
+    let plan = client.query(&sql, &[&201_i64, &205_i64, &206_i64]).await.unwrap();
+    let conflicts = plan.iter().map(|row| row.get::<_, String>(0));
+    assert!(conflicts.filter(|line| line.contains("Conflicting Tuples: 1")).count() == 1);
+    let sql = format!("EXPLAIN (ANALYZE, FORMAT json) {three}").replace("(20", "(21");
+    let plan: serde_json::Value =
+        serde_json::from_str(&rows(&client, &sql).await.join("\n")).unwrap();
+    assert!(plan.to_string().matches("\"Actual Rows\"").count() > 3, "{plan:#}");
+    let names = "SELECT string_agg(name, ',' ORDER BY id) FROM tenants WHERE id > 200";
+    assert_eq!(rows(&client, names).await, ["e,b,c,d,f,g,a,b,c,d"]);
+    client.batch_execute("ROLLBACK").await.unwrap();
+
     let into = "EXPLAIN ANALYZE INSERT INTO tenants SELECT id + 200 FROM tenants";
     for (wrong, code) in [(into, "0A000"), ("EXPLAIN (FORMAT csv) TABLE tenants", "22023")] {
         let error = client.batch_execute(wrong).await.unwrap_err();

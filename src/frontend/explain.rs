@@ -7,12 +7,12 @@ use futures_util::future::BoxFuture;
 
 use super::select::values;
 use super::session::ClientSession;
-use super::writes::{params_of, part, whole};
+use super::writes::{of_fragment, params_of, part, whole};
 use crate::executor::{BindFrames, Bound, Cost, Fault, PullMode, PullRun, Spread};
 use crate::ids::{NodeId, ShardId};
 use crate::load::Access;
 use crate::planner::{self, ExplainedStep, StepPlan};
-use crate::router::{Explained, Route};
+use crate::router::{Explained, InsertRows, Route};
 use crate::sql::PlanForm;
 use crate::wire::Reply;
 
@@ -49,6 +49,9 @@ impl ClientSession {
         let mut shown = match &explained.route {
             Route::Write(shards) if explained.analyzes => {
                 self.analyze_write(steps, shards, (text, bound)).await?
+            }
+            Route::Insert(rows, shards) if explained.analyzes => {
+                self.analyze_rows(steps, (rows, shards), bound).await?
             }
             _ => {
                 let head = text.get(..explained.start).unwrap_or_default();
@@ -145,6 +148,27 @@ impl ClientSession {
             let node = step.nodes.first().map(|node| self.name_of(*node));
             let plan = node.and_then(|node| Some((node, plans.next()?)));
             StepPlan { line: step.line, plans: plan.into_iter().collect() }
+        });
+        Ok(shown.collect())
+    }
+
+    /// The same of an INSERT, each node its rows.
+    async fn analyze_rows(
+        &mut self,
+        steps: Vec<ExplainedStep>,
+        (rows, shards): (&InsertRows, &[ShardId]),
+        bound: Option<&Bound<'_, '_>>,
+    ) -> Result<Vec<StepPlan>, Fault> {
+        let fragments = planner::insert(rows, shards, &self.worker.engine.live_map.snapshot());
+        self.check_leaves(rows, &fragments).await?;
+        let parts = fragments.into_iter().map(|fragment| of_fragment(fragment, bound)).collect();
+        let spread = Spread { parts, describe: false, at_once: false };
+        let plans = self.session.run_analyzed(&spread, &mut self.client).await?;
+        let plans = spread.parts.iter().zip(plans);
+        let mut plans = plans.map(|(part, plan)| vec![(self.name_of(part.node), plan)]);
+        let shown = steps.into_iter().enumerate().map(|(at, step)| {
+            let plans = if at > 0 { plans.next() } else { None };
+            StepPlan { line: step.line, plans: plans.unwrap_or_default() }
         });
         Ok(shown.collect())
     }

@@ -224,7 +224,7 @@ pub(super) fn whole(text: &str, bound: Option<&Bound<'_, '_>>) -> BytesMut {
     }
 }
 
-fn of_fragment(fragment: Fragment, bound: Option<&Bound<'_, '_>>) -> SpreadPart {
+pub(super) fn of_fragment(fragment: Fragment, bound: Option<&Bound<'_, '_>>) -> SpreadPart {
     let Fragment { node, shards, text, params, rows } = fragment;
     let messages = match bound {
         None => query_message(&text),

@@ -46,8 +46,21 @@ pub fn explain(text: &str, explained: &Explained, map: &ShardMap) -> Vec<Explain
             steps.extend(on_shards(shards, statement, map));
             steps
         }
+        Route::Insert(rows, shards) => {
+            let mut steps = vec![ExplainedStep::alone(in_a_word(&explained.route))];
+            steps.extend(super::insert(rows, shards, map).iter().map(|part| of_rows(part, map)));
+            steps
+        }
         other => vec![ExplainedStep::alone(in_a_word(other))],
     }
+}
+
+/// What a node, or a leaf, gets of an INSERT's rows.
+fn of_rows(part: &super::Fragment, map: &ShardMap) -> ExplainedStep {
+    let shards: Vec<_> = part.shards.iter().map(|shard| format!("s{shard}")).collect();
+    let (node, count) = (&map.node(part.node).name, part.rows.len());
+    let rows = if count == 1 { "row" } else { "rows" };
+    ExplainedStep::alone(format!("  On {node} ({}): {count} {rows}", shards.join(" ")))
 }
 
 /// A step a node that owns some of the shards.

@@ -167,6 +167,11 @@ impl Keyed {
         Self { over: Over::No, otherwise, ..self }
     }
 
+    /// Whether it is an INSERT whose rows may belong on several nodes.
+    pub(super) fn splits_rows(&self) -> bool {
+        matches!(self.over, Over::Rows(_))
+    }
+
     /// The same, but refused where a write needs several nodes.
     pub(super) fn on_one_node(self) -> Self {
         let read = |route: &Route| {
@@ -274,13 +279,21 @@ impl Keyed {
         }
         let route = match (self.one_node(params), &self.otherwise) {
             (Err(_), Some(Route::Scatter(group))) => Ok(self.scatter(*group, params)),
-            (Err(_), Some(Route::Explain(explained))) => match explained.route {
-                Route::Scatter(group) => {
-                    let route = self.scatter(group, params);
-                    Ok(Route::Explain(Arc::new(Explained { route, ..**explained })))
-                }
-                _ => Ok(Route::Explain(Arc::clone(explained))),
-            },
+            (Err(error), Some(Route::Explain(explained))) => {
+                let route = match &explained.route {
+                    Route::Scatter(group) => self.scatter(*group, params),
+                    Route::Insert(rows, _) => match self.found(params) {
+                        Ok(Some(found)) => {
+                            let shards = found.iter().map(|(shard, _)| *shard).collect();
+                            Route::Insert(Arc::clone(rows), shards)
+                        }
+                        _ if explained.analyzes => return Err(error),
+                        _ => explained.route.clone(),
+                    },
+                    other => other.clone(),
+                };
+                Ok(Route::Explain(Arc::new(Explained { route, ..**explained })))
+            }
             (Err(_), Some(route)) => Ok(route.clone()),
             (route, _) => route,
         };

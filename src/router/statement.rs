@@ -195,7 +195,11 @@ fn explained(
     let wrap = |route| {
         let may_run = matches!(
             route,
-            Route::Scatter(_) | Route::ScatterOver(_) | Route::Pull(_) | Route::Write(_)
+            Route::Scatter(_)
+                | Route::ScatterOver(_)
+                | Route::Pull(_)
+                | Route::Write(_)
+                | Route::Insert(..)
         );
         let known = form != PlanForm::Unknown && (may_run || !analyzes);
         known.then(|| Arc::new(Explained { start, analyzes, form, route }))
@@ -203,7 +207,8 @@ fn explained(
     let route = match part {
         Part::Keyed(keyed) => {
             let plain = form == PlanForm::Text && !analyzes;
-            let mut keyed = if analyzes { keyed.on_one_node() } else { keyed.explainable() };
+            let in_steps = analyzes && !keyed.splits_rows();
+            let mut keyed = if in_steps { keyed.on_one_node() } else { keyed.explainable() };
             keyed.explain_lookups(plain, names.lookups);
             keyed.explain_otherwise(|route| wrap(route).map(Route::Explain));
             return Ok(Part::Keyed(keyed));
