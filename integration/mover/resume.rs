@@ -304,16 +304,17 @@ async fn a_merge_goes_on_with_what_is_left_of_each_shard() {
     first.stop().await;
     let still = shop.still().await;
     shop.request(&still, &Wanted::Merge { shards, to: Some(NodeId(1)) }).await;
+    // One segment a life: of several tables, of both shards. A key that a writer changes may start the copy
+    // anew, at any of them.
+    let client = shop.client(1).await;
+    let sql = "SELECT (SELECT count(*) FROM foreshard.segments WHERE copied IS NOT NULL) \
+               + (SELECT count(*) FROM foreshard.moves)";
+    let mut most = 0;
     for _ in 0..12 {
         live_until(&shop, "segment_copied").await;
+        most = most.max(rows(&client, sql).await[0].parse().unwrap());
     }
-    // One segment a life: of several tables, of both shards.
-    let client = shop.client(1).await;
-    let sql = "SELECT count(*) FROM foreshard.segments WHERE copied IS NOT NULL";
-    let noted: i64 = rows(&client, sql).await[0].parse().unwrap();
-    let sql = "SELECT count(*) FROM foreshard.moves";
-    let whole: i64 = rows(&client, sql).await[0].parse().unwrap();
-    assert!(noted + whole > 1, "{noted} segments, {whole} shards");
+    assert!(most > 1, "{most} segments or shards at once");
     let proxy = shop.proxy(Failpoints::default()).await;
     let mv = proxy.until_finished().await;
     assert_eq!(mv.state, State::Done, "{mv:#?}");
