@@ -1,7 +1,9 @@
 //! Cancel requests: they reach every connection at work for a session, and no other.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +14,6 @@ use crate::backend::Stream;
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, ServerError, SqlState, body, read_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// How long passing a cancel request on may take.
@@ -30,8 +31,9 @@ pub struct CancelTarget {
     doomed: AtomicBool,
     /// The client has asked for it during the statement under way.
     requested: AtomicBool,
-    /// Wakes who waits for other than a node.
-    asked: Notify,
+    /// Wakes the session where it waits for other than a node. A `Notify` would cost each wait for a
+    /// connection of a pool a place in its list.
+    waiting: Mutex<Option<Waker>>,
     /// Who waits for whom.
     deadlock: Mutex<Option<String>>,
 }
@@ -106,16 +108,23 @@ impl CancelTarget {
         &self,
         work: impl Future<Output = T>,
     ) -> Result<T, ServerError> {
-        let mut asked = pin!(self.asked.notified());
-        asked.as_mut().enable();
-        if !self.requested.load(Ordering::Relaxed) {
-            tokio::select! {
-                done = work => return Ok(done),
-                () = asked => {}
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
             }
-        }
-        let message = "canceling statement due to user request";
-        Err(ServerError::new(SqlState::QUERY_CANCELED, message))
+            let mut waiting = self.waiting.lock();
+            if !waiting.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                *waiting = Some(context.waker().clone());
+            }
+            // Looked at under the lock: a request sets it before it takes the waker.
+            if !self.requested.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            let message = "canceling statement due to user request";
+            Poll::Ready(Err(ServerError::new(SqlState::QUERY_CANCELED, message)))
+        })
+        .await
     }
 
     /// Passes a cancel request on to every connection that the session holds now.
@@ -127,7 +136,8 @@ impl CancelTarget {
             held.clone()
         };
         self.requested.store(true, Ordering::Relaxed);
-        self.asked.notify_waiters();
+        let waiting = self.waiting.lock().take();
+        waiting.into_iter().for_each(Waker::wake);
         for (node, key) in keys {
             pass_on(engine, node, key).await;
         }
