@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foreshard::backend::Config;
@@ -115,6 +114,20 @@ async fn a_wrong_key_cancels_nothing() {
     slept.0.unwrap();
 }
 
+/// Does `work` while requests come to cancel what the client does, one behind the other with a pause.
+async fn under_requests<T>(client: &Client, pause: Duration, work: impl Future<Output = T>) -> T {
+    let token = client.cancel_token();
+    let requests = async {
+        while token.cancel_query(NoTls).await.is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = requests => panic!("a cancel request did not come through"),
+    }
+}
+
 #[tokio::test]
 async fn who_waits_for_a_connection_is_cancelled() {
     let database = TestDatabase::create(1).await;
@@ -126,12 +139,8 @@ async fn who_waits_for_a_connection_is_cancelled() {
     for holder in &holders {
         holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
     }
-    let token = client.cancel_token();
-    let (asked, ()) = tokio::join!(timeout(LIMIT / 4, client.batch_execute("SELECT 1")), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        token.cancel_query(NoTls).await.unwrap();
-    });
-    let error = asked.unwrap().unwrap_err();
+    let asked = timeout(LIMIT / 4, client.batch_execute("SELECT 1"));
+    let error = under_requests(&client, Duration::ZERO, asked).await.unwrap().unwrap_err();
     assert_eq!(error.code().unwrap().code(), "57014", "{error:?}");
     drop(holders);
     assert_eq!(rows(&client, "SELECT 1").await, ["1"]);
@@ -158,17 +167,7 @@ async fn no_session_ends_by_cancel_requests_at_any_time() {
     let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
     let proxy = TestProxy::start(&database, policy).await;
     let client = proxy.client().await;
-    let (token, stop) = (client.cancel_token(), AtomicBool::new(false));
-    let cancel = async {
-        while !stop.load(Ordering::Relaxed) {
-            token.cancel_query(NoTls).await.unwrap();
-        }
-    };
-    let work = async {
-        settings_are_kept(&client).await;
-        stop.store(true, Ordering::Relaxed);
-    };
-    tokio::join!(cancel, work);
+    under_requests(&client, Duration::ZERO, settings_are_kept(&client)).await;
 }
 
 #[tokio::test]
@@ -191,13 +190,6 @@ async fn cancel_requests_at_any_time_lose_and_double_no_write() {
         "INSERT INTO t SELECT i, 0 FROM generate_series(1, 24) i",
     ];
     let (_database, proxy, client) = TestProxy::over_three(POLICY, &setup).await;
-    let (token, stop) = (client.cancel_token(), AtomicBool::new(false));
-    let cancel = async {
-        while !stop.load(Ordering::Relaxed) {
-            token.cancel_query(NoTls).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(4)).await;
-        }
-    };
     let (mut done, mut cancelled) = (0, 0);
     let work = async {
         for round in 0..150_i64 {
@@ -218,9 +210,8 @@ async fn cancel_requests_at_any_time_lose_and_double_no_write() {
             cancelled += 1;
             while client.batch_execute("ROLLBACK").await.is_err() {}
         }
-        stop.store(true, Ordering::Relaxed);
     };
-    tokio::join!(cancel, work);
+    under_requests(&client, Duration::from_millis(4), work).await;
     let found = rows(&proxy.client().await, "SELECT DISTINCT n FROM t").await;
     assert_eq!(found, [done.to_string()], "{cancelled} were cancelled");
     assert!(done > 0 && cancelled > 0, "{done} done, {cancelled} cancelled");
