@@ -1,6 +1,9 @@
 //! ON CONFLICT where a lookup knows what conflicts, beside one PostgreSQL that has the constraint.
 
+use std::time::Duration;
+
 use foreshard::runtime::Tasks;
+use foreshard::shard_map::KeyValue;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::shop::{Shop, TABLES};
@@ -123,6 +126,35 @@ async fn parameters_conflict_by_a_lookup_too() {
         assert_eq!(answers[0], answers[1]);
     }
     shop.lookups_fit().await;
+}
+
+#[tokio::test]
+async fn a_row_that_shows_later_than_its_entry_is_changed_once_it_shows() {
+    let shop = Shop::start().await;
+    let map = shop.proxy.proxy.engine.live_map.snapshot();
+    let node = |group, key| map.node_of(shop.shard_of(group, key)).index();
+    // As a transaction of another client's that is committed on the lookup's node first.
+    let direct = async |node| {
+        let client = shop.database.client(node).await;
+        client.batch_execute("SET session_replication_role = replica").await.unwrap();
+        client
+    };
+    let row = direct(node(0, KeyValue::Int(3))).await;
+    let insert = "BEGIN; INSERT INTO users VALUES (3, 1, 'late', NULL, '1')";
+    row.batch_execute(insert).await.unwrap();
+    let entry = direct(node(1, KeyValue::Text(b"late".to_vec()))).await;
+    entry.batch_execute("INSERT INTO users_by_email VALUES ('late', 3)").await.unwrap();
+    let upsert = "INSERT INTO users VALUES (7, 1, 'late', NULL, '1') ON CONFLICT (email) \
+                  DO UPDATE SET name = users.name::int + 1 RETURNING tenant_id, name";
+    let committed = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        row.batch_execute("COMMIT").await.unwrap();
+    };
+    let (found, ()) = tokio::join!(rows(&shop.client, upsert), committed);
+    assert_eq!(found, ["3|2"]);
+    // One that never shows is not passed over.
+    row.batch_execute("DELETE FROM users WHERE id = 1").await.unwrap();
+    assert_eq!(shop.fails(upsert).await, "40001");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

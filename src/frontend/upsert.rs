@@ -2,6 +2,9 @@
 //! for the others what is there is changed, or nothing is done.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::capture::Answer;
 use super::select::values;
@@ -14,8 +17,10 @@ use crate::wire::{ServerError, SqlState};
 
 /// The most rows of such a statement.
 const ROWS_MAX: usize = 10_000;
-/// How often a row is tried whose value comes and goes.
-const TRIES_MAX: usize = 20;
+/// How often a row is tried whose value comes and goes, or which its node does not show yet.
+const TRIES_MAX: u32 = 20;
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A row: its values of the lookups, and its key where that is known.
 struct Row {
@@ -112,7 +117,7 @@ impl ClientSession {
             return Err(ServerError::new(SqlState("21000"), message).into());
         }
         let sql = UpsertSql(run.upsert);
-        for _ in 0..TRIES_MAX {
+        for attempt in 0..TRIES_MAX {
             let Some(key) = self.session.holder(lookup, value).await? else {
                 let wanted = std::slice::from_ref(&entry);
                 if self.session.free_values(lookup, wanted).await?.contains(value) {
@@ -124,6 +129,11 @@ impl ClientSession {
                 continue;
             };
             let found = [vec![value.clone()], key].concat();
+            if self.fetch(&sql.lock(&found), None).await?.rows.is_empty() {
+                // Who has made it is committed on the lookup's node, and on the row's soon.
+                sleep(PAUSE_MAX.min(Duration::from_millis(1 << attempt))).await;
+                continue;
+            }
             let Some(update) = sql.update(row.at, &found, &run.kinds) else { return Ok(()) };
             let bound = run.bound;
             let change =
@@ -139,8 +149,9 @@ impl ClientSession {
             }
             return Ok(());
         }
-        let message = "could not serialize access: a value came and went again and again";
-        Err(ServerError::new(SqlState::SERIALIZATION_FAILURE, message).into())
+        let message = "could not serialize access: the row that conflicts is not seen";
+        let error = ServerError::new(SqlState::SERIALIZATION_FAILURE, message);
+        Err(error.with_hint("Try the transaction again.").into())
     }
 
     /// Inserts rows of which it is known that no lookup speaks against them.

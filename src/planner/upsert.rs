@@ -94,6 +94,11 @@ impl UpsertSql<'_> {
         ))
     }
 
+    /// Gives that row if it is seen, and keeps others from changing it.
+    pub fn lock(&self, found: &[String]) -> String {
+        format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.target(), self.is_it(found))
+    }
+
     /// What RETURNING gives of that row.
     pub fn returning(&self, found: &[String]) -> Option<String> {
         let list = self.text(self.0.conflict.returning.as_ref()?);
