@@ -9,6 +9,8 @@
     reason = "a test fails by a panic"
 )]
 
+#[path = "lookup/counted.rs"]
+mod counted;
 #[path = "lookup/definitions.rs"]
 mod definitions;
 #[path = "lookup/moves.rs"]
