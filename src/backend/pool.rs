@@ -22,7 +22,7 @@ use super::{
     Moment, NodeAddress, Oids, PoolMode, Ticket,
 };
 use crate::ids::NodeId;
-use crate::runtime::Tasks;
+use crate::runtime::{Tasks, aside};
 
 /// A bounded pool. Statements that find it empty wait in the order in which they came.
 #[derive(Debug)]
@@ -145,8 +145,7 @@ impl Pool {
         let place = self.place(deadline).await?;
         match self.take_ready(self.shelf.lock(), ticket, place) {
             Ok(guard) => Ok(guard),
-            // The rare rest is large: who only waits for a turn, as many do, does not pay for it.
-            Err(place) => Box::pin(self.make_ready(ticket, place, deadline)).await,
+            Err(place) => aside(|| self.make_ready(ticket, place, deadline)).await,
         }
     }
 

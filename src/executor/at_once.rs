@@ -8,6 +8,7 @@ use super::session::Member;
 use super::{Client, Fault, Session};
 use crate::backend::{Guard, rows_of, share};
 use crate::ids::NodeId;
+use crate::runtime::aside;
 use crate::wire::{TransactionStatus, frame_at};
 
 /// Before the body of a frame.
@@ -105,7 +106,7 @@ impl Session {
             return Ok(None);
         }
         if !client.flush_at_once()? {
-            client.flush().await?;
+            aside(|| client.flush()).await?;
         }
         poll_fn(|context| guard.poll_receive(context)).await?;
         let waits = self.may_have_left_something();

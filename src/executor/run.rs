@@ -12,6 +12,7 @@ use super::session::Member;
 use super::{Client, Fault, Session};
 use crate::ids::{NodeId, ShardId};
 use crate::load::{Access, Sample, Work};
+use crate::runtime::{apart, aside};
 use crate::wire::{TransactionStatus, put_frame, put_query};
 
 /// What a statement touched and cost, for the counters of the load.
@@ -97,7 +98,7 @@ impl Session {
         let member = &mut self.members[at];
         let sent = member.send_at_once(messages)?;
         if sent < messages.len() {
-            member.send_rest(messages, sent).await?;
+            aside(|| member.send_rest(messages, sent)).await?;
         }
         Ok(at)
     }
@@ -114,7 +115,7 @@ impl Session {
         let at = self.ask_for(client, node, query).await?;
         let answered = match self.answer_at_once(at, client).await? {
             Some(bytes) => bytes,
-            None => answer_query(&mut self.members[at], client).await?,
+            None => apart(answer_query(&mut self.members[at], client)).await?,
         };
         self.record(node, cost, started.elapsed(), query.len() as u64 + answered);
         if !self.settle_at_once(node) {
@@ -137,7 +138,7 @@ impl Session {
         let at = self.ask_for(client, node, messages).await?;
         let answered = match self.answer_at_once(at, client).await? {
             Some(bytes) => bytes,
-            None => answer_exchange(&mut self.members[at], client, rewrite).await?,
+            None => apart(answer_exchange(&mut self.members[at], client, rewrite)).await?,
         };
         self.record(node, cost, started.elapsed(), messages.len() as u64 + answered);
         if !self.settle_at_once(node) {
@@ -247,7 +248,7 @@ impl Session {
     /// held if it is over.
     pub async fn settle(&mut self, node: NodeId) -> Result<(), Fault> {
         match self.note_seen(node) {
-            Some(TransactionStatus::Idle) => self.finish().await,
+            Some(TransactionStatus::Idle) => apart(self.finish()).await,
             Some(TransactionStatus::Failed) => {
                 self.adopt_block(node);
                 self.fail();

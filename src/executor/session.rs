@@ -14,6 +14,7 @@ use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket, share};
 use crate::ids::NodeId;
 use crate::load::Sample;
 use crate::router::Leaves;
+use crate::runtime::aside;
 use crate::wire::{ServerError, SqlState, TransactionStatus, put_command};
 
 /// The nodes' side of one client session.
@@ -326,13 +327,13 @@ impl Session {
     pub(super) async fn place_of(&mut self, node: NodeId) -> Result<usize, Fault> {
         // In the middle of an exchange it is too late to look, and nothing new is read.
         if self.engine.doubts.any() && !self.is_busy(node) {
-            self.engine.certain(node).await?;
+            aside(|| self.engine.certain(node)).await?;
         }
         let held = self.members.iter().position(|member| member.node == node);
         let index = match held {
             Some(index) if self.has_settings_at(index) => index,
             Some(index) => {
-                self.members[index].guard.adopt(&self.settings).await?;
+                aside(|| self.members[index].guard.adopt(&self.settings)).await?;
                 index
             }
             None => self.join(node).await?,
@@ -380,7 +381,7 @@ impl Session {
             self.settings = learned;
         }
         if !share(&mut guard.settings, &mut self.settings) {
-            guard.adopt(&self.settings).await?;
+            aside(|| guard.adopt(&self.settings)).await?;
         }
         Ok(self.add(node, guard))
     }

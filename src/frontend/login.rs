@@ -19,6 +19,7 @@ use super::worker::Worker;
 use crate::backend::Stream;
 use crate::cluster::Presence;
 use crate::executor::{Client, ClientError};
+use crate::runtime::aside;
 use crate::wire::{ClientKey, Malformed, ServerError, SqlState};
 
 /// How long another proxy may take to pass a cancel request on.
@@ -26,7 +27,7 @@ const HAND_ON: Duration = Duration::from_secs(5);
 
 /// Serves one client from its first byte to its last.
 pub(super) async fn serve(worker: Arc<Worker>, arrival: Arrival, _connection: Seat) {
-    match Box::pin(serve_client(worker, arrival)).await {
+    match aside(|| serve_client(worker, arrival)).await {
         Ok(()) => {}
         Err(ClientError::Broken(error)) => tracing::debug!(%error, "a client went away"),
         Err(ClientError::Malformed(error)) => tracing::info!(%error, "a client was closed"),
@@ -37,8 +38,8 @@ async fn serve_client(worker: Arc<Worker>, arrival: Arrival) -> Result<(), Clien
     let (stream, origin) = arrival.open()?;
     let admission = worker.admission.load_full();
     let deadline = Instant::now() + admission.limits.login_timeout();
-    let login = log_in((&worker, &admission), stream, origin, deadline);
-    let logged_in = timeout_at(deadline, Box::pin(login)).await;
+    let login = aside(|| log_in((&worker, &admission), stream, origin, deadline));
+    let logged_in = aside(|| timeout_at(deadline, login)).await;
     let Ok(logged_in) = logged_in else {
         tracing::info!("a client took too long to log in");
         return Ok(());
@@ -46,10 +47,12 @@ async fn serve_client(worker: Arc<Worker>, arrival: Arrival) -> Result<(), Clien
     match logged_in? {
         None => Ok(()),
         Some((LoggedIn::Console(client, console), _seat)) => {
-            console::serve(client, &*console, worker.tasks.token()).await
+            aside(|| console::serve(client, &*console, worker.tasks.token())).await
         }
         Some((LoggedIn::Session(mut session), _seat)) => match session.serve().await {
-            Err(ClientError::Malformed(fault)) => tell_malformed(&mut session.client, fault).await,
+            Err(ClientError::Malformed(fault)) => {
+                aside(|| tell_malformed(&mut session.client, fault)).await
+            }
             ended => ended,
         },
     }

@@ -22,7 +22,7 @@ use crate::executor::{Client, ClientError, Cost, Fault, Session};
 use crate::ids::NodeId;
 use crate::load::{Access, Sieve};
 use crate::router::{Leaves, TextShape};
-use crate::runtime::Stopped;
+use crate::runtime::{Stopped, apart, aside};
 use crate::wire::{
     FIRST_USER_OID, Frame, Malformed, Reader, Reply, ServerError, SqlState, TransactionStatus,
     as_fatal, read_query,
@@ -146,8 +146,8 @@ impl ClientSession {
             self.alone = false;
             if matches!(frame.tag, b'd' | b'c' | b'f') && self.starts_copy() {
                 // The COPY that it belongs to is still to be sent.
-                if let Err(fault) = self.on_flush().await {
-                    self.fail_batch(fault).await?;
+                if let Err(fault) = aside(|| self.on_flush()).await {
+                    aside(|| self.fail_batch(fault)).await?;
                 }
                 continue;
             }
@@ -156,11 +156,13 @@ impl ClientSession {
                 b'X' => return Ok(()),
                 // After an error everything up to `Sync` is skipped, whatever it is.
                 b'Q' | b'F' if self.batch.skipping => {}
-                b'Q' => self.query(&message).await?,
+                b'Q' => apart(self.query(&message)).await?,
                 // A COPY that has failed meanwhile: what the client still sends is dropped.
                 b'd' | b'c' | b'f' => {}
-                b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(&message).await?,
-                b'F' => self.function_call(&message).await?,
+                b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
+                    apart(self.extended(&message)).await?;
+                }
+                b'F' => aside(|| self.function_call(&message)).await?,
                 _ => {
                     let error = ServerError::fatal(
                         SqlState::PROTOCOL_VIOLATION,
@@ -194,7 +196,7 @@ impl ClientSession {
                 };
                 let run = self.session.run_query(node, &message, &mut self.client, &cost);
                 if let Err(fault) = run.await {
-                    self.tell_ready(fault).await?;
+                    aside(|| self.tell_ready(fault)).await?;
                 }
                 Ok(true)
             }
@@ -215,13 +217,13 @@ impl ClientSession {
             }
             let idle = !self.session.in_transaction() && (self.alone || self.batch.is_empty());
             if idle && self.session.holds_any() {
-                self.relay_notifications().await?;
+                aside(|| self.relay_notifications()).await?;
             }
             if !self.client.flush_at_once()? {
-                self.client.flush().await?;
+                aside(|| self.client.flush()).await?;
             }
             if idle && self.session.holds_any() {
-                if let Some(ended) = self.hear(stopped).await? {
+                if let Some(ended) = aside(|| self.hear(stopped)).await? {
                     return Ok(ended);
                 }
                 continue;

@@ -13,6 +13,7 @@ use super::statements::Prepared;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
 use crate::router::{Params, Template};
+use crate::runtime::{apart, aside};
 use crate::wire::{Bind, FIRST_USER_OID, Parse, frame_at};
 
 /// A Describe of the unnamed portal.
@@ -92,8 +93,8 @@ impl ClientSession {
         };
         let mut sent = self.sent(&errand, exchange, &messages);
         if let Sent::Later = sent {
-            if let Err(fault) = self.session.member(errand.node).await {
-                self.tell_ready(fault).await?;
+            if let Err(fault) = apart(self.session.member(errand.node)).await {
+                aside(|| self.tell_ready(fault)).await?;
                 return Ok(true);
             }
             sent = self.sent(&errand, exchange, &messages);
@@ -107,7 +108,7 @@ impl ClientSession {
             }
         };
         if let Err(fault) = self.run_errand(errand, &messages, instead).await {
-            self.tell_ready(fault).await?;
+            aside(|| self.tell_ready(fault)).await?;
         }
         Ok(true)
     }
