@@ -3,13 +3,16 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use foreshard::backend::Config;
 use support::{TestDatabase, TestProxy, eventually, rows};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{CancelToken, Client, NoTls};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -19,6 +22,14 @@ async fn waiting(client: &Client, wait: &str) -> String {
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {wait}"
     );
     rows(client, &sql).await.remove(0)
+}
+
+/// Asks for a cancel as libpq does, which waits until the server closes: the request is carried out by
+/// then, and hits no later statement. The driver's own `cancel_query` does not wait.
+async fn cancel(token: &CancelToken, proxy: &TestProxy) {
+    let mut stream = TcpStream::connect(proxy.proxy.address).await.unwrap();
+    token.cancel_query_raw(&mut stream, NoTls).await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0, "no word comes back");
 }
 
 #[tokio::test]
@@ -39,7 +50,7 @@ async fn of_several_clients_only_the_one_that_asked_is_cancelled() {
         })
         .await;
         for token in [&tokens[1], &tokens[4]] {
-            token.cancel_query(NoTls).await.unwrap();
+            cancel(token, &proxy).await;
         }
         eventually("two woke", LIMIT, || async {
             (waiting(&node, asleep).await == "4").then_some(())
@@ -52,7 +63,7 @@ async fn of_several_clients_only_the_one_that_asked_is_cancelled() {
     }
     // Nobody is hit by a request that comes late, or for a client that rests.
     for token in &tokens {
-        token.cancel_query(NoTls).await.unwrap();
+        cancel(token, &proxy).await;
     }
     for client in &clients {
         for _ in 0..20 {
@@ -82,7 +93,7 @@ async fn a_cancel_reaches_all_nodes_of_a_statement_over_several() {
             })
             .await;
         }
-        token.cancel_query(NoTls).await.unwrap();
+        cancel(&token, &proxy).await;
     });
     assert_eq!(read.unwrap_err().code().unwrap().code(), "57014");
     for node in &nodes {
@@ -105,27 +116,34 @@ async fn a_wrong_key_cancels_nothing() {
     let slept = tokio::join!(client.batch_execute("SELECT pg_sleep(1)"), async {
         for secret in 0..50 {
             let key = foreshard::wire::CancelKey { pid: 1, secret };
-            let mut stream = tokio::net::TcpStream::connect(proxy.proxy.address).await.unwrap();
+            let mut stream = TcpStream::connect(proxy.proxy.address).await.unwrap();
             tokio::io::AsyncWriteExt::write_all(&mut stream, &key.packet()).await.unwrap();
-            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
-            assert_eq!(read.unwrap_or(0), 0, "it is closed without a word");
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0, "it is closed without a word");
         }
     });
     slept.0.unwrap();
 }
 
 /// Does `work` while requests come to cancel what the client does, one behind the other with a pause.
-async fn under_requests<T>(client: &Client, pause: Duration, work: impl Future<Output = T>) -> T {
-    let token = client.cancel_token();
+/// None is under way afterwards.
+async fn under_requests<T>(
+    (client, proxy): (&Client, &TestProxy),
+    pause: Duration,
+    work: impl Future<Output = T>,
+) -> T {
+    let (token, at_work) = (client.cancel_token(), Cell::new(true));
     let requests = async {
-        while token.cancel_query(NoTls).await.is_ok() {
+        while at_work.get() {
+            cancel(&token, proxy).await;
             tokio::time::sleep(pause).await;
         }
     };
-    tokio::select! {
-        done = work => done,
-        () = requests => panic!("a cancel request did not come through"),
-    }
+    let work = async {
+        let done = work.await;
+        at_work.set(false);
+        done
+    };
+    tokio::join!(work, requests).0
 }
 
 #[tokio::test]
@@ -140,7 +158,8 @@ async fn who_waits_for_a_connection_is_cancelled() {
         holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
     }
     let asked = timeout(LIMIT / 4, client.batch_execute("SELECT 1"));
-    let error = under_requests(&client, Duration::ZERO, asked).await.unwrap().unwrap_err();
+    let error =
+        under_requests((&client, &proxy), Duration::ZERO, asked).await.unwrap().unwrap_err();
     assert_eq!(error.code().unwrap().code(), "57014", "{error:?}");
     drop(holders);
     assert_eq!(rows(&client, "SELECT 1").await, ["1"]);
@@ -167,7 +186,7 @@ async fn no_session_ends_by_cancel_requests_at_any_time() {
     let policy = "groups: {g: {key: bigint, shards: 4, tables: {t: id}}}";
     let proxy = TestProxy::start(&database, policy).await;
     let client = proxy.client().await;
-    under_requests(&client, Duration::ZERO, settings_are_kept(&client)).await;
+    under_requests((&client, &proxy), Duration::ZERO, settings_are_kept(&client)).await;
 }
 
 #[tokio::test]
@@ -211,7 +230,7 @@ async fn cancel_requests_at_any_time_lose_and_double_no_write() {
             while client.batch_execute("ROLLBACK").await.is_err() {}
         }
     };
-    under_requests(&client, Duration::from_millis(4), work).await;
+    under_requests((&client, &proxy), Duration::from_millis(4), work).await;
     let found = rows(&proxy.client().await, "SELECT DISTINCT n FROM t").await;
     assert_eq!(found, [done.to_string()], "{cancelled} were cancelled");
     assert!(done > 0 && cancelled > 0, "{done} done, {cancelled} cancelled");
