@@ -29,7 +29,7 @@ dist: setup
 
 test: setup
 	@bash integration/setup/install.sh etcd
-	cargo test
+	cargo test --no-fail-fast
 
 check: setup
 	@bash integration/setup/install.sh etcd

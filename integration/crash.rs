@@ -32,6 +32,7 @@ struct Mortal {
 impl Mortal {
     async fn new() -> Self {
         let deployment = Deployment::new(2).await;
+        deployment.detaches_plainly();
         let serving = deployment.serve().await;
         deployment.load().await;
         serving.stop(&deployment).await;

@@ -76,10 +76,14 @@ async fn a_shard_moves_back_and_forth() {
 async fn resumes_after(failpoint: &str) {
     let shop = Shop::create().await;
     let writers = Writers::start(&shop, 2).await;
-    // Somebody on another shard keeps plain detachment off.
+    // Somebody on another shard keeps plain detachment off; else a busy machine must not.
     let concurrent = CONCURRENT_FAILPOINTS.contains(&failpoint);
     let _reader = if concurrent { Some(shop.idle_reader().await) } else { None };
-    let dying = shop.proxy(Failpoints::stopping_at(failpoint)).await;
+    let dying = if concurrent {
+        shop.proxy(Failpoints::stopping_at(failpoint)).await
+    } else {
+        shop.plainly(Failpoints::stopping_at(failpoint)).await
+    };
     shop.request_move(&dying).await;
     dying.until_dead().await;
     let proxy = shop.proxy(Failpoints::default()).await;

@@ -18,6 +18,7 @@ use super::support::TestNodes;
 async fn dies_at_each(mut source_dies: bool) {
     let mut nodes = TestNodes::start(2).await;
     let deployment = over(&nodes).await;
+    deployment.detaches_plainly();
     let serving = deployment.serve().await;
     deployment.load().await;
     serving.stop(&deployment).await;

@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shop;
 
+/// How often a record is looked at, and how many times: a busy machine takes its time.
+const PAUSE: Duration = Duration::from_millis(30);
+const TRIES: usize = 8_000;
+
 /// One proxy process.
 #[derive(Clone)]
 pub struct Proxy {
@@ -44,6 +48,12 @@ impl Shop {
     pub async fn reversible(&self, failpoints: Failpoints, reversible_ms: u64) -> Proxy {
         let nodes = self.database.nodes.clone();
         self.over(nodes, failpoints, reversible_ms).await
+    }
+
+    /// The same where a switch waits so long for its locks that it detaches plainly on a busy machine too.
+    pub async fn plainly(&self, failpoints: Failpoints) -> Proxy {
+        let config = Config { lock_timeout_ms: 5_000, reversible_ms: 0, ..config() };
+        self.with(self.database.nodes.clone(), failpoints, config).await
     }
 
     /// The same where the first node does not answer.
@@ -133,30 +143,30 @@ impl Shop {
 impl Proxy {
     /// The newest move's record, when it satisfies `wanted`.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Move) -> bool) -> Move {
-        for _ in 0..2_400 {
+        for _ in 0..TRIES {
             let moves = self.catalog.list::<Move>().await.unwrap();
             if let Some(last) = moves.last().filter(|mv| wanted(&mv.record)) {
                 return last.record.clone();
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(PAUSE).await;
         }
         let last = self.catalog.list::<Move>().await.unwrap();
-        panic!("not {what} within two minutes: {:#?}", last.last().map(|mv| &mv.record));
+        panic!("not {what} within four minutes: {:#?}", last.last().map(|mv| &mv.record));
     }
 
     /// The record of a move, when it is in this state.
     pub async fn until_in(&self, id: MoveId, state: State) -> Move {
         let mut last = None;
-        for _ in 0..2_400 {
+        for _ in 0..TRIES {
             let stored = self.catalog.get::<Move>(&format!("{:020}", id.0)).await.unwrap();
             last = stored.map(|stored| stored.record);
             match &last {
                 Some(mv) if mv.state == state => return mv.clone(),
                 Some(mv) if mv.is_finished() => break,
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => tokio::time::sleep(PAUSE).await,
             }
         }
-        panic!("move {id} is not {state}: {last:#?}");
+        panic!("move {id} is not {state}, within four minutes: {last:#?}");
     }
 
     /// The way back of the newest switch, once the move that switched is done.
