@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foreshard::runtime::Tasks;
 use foreshard::shard_map::KeyValue;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::shop::{Shop, TABLES};
 use crate::support::{TestDatabase, rows};
@@ -155,6 +155,14 @@ async fn a_row_that_shows_later_than_its_entry_is_changed_once_it_shows() {
     // One that never shows is not passed over.
     row.batch_execute("DELETE FROM users WHERE id = 1").await.unwrap();
     assert_eq!(shop.fails(upsert).await, "40001");
+    // Nor waited for longer than the client wants.
+    let token = shop.client.cancel_token();
+    let cancelled = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(NoTls).await.unwrap();
+    };
+    let (code, ()) = tokio::join!(shop.fails(upsert), cancelled);
+    assert_eq!(code, "57014");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

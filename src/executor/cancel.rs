@@ -9,12 +9,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::Engine;
+use super::{Engine, Session};
 use crate::backend::Stream;
 use crate::ids::NodeId;
 use crate::wire::{CancelKey, ServerError, SqlState, body, read_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long passing a cancel request on may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -141,6 +141,16 @@ impl CancelTarget {
         for (node, key) in keys {
             pass_on(engine, node, key).await;
         }
+    }
+}
+
+impl Session {
+    /// Waits before another try; a cancel request ends that.
+    ///
+    /// # Errors
+    /// 57014: it was cancelled.
+    pub async fn pause(&self, pause: Duration) -> Result<(), ServerError> {
+        self.cancel.unless_cancelled(sleep(pause)).await
     }
 }
 

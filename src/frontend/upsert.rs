@@ -4,8 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::capture::Answer;
 use super::select::values;
 use super::session::ClientSession;
@@ -131,7 +129,7 @@ impl ClientSession {
             let found = [vec![value.clone()], key].concat();
             if self.fetch(&sql.lock(&found), None).await?.rows.is_empty() {
                 // Who has made it is committed on the lookup's node, and on the row's soon.
-                sleep(PAUSE_MAX.min(Duration::from_millis(1 << attempt))).await;
+                self.session.pause(PAUSE_MAX.min(Duration::from_millis(1 << attempt))).await?;
                 continue;
             }
             let Some(update) = sql.update(row.at, &found, &run.kinds) else { return Ok(()) };
