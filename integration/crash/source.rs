@@ -28,9 +28,7 @@ pub(super) async fn over(nodes: &TestNodes) -> Deployment {
 /// With rows that take some seconds to copy, in segments.
 async fn deployment(nodes: &TestNodes) -> (Deployment, Written) {
     let deployment = over(nodes).await;
-    let text = std::fs::read_to_string(&deployment.config).unwrap();
-    let slowly = "mover: { copy_segment_bytes: 40000, copy_bytes_per_second: 60000,";
-    std::fs::write(&deployment.config, text.replace("mover: {", slowly)).unwrap();
+    deployment.set("mover", "copy_segment_bytes: 40000, copy_bytes_per_second: 60000");
     let serving = deployment.serve().await;
     deployment.load().await;
     let client = deployment.client().await;

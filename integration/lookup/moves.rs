@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_postgres::Client;
 
-use crate::shop::Shop;
+use crate::shop::{Shop, seed};
 use crate::support::rows;
 
 /// Writes users of one tenant, one after the other, until it is told to stop; how many statements
@@ -98,9 +98,7 @@ async fn contend(client: Client, seed: u64) -> u32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_want_the_same_values_leave_lookups_that_fit() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(rand::random);
-    eprintln!("SEED={seed}");
+    let seed = seed();
     let shop = Shop::start().await;
     let tasks = Tasks::new();
     let mut clients = Vec::new();

@@ -33,6 +33,14 @@ pub const LOOKUPS: [&str; 2] = [
      PRIMARY KEY (city, tenant_id))",
 ];
 
+/// What random statements come of: that of the environment, or a new one; it is told.
+pub fn seed() -> u64 {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random);
+    eprintln!("SEED={seed}");
+    seed
+}
+
 /// The proxy and its nodes.
 pub struct Shop {
     pub database: TestDatabase,

@@ -91,21 +91,24 @@ impl Deployment {
         std::fs::write(&self.config, text).unwrap();
     }
 
+    /// Sets keys of a section of the configuration that is there, from its next start on.
+    pub fn set(&self, section: &str, keys: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        let begin = format!("{section}: {{");
+        assert!(text.contains(&begin), "{text}");
+        let text = text.replacen(&begin, &format!("{begin} {keys},"), 1);
+        std::fs::write(&self.config, text).unwrap();
+    }
+
     /// From its next start on, no statement is sent to a partition itself.
     pub fn without_leaf_plans(&self) {
-        let text = std::fs::read_to_string(&self.config).unwrap();
-        assert!(text.contains("executor: {"), "{text}");
-        let text = text.replacen("executor: {", "executor: { leaf_plans: false,", 1);
-        std::fs::write(&self.config, text).unwrap();
+        self.set("executor", "leaf_plans: false");
     }
 
     /// From its next start on, a switch waits so long for its locks that it detaches plainly on a busy
     /// machine too.
     pub fn detaches_plainly(&self) {
-        let text = std::fs::read_to_string(&self.config).unwrap();
-        assert!(text.contains("mover: {"), "{text}");
-        let text = text.replacen("mover: {", "mover: { lock_timeout_ms: 5000,", 1);
-        std::fs::write(&self.config, text).unwrap();
+        self.set("mover", "lock_timeout_ms: 5000");
     }
 
     /// Makes the tables and an account for every tenant, through the proxy.
