@@ -30,6 +30,9 @@ pub struct Config {
     pub connections_max: u32,
     /// Prepared statements that a connection keeps; those that were used longest ago go first.
     pub prepared_statements_max: usize,
+    /// How many reads of one row or few, of different sessions, may share a round trip of a connection;
+    /// 1 for none.
+    pub shared_reads_max: u32,
     /// When a session's connection may serve another one.
     pub pool_mode: PoolMode,
 }
@@ -60,6 +63,7 @@ impl Default for Config {
             node_connections_max: 200,
             connections_max: 1_000,
             prepared_statements_max: 500,
+            shared_reads_max: 8,
             pool_mode: PoolMode::Transaction,
         }
     }

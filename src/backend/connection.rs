@@ -47,6 +47,8 @@ pub struct Connection {
     pub trace: Trace,
     /// Statements of the proxy's own under way whose answers come first, and that nobody is told of.
     pub(super) own_commands: usize,
+    /// Answers for other sessions come behind the one that is outstanding ([`super::Trip`]).
+    pub(super) shared: bool,
     /// Since when it has been open.
     pub opened_at: Moment,
     /// Since when it has been idle.
@@ -229,7 +231,7 @@ impl Connection {
 
     /// Whether it can go back to its pool: idle, nothing outstanding.
     pub(super) fn is_clean(&self) -> bool {
-        self.status == Some(TransactionStatus::Idle) && self.incoming.is_empty()
+        self.status == Some(TransactionStatus::Idle) && self.incoming.is_empty() && !self.shared
     }
 
     /// Whether the node has closed it or said something while it was idle.

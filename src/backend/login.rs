@@ -79,6 +79,7 @@ impl Connection {
             prepared: PreparedNumbers::default(),
             trace: Trace::default(),
             own_commands: 0,
+            shared: false,
             opened_at: Moment::now(),
             idle_since: Moment::now(),
         }

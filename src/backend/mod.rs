@@ -28,6 +28,7 @@ mod shelf;
 mod stream;
 mod ticket;
 mod tls;
+mod trip;
 mod turns;
 
 pub use address::{NodeAddress, Password};
@@ -53,3 +54,4 @@ pub use stream::Stream;
 use ticket::TicketId;
 pub use ticket::{StillLooking, Ticket, Trace};
 pub use tls::{NodeTls, TlsFiles, TlsMode, authorities, certificates, revocations};
+pub use trip::{Ride, Trip};

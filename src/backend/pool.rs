@@ -17,6 +17,7 @@ use super::limits::{NodeLimit, Slot};
 use super::place::Place;
 use super::shelf::{Idle, Pick, Shelf, is_fresh, is_over};
 use super::ticket::Look;
+use super::trip::Platform;
 use super::{
     BackendError, Config, ConnectError, Connection, Credential, DefaultsOf, LiveConfig, Login,
     Moment, NodeAddress, Oids, PoolMode, Ticket,
@@ -31,8 +32,11 @@ pub struct Pool {
     login: ArcSwap<Login>,
     config: LiveConfig,
     pub(super) shelf: Mutex<Shelf>,
+    pub(super) platform: Mutex<Platform>,
     /// How long checkouts waited for their turn.
     waited: metrics::Histogram,
+    /// Reads that came along on a trip of another session.
+    pub(super) shared_reads: metrics::Counter,
     limit: Arc<NodeLimit>,
     /// The watch over those who wait.
     pub(super) watch: Tasks,
@@ -84,8 +88,10 @@ impl Pool {
         let shelf = Mutex::new(Shelf::new(size));
         let login = ArcSwap::from_pointee(login);
         let waited = metrics::histogram!("foreshard_backend_checkout_wait_seconds");
-        let watch = Tasks::new();
-        let pool = Arc::new(Self { of, login, config, shelf, waited, limit, watch });
+        let shared_reads = metrics::counter!("foreshard_backend_shared_reads_total");
+        let (platform, watch) = (Mutex::default(), Tasks::new());
+        let parts = Self { of, login, config, shelf, platform, waited, shared_reads, limit, watch };
+        let pool = Arc::new(parts);
         pool.limit.enter(&pool);
         pool
     }

@@ -101,14 +101,18 @@ impl Session {
         at: usize,
         client: &mut Client,
     ) -> Result<Option<u64>, Fault> {
-        let guard = &mut self.members[at].guard;
-        if guard.owes_own() || !guard.incoming().is_empty() {
+        let Member { guard, ride, .. } = &mut self.members[at];
+        // It may have come with the answer of who was before on its trip.
+        let here = !guard.incoming().is_empty();
+        if guard.owes_own() || here && ride.is_none() {
             return Ok(None);
         }
-        if !client.flush_at_once()? {
-            aside(|| client.flush()).await?;
+        if !here {
+            if !client.flush_at_once()? {
+                aside(|| client.flush()).await?;
+            }
+            poll_fn(|context| guard.poll_receive(context)).await?;
         }
-        poll_fn(|context| guard.poll_receive(context)).await?;
         let waits = self.may_have_left_something();
         Ok(hand_over(&mut self.members[at].guard, client, waits))
     }

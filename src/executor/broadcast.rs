@@ -47,7 +47,7 @@ impl Session {
                 _ => false,
             };
             let (tag, bytes) = self.tag_of(node, messages, passes, client).await?;
-            let cost = Cost { shards: smallvec::SmallVec::new(), access: Access::Write };
+            let cost = Cost::none(Access::Write);
             self.record(node, &cost, started.elapsed(), bytes);
             tags.push(tag?);
         }

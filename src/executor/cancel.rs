@@ -118,13 +118,21 @@ impl CancelTarget {
                 *waiting = Some(context.waker().clone());
             }
             // Looked at under the lock: a request sets it before it takes the waker.
-            if !self.requested.load(Ordering::Relaxed) {
-                return Poll::Pending;
+            match self.check() {
+                Ok(()) => Poll::Pending,
+                Err(cancelled) => Poll::Ready(Err(cancelled)),
             }
-            let message = "canceling statement due to user request";
-            Poll::Ready(Err(ServerError::new(SqlState::QUERY_CANCELED, message)))
         })
         .await
+    }
+
+    /// Errors with 57014 if it was cancelled.
+    pub(super) fn check(&self) -> Result<(), ServerError> {
+        if !self.requested.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let message = "canceling statement due to user request";
+        Err(ServerError::new(SqlState::QUERY_CANCELED, message))
     }
 
     /// Passes a cancel request on to every connection that the session holds now.

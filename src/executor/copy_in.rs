@@ -196,7 +196,7 @@ impl Session {
                     _ => {}
                 }
             }
-            let cost = Cost { shards: lane.shards.clone(), access: Access::Write };
+            let cost = Cost::of(lane.shards.clone(), Access::Write);
             self.record(lane.node, &cost, lane.busy + started.elapsed(), lane.bytes);
         }
         match failure {

@@ -71,7 +71,7 @@ impl Session {
         let groups = &run.pull.groups;
         let lane = |(node, _)| {
             let shards = groups.iter().flat_map(|group| map.shards_on(node, *group)).collect();
-            let cost = Cost { shards, access: Access::Write };
+            let cost = Cost::of(shards, Access::Write);
             let (head, rows) = (None, VecDeque::new());
             Lane { node, cost, head, rows, ended: false, saved: false, bytes: 0 }
         };

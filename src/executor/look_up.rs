@@ -91,7 +91,7 @@ impl Session {
             let mut keys = Vec::new();
             for (node, values) in nodes {
                 let here = shards.iter().copied().filter(|shard| map.node_of(*shard) == node);
-                let cost = Cost { shards: here.collect(), access: Access::Read };
+                let cost = Cost::of(here.collect(), Access::Read);
                 let rows = self.entries_on(node, &sql.read(&values), &cost).await?;
                 let read = rows.and_then(|rows| keys_of(&sql, rows, &mut all.seen));
                 let Some(read) = read else { return Ok(false) };

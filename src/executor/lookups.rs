@@ -233,7 +233,7 @@ impl Session {
                     self.lookup_command(node, &text).await?;
                 }
                 let shards = shards.into_iter().collect();
-                let cost = Cost { shards, access: Access::Write };
+                let cost = Cost::of(shards, Access::Write);
                 self.record(node, &cost, started.elapsed(), 0);
             }
             return Ok(());

@@ -63,6 +63,7 @@ mod spread;
 mod stand_in;
 mod system_catalog;
 mod transaction;
+mod trips;
 mod viewed;
 mod waits;
 

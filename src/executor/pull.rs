@@ -307,7 +307,7 @@ impl Session {
             }
             let shards = plan.inputs.iter().filter_map(|input| input.group);
             let shards = shards.flat_map(|group| map.shards_on(lane.node, group)).collect();
-            let cost = Cost { shards, access: Access::Read };
+            let cost = Cost::of(shards, Access::Read);
             self.record(lane.node, &cost, started.elapsed(), lane.bytes);
         }
         gathered

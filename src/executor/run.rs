@@ -22,12 +22,19 @@ pub struct Cost {
     pub shards: SmallVec<[ShardId; 2]>,
     /// Whether it may write.
     pub access: Access,
+    /// It reads one row or few by their key: it may share a round trip with others.
+    pub brief: bool,
 }
 
 impl Cost {
+    /// Of one that touches these shards.
+    pub fn of(shards: SmallVec<[ShardId; 2]>, access: Access) -> Self {
+        Self { shards, access, brief: false }
+    }
+
     /// Of a statement that touches no shard.
     pub fn none(access: Access) -> Self {
-        Self { shards: SmallVec::new(), access }
+        Self::of(SmallVec::new(), access)
     }
 }
 
@@ -89,12 +96,19 @@ impl Session {
         client: &mut Client,
         node: NodeId,
         messages: &[u8],
+        brief: bool,
     ) -> Result<usize, Fault> {
+        if let Some(at) = self.ridden(node) {
+            self.tell_reports(client);
+            return Ok(at);
+        }
         let at = match self.place_at_once(node) {
             Some(at) => at,
             None => self.place_of(node).await?,
         };
         self.tell_reports(client);
+        let shared = if brief { self.gather_riders(at, messages).await } else { None };
+        let messages = shared.as_deref().unwrap_or(messages);
         let member = &mut self.members[at];
         let sent = member.send_at_once(messages)?;
         if sent < messages.len() {
@@ -112,7 +126,7 @@ impl Session {
         cost: &Cost,
     ) -> Result<(), Fault> {
         let started = Instant::now();
-        let at = self.ask_for(client, node, query).await?;
+        let at = self.ask_for(client, node, query, cost.brief).await?;
         let answered = match self.answer_at_once(at, client).await? {
             Some(bytes) => bytes,
             None => apart(answer_query(&mut self.members[at], client)).await?,
@@ -135,7 +149,7 @@ impl Session {
         rewrite: impl Fn(&[u8]) -> BytesMut,
     ) -> Result<(), Fault> {
         let started = Instant::now();
-        let at = self.ask_for(client, node, messages).await?;
+        let at = self.ask_for(client, node, messages, cost.brief).await?;
         let answered = match self.answer_at_once(at, client).await? {
             Some(bytes) => bytes,
             None => apart(answer_exchange(&mut self.members[at], client, rewrite)).await?,
@@ -166,7 +180,7 @@ impl Session {
         client: &mut Client,
     ) -> Result<bool, Fault> {
         let mut ran = true;
-        let at = self.ask_for(client, node, &query_message(text)).await?;
+        let at = self.ask_for(client, node, &query_message(text), false).await?;
         let member = &mut self.members[at];
         loop {
             let mut copy_in = false;
@@ -202,7 +216,7 @@ impl Session {
         client: &mut Client,
     ) -> Result<bool, Fault> {
         let started = Instant::now();
-        let at = self.ask_for(client, node, messages).await?;
+        let at = self.ask_for(client, node, messages, false).await?;
         let member = &mut self.members[at];
         let mut failed = false;
         let bytes = pump(&mut member.guard, client, |tag, _| match tag {

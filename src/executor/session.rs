@@ -9,8 +9,9 @@ use smallvec::SmallVec;
 use super::cancel::CancelTarget;
 use super::reports::Unreported;
 use super::transaction::Transaction;
+use super::trips::hand_back;
 use super::{Engine, Fault};
-use crate::backend::{Guard, Pool, PoolMode, Settings, Ticket, share};
+use crate::backend::{Guard, Pool, PoolMode, Ride, Settings, Ticket, share};
 use crate::ids::NodeId;
 use crate::load::Sample;
 use crate::router::Leaves;
@@ -67,6 +68,8 @@ pub struct Member {
     /// Statements of the proxy's own that are sent with the client's next, and how many these are.
     pub(super) preface: BytesMut,
     pub(super) preface_commands: usize,
+    /// Its trip, where its statement shares a round trip with those of other sessions.
+    pub(super) ride: Option<Ride>,
 }
 
 /// What keeps a session on a connection between transactions.
@@ -399,6 +402,7 @@ impl Session {
             begun: false,
             preface: BytesMut::new(),
             preface_commands: 0,
+            ride: None,
         });
         self.members.len() - 1
     }
@@ -427,7 +431,7 @@ impl Session {
             member.guard.trace.sequences |= leaves >= Leaves::Sequences;
             member.guard.trace.unknown |= leaves >= Leaves::Unknown;
             if member.pin == Pin::No || member.guard.status.is_none() {
-                release_member(&self.cancel, self.members.remove(at));
+                hand_back(&self.cancel, self.members.remove(at));
             }
         }
         self.cancel.set_pinned(self.members.iter().any(Member::is_pinned));
@@ -483,13 +487,5 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Returns a connection to its pool; closes it if a cancel request may still be on its way to it.
-fn release_member(cancel: &CancelTarget, mut member: Member) {
-    member.pin_for(Pin::No);
-    if cancel.remove(member.node, member.guard.key) {
-        member.guard.close();
     }
 }

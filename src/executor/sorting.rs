@@ -57,7 +57,7 @@ impl Session {
         let nodes: Vec<(NodeId, Cost)> = map
             .nodes()
             .map(|(node, _)| (node, map.shards_on(node, reduction.group).collect()))
-            .map(|(node, shards)| (node, Cost { shards, access: Access::Read }))
+            .map(|(node, shards)| (node, Cost::of(shards, Access::Read)))
             .filter(|(_, cost)| !cost.shards.is_empty())
             .collect();
         let messages = messages(&sorting, run);

@@ -58,7 +58,7 @@ impl ClientSession {
     }
 
     /// The statement on the leaf of its one shard, if it comes often enough and may go there.
-    fn leaf_of(
+    pub(super) fn leaf_of(
         &self,
         node: NodeId,
         prepared: &Prepared,

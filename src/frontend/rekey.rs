@@ -39,10 +39,7 @@ impl ClientSession {
         let map = self.worker.engine.live_map.snapshot();
         let owns = |node: &NodeId| map.shards_on(*node, rekey.group).next().is_some();
         let nodes: Vec<NodeId> = map.nodes().map(|(node, _)| node).filter(owns).collect();
-        let cost = |node| Cost {
-            shards: map.shards_on(node, rekey.group).collect(),
-            access: Access::Write,
-        };
+        let cost = |node| Cost::of(map.shards_on(node, rekey.group).collect(), Access::Write);
         let spread = |messages: &BytesMut| {
             let part = |node: &NodeId| part(*node, cost(*node), messages.clone());
             let parts = nodes.iter().map(part).collect();

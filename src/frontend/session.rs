@@ -194,6 +194,12 @@ impl ClientSession {
                     self.client.give_back(message);
                     return Ok(false);
                 };
+                if let Some(ride) = self.board(node, &message, &cost)
+                    && let Err(fault) = self.session.ride(node, ride).await
+                {
+                    aside(|| self.tell_ready(fault)).await?;
+                    return Ok(true);
+                }
                 let run = self.session.run_query(node, &message, &mut self.client, &cost);
                 if let Err(fault) = run.await {
                     aside(|| self.tell_ready(fault)).await?;

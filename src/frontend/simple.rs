@@ -262,7 +262,9 @@ impl ClientSession {
             self.look_at(text, template, params, &route, &[shard]);
         }
         let shards = SmallVec::from_slice(&[shard]);
-        Some(Way::Node(node, Cost { shards, access: access(template.access) }))
+        let brief = template.leaf.as_ref().is_some_and(|leaf| leaf.brief);
+        let access = access(template.access);
+        Some(Way::Node(node, Cost { shards, access, brief }))
     }
 
     /// Passes the gates of a route's shards; `None` if the map has changed meanwhile.
@@ -295,7 +297,7 @@ impl ClientSession {
             Route::Shards(shards) if template.keeps_lookups => Way::Steps(Route::Keep(shards)),
             Route::Shards(shards) => {
                 let node = map.node_of(shards[0]);
-                Way::Node(node, Cost { shards, access })
+                Way::Node(node, Cost::of(shards, access))
             }
             Route::Scatter(group) => Way::Scatter(scatter_nodes(&map, group, access)),
             Route::ScatterOver(shards) => Way::Scatter(nodes_of(&map, &shards, access)),
@@ -445,7 +447,7 @@ fn shards_of(route: &Route, map: &ShardMap) -> SmallVec<[ShardId; 2]> {
 fn scatter_nodes(map: &ShardMap, group: GroupId, access: load::Access) -> Vec<(NodeId, Cost)> {
     let shards_on = |node| map.shards_on(node, group).collect::<SmallVec<[ShardId; 2]>>();
     map.nodes()
-        .map(|(node, _)| (node, Cost { shards: shards_on(node), access }))
+        .map(|(node, _)| (node, Cost::of(shards_on(node), access)))
         .filter(|(_, cost)| !cost.shards.is_empty())
         .collect()
 }
@@ -454,7 +456,7 @@ fn scatter_nodes(map: &ShardMap, group: GroupId, access: load::Access) -> Vec<(N
 fn nodes_of(map: &ShardMap, shards: &[ShardId], access: load::Access) -> Vec<(NodeId, Cost)> {
     let on = |node| shards.iter().copied().filter(|shard| map.node_of(*shard) == node).collect();
     map.nodes()
-        .map(|(node, _)| (node, Cost { shards: on(node), access }))
+        .map(|(node, _)| (node, Cost::of(on(node), access)))
         .filter(|(_, cost)| !cost.shards.is_empty())
         .collect()
 }

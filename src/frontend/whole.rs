@@ -10,6 +10,7 @@ use super::batch::{Portal, with_client_names};
 use super::session::ClientSession;
 use super::simple::Way;
 use super::statements::Prepared;
+use crate::backend::Ride;
 use crate::executor::{ClientError, Cost, Fault};
 use crate::ids::NodeId;
 use crate::router::{Params, Template};
@@ -91,7 +92,18 @@ impl ClientSession {
             self.client.give_back(messages);
             return Ok(false);
         };
-        let mut sent = self.sent(&errand, exchange, &messages);
+        let mut sent = match self.boarded(&errand, exchange, &messages) {
+            None => self.sent(&errand, exchange, &messages),
+            Some((ride, sent)) => match self.session.ride(errand.node, ride).await {
+                Ok(true) => sent,
+                Ok(false) => self.sent(&errand, exchange, &messages),
+                Err(fault) => {
+                    self.keep_unnamed(&errand.prepared);
+                    aside(|| self.tell_ready(fault)).await?;
+                    return Ok(true);
+                }
+            },
+        };
         if let Sent::Later = sent {
             if let Err(fault) = apart(self.session.member(errand.node)).await {
                 aside(|| self.tell_ready(fault)).await?;
@@ -155,12 +167,57 @@ impl ClientSession {
         };
         let held = self.session.at_once(*node);
         let has = held.is_some_and(|member| member.guard.prepared.has(given.number));
-        let bind = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]);
-        let (true, Ok(bind)) = (has, bind) else { return Sent::Otherwise };
+        let named = has.then(|| self.named(&given, exchange, messages)).flatten();
+        named.map_or(Sent::Otherwise, Sent::Instead)
+    }
+
+    /// The messages with the statement's name on its node.
+    fn named(&mut self, given: &Prepared, exchange: Exchange, messages: &[u8]) -> Option<BytesMut> {
+        let bind = Bind::read(&messages[exchange.bind + HEADER..exchange.rest]).ok()?;
         let mut out = std::mem::take(&mut self.batch.out);
         bind.put_as(given.server_name.as_bytes(), &mut out);
         out.extend_from_slice(&messages[exchange.rest..]);
-        Sent::Instead(out)
+        Some(out)
+    }
+
+    /// Comes along on a trip that another session has opened.
+    pub(super) fn board(&mut self, node: NodeId, messages: &[u8], cost: &Cost) -> Option<Ride> {
+        if !cost.brief {
+            return None;
+        }
+        self.session.boarding(node)?.board(messages)
+    }
+
+    /// The same with an exchange, and what its node is sent there.
+    fn boarded(
+        &mut self,
+        errand: &Errand,
+        exchange: Exchange,
+        messages: &[u8],
+    ) -> Option<(Ride, Sent)> {
+        let Errand { node, cost, prepared, template } = errand;
+        if exchange.bind > 0 {
+            return Some((self.board(*node, messages, cost)?, Sent::AsItIs));
+        }
+        if !cost.brief {
+            return None;
+        }
+        let trip = self.session.boarding(*node)?;
+        let leaf = self.leaf_of(*node, prepared, template, cost);
+        let given = match leaf {
+            Some((leaf, shard)) if self.session.go_to_leaf(shard) => leaf,
+            _ => Arc::clone(prepared),
+        };
+        if !trip.has(given.number) {
+            return None;
+        }
+        let mut out = self.named(&given, exchange, messages)?;
+        let Some(ride) = trip.board(&out) else {
+            out.clear();
+            self.batch.out = out;
+            return None;
+        };
+        Some((ride, Sent::Instead(out)))
     }
 
     /// The unnamed statement of a Parse: the one that the client has, if it is the same.
@@ -174,6 +231,16 @@ impl ClientSession {
         }
     }
 
+    /// The client's unnamed statement is this one now, if it is an unnamed one.
+    fn keep_unnamed(&mut self, prepared: &Arc<Prepared>) {
+        if prepared.number == 0 {
+            let known = self.statements.get(&b""[..]);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, prepared)) {
+                self.statements.insert(b""[..].into(), Arc::clone(prepared));
+            }
+        }
+    }
+
     async fn run_errand(
         &mut self,
         errand: Errand,
@@ -181,12 +248,7 @@ impl ClientSession {
         instead: Option<BytesMut>,
     ) -> Result<(), Fault> {
         let Errand { node, cost, prepared, .. } = errand;
-        if prepared.number == 0 {
-            let known = self.statements.get(&b""[..]);
-            if !known.is_some_and(|known| Arc::ptr_eq(known, &prepared)) {
-                self.statements.insert(b""[..].into(), Arc::clone(&prepared));
-            }
-        }
+        self.keep_unnamed(&prepared);
         let (statements, client) = (&self.statements, &mut self.client);
         let rewrite = |frame: &[u8]| with_client_names(frame, statements);
         let bytes = instead.as_deref().unwrap_or(messages);

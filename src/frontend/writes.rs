@@ -151,7 +151,7 @@ impl ClientSession {
                 let node = map.node_of(shards[0]);
                 let template = self.template(text);
                 self.prepare_node(&template, node).await?;
-                let cost = Cost { shards, access: crate::load::Access::Write };
+                let cost = Cost::of(shards, crate::load::Access::Write);
                 (vec![part(node, cost, whole(text, bound))], true)
             }
             Way::Steps(Route::Write(shards)) => {
@@ -230,5 +230,5 @@ pub(super) fn of_fragment(fragment: Fragment, bound: Option<&Bound<'_, '_>>) -> 
         None => query_message(&text),
         Some(bound) => bound.messages(&text, &params, None),
     };
-    SpreadPart { node, cost: Cost { shards, access: crate::load::Access::Write }, messages, rows }
+    SpreadPart { node, cost: Cost::of(shards, crate::load::Access::Write), messages, rows }
 }

@@ -15,6 +15,8 @@ pub struct LeafSite {
     pub table: TableName,
     /// The bytes of its name.
     pub at: Range<usize>,
+    /// The statement reads, and calls no function.
+    pub brief: bool,
     /// What the statement's columns call it, where the name itself does that.
     alias: Option<String>,
 }
@@ -74,7 +76,8 @@ pub(super) fn site(
         return None;
     }
     let alias = (!table.aliased).then(|| called.clone());
-    Some(LeafSite { table: sharded.name.clone(), at: name.span.clone(), alias })
+    let brief = query.verb == Verb::Select && query.functions.is_empty();
+    Some(LeafSite { table: sharded.name.clone(), at: name.span.clone(), brief, alias })
 }
 
 /// The same for an INSERT that wants to know of each row whether it is a new one, which PostgreSQL says of
@@ -97,7 +100,7 @@ pub(super) fn insert_site(
         return None;
     }
     let alias = (!table.aliased).then(|| name.name.clone());
-    Some(LeafSite { table: sharded.name.clone(), at: name.span.clone(), alias })
+    Some(LeafSite { table: sharded.name.clone(), at: name.span.clone(), brief: false, alias })
 }
 
 /// Whether `table.*` may stand in it, which can mean a whole row, or a comment that could hide it.
