@@ -235,3 +235,34 @@ async fn clients_that_go_away_take_nobody_with_them() {
     tokio::join!(leavers, reads);
     assert!(shared_reads() > before, "none was shared");
 }
+
+#[tokio::test]
+async fn what_a_function_has_left_on_a_connection_is_not_shared() {
+    let (_database, proxy) = shop().await;
+    let clients = clients(&proxy, 12).await;
+    // It does not name the table, else the proxy would refuse it.
+    let leaves = "CREATE FUNCTION leaves() RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
+                  EXECUTE format('CREATE TEMP TABLE IF NOT EXISTS %s (id bigint, note text)', chr(116)); \
+                  RETURN 1; END $$";
+    clients[0].batch_execute(leaves).await.unwrap();
+    let (others, done) = (&clients[2..], AtomicBool::new(false));
+    let leavers = join_all(clients[..2].iter().map(async |client| {
+        while !done.load(Ordering::Relaxed) {
+            assert_eq!(rows(client, "SELECT leaves()").await, ["1"]);
+            for id in 20..24 {
+                // Of the table that its function has made, which stands before the other.
+                assert_eq!(read(client, id).await, Ok(String::new()));
+            }
+        }
+    }));
+    let reads = async {
+        let readers = others.iter().zip(20..).map(async |(client, id): (&Client, i64)| {
+            for _ in 0..150 {
+                assert_eq!(read(client, id).await, expected(id));
+            }
+        });
+        join_all(readers).await;
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(leavers, reads);
+}

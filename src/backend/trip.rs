@@ -88,7 +88,9 @@ impl Pool {
             && guard.status == Some(TransactionStatus::Idle)
             && guard.incoming().is_empty()
             && !guard.owes_own()
-            && !guard.trace.stale_sequences;
+            && !guard.trace.stale_sequences
+            // What its owner's functions have left there is for nobody else.
+            && !guard.trace.unknown;
         let mut platform = self.platform.lock();
         if max < 2 || !ready || platform.is_closed() {
             return None;

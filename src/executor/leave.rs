@@ -156,6 +156,7 @@ impl Session {
         member.guard.prepared.clear();
         member.guard.settings = Arc::default();
         (member.guard.trace.sequences, member.guard.trace.unknown) = (false, false);
+        self.left_unknown = false;
         if member.pin != Pin::ToTheEnd {
             member.pin_for(member.least_pin());
         }

@@ -36,6 +36,8 @@ pub struct Session {
     /// Its settings are not known, so that nothing can be routed: it has to end.
     pub(super) lost: bool,
     pub(super) transaction: Transaction,
+    /// Its functions may have left something on a connection that it has given back.
+    pub(super) left_unknown: bool,
     /// What a cancel request for this session reaches.
     pub cancel: Arc<CancelTarget>,
     /// This session, to its connections.
@@ -145,6 +147,7 @@ impl Session {
             search_path: Vec::new(),
             lost: false,
             transaction: Transaction::default(),
+            left_unknown: false,
             cancel: Arc::default(),
             ticket: Arc::default(),
             reported: Arc::default(),
@@ -430,6 +433,7 @@ impl Session {
             let leaves = std::mem::take(&mut member.leaves);
             member.guard.trace.sequences |= leaves >= Leaves::Sequences;
             member.guard.trace.unknown |= leaves >= Leaves::Unknown;
+            self.left_unknown |= leaves >= Leaves::Unknown;
             if member.pin == Pin::No || member.guard.status.is_none() {
                 hand_back(&self.cancel, self.members.remove(at));
             }

@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 impl Session {
     /// The trip to `node` that the session's next statement may come along on.
     pub fn boarding(&mut self, node: NodeId) -> Option<Arc<Trip>> {
-        if !self.members.is_empty() || !self.is_single() {
+        // What its functions have left is where it was last.
+        if !self.members.is_empty() || self.left_unknown || !self.is_single() {
             return None;
         }
         let pool = &self.pools[node.index()];
