@@ -29,6 +29,15 @@ impl Moment {
 }
 
 #[cfg(test)]
+impl std::ops::Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        Self(self.0 + later)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

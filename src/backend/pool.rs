@@ -37,6 +37,7 @@ pub struct Pool {
     waited: metrics::Histogram,
     /// Reads that came along on a trip of another session.
     pub(super) shared_reads: metrics::Counter,
+    pub(super) shared_reads_left: metrics::Counter,
     limit: Arc<NodeLimit>,
     /// The watch over those who wait.
     pub(super) watch: Tasks,
@@ -89,9 +90,20 @@ impl Pool {
         let login = ArcSwap::from_pointee(login);
         let waited = metrics::histogram!("foreshard_backend_checkout_wait_seconds");
         let shared_reads = metrics::counter!("foreshard_backend_shared_reads_total");
+        let shared_reads_left = metrics::counter!("foreshard_backend_shared_reads_left_total");
         let (platform, watch) = (Mutex::default(), Tasks::new());
-        let parts = Self { of, login, config, shelf, platform, waited, shared_reads, limit, watch };
-        let pool = Arc::new(parts);
+        let pool = Arc::new(Self {
+            of,
+            login,
+            config,
+            shelf,
+            platform,
+            waited,
+            shared_reads,
+            shared_reads_left,
+            limit,
+            watch,
+        });
         pool.limit.enter(&pool);
         pool
     }

@@ -19,8 +19,12 @@ use crate::wire::TransactionStatus;
 
 /// Most bytes of statements on one trip: a socket's buffers take that while nobody reads the answers.
 const BYTES_MAX: usize = 8 * 1024;
-/// How long no trip is opened after one that held up those behind its first.
-const REST: Duration = Duration::from_secs(5);
+/// How long no trip is opened after one that held up those behind its first; twice as long each time,
+const REST: Duration = Duration::from_millis(50);
+/// up to this,
+const REST_MAX: Duration = Duration::from_secs(5);
+/// unless that many reads came along since the last one: then it is rare enough.
+const RARE: u64 = 2000;
 
 /// A round trip of one connection with statements of several sessions.
 #[derive(Debug)]
@@ -68,14 +72,32 @@ pub struct Ride {
 #[derive(Debug, Default)]
 pub(super) struct Platform {
     trip: Option<Arc<Trip>>,
-    /// Since when no trip is opened.
-    closed: Option<Moment>,
+    rest: Rest,
 }
 
-impl Platform {
-    fn is_closed(&mut self) -> bool {
-        self.closed = self.closed.filter(|since| Moment::now().since(*since) < REST);
-        self.closed.is_some()
+/// A time in which no trip is opened.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Since when, if there is one.
+    since: Option<Moment>,
+    length: Duration,
+    /// Reads that came along since the last one began.
+    shared: u64,
+}
+
+impl Rest {
+    fn begin(&mut self, now: Moment) {
+        if self.is_on(now) {
+            return;
+        }
+        let rare = self.length.is_zero() || self.shared >= RARE;
+        self.length = if rare { REST } else { REST_MAX.min(self.length * 2) };
+        (self.since, self.shared) = (Some(now), 0);
+    }
+
+    fn is_on(&mut self, now: Moment) -> bool {
+        self.since = self.since.filter(|since| now.since(*since) < self.length);
+        self.since.is_some()
     }
 }
 
@@ -92,7 +114,7 @@ impl Pool {
             // What its owner's functions have left there is for nobody else.
             && !guard.trace.unknown;
         let mut platform = self.platform.lock();
-        if max < 2 || !ready || platform.is_closed() {
+        if max < 2 || !ready || platform.rest.is_on(Moment::now()) {
             return None;
         }
         guard.shared = true;
@@ -113,7 +135,8 @@ impl Pool {
     /// A session has waited for its turn for too long: its neighbours take longer than reads that
     /// may share a trip should.
     pub fn rest_from_trips(&self) {
-        self.platform.lock().closed = Some(Moment::now());
+        self.shared_reads_left.increment(1);
+        self.platform.lock().rest.begin(Moment::now());
     }
 }
 
@@ -152,20 +175,23 @@ impl Ride {
     /// Nobody else comes along: what the connection is to be sent for all of them, first `own`. `None` if
     /// nobody has; then this was no trip.
     pub fn depart(&mut self, guard: &mut Guard, own: &[u8]) -> Option<BytesMut> {
-        let mut platform = guard.pool().platform.lock();
+        let pool = Arc::clone(guard.pool());
+        let mut platform = pool.platform.lock();
         if platform.trip.as_ref().is_some_and(|trip| Arc::ptr_eq(trip, &self.trip)) {
             platform.trip = None;
         }
-        drop(platform);
         let mut state = self.trip.state.lock();
         state.departed = true;
         guard.prepared = std::mem::take(&mut state.prepared);
-        guard.shared = !state.seats.is_empty();
+        let riders = state.seats.len() as u64;
+        platform.rest.shared += riders;
+        drop(platform);
+        guard.shared = riders > 0;
         if !guard.shared {
             self.over = true;
             return None;
         }
-        guard.pool().shared_reads.increment(state.seats.len() as u64);
+        pool.shared_reads.increment(riders);
         let mut messages = BytesMut::with_capacity(own.len() + state.messages.len());
         messages.extend_from_slice(own);
         messages.extend_from_slice(&state.messages);
@@ -232,5 +258,30 @@ impl Drop for Ride {
         drop(state);
         drop(guard);
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Moment, RARE, REST, REST_MAX, Rest};
+
+    #[test]
+    fn a_rest_is_longer_each_time_unless_many_reads_came_along_since() {
+        let mut rest = Rest::default();
+        let mut now = Moment::now();
+        let mut lengths = Vec::new();
+        for shared in [0, 0, RARE - 1, RARE, 0, 0, 0, 0, 0, 0, 0, 0] {
+            assert!(!rest.is_on(now));
+            rest.shared += shared;
+            rest.begin(now);
+            lengths.push(rest.length);
+            // Others of the same trip.
+            rest.begin(now + rest.length / 2);
+            assert!(rest.is_on(now + rest.length * 9 / 10));
+            now = now + rest.length;
+        }
+        let expected = [1, 2, 4, 1, 2, 4, 8, 16, 32, 64, 100, 100].map(|times| REST * times);
+        assert_eq!(lengths, expected);
+        assert_eq!(lengths.last(), Some(&REST_MAX));
     }
 }
